@@ -1,0 +1,1 @@
+"""The scheduler's shell: it reads the log, folds, decides, appends, and acts on what became durable."""
