@@ -1,0 +1,441 @@
+"""The events of a run's log.
+
+An event is a fact that was accepted or a decision that was taken, in the past tense. The rules:
+
+* A **fact** comes from outside the run (a worker, an executor, a client, the admission of slots). A
+  **decision** is what `decide` made of the facts. A turn holds its facts, then its decisions; the kind of
+  each class below is what lets replay take a turn apart again.
+* Fields are what msgpack can carry: int, str, bytes, bool, None, and tuples and dicts of them. They are
+  encoded by position: a released field never moves or changes its meaning, and a new one goes to the end
+  with a default.
+* The tags in `TAGS` are the format. They are never renamed; a class may be.
+* Values of artifacts, logs and secrets never stand in an event. Long texts are in the store by digest.
+
+Times that are fields are those of the machine that reports (`*_us`); the time of the event itself is its
+turn's, in the envelope (`evflow.core.codec.Record`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+type_of_plain = Any
+"""What msgpack carries; not worth a recursive alias at each use."""
+
+
+class Event:
+    """Base of all events."""
+
+    __slots__ = ()
+    is_fact: ClassVar[bool] = False
+
+
+class Fact(Event):
+    """Something from outside the run that was accepted into its log."""
+
+    __slots__ = ()
+    is_fact: ClassVar[bool] = True
+
+
+class Decision(Event):
+    """Something that `decide` concluded from the state."""
+
+    __slots__ = ()
+
+
+# --- the run ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Fact):
+    """The first event of a run: all that replay needs without the flow's code.
+
+    Attributes:
+        flow: The flow's name.
+        number: The run's number within the flow.
+        logic: The version of the decision logic; `decide` keeps every released one.
+        graph: The graph in the form of `Graph.to_plain`, each step's policy included.
+        parameters: Manifest (digest) of the parameters and the flow's class constants.
+        parameters_shown: Name to short text, for people; never a secret's value.
+        options: `max_workers`, `max_splits`, `task_budget`, `retry_scale`, `fallback`, `durability`, ...
+        code: What was run: `file`, `package` (digest of the archive), `python`, `evflow`.
+        user: Who started it.
+        namespace: The namespace of the client inside steps.
+        tags: The user's tags at the start.
+        system_tags: Tags that evflow sets (`user:`, `runtime:`, `python_version:`, ...).
+        origin: The run that this one resumes (`Flow/3`), or None.
+        trigger: What started it: `kind` and what belongs to it.
+        host: The machine of the owner at the start.
+        installation: Identity of the log that the run lives in.
+        store: URL of the object store.
+        parameters_values: Digest of an object with the parameters' JSON-like values, or None.
+    """
+
+    flow: str
+    number: int
+    logic: int
+    graph: dict[str, type_of_plain]
+    parameters: bytes
+    parameters_shown: dict[str, str]
+    options: dict[str, type_of_plain]
+    code: dict[str, type_of_plain]
+    user: str
+    namespace: str
+    tags: tuple[str, ...] = ()
+    system_tags: tuple[str, ...] = ()
+    origin: str | None = None
+    trigger: dict[str, type_of_plain] | None = None
+    host: str = ""
+    installation: str = ""
+    store: str = ""
+    parameters_values: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunContinued(Fact):
+    """A new owner took the run over after the old one died (`evflow continue`)."""
+
+    host: str
+    owner: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogRegressed(Fact):
+    """The server had lost a suffix of this log (a fail-over); the owner wrote it again.
+
+    Attributes:
+        from_seq: The first event that was missing.
+        to_seq: The last event that was written again.
+        epoch: The epoch under which they were written again.
+    """
+
+    from_seq: int
+    to_seq: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelRequested(Fact):
+    """Somebody asked for the run's end: Ctrl-C, `evflow cancel`, a client."""
+
+    reason: str
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunSucceeded(Decision):
+    """The end step's task succeeded."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(Decision):
+    """The run cannot go on.
+
+    Attributes:
+        code: A stable name of the reason: `task-failed`, `different-joins`, `end-inside-split`, ...
+        reason: Sentences for people; ill-formed transitions name both places.
+        task: The task at fault, or 0.
+    """
+
+    code: str
+    reason: str
+    task: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelled(Decision):
+    """The run was cancelled and none of its attempts is running any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSealed(Event):
+    """The last event: nothing follows it. It stands in a turn of its own.
+
+    Attributes:
+        state: SHA-256 of the live owner's state in its canonical encoding (`evflow.core.canonical`).
+        chain: The chain's digest (32 bytes) of everything before the seal.
+        events: How many events stand before the seal.
+        late_reports: How many reports came too late to count.
+    """
+
+    state: bytes
+    chain: bytes
+    events: int
+    late_reports: int = 0
+
+
+# --- tasks -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TasksCreated(Decision):
+    """Tasks of one step exist: one, or all tasks of a foreach at once.
+
+    Attributes:
+        step: Their step.
+        first: The first one's id; the others follow densely.
+        count: How many.
+        parent: The task whose transition led here; for a join the task that split.
+        op: `linear`, `split` (one branch of a static split), `foreach` or `join`.
+        index: The first one's index among the members of its split.
+        size: The number of members of that split; 0 for `linear` and `join`.
+    """
+
+    step: str
+    first: int
+    count: int
+    parent: int
+    op: str = "linear"
+    index: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TasksReused(Fact):
+    """A resumed run takes over a finished task of its origin, by reference.
+
+    Attributes:
+        task: The task of this run.
+        origin_task: The pathspec of the task that did the work.
+    """
+
+    task: int
+    origin_task: str
+    manifest: bytes
+    next_kind: str
+    next_steps: tuple[str, ...]
+    splits: int = 0
+    items: bytes | None = None
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQueued(Decision):
+    """`count` tasks from `task` on wait for a slot of their executor.
+
+    Attributes:
+        mode: `run`, or `catch` for the attempt that only records a crash for `@catch`.
+    """
+
+    task: int
+    count: int = 1
+    attempt: int = 0
+    executor: str = "local"
+    mode: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGranted(Fact):
+    """`admit` gave the task a numbered slot; `reason` says what it had waited for."""
+
+    task: int
+    attempt: int
+    slot: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLaunched(Decision):
+    """The intent to start an attempt: durable before the executor hears of it."""
+
+    task: int
+    attempt: int
+    executor: str = "local"
+    mode: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted(Fact):
+    """The attempt's process exists."""
+
+    task: int
+    attempt: int
+    host: str
+    pid: int
+    started_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSucceeded(Fact):
+    """The worker's one report of a body that came to its end, or whose exception `@catch` took.
+
+    Attributes:
+        manifest: Digest of the manifest that names the task's artifacts.
+        next_kind: `linear`, `split`, `foreach`, `switch` or `end`: what `self.next` was told.
+        next_steps: The steps chosen at run time, in the order of the call.
+        splits: Number of items of a foreach.
+        items: Digest of the packed items of a foreach.
+        variable: The foreach's variable, or the switch's condition.
+        caught: The exception that `@catch` took (`module.Class: text`), or None.
+        artifacts: How many artifacts the manifest names.
+        size_bytes: Their size, serialised.
+    """
+
+    task: int
+    attempt: int
+    manifest: bytes
+    next_kind: str
+    next_steps: tuple[str, ...]
+    splits: int = 0
+    items: bytes | None = None
+    variable: str | None = None
+    caught: str | None = None
+    artifacts: int = 0
+    size_bytes: int = 0
+    started_us: int = 0
+    ended_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(Fact):
+    """The worker's one report of a body that raised.
+
+    Attributes:
+        kind: `exception`, `timeout`, `artifact` (could not be serialised), `transition` (`self.next`
+            missing or wrong), `load` (the flow or an input could not be loaded).
+        error: The exception's class, `module.Class`.
+        message: Its text, cut at 2,000 characters.
+        where: `file:line` of the user's innermost frame, or an empty string.
+        detail: Digest of the whole traceback in the store, or None.
+        retryable: False where another attempt must not be made, as for cancellation.
+    """
+
+    task: int
+    attempt: int
+    kind: str
+    error: str
+    message: str
+    where: str = ""
+    detail: bytes | None = None
+    retryable: bool = True
+    started_us: int = 0
+    ended_us: int = 0
+    manifest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptExited(Fact):
+    """The executor saw the attempt's process end without a report.
+
+    Attributes:
+        exit_code: The exit code, or None when a signal ended it.
+        signal: The signal's number, or None.
+        why: What the executor knows besides: `out-of-memory`, `fork-server-died`, `owner-died`,
+            `never-started`, ... or an empty string.
+    """
+
+    task: int
+    attempt: int
+    exit_code: int | None
+    signal: int | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost(Decision):
+    """The attempt's worker, host or owner died: not the task's fault, not counted against `@retry`."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptCrashed(Decision):
+    """The attempt's process ended by itself without a report (exit code, segmentation fault)."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTimedOut(Decision):
+    """The attempt did not end within its `@timeout` and had to be killed."""
+
+    task: int
+    attempt: int
+    limit_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptCancelled(Decision):
+    """The attempt ended because the run was cancelled or had failed."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptCancelRequested(Decision):
+    """The intent to end a running attempt: `cancelled`, `run-failed`, `timeout`."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Decision):
+    """The task will be queued again as `attempt`, not before `at_us`.
+
+    Attributes:
+        counted: False where the attempt before was lost, which `@retry` does not count.
+    """
+
+    task: int
+    attempt: int
+    at_us: int
+    counted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed(Decision):
+    """No attempt is left: the run will fail."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown(Event):
+    """An event of a later version: kept, shown, without effect."""
+
+    tag: str
+    fields: tuple[type_of_plain, ...]
+
+
+TAGS: dict[str, type[Event]] = {
+    "RunStarted": RunStarted,
+    "RunContinued": RunContinued,
+    "LogRegressed": LogRegressed,
+    "RunCancelRequested": RunCancelRequested,
+    "RunSucceeded": RunSucceeded,
+    "RunFailed": RunFailed,
+    "RunCancelled": RunCancelled,
+    "RunSealed": RunSealed,
+    "TasksCreated": TasksCreated,
+    "TasksReused": TasksReused,
+    "TaskQueued": TaskQueued,
+    "SlotGranted": SlotGranted,
+    "TaskLaunched": TaskLaunched,
+    "AttemptStarted": AttemptStarted,
+    "AttemptSucceeded": AttemptSucceeded,
+    "AttemptFailed": AttemptFailed,
+    "AttemptExited": AttemptExited,
+    "AttemptLost": AttemptLost,
+    "AttemptCrashed": AttemptCrashed,
+    "AttemptTimedOut": AttemptTimedOut,
+    "AttemptCancelled": AttemptCancelled,
+    "AttemptCancelRequested": AttemptCancelRequested,
+    "RetryScheduled": RetryScheduled,
+    "TaskFailed": TaskFailed,
+}
+"""The format's tags. Append only."""

@@ -1,0 +1,140 @@
+"""The graph of a flow and the policies of its steps, as the log records them.
+
+The graph is the union of all `self.next` calls in the source. It serves `show`, the checks, the picture
+and two questions of the decisions: does a step take inputs, and what is its policy. The way that a run
+takes through it is what `self.next` said at run time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the decorators of a step ask of the scheduler.
+
+    Attributes:
+        retry_times: Attempts after the first one.
+        retry_explicit: `@retry` stands on the step: `times=0` then forbids even uncounted attempts.
+        retry_delay_us: The wait before the first retry.
+        retry_backoff: Factor of the wait from one retry to the next.
+        retry_max_delay_us: The wait's bound; 0 for none.
+        timeout_us: The limit of one attempt; 0 for none.
+        catch: `@catch` stands on the step.
+        catch_var: The artifact that takes the exception, or None.
+        executor: `local`, or the name of another executor.
+        cpu: Declared cores; 0 if none are declared.
+        memory_mb: Declared memory; 0 if none is declared.
+        gpu: Declared accelerators.
+    """
+
+    retry_times: int = 0
+    retry_explicit: bool = False
+    retry_delay_us: int = 0
+    retry_backoff: float = 1.0
+    retry_max_delay_us: int = 0
+    timeout_us: int = 0
+    catch: bool = False
+    catch_var: str | None = None
+    executor: str = "local"
+    cpu: float = 0
+    memory_mb: int = 0
+    gpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step.
+
+    Attributes:
+        kind: `linear`, `split`, `foreach`, `switch`, `join` (takes inputs and goes on linearly), `end`;
+            `conditional` where the source has `self.next` calls of more than one kind.
+        out: The steps that its `self.next` calls name, in the order of the source.
+        takes_inputs: The method has the argument `inputs`.
+        foreach: The variable of a foreach, or None.
+        condition: The variable of a switch, or None.
+        cases: Case to step of a switch, each case as text.
+        doc: The first paragraph of its docstring.
+        line: Line of its `def`.
+        file: File of its `def`.
+        decorators: As the user wrote them, for people (`@retry(times=3)`).
+    """
+
+    name: str
+    kind: str
+    out: tuple[str, ...] = ()
+    takes_inputs: bool = False
+    foreach: str | None = None
+    condition: str | None = None
+    cases: Mapping[str, str] = field(default_factory=dict)
+    doc: str = ""
+    line: int = 0
+    file: str = ""
+    decorators: tuple[str, ...] = ()
+    policy: Policy = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All steps of a flow by name, in the order of the source."""
+
+    nodes: Mapping[str, Node]
+    start: str = "start"
+    end: str = "end"
+    doc: str = ""
+
+    def __getitem__(self, step: str) -> Node:
+        return self.nodes[step]
+
+    def __contains__(self, step: object) -> bool:
+        return step in self.nodes
+
+    def parents(self, step: str) -> tuple[str, ...]:
+        """The steps that may lead to `step`, in the order of the source."""
+        return tuple(node.name for node in self.nodes.values() if step in node.out)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As an event holds it: values that differ from their defaults only, to stay small."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "doc": self.doc,
+            "steps": [_to_plain(node) for node in self.nodes.values()],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Graph":
+        """The inverse of `to_plain`; fields of later versions are dropped."""
+        nodes = [_node(step) for step in plain["steps"]]
+        return cls(
+            {node.name: node for node in nodes}, plain["start"], plain["end"], plain.get("doc", "")
+        )
+
+
+def _to_plain(node: Node) -> dict[str, Any]:
+    default = asdict(Node(node.name, node.kind))
+    plain = {
+        name: value
+        for name, value in asdict(node).items()
+        if name in ("name", "kind") or value != default[name]
+    }
+    if "policy" in plain:
+        plain["policy"] = {
+            name: value
+            for name, value in plain["policy"].items()
+            if value != default["policy"][name]
+        }
+    return plain
+
+
+_NODE_FIELDS = frozenset(field.name for field in fields(Node))
+_POLICY_FIELDS = frozenset(field.name for field in fields(Policy))
+
+
+def _node(plain: Mapping[str, Any]) -> Node:
+    known = {name: value for name, value in plain.items() if name in _NODE_FIELDS}
+    policy = {n: v for n, v in known.pop("policy", {}).items() if n in _POLICY_FIELDS}
+    for name in ("out", "decorators"):
+        known[name] = tuple(known.get(name, ()))
+    return Node(**known, policy=Policy(**policy))

@@ -1,0 +1,319 @@
+"""What the rest of evflow asks of an event log, and the values that pass.
+
+Two protocols, because two kinds of callers exist. The **owner** of a shard (the scheduler, in an event
+loop) leases, appends, receives and waits: `EventLog`. **Everybody else** (workers, the client, the command
+line) reads, reports and asks, in a process that should not have to import an event loop: `LogClient`.
+
+Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simulated log in
+`evflow.testing`. One contract suite runs over all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.errors import Conflict, EnvironmentProblem
+
+Durability = Literal["everysec", "fsync", "replicated"]
+"""`everysec`: the server has it. `fsync`: it is on disk. `replicated`: a replica has it."""
+
+MAX_APPEND_EVENTS = 1_000
+MAX_APPEND_BYTES = 1_000_000
+MAX_APPEND_CONSUMED = 1_000
+"""Limits of one append call (Lua's `unpack` fails past about 8,000 and leaves half of it written)."""
+
+
+class StoredEvent(NamedTuple):
+    """An event as a log holds it: `link` is the first 16 bytes of the chain's digest up to it."""
+
+    seq: int
+    payload: bytes
+    link: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a run's log ends: the last position, the chain's digest (32 bytes), the status.
+
+    An empty log has seq 0 and the chain's start, 32 zero bytes. Status is `active` or `sealed`.
+    """
+
+    seq: int = 0
+    digest: bytes = bytes(32)
+    status: str = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write a shard until it expires or is taken."""
+
+    shard: str
+    owner: str
+    epoch: int
+    ttl_s: float
+
+
+class Inbound(NamedTuple):
+    """A report that waits in a shard's inbox.
+
+    Attributes:
+        id: Its stream id, which consuming names.
+        run: `Flow/3`.
+        payload: A report as `evflow.core.codec.encode_report` writes it.
+    """
+
+    id: bytes
+    run: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AppendCall:
+    """Whole turns of one run, appended in one atomic act.
+
+    Attributes:
+        run: The run.
+        expected: The head that the writer built on.
+        events: The encoded events, in order.
+        links: For each event the 32-byte digest of the chain up to it (16 are stored beside it).
+        consumed: Ids of the inbox entries that became events in these turns, or were dropped.
+        status: `active`, or `sealed` with the seal.
+        wake_at_us: The run's next timer, or None; a hint, the truth is in the log.
+        dropped: Reason to number of consumed entries that did not become events.
+    """
+
+    run: RunId
+    expected: Head
+    events: Sequence[bytes]
+    links: Sequence[bytes]
+    consumed: Sequence[bytes] = ()
+    status: str = "active"
+    wake_at_us: int | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEntry:
+    """A line of the index of runs: a projection, disposable, for lists.
+
+    `summary` is what the owner last wrote: status, started_us, finished_us, user, tags, host, namespace, tasks,
+    ... as plain values.
+    """
+
+    run: RunId
+    shard: str
+    summary: dict[str, Any]
+
+
+class FlowEvent(NamedTuple):
+    """An event of a flow's log: what happens outside its runs."""
+
+    seq: int
+    payload: bytes
+
+
+class LeaseHeld(Conflict):
+    """Somebody else owns the shard, and lives."""
+
+    code = "lease-held"
+
+    def __init__(self, shard: str, owner: str, expires_in_s: float) -> None:
+        super().__init__(
+            f"'{shard}' is being run by {owner}; its lease holds for {expires_in_s:.1f} s more."
+        )
+        self.owner = owner
+        self.expires_in_s = expires_in_s
+
+
+class LeaseLost(Conflict):
+    """The shard has another owner now: its old one stops without another write."""
+
+    code = "lease-lost"
+
+    def __init__(self, shard: str, owner: str) -> None:
+        super().__init__(f"'{shard}' has been taken over by {owner or 'nobody'}: this process stops.")
+
+
+class HeadMoved(Conflict):
+    """The log does not end where the writer thought."""
+
+    code = "head-moved"
+
+    def __init__(self, run: RunId, expected: Head, found: Head) -> None:
+        super().__init__(
+            f"The log of '{run}' ends at event {found.seq}, not at {expected.seq} as its owner thought."
+        )
+        self.expected = expected
+        self.found = found
+
+
+class LogUnavailable(EnvironmentProblem):
+    """The server of the log cannot be used: down, refusing writes, out of memory, too old."""
+
+    code = "log-unavailable"
+
+
+class EventLog(Protocol):
+    """The log as the owner of a shard uses it."""
+
+    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+        """Become the owner of a shard that has none.
+
+        The epoch is larger than any before it, even if the server lost its memory of them.
+
+        Raises:
+            LeaseHeld: It has one.
+        """
+        ...
+
+    async def renew(self, lease: Lease) -> None:
+        """Extend the lease by its time to live.
+
+        Raises:
+            LeaseLost: Another owner has taken the shard.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the shard back; nothing happens where it is no longer ours."""
+        ...
+
+    async def append(self, lease: Lease, call: AppendCall) -> Head:
+        """Append whole turns atomically, or nothing; consuming their reports is part of the act.
+
+        A call that is repeated because its reply was lost answers as the first one did.
+
+        Raises:
+            LeaseLost: The shard has another owner.
+            HeadMoved: The log ends elsewhere.
+            LogUnavailable: The server cannot take the write; nothing was written, or (a lost
+                connection) it is not known whether it was: repeating is safe.
+        """
+        ...
+
+    async def wait_durable(self, level: Durability) -> None:
+        """Return when everything appended so far is as durable as the level says."""
+        ...
+
+    async def head(self, shard: str, run: RunId) -> Head:
+        """The end of a run's log."""
+        ...
+
+    async def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """Up to `limit` events behind position `after`, in order."""
+        ...
+
+    async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
+        """The reports behind entry `after` (b"0" for all), waiting for one up to `timeout_s`."""
+        ...
+
+    async def active(self, shard: str) -> list[RunId]:
+        """The shard's runs that are not sealed."""
+        ...
+
+    async def now_us(self) -> int:
+        """The server's clock."""
+        ...
+
+    async def index_run(self, entry: RunEntry) -> None:
+        """Write a run's line in the index of runs."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class LogClient(Protocol):
+    """The log as everybody but an owner uses it; blocking."""
+
+    def report(self, shard: str, run: RunId, payload: bytes) -> None:
+        """Put a report into the shard's inbox. Returns when the server has it.
+
+        Raises:
+            LogUnavailable: It could not be written.
+        """
+        ...
+
+    def request_run(self, flow: FlowName, payload: bytes, minimum: int = 0) -> RunNumber:
+        """Take the flow's next run number and append its request to the flow's log, in one act.
+
+        Args:
+            flow: The flow.
+            payload: The encoded `RunRequested` event of the flow's log.
+            minimum: The number is larger than this (the highest archived run).
+        """
+        ...
+
+    def index_run(self, entry: RunEntry) -> None:
+        """Write a run's line in the index of runs."""
+        ...
+
+    def flows(self) -> list[FlowName]:
+        """All flows that ever ran, by name."""
+        ...
+
+    def runs(self, flow: FlowName, limit: int | None = None) -> list[RunEntry]:
+        """The index of a flow's runs, newest first."""
+        ...
+
+    def run(self, run: RunId) -> RunEntry | None:
+        """One run's line in the index, or None."""
+        ...
+
+    def head(self, shard: str, run: RunId) -> Head:
+        """The end of a run's log."""
+        ...
+
+    def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """Up to `limit` events behind position `after`, in order."""
+        ...
+
+    def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
+        """As `read`, waiting up to `timeout_s` for the first event."""
+        ...
+
+    def owner(self, shard: str) -> tuple[str, float] | None:
+        """Who holds the shard's lease and for how many seconds more, or None."""
+        ...
+
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: "TagChange | None" = None) -> Seq:
+        """Append to a flow's log, which has no owner.
+
+        Raises:
+            Conflict: The log has moved on: read the tail and decide again.
+        """
+        ...
+
+    def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
+        """Events of a flow's log behind position `after`."""
+        ...
+
+    def flow_seq(self, flow: FlowName) -> Seq:
+        """The last position of a flow's log, 0 if it is empty."""
+        ...
+
+    def tags(self, run: RunId) -> tuple[str, ...] | None:
+        """The run's user tags as later changes left them, or None where none was made."""
+        ...
+
+    def installation(self) -> str:
+        """The log's identity, made on first use."""
+        ...
+
+    def now_us(self) -> int:
+        """The server's clock."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TagChange:
+    """A run's user tags after a change: kept beside the flow's log so that nobody folds it from 1."""
+
+    run: RunId
+    tags: tuple[str, ...]

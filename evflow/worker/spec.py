@@ -1,0 +1,103 @@
+"""What an attempt is told before it runs: the context of its run, and its order.
+
+Both pass through a socket or a file as msgpack, so both hold plain values only. The context is the same for
+all attempts of a run and is sent once; the order is small.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import msgpack
+
+
+class _Plain:
+    """Values that travel as a msgpack map of their fields; unknown fields are dropped."""
+
+    __slots__ = ()
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        names = [item.name for item in fields(self)]  # type: ignore[arg-type]
+        packed: bytes = msgpack.packb({name: getattr(self, name) for name in names})
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The inverse of `pack`."""
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+        plain: dict[str, Any] = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        return cls(**{name: value for name, value in plain.items() if name in known})
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext(_Plain):
+    """What all attempts of a run share.
+
+    Attributes:
+        flow: The flow's name.
+        run: The run's number.
+        flow_file: The file that defines the flow, absolute; empty where the class is already there.
+        shard: The shard whose inbox takes the reports.
+        log_url: The log's URL; the embedded server's socket as `unix://`.
+        store_url: The object store's URL.
+        parameters: Digest of the manifest of parameters and class constants.
+        package: Digest of the code package, or None.
+        user: Who started the run.
+        namespace: The namespace of the client inside steps.
+        tags: The run's tags, user and system.
+        origin: The run that this one resumes, or None.
+        lock_file: The run's file of attempt locks (see `evflow.worker.locks`).
+        log_folder: Where captured output goes (see `evflow.worker.logs`).
+        options: What else was said at the start.
+    """
+
+    flow: str
+    run: int
+    flow_file: str
+    shard: str
+    log_url: str
+    store_url: str
+    parameters: bytes
+    package: bytes | None = None
+    user: str = ""
+    namespace: str = ""
+    tags: tuple[str, ...] = ()
+    origin: str | None = None
+    lock_file: str = ""
+    log_folder: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOrder(_Plain):
+    """One attempt of one task.
+
+    Attributes:
+        step: The step.
+        task: The task.
+        attempt: Its number, from 0.
+        mode: `run`, or `catch` to record a crash for `@catch` without running the body.
+        last: No counted attempt is left after this one, so that `@catch` applies.
+        crash: For mode `catch`: what happened to the attempt before.
+        parents: `(step, task, manifest)` of the parent; of the members, in order, for a join.
+        takes_inputs: The step is a join.
+        frames: The splits around the task, outermost first:
+            `(step, task, kind, index, size, items, variable)`.
+        iteration: Which time this step runs on the task's path, from 0.
+        timeout_s: The limit of the attempt, 0 for none.
+        environment: Variables of `@environment`.
+    """
+
+    step: str
+    task: int
+    attempt: int
+    mode: str = "run"
+    last: bool = True
+    crash: str = ""
+    parents: tuple[tuple[str, int, bytes], ...] = ()
+    takes_inputs: bool = False
+    frames: tuple[tuple[str, int, str, int, int, bytes | None, str | None], ...] = ()
+    iteration: int = 0
+    timeout_s: float = 0
+    environment: Mapping[str, str] = field(default_factory=dict)

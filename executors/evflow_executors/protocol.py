@@ -1,0 +1,65 @@
+"""What the scheduler asks of an executor.
+
+Intent comes before act: the decision to launch, with the attempt's deterministic name, is durable before
+`launch` is called. So after a crash the new owner asks `adopt` what exists, and submits only what does not.
+One contract suite runs over every executor, the simulated one included.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evflow.core.events import AttemptExited, AttemptStarted
+from evflow.core.ids import AttemptId
+from evflow.worker.spec import AttemptOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Something that an executor saw of an attempt; `event` becomes a fact of the run's log."""
+
+    attempt: AttemptId
+    event: AttemptStarted | AttemptExited
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLine:
+    """A line that an attempt printed, for the live view; the captured log is written elsewhere."""
+
+    attempt: AttemptId
+    stream: str
+    at_us: int
+    text: str
+
+
+class Executor(Protocol):
+    """Starts, watches and ends attempts somewhere."""
+
+    name: str
+
+    async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
+        """Start an attempt under its name; a second call for the same name changes nothing.
+
+        Returns when the order is handed over, not when the process exists. A launch that fails is
+        observed as an `AttemptExited` with the reason, never raised for one attempt.
+        """
+        ...
+
+    async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
+        """Ask the attempt to end, and kill its whole group after `grace_s`. Unknown names are ignored."""
+        ...
+
+    def watch(self) -> AsyncIterator[Observation | OutputLine]:
+        """What happens, in order, until the executor is closed.
+
+        Every attempt that was launched is observed to exit exactly once.
+        """
+        ...
+
+    async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
+        """Which of these attempts of a former owner still exist, and are watched from now on."""
+        ...
+
+    async def aclose(self) -> None:
+        """End everything that this executor started."""
+        ...
