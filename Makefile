@@ -1,0 +1,56 @@
+# Each target sets up .venv by itself (scripts/bootstrap): it needs Python 3.11 or newer and nothing else.
+#
+#   make demo     a real flow on real data: its run, its result, its replay
+#   make test     the tests; ARGS='-k name' narrows them
+#   make check    lint, types, layers
+#   make format   rewrite the sources in the house format
+#   make soak     the tests with ten times the counts that CI runs
+#   make bench    against Metaflow, which gets an environment of its own
+#   make lock     compile requirements/*.txt anew (needs uv); ARGS=--upgrade takes newer versions
+#   make clean    remove .venv and what the tools left
+
+SOURCES := evflow scheduler executors
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help demo test check format soak bench lock clean env-demo env-test env-check
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: env-demo
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: env-test
+	@echo "make test: pytest, scale $${EVFLOW_TEST_SCALE:-0.1}"
+	@$(BIN)/python -m pytest $(ARGS)
+
+soak: env-test
+	@echo "make soak: pytest, scale $${EVFLOW_TEST_SCALE:-10}"
+	@EVFLOW_TEST_SCALE=$${EVFLOW_TEST_SCALE:-10} EVFLOW_TEST_SEED=$${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)} \
+		$(BIN)/python -m pytest --timeout=7200 $(ARGS)
+
+check: env-check
+	@echo "make check: ruff";        $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+	@echo "make check: layers";      $(BIN)/lint-imports --no-cache >.venv/layers.log 2>&1 || { cat .venv/layers.log; exit 1; }
+	@echo "make check: mypy";        $(BIN)/mypy --no-error-summary
+	@echo "make check: pyright";     $(BIN)/pyright
+
+format: env-check
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+bench: env-test
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock:
+	@scripts/lock $(ARGS)
+
+# The sources are byte-compiled so that commands start fast even where PYTHONDONTWRITEBYTECODE is set.
+env-demo env-test env-check: env-%:
+	@scripts/bootstrap $*
+	@$(BIN)/python -m compileall -q $(SOURCES)
+
+clean:
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find $(SOURCES) tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

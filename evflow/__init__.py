@@ -1,0 +1,1 @@
+"""Event-sourced runtime for machine-learning flows."""
