@@ -1,0 +1,386 @@
+"""Every setting of evflow, where its value comes from, and one order for all of them.
+
+    option  >  EVFLOW_*  >  evflow.toml (folder, then its parents)  >  ~/.evflow/config.toml  >  default
+
+The rules:
+
+* `SETTINGS` is the whole list. A name, its variable `EVFLOW_<NAME>` and its key in the files are the same word.
+* The nearest `evflow.toml` with the key wins, so a project's file may leave the rest to its parent folders.
+* A path in a file is relative to that file, a path in a variable or an option to the current folder.
+* A bad value stops whoever asks for it and names its place. A key that nobody knows stops nothing (the file may serve
+  a later version too): `unknown_keys` lists them, and `evflow config` and `evflow doctor` show them.
+* Files are read once per process; variables are read at each call, so that a change inside a notebook counts.
+
+Commands, client and workers import this module, so it imports little: `tomllib` only where a file exists.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evflow.errors import UsageError
+
+FILE = "evflow.toml"
+HOME_FILE = "config.toml"
+
+
+class ConfigInvalid(UsageError):
+    """A setting has a value that it cannot have."""
+
+    code = "config-invalid"
+
+    def __init__(self, place: str, name: str, value: object, wanted: str) -> None:
+        super().__init__(
+            f"{place}: {name} is {value!r}, but it must be {wanted}.",
+            "`evflow config` lists every setting, its value and its place.",
+        )
+
+
+class ConfigUnreadable(UsageError):
+    """A file of settings exists and cannot be read."""
+
+    code = "config-unreadable"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"{place}: this file of settings cannot be read: {why}.", "Mend it or move it away.")
+
+
+class UnknownSetting(UsageError):
+    """There is no setting of that name."""
+
+    code = "unknown-setting"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no setting '{name}'.", f"There are: {', '.join(SETTINGS)}.")
+
+
+Reader = Callable[[Any], Any]
+"""Turns what a file or a variable holds into the setting's type; raises ValueError where it cannot."""
+
+
+class Kind(NamedTuple):
+    """What values a setting takes: how they are read, and how to say so to people."""
+
+    wanted: str
+    read: Reader
+    is_path: bool = False
+
+
+class Setting(NamedTuple):
+    """One setting.
+
+    Attributes:
+        name: Its name, which is also its key in the files.
+        kind: What values it takes.
+        default: Its value where nobody said anything; a function of the other settings where it follows from them.
+        help: What it does, in a sentence.
+        option: The command line's option for it, or an empty string.
+        secret: Its value may hold a password, which `shown` masks.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    option: str = ""
+    secret: bool = False
+
+    @property
+    def env(self) -> str:
+        """The variable that sets it."""
+        return f"EVFLOW_{self.name.upper()}"
+
+
+class Value(NamedTuple):
+    """A setting's value and the place that it comes from.
+
+    Attributes:
+        layer: `option`, `environment`, `project`, `home` or `default`.
+        place: The option, the variable, `file:line`, or an empty string for a default.
+    """
+
+    value: Any
+    layer: str
+    place: str
+
+
+# --- kinds -----------------------------------------------------------------------------------------------
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw:
+        raise TypeError
+    return raw
+
+
+def _url(raw: Any) -> str:
+    if not _text(raw).startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError
+    return str(raw)
+
+
+def _integer(low: int) -> Kind:
+    def read(raw: Any) -> int:
+        if isinstance(raw, bool) or not isinstance(raw, int | str):
+            raise TypeError
+        number = int(raw)
+        if number < low:
+            raise ValueError
+        return number
+
+    return Kind(f"a whole number, at least {low}", read)
+
+
+def _seconds(raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise TypeError
+    number = float(raw)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _switch(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    try:
+        return _WORDS[str(raw).lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def _choice(*values: str) -> Kind:
+    def read(raw: Any) -> str:
+        if raw not in values:
+            raise ValueError
+        return str(raw)
+
+    return Kind(f"one of {', '.join(values)}", read)
+
+
+def _words(separator: str | None) -> Reader:
+    """A list in a file; in a variable words separated by `separator` (None: white space)."""
+
+    def read(raw: Any) -> tuple[str, ...]:
+        items: list[Any] = [part.strip() for part in raw.split(separator)] if isinstance(raw, str) else list(raw)
+        if not all(isinstance(item, str) for item in items):
+            raise TypeError
+        return tuple(item for item in items if item)
+
+    return read
+
+
+TEXT = Kind("a text", _text)
+PATH = Kind("a path", _text, is_path=True)
+SECONDS = Kind("a number of seconds, at least 0", _seconds)
+FACTOR = Kind("a number, at least 0", _seconds)
+LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
+SWITCH = Kind("true or false", _switch)
+
+# --- defaults that follow from the machine or from other settings ------------------------------------------
+
+
+def _default_user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no passwd entry, as in many containers; ImportError before 3.13
+        return str(os.getuid())
+
+
+def _default_store() -> str:
+    return str(home() / "store")
+
+
+def _default_namespace() -> str:
+    return f"user:{get('user')}"
+
+
+def _default_home() -> str:
+    return str(Path.home() / ".evflow")
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("home", PATH, _default_home, "Folder of the embedded server, the store, the runs' logs and config.toml."),
+        Setting("redis_url", LOG_URL, None, "The log's server (redis://, rediss://, unix://); unset: the embedded one.", secret=True),
+        Setting("store", PATH, _default_store, "Where artifacts are kept: a folder or a file:// URL.", secret=True),
+        Setting("server_binary", PATH, None, "The valkey-server or redis-server that the embedded log runs; unset: found."),
+        Setting("linger_s", SECONDS, 10.0, "Seconds that the embedded server outlives its last client."),
+        Setting("durability", _choice("everysec", "fsync", "replicated"), "everysec", "When an event counts as written.", "--durability"),
+        Setting("user", TEXT, _default_user, "Who starts runs."),
+        Setting("namespace", TEXT, _default_namespace, "Namespace of the client and of runs.", "--namespace"),
+        Setting("default_decospecs", Kind("a list of decorators", _words(None)), (), "Decorators for every step of every flow.", "--with"),
+        Setting("max_workers", _integer(1), 16, "Attempts of a run that may run at once.", "--max-workers"),
+        Setting("max_num_splits", _integer(1), 100, "Tasks that one foreach may make.", "--max-num-splits"),
+        Setting("max_log_size", _integer(1), 10, "Captured output of an attempt, in MB.", "--max-log-size"),
+        Setting("task_budget", _integer(1), 1_000_000, "Tasks that one run may make, so that an endless loop ends."),
+        Setting("start_method", _choice("auto", "fork", "spawn"), "auto", "How an attempt's process starts.", "--start-method"),
+        Setting("fallback", _choice("local", "error"), "local", "What to do where a step's executor is not configured.", "--fallback"),
+        Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
+        Setting("package_suffixes", Kind("a list of suffixes", _words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
+        Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
+        Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
+        Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),
+        Setting("debug", SWITCH, False, "Show the traceback of an internal error."),
+    )
+}
+"""All settings, in the order in which they are shown. Each has a row in docs/configuration.md."""
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+_options: dict[str, Value] = {}
+_files: dict[str, dict[str, Any]] = {}
+_folder: Path | None = None
+
+
+def get(name: str) -> Any:
+    """The setting's value, in its type.
+
+    Raises:
+        UnknownSetting: There is no such setting.
+        ConfigInvalid: The winning place holds a value that it cannot have.
+        ConfigUnreadable: A file that could hold it cannot be read.
+    """
+    return source(name).value
+
+
+def source(name: str) -> Value:
+    """The setting's value and the place that it comes from.
+
+    Raises:
+        UnknownSetting, ConfigInvalid, ConfigUnreadable: As for `get`.
+    """
+    setting = _setting(name)
+    if name in _options:
+        return _options[name]
+    raw = os.environ.get(setting.env)
+    if raw:  # an empty variable is an unset one: shells make the two hard to tell apart
+        return Value(_read(setting, raw, setting.env, Path()), "environment", setting.env)
+    for path, layer in _places(name):
+        values = _file(path)
+        if name in values:
+            place = f"{path}:{_line(path, name)}"
+            return Value(_read(setting, values[name], place, path.parent), layer, place)
+    default = setting.default
+    return Value(default() if callable(default) else default, "default", "")
+
+
+def set_option(name: str, value: Any, option: str) -> None:
+    """Let an option of the command line decide a setting, for the rest of this process.
+
+    Raises:
+        ConfigInvalid: The value is not one that the setting takes.
+    """
+    setting = _setting(name)
+    _options[name] = Value(_read(setting, value, option, Path()), "option", option)
+
+
+def use_folder(folder: Path | None) -> None:
+    """Look for `evflow.toml` from this folder upwards (a flow's folder); None: the current one."""
+    global _folder
+    _folder = folder
+
+
+def reset() -> None:
+    """Forget options, the folder and what was read of files."""
+    _options.clear()
+    _files.clear()
+    use_folder(None)
+
+
+def home() -> Path:
+    """The folder of everything that evflow keeps on this machine."""
+    return Path(get("home"))
+
+
+def shown(name: str, value: Any) -> Any:
+    """The value as it may be shown to people: without passwords."""
+    if not (_setting(name).secret and isinstance(value, str)):
+        return value
+    head, slashes, rest = value.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not (slashes and at and ":" in user):
+        return value
+    return f"{head}://{user.partition(':')[0]}:***@{host}"
+
+
+def files() -> list[Path]:
+    """The files of settings that exist, the strongest first."""
+    return [path for path, _ in _places("") if _file(path) or path.is_file()]
+
+
+def unknown_keys() -> list[tuple[str, str]]:
+    """Keys in the files that name no setting: `(file:line, key)`.
+
+    Raises:
+        ConfigUnreadable: A file cannot be read.
+    """
+    return [(f"{path}:{_line(path, key)}", key) for path, _ in _places("") for key in _file(path) if key not in SETTINGS]
+
+
+def _setting(name: str) -> Setting:
+    try:
+        return SETTINGS[name]
+    except KeyError:
+        raise UnknownSetting(name) from None
+
+
+def _read(setting: Setting, raw: Any, place: str, folder: Path) -> Any:
+    try:
+        value = setting.kind.read(raw)
+    except (ValueError, TypeError):
+        raise ConfigInvalid(place, setting.name, raw, setting.kind.wanted) from None
+    if setting.kind.is_path and "://" not in value:
+        return os.path.abspath(folder / os.path.expanduser(value))  # noqa: PTH100, PTH111 - Path.absolute keeps '..'
+    return value
+
+
+def _places(name: str) -> Iterator[tuple[Path, str]]:
+    """The files that may hold the setting, the strongest first."""
+    start = _folder or Path.cwd()
+    for folder in (start, *start.parents):
+        yield folder / FILE, "project"
+    if name != "home":  # it lies in there
+        yield home() / HOME_FILE, "home"
+
+
+def _file(path: Path) -> Mapping[str, Any]:
+    """The file's values, empty where there is no file."""
+    key = str(path)
+    if key not in _files:
+        _files[key] = _load(path)
+    return _files[key]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        # A folder above the project that we may not look into is none of our business; a file we may not read is.
+        if isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK):
+            return {}
+        raise ConfigUnreadable(str(path), error.strerror or str(error)) from error
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigUnreadable(str(path), str(error)) from error
+
+
+def _line(path: Path, name: str) -> int:
+    """The line of a top-level key, 1 where it is written in a way that this simple search does not see."""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        key = line.partition("=")[0].strip().strip("\"'")
+        if key == name or key == f"[{name}]":
+            return number
+    return 1

@@ -1,0 +1,96 @@
+"""What a foreground run is asked to do, and how it shows what happens.
+
+The command line builds a `RunRequest`, `evflow_scheduler.foreground` carries it out. Everything in it is resolved:
+options, variables and files of settings have been read, parameters have their types.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from evflow.core.codec import Record
+from evflow.core.ids import RunId
+from evflow_executors.protocol import OutputLine
+
+
+class RunView(Protocol):
+    """Shows a run while it goes on.
+
+    Called from the scheduler's loop, so no method may block: a view draws from `tick` at most, and drops what it
+    cannot show.
+    """
+
+    def on_start(self, run: RunId) -> None:
+        """The run has its number; called before its first event."""
+        ...
+
+    def on_event(self, record: Record, state: Any) -> None:
+        """An event is durable. `state` is the run's state after it (`evflow.core.state.RunState`)."""
+        ...
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+        ...
+
+    def on_notice(self, text: str) -> None:
+        """Something that the user should know: a fallback, a server that was started again."""
+        ...
+
+    def tick(self) -> None:
+        """Some time has passed; called about ten times a second, and after each turn."""
+        ...
+
+    def close(self) -> None:
+        """The run is over or given up: leave the terminal as it was found, print the summary."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A foreground run.
+
+    Attributes:
+        flow: The flow's class.
+        flow_file: The file that defines it, absolute; empty where there is none (a notebook).
+        parameters: Name to value, in the parameter's type; every parameter of the flow is there.
+        tags: The user's tags.
+        namespace: The namespace of the client inside the steps.
+        namespace_given: The user named it for this run, which then carries it as a tag.
+        user: Who starts the run.
+        max_workers: Attempts at once.
+        max_num_splits: Tasks of one foreach.
+        max_log_size_mb: Captured output of one attempt.
+        task_budget: Tasks of the whole run.
+        retry_scale: Factor on the waits of `@retry`.
+        with_specs: Decorators for every step that lacks them (`retry:times=3`), the strongest first.
+        run_id_file: File that takes the run's number before anything is executed, or None.
+        start_method: `auto`, `fork` or `spawn`.
+        fallback: `local` or `error`: what to do where a step's executor is not configured.
+        durability: `everysec`, `fsync` or `replicated`.
+        origin: The run that this one resumes, or None; parameters come from it then.
+        resume_step: The step from which on a resumed run works anew, or None: from what failed.
+        quiet: Nothing but the tasks' own output and errors is shown.
+        view: Shows what happens, or None.
+    """
+
+    flow: type
+    flow_file: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    namespace: str = ""
+    namespace_given: bool = False
+    user: str = ""
+    max_workers: int = 16
+    max_num_splits: int = 100
+    max_log_size_mb: int = 10
+    task_budget: int = 1_000_000
+    retry_scale: float = 1.0
+    with_specs: tuple[str, ...] = ()
+    run_id_file: str | None = None
+    start_method: str = "auto"
+    fallback: str = "local"
+    durability: str = "everysec"
+    origin: RunId | None = None
+    resume_step: str | None = None
+    quiet: bool = False
+    view: RunView | None = None
