@@ -18,8 +18,8 @@ turn's, in the envelope (`evflow.core.codec.Record`).
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-type_of_plain = Any
-"""What msgpack carries; not worth a recursive alias at each use."""
+Plain = Any
+"""What msgpack carries."""
 
 
 class Event:
@@ -73,17 +73,17 @@ class RunStarted(Fact):
     flow: str
     number: int
     logic: int
-    graph: dict[str, type_of_plain]
+    graph: dict[str, Plain]
     parameters: bytes
     parameters_shown: dict[str, str]
-    options: dict[str, type_of_plain]
-    code: dict[str, type_of_plain]
+    options: dict[str, Plain]
+    code: dict[str, Plain]
     user: str
     namespace: str
     tags: tuple[str, ...] = ()
     system_tags: tuple[str, ...] = ()
     origin: str | None = None
-    trigger: dict[str, type_of_plain] | None = None
+    trigger: dict[str, Plain] | None = None
     host: str = ""
     installation: str = ""
     store: str = ""
@@ -195,12 +195,13 @@ class TasksCreated(Decision):
 
 
 @dataclass(frozen=True, slots=True)
-class TasksReused(Fact):
-    """A resumed run takes over a finished task of its origin, by reference.
+class TaskReused(Fact):
+    """A resumed run takes over a finished task of its origin, by reference; nothing is copied.
 
     Attributes:
         task: The task of this run.
         origin_task: The pathspec of the task that did the work.
+        manifest: As for `AttemptSucceeded`, like all that follow.
     """
 
     task: int
@@ -409,7 +410,7 @@ class Unknown(Event):
     """An event of a later version: kept, shown, without effect."""
 
     tag: str
-    fields: tuple[type_of_plain, ...]
+    fields: tuple[Plain, ...]
 
 
 TAGS: dict[str, type[Event]] = {
@@ -422,7 +423,7 @@ TAGS: dict[str, type[Event]] = {
     "RunCancelled": RunCancelled,
     "RunSealed": RunSealed,
     "TasksCreated": TasksCreated,
-    "TasksReused": TasksReused,
+    "TaskReused": TaskReused,
     "TaskQueued": TaskQueued,
     "SlotGranted": SlotGranted,
     "TaskLaunched": TaskLaunched,

@@ -1,0 +1,99 @@
+"""Which waiting tasks get a slot: the one decision that looks beyond a single run.
+
+A slot and the room for declared resources are shared by all runs of a shard, so what `admit` says of a run
+does not follow from the run's own log. It is therefore recorded there as a fact, `SlotGranted`, with its reason.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from evflow.core.ids import AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued attempt and what its step declared; 0 where it declared nothing."""
+
+    attempt: AttemptId
+    cpu: float = 0
+    memory_mb: int = 0
+    gpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A numbered slot for an attempt."""
+
+    attempt: AttemptId
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What there is: slots, and the machine's resources (0 where a resource is not bounded)."""
+
+    slots: int
+    cpu: float = 0
+    memory_mb: int = 0
+    gpu: int = 0
+
+
+@dataclass(slots=True)
+class Slots:
+    """What is taken. The shell keeps one per executor and changes it by `take` and `free` only."""
+
+    capacity: Capacity
+    taken: dict[AttemptId, tuple[int, Waiting]] = field(default_factory=dict)
+    unused: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unused = list(range(self.capacity.slots))
+        heapify(self.unused)
+
+    def take(self, waiting: Waiting) -> int:
+        """Give the lowest free slot."""
+        slot = heappop(self.unused)
+        self.taken[waiting.attempt] = (slot, waiting)
+        return slot
+
+    def free(self, attempt: AttemptId) -> None:
+        """Take an ended attempt's slot back; one that has none changes nothing."""
+        found = self.taken.pop(attempt, None)
+        if found is not None:
+            heappush(self.unused, found[0])
+
+    def room_for(self, waiting: Waiting) -> str:
+        """Why the attempt must wait although a slot is free, or an empty string.
+
+        An attempt that asks for more than there is runs when nothing else does.
+        """
+        if not self.taken:
+            return ""
+        for name, free in (
+            ("cpu", self.capacity.cpu - sum(w.cpu for _, w in self.taken.values())),
+            ("memory_mb", self.capacity.memory_mb - sum(w.memory_mb for _, w in self.taken.values())),
+            ("gpu", self.capacity.gpu - sum(w.gpu for _, w in self.taken.values())),
+        ):
+            wanted = getattr(waiting, name)
+            if wanted and getattr(self.capacity, name) and wanted > free:
+                return f"{name}: needs {wanted:g}, {max(free, 0):g} free"
+        return ""
+
+
+def admit(slots: Slots, waiting: Iterable[Waiting]) -> list[Grant]:
+    """Give free slots to attempts in their order; the slots are taken.
+
+    The first attempt that does not fit stops the round: a large task is not overtaken for ever by small ones.
+    """
+    grants: list[Grant] = []
+    for candidate in waiting:
+        if not slots.unused or slots.room_for(candidate):
+            break
+        grants.append(Grant(candidate.attempt, slots.take(candidate), _reason(slots)))
+    return grants
+
+
+def _reason(slots: Slots) -> str:
+    return f"{len(slots.taken)} of {slots.capacity.slots} slots"

@@ -1,0 +1,417 @@
+"""Fold one event into the state: the only place that writes a `RunState`.
+
+Each event costs O(1), but for `TasksCreated`, which costs one step for each task that it creates. The
+state is changed in place: copying it per event would make a run's cost quadratic in its length.
+
+Events arrive in two ways, and both go through here: live, in the turn that is about to be appended, and
+from a log. What a released version folds, every later version folds in the same way.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappush
+from typing import Any, TypeVar
+
+from evflow.core import events as ev
+from evflow.core.codec import Record, fields_of
+from evflow.core.frames import arrive, breach
+from evflow.core.graph import Graph
+from evflow.core.state import Attempt, Counts, Ending, Frame, RunState, Split, Task
+from evflow.errors import InternalError
+
+_Item = TypeVar("_Item")
+
+HARD_TIMEOUT_GRACE_US = 10_000_000
+"""How long after the limit an attempt may still end by itself before its group is killed."""
+
+
+class ImpossibleEvent(InternalError):
+    """The event cannot follow what stands before it: the log was not written by evflow."""
+
+    code = "impossible-event"
+
+    def __init__(self, seq: int, event: ev.Event, why: str) -> None:
+        super().__init__(f"Event {seq} ({type(event).__name__}) cannot stand here: {why}.")
+        self.seq = seq
+
+
+def apply(state: RunState, record: Record) -> None:
+    """Fold the next event of the run's log.
+
+    Raises:
+        ImpossibleEvent: It cannot follow: a gap, an unknown task, anything behind the seal.
+    """
+    event = record.event
+    if record.seq != state.seq + 1:
+        raise ImpossibleEvent(record.seq, event, f"the event before it is {state.seq}")
+    if state.sealed:
+        raise ImpossibleEvent(record.seq, event, "the run is sealed")
+    if state.status == "new" and not isinstance(event, ev.RunStarted):
+        raise ImpossibleEvent(record.seq, event, "the first event is RunStarted")
+    state.seq = record.seq
+    state.turn = record.turn
+    state.at_us = record.at_us
+    try:
+        _FOLDS[type(event)](state, event)
+    except (LookupError, AttributeError, TypeError) as error:
+        why = f"its values do not fit the state ({type(error).__name__}: {error})"
+        raise ImpossibleEvent(record.seq, event, why) from error
+
+
+def _run_started(state: RunState, event: ev.RunStarted) -> None:
+    if state.status != "new":
+        raise ImpossibleEvent(state.seq, event, "the run has started already")
+    state.header = fields_of(event)
+    state.flow, state.number, state.logic = event.flow, event.number, event.logic
+    state.options = event.options
+    state.graph = Graph.from_plain(event.graph)
+    state.status = "running"
+    state.started_us = state.at_us
+    state.tasks.append(Task(0, "_parameters", 0, None, {}, state.at_us, "succeeded"))
+    state.tasks[0].manifest = event.parameters
+    state.tasks[0].next_kind, state.tasks[0].next_steps = "linear", (state.graph.start,)
+    state.agenda.routes.append(0)
+
+
+def _run_continued(state: RunState, event: ev.RunContinued) -> None:
+    del event
+    state.owners += 1
+
+
+def _log_regressed(state: RunState, event: ev.LogRegressed) -> None:
+    del event
+    state.regressions += 1
+
+
+def _run_cancel_requested(state: RunState, event: ev.RunCancelRequested) -> None:
+    if state.over:
+        return
+    if event.forced and state.cancelling is not None:
+        state.forced = True
+        state.agenda.cancels.update(state.live)
+    elif state.cancelling is None:
+        state.cancelling = event.reason
+        state.forced = event.forced
+        _stop(state)
+
+
+def _run_succeeded(state: RunState, event: ev.RunSucceeded) -> None:
+    del event
+    state.agenda.routes.clear()
+    _finish(state, "succeeded")
+
+
+def _run_failed(state: RunState, event: ev.RunFailed) -> None:
+    state.outcome = Ending(event.code, event.reason, event.task)
+    _finish(state, "failed")
+
+
+def _run_cancelled(state: RunState, event: ev.RunCancelled) -> None:
+    state.outcome = Ending("cancelled", event.reason)
+    _finish(state, "cancelled")
+
+
+def _run_sealed(state: RunState, event: ev.RunSealed) -> None:
+    del event
+    state.sealed = True
+
+
+def _tasks_created(state: RunState, event: ev.TasksCreated) -> None:
+    if event.first != state.next_task:
+        raise ImpossibleEvent(state.seq, event, f"the next task is {state.next_task}")
+    parent = _task(state, event, event.parent, parameters=True)
+    visits = {**parent.visits, event.step: parent.visits.get(event.step, 0) + 1}
+    split = _split_of(state, parent, event)
+    for offset in range(event.count):
+        frame = Frame(split, event.index + offset) if split is not None else _outer(state, event, parent)
+        state.tasks.append(
+            Task(event.first + offset, event.step, event.parent, frame, visits, state.at_us)
+        )
+    state.steps.setdefault(event.step, Counts()).created += event.count
+    state.agenda.created.append((event.first, event.count))
+    if event.op == "join":
+        _take(state, event, state.agenda.joins, parent.id)
+    elif split is None or event.index + event.count == event.size:
+        _take(state, event, state.agenda.routes, parent.id)
+
+
+def _split_of(state: RunState, parent: Task, event: ev.TasksCreated) -> Split | None:
+    """The split whose members these tasks are, made by the first of them."""
+    if event.op not in ("split", "foreach"):
+        return None
+    if event.index == 0:
+        state.splits[parent.id] = Split(
+            parent.id, parent.step, event.op, event.size, parent.frame, parent.visits,
+            parent.items, parent.variable, [0] * event.size,
+        )  # fmt: skip
+    return state.splits[parent.id]
+
+
+def _outer(state: RunState, event: ev.TasksCreated, parent: Task) -> Frame | None:
+    return state.splits[parent.id].frame if event.op == "join" else parent.frame
+
+
+def _task_queued(state: RunState, event: ev.TaskQueued) -> None:
+    first = _task(state, event, event.task)
+    if first.status == "created":
+        _take(state, event, state.agenda.created, (event.task, event.count))
+    for number in range(event.task, event.task + event.count):
+        task = _task(state, event, number)
+        task.status = "queued"
+        task.retry_at_us = 0
+        task.attempts.append(Attempt(event.attempt, event.mode, event.executor, state.at_us))
+        state.waiting[number] = None
+
+
+def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:
+    task = _task(state, event, event.task)
+    if task.status != "queued":
+        raise ImpossibleEvent(state.seq, event, f"task {task.id} does not wait for a slot")
+    del state.waiting[task.id]
+    state.live[task.id] = None
+    task.status = "granted"
+    task.attempt.granted_us = state.at_us
+    task.attempt.slot, task.attempt.wait = event.slot, event.reason
+    state.agenda.granted.append(task.id)
+
+
+def _task_launched(state: RunState, event: ev.TaskLaunched) -> None:
+    task = _task(state, event, event.task)
+    _take(state, event, state.agenda.granted, task.id)
+    task.status = "launched"
+    task.attempt.launched_us = state.at_us
+
+
+def _attempt_started(state: RunState, event: ev.AttemptStarted) -> None:
+    task = _current(state, event)
+    if task is None:
+        return
+    attempt = task.attempt
+    task.status = "running"
+    attempt.host, attempt.pid, attempt.started_us = event.host, event.pid, event.started_us
+    limit_us = state.graph[task.step].policy.timeout_us
+    if limit_us:
+        due = state.at_us + limit_us + HARD_TIMEOUT_GRACE_US
+        heappush(state.agenda.timers, (due, task.id, attempt.number, "timeout"))
+
+
+def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
+    task = _current(state, event)
+    if task is None:
+        return
+    attempt = task.attempt
+    _end_attempt(state, task, "succeeded")
+    attempt.manifest = event.manifest
+    if event.started_us:
+        attempt.started_us = event.started_us
+    attempt.ended_us = event.ended_us or state.at_us
+    task.caught = event.caught
+    task.artifacts, task.size_bytes = event.artifacts, event.size_bytes
+    _accept(state, task, event)
+
+
+def _task_reused(state: RunState, event: ev.TaskReused) -> None:
+    task = _task(state, event, event.task)
+    if task.status != "queued":
+        raise ImpossibleEvent(state.seq, event, f"task {task.id} is not waiting")
+    del state.waiting[task.id]
+    task.attempt.outcome = "succeeded"
+    task.attempt.manifest = event.manifest
+    task.reused = event.origin_task
+    _accept(state, task, event)
+
+
+def _accept(state: RunState, task: Task, event: ev.AttemptSucceeded | ev.TaskReused) -> None:
+    """Take the task's one result, and follow its transition as far as the state goes."""
+    task.status = "succeeded"
+    task.ended_us = state.at_us
+    task.manifest = event.manifest
+    task.next_kind, task.next_steps = event.next_kind, tuple(event.next_steps)
+    task.splits, task.items, task.variable = event.splits, event.items, event.variable
+    state.steps[task.step].succeeded += 1
+    wrong = breach(state, task)
+    if wrong is not None:
+        _fail(state, wrong)
+    elif task.next_kind == "linear" or task.next_kind == "switch":
+        if not state.graph[task.next_steps[0]].takes_inputs:
+            state.agenda.routes.append(task.id)
+        elif (split := arrive(state, task)) is not None:
+            state.agenda.joins.append(split.task)
+    else:
+        state.agenda.routes.append(task.id)
+
+
+def _attempt_failed(state: RunState, event: ev.AttemptFailed) -> None:
+    task = _current(state, event)
+    if task is None:
+        return
+    attempt = task.attempt
+    _end_attempt(state, task, "failed")
+    attempt.kind, attempt.error, attempt.message = event.kind, event.error, event.message
+    attempt.where, attempt.detail, attempt.retryable = event.where, event.detail, event.retryable
+    attempt.manifest = event.manifest
+    if event.started_us:
+        attempt.started_us = event.started_us
+    attempt.ended_us = event.ended_us or state.at_us
+    task.failures += 1
+    state.agenda.ended.append(task.id)
+
+
+def _attempt_exited(state: RunState, event: ev.AttemptExited) -> None:
+    task = _current(state, event)
+    if task is None:
+        return
+    attempt = task.attempt
+    _end_attempt(state, task, "exited")
+    attempt.exit_code, attempt.signal, attempt.kind = event.exit_code, event.signal, event.why
+    state.agenda.exited.append(task.id)
+
+
+def _attempt_lost(state: RunState, event: ev.AttemptLost) -> None:
+    task = _explained(state, event, "lost", event.reason)
+    task.losses += 1
+    state.agenda.ended.append(task.id)
+
+
+def _attempt_crashed(state: RunState, event: ev.AttemptCrashed) -> None:
+    task = _explained(state, event, "crashed", event.reason)
+    task.failures += 1
+    state.agenda.ended.append(task.id)
+
+
+def _attempt_timed_out(state: RunState, event: ev.AttemptTimedOut) -> None:
+    text = f"It did not end within its limit of {event.limit_us / 1e6:g} s and was killed."
+    task = _explained(state, event, "timed-out", text)
+    task.failures += 1
+    state.agenda.ended.append(task.id)
+
+
+def _attempt_cancelled(state: RunState, event: ev.AttemptCancelled) -> None:
+    task = _task(state, event, event.task)
+    if task.status == "granted":
+        _take(state, event, state.agenda.granted, task.id)
+        _end_attempt(state, task, "cancelled")
+    else:
+        _explained(state, event, "cancelled", event.reason)
+    task.status = "cancelled"
+    task.ended_us = state.at_us
+
+
+def _attempt_cancel_requested(state: RunState, event: ev.AttemptCancelRequested) -> None:
+    task = _task(state, event, event.task)
+    state.agenda.cancels.pop(task.id, None)
+    task.attempt.cancel = event.reason
+
+
+def _retry_scheduled(state: RunState, event: ev.RetryScheduled) -> None:
+    task = _task(state, event, event.task)
+    _take(state, event, state.agenda.ended, task.id)
+    task.status = "retrying"
+    task.retry_at_us = event.at_us
+    heappush(state.agenda.timers, (event.at_us, task.id, event.attempt, "retry"))
+
+
+def _task_failed(state: RunState, event: ev.TaskFailed) -> None:
+    task = _task(state, event, event.task)
+    _take(state, event, state.agenda.ended, task.id)
+    task.status = "failed"
+    task.reason = event.reason
+    task.ended_us = state.at_us
+    state.steps[task.step].failed += 1
+    reason = f"Step '{task.step}' (task {task.id}) failed: {event.reason}"
+    _fail(state, Ending("task-failed", reason, task.id))
+
+
+def _unknown(state: RunState, event: ev.Unknown) -> None:
+    del event
+    state.unknown += 1
+
+
+def _fail(state: RunState, ending: Ending) -> None:
+    """Let the run fail; the first reason stands."""
+    if state.failing is None:
+        state.failing = ending
+        _stop(state)
+
+
+def _stop(state: RunState) -> None:
+    for number in state.live:
+        if state.tasks[number].status != "granted":
+            state.agenda.cancels[number] = None
+
+
+def _finish(state: RunState, status: Any) -> None:
+    state.status = status
+    state.finished_us = state.at_us
+
+
+def _end_attempt(state: RunState, task: Task, outcome: Any) -> None:
+    task.attempt.outcome = outcome
+    task.attempt.ended_us = state.at_us
+    task.status = "ended"
+    del state.live[task.id]
+    state.agenda.cancels.pop(task.id, None)
+
+
+def _explained(state: RunState, event: Any, outcome: Any, message: str) -> Task:
+    """Give an unexplained exit its meaning."""
+    task = _task(state, event, event.task)
+    _take(state, event, state.agenda.exited, task.id)
+    task.attempt.outcome = outcome
+    task.attempt.message = message
+    return task
+
+
+def _take(state: RunState, event: ev.Event, queue: deque[_Item], expected: _Item) -> None:
+    """Strike what this decision answers off the agenda."""
+    if not queue or queue[0] != expected:
+        raise ImpossibleEvent(state.seq, event, "nothing asked for this decision")
+    queue.popleft()
+
+
+def _task(state: RunState, event: ev.Event, number: int, *, parameters: bool = False) -> Task:
+    if not (0 if parameters else 1) <= number < len(state.tasks):
+        raise ImpossibleEvent(state.seq, event, f"there is no task {number}")
+    return state.tasks[number]
+
+
+def _current(state: RunState, event: Any) -> Task | None:
+    """The event's task, if the event is about its current attempt and that one still lives.
+
+    Anything else is a report that came after its attempt was given up: it stands in the log and has no
+    effect, so that a task has one accepted result.
+    """
+    task = _task(state, event, event.task)
+    if task.status not in ("launched", "running") or task.attempt.number != event.attempt:
+        state.late += 1
+        return None
+    return task
+
+
+_FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {
+    ev.RunStarted: _run_started,
+    ev.RunContinued: _run_continued,
+    ev.LogRegressed: _log_regressed,
+    ev.RunCancelRequested: _run_cancel_requested,
+    ev.RunSucceeded: _run_succeeded,
+    ev.RunFailed: _run_failed,
+    ev.RunCancelled: _run_cancelled,
+    ev.RunSealed: _run_sealed,
+    ev.TasksCreated: _tasks_created,
+    ev.TaskReused: _task_reused,
+    ev.TaskQueued: _task_queued,
+    ev.SlotGranted: _slot_granted,
+    ev.TaskLaunched: _task_launched,
+    ev.AttemptStarted: _attempt_started,
+    ev.AttemptSucceeded: _attempt_succeeded,
+    ev.AttemptFailed: _attempt_failed,
+    ev.AttemptExited: _attempt_exited,
+    ev.AttemptLost: _attempt_lost,
+    ev.AttemptCrashed: _attempt_crashed,
+    ev.AttemptTimedOut: _attempt_timed_out,
+    ev.AttemptCancelled: _attempt_cancelled,
+    ev.AttemptCancelRequested: _attempt_cancel_requested,
+    ev.RetryScheduled: _retry_scheduled,
+    ev.TaskFailed: _task_failed,
+    ev.Unknown: _unknown,
+}

@@ -1,0 +1,181 @@
+"""What follows from the state: the decisions between steps.
+
+`decide` looks at the head of the agenda and returns what follows from it; `settle` alternates it with `apply`
+until nothing is left to decide at `now`. Neither looks at anything but its arguments, so a log can be
+re-decided years later, turn by turn (I13).
+
+A change of a rule here changes what old logs would be re-decided to. So a released rule stays, under the
+version of the logic that `RunStarted` recorded, and a new one gets the next version.
+"""
+
+from collections.abc import Sequence
+from heapq import heappop
+
+from evflow.core import events as ev
+from evflow.core.apply import apply
+from evflow.core.codec import Record
+from evflow.core.graph import Policy
+from evflow.core.ids import Micros, Seq
+from evflow.core.retry import after_failure
+from evflow.core.state import RunState, Task
+
+LOGIC = 1
+"""The version of the rules that new runs record."""
+
+SCHEDULER = "scheduler"
+"""The principal of a decision."""
+
+_SIGKILL = 9
+
+
+def settle(state: RunState, turn: int, now: int) -> list[Record]:
+    """Decide until nothing is left to decide at `now`, folding each decision.
+
+    Returns:
+        The turn's decisions as records, positions following the state's last one.
+    """
+    records: list[Record] = []
+    cause = state.seq
+    while True:
+        _drop_stale_timers(state)
+        decisions = decide(state, now)
+        if not decisions:
+            return records
+        for decision in decisions:
+            record = Record(Seq(state.seq + 1), turn, Micros(now), SCHEDULER, cause, decision)
+            apply(state, record)
+            records.append(record)
+
+
+def decide(state: RunState, now: int) -> Sequence[ev.Decision]:
+    """The decisions on the first thing of the agenda, or nothing.
+
+    Order: what became of attempts, before what follows from it, before what starts next; the end of the run
+    when nothing else is left.
+    """
+    agenda = state.agenda
+    if state.status != "running":
+        return ()
+    if agenda.exited:
+        return (_explain_exit(state, state.tasks[agenda.exited[0]]),)
+    if agenda.ended:
+        task = state.tasks[agenda.ended[0]]
+        return (after_failure(state, task, now),)
+    if agenda.created:
+        return (_queue(state, *agenda.created[0]),)
+    if agenda.granted:
+        return (_launch(state, state.tasks[agenda.granted[0]]),)
+    if state.stopping:
+        return _stop(state)
+    if agenda.routes:
+        return _route(state, state.tasks[agenda.routes[0]])
+    if agenda.joins:
+        return _join(state, agenda.joins[0])
+    if agenda.timers and agenda.timers[0][0] <= now:
+        return (_wake(state),)
+    return ()
+
+
+def _queue(state: RunState, first: int, count: int) -> ev.Decision:
+    policy = state.graph[state.tasks[first].step].policy
+    return ev.TaskQueued(first, count, 0, policy.executor)
+
+
+def _launch(state: RunState, task: Task) -> ev.Decision:
+    if state.stopping:
+        return ev.AttemptCancelled(task.id, task.attempt.number, _why_stopping(state))
+    return ev.TaskLaunched(task.id, task.attempt.number, task.attempt.executor, task.attempt.mode)
+
+
+def _route(state: RunState, task: Task) -> Sequence[ev.Decision]:
+    """The tasks that the transition of a finished task creates."""
+    if task.next_kind == "end":
+        return (ev.RunSucceeded(task.id),)
+    first = state.next_task
+    count = task.splits if task.next_kind == "foreach" else len(task.next_steps)
+    if task.next_kind == "split":
+        return [
+            ev.TasksCreated(step, first + index, 1, task.id, "split", index, count)
+            for index, step in enumerate(task.next_steps)
+        ]
+    if task.next_kind == "foreach":
+        return (ev.TasksCreated(task.next_steps[0], first, count, task.id, "foreach", 0, count),)
+    return (ev.TasksCreated(task.next_steps[0], first, 1, task.id),)
+
+
+def _join(state: RunState, split_task: int) -> Sequence[ev.Decision]:
+    step = state.splits[split_task].join
+    assert step is not None
+    return (ev.TasksCreated(step, state.next_task, 1, split_task, "join"),)
+
+
+def _explain_exit(state: RunState, task: Task) -> ev.Decision:
+    """Give a process that ended without a report its meaning.
+
+    An end that we asked for is that; SIGKILL and a death together with its owner, its host or its fork server
+    are nobody's fault in the task; everything else is the task's own crash.
+    """
+    attempt = task.attempt
+    if attempt.cancel == "timeout":
+        limit_us = state.graph[task.step].policy.timeout_us
+        return ev.AttemptTimedOut(task.id, attempt.number, limit_us)
+    if attempt.cancel:
+        return ev.AttemptCancelled(task.id, attempt.number, attempt.cancel)
+    if attempt.kind:
+        return ev.AttemptLost(task.id, attempt.number, attempt.kind)
+    if attempt.signal == _SIGKILL:
+        return ev.AttemptLost(task.id, attempt.number, "killed (signal 9); out of memory?")
+    if attempt.signal is not None:
+        reason = f"Its process was ended by signal {attempt.signal}{_SIGNALS.get(attempt.signal, '')}."
+        return ev.AttemptCrashed(task.id, attempt.number, reason)
+    reason = f"Its process exited with code {attempt.exit_code} and without a report."
+    return ev.AttemptCrashed(task.id, attempt.number, reason)
+
+
+_SIGNALS = {4: " (illegal instruction)", 6: " (abort)", 7: " (bus error)", 8: " (arithmetic)", 11: " (segmentation fault)"}
+
+
+def _stop(state: RunState) -> Sequence[ev.Decision]:
+    """End what runs; when nothing does, the run."""
+    agenda = state.agenda
+    if agenda.cancels:
+        reason = "killed" if state.forced else _why_stopping(state)
+        task = state.tasks[next(iter(agenda.cancels))]
+        return (ev.AttemptCancelRequested(task.id, task.attempt.number, reason),)
+    if state.live:
+        return ()
+    if state.cancelling is not None:
+        return (ev.RunCancelled(state.cancelling),)
+    assert state.failing is not None
+    return (ev.RunFailed(state.failing.code, state.failing.reason, state.failing.task),)
+
+
+def _why_stopping(state: RunState) -> str:
+    return "run-cancelled" if state.cancelling is not None else "run-failed"
+
+
+def _wake(state: RunState) -> ev.Decision:
+    _, number, attempt, kind = state.agenda.timers[0]
+    task = state.tasks[number]
+    if kind == "timeout":
+        return ev.AttemptCancelRequested(number, attempt, "timeout")
+    mode = "catch" if _only_catch_is_left(task, state.graph[task.step].policy) else "run"
+    return ev.TaskQueued(number, 1, attempt, task.attempt.executor, mode)
+
+
+def _only_catch_is_left(task: Task, policy: Policy) -> bool:
+    return policy.catch and task.failures > policy.retry_times and task.attempt.outcome != "lost"
+
+
+def _drop_stale_timers(state: RunState) -> None:
+    """Drop timers whose task has moved on; which ones these are follows from the state."""
+    timers = state.agenda.timers
+    while timers and _is_stale(state, *timers[0][1:]):
+        heappop(timers)
+
+
+def _is_stale(state: RunState, number: int, attempt: int, kind: str) -> bool:
+    task = state.tasks[number]
+    if kind == "retry":
+        return state.stopping or task.status != "retrying" or task.attempt.number + 1 != attempt
+    return number not in state.live or task.attempt.number != attempt or bool(task.attempt.cancel)

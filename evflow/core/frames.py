@@ -1,0 +1,148 @@
+"""Splits, their members and their joins: where a transition may lead.
+
+The rules, in the order in which they are checked:
+
+1. The target is a step of the flow, and a split's branches and a foreach's tasks are not joins.
+2. A foreach has at least one item and at most `max_splits`.
+3. A join is reached from inside a split. All members of one split reach the same join; the first one
+   that arrives binds it. The join's task is created when all have arrived.
+4. The end is reached outside of all splits.
+5. The run creates no more tasks than its budget, so that a loop without an exit ends.
+6. A step that already ran before the split is not reached from inside of it: that loop would leave the
+   split without its join.
+
+A breach fails the run and names both places.
+"""
+
+from evflow.core.state import Ending, RunState, Split, Task
+
+DEFAULT_TASK_BUDGET = 1_000_000
+
+
+def breach(state: RunState, task: Task) -> Ending | None:
+    """What is wrong with the transition that the task's accepted result recorded, or None."""
+    if task.next_kind == "end":
+        return _end(state, task)
+    if not task.next_steps:
+        return Ending("no-transition", f"{_place(task)} did not say which step comes next.", task.id)
+    for target in task.next_steps:
+        if target not in state.graph:
+            reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
+            return Ending("unknown-step", reason, task.id)
+    if task.next_kind in ("split", "foreach"):
+        wrong = _into_split(state, task)
+    else:
+        wrong = _onward(state, task, task.next_steps[0])
+    return wrong or _budget(state, task)
+
+
+def arrive(state: RunState, task: Task) -> Split | None:
+    """Count the task's arrival at its join; the split, if this was its last member.
+
+    Call only where `breach` found nothing and the target takes inputs.
+    """
+    frame = task.frame
+    assert frame is not None
+    split = frame.split
+    if split.join is None:
+        split.join, split.first_arrival = task.next_steps[0], task.id
+    split.arrived[frame.index] = task.id
+    split.count += 1
+    return split if split.count == split.size else None
+
+
+def _end(state: RunState, task: Task) -> Ending | None:
+    if task.step != state.graph.end:
+        return Ending("no-transition", f"{_place(task)} did not say which step comes next.", task.id)
+    return None
+
+
+def _into_split(state: RunState, task: Task) -> Ending | None:
+    for target in task.next_steps:
+        if state.graph[target].takes_inputs:
+            reason = (
+                f"{_place(task)} splits into '{target}', which is a join (it takes inputs). "
+                "Put a step between the split and its join."
+            )
+            return Ending("split-into-join", reason, task.id)
+        if target == state.graph.end:
+            return Ending("end-inside-split", _end_inside(task, task.step, task.id), task.id)
+    if task.next_kind == "split":
+        return _loop(state, task, task.next_steps)
+    limit = int(state.options.get("max_splits", 0))
+    if task.splits < 1:
+        reason = (
+            f"Foreach iterator over {task.variable} in step {task.step} produced zero splits. "
+            "Check your variable."
+        )
+        return Ending("empty-foreach", reason, task.id)
+    if limit and task.splits > limit:
+        reason = (
+            f"Foreach in step {task.step} yielded {task.splits} child steps which is more than the "
+            f"current maximum of {limit} children. Raise the maximum with --max-num-splits."
+        )
+        return Ending("too-many-splits", reason, task.id)
+    return _loop(state, task, task.next_steps)
+
+
+def _onward(state: RunState, task: Task, target: str) -> Ending | None:
+    frame = task.frame
+    if state.graph[target].takes_inputs:
+        if frame is None:
+            reason = (
+                f"{_place(task)} leads to the join '{target}', but no split is open there. "
+                "A join is reached from inside a split only."
+            )
+            return Ending("join-without-split", reason, task.id)
+        split = frame.split
+        if split.join not in (None, target):
+            first = state.tasks[split.first_arrival]
+            reason = (
+                f"The members of the split at {_place(state.tasks[split.task])} reach different joins: "
+                f"{_place(first)} reached '{split.join}', {_place(task)} reached '{target}'."
+            )
+            return Ending("different-joins", reason, task.id)
+        return None
+    if target == state.graph.end and frame is not None:
+        return Ending(
+            "end-inside-split", _end_inside(task, frame.split.step, frame.split.task), task.id
+        )
+    return _loop(state, task, (target,))
+
+
+def _loop(state: RunState, task: Task, targets: tuple[str, ...]) -> Ending | None:
+    del state
+    frame = task.frame
+    if frame is None:
+        return None
+    for target in targets:
+        if target in frame.split.visits:
+            reason = (
+                f"{_place(task)} goes back to '{target}', which ran before the split at step "
+                f"'{frame.split.step}' (task {frame.split.task}). Join the split before going back."
+            )
+            return Ending("loop-out-of-split", reason, task.id)
+    return None
+
+
+def _budget(state: RunState, task: Task) -> Ending | None:
+    budget = int(state.options.get("task_budget", DEFAULT_TASK_BUDGET))
+    count = task.splits if task.next_kind == "foreach" else len(task.next_steps)
+    if state.next_task - 1 + count <= budget:
+        return None
+    reason = (
+        f"{_place(task)} leads to '{task.next_steps[0]}' beyond the run's budget of {budget} tasks. "
+        "Raise it with --task-budget, or look for a loop that does not end."
+    )
+    return Ending("task-budget", reason, task.id)
+
+
+def _end_inside(task: Task, split_step: str, split_task: int) -> str:
+    return (
+        f"{_place(task)} reaches the end before the split at step '{split_step}' "
+        f"(task {split_task}) was joined. Add a join before the end."
+    )
+
+
+def _place(task: Task) -> str:
+    return f"Step '{task.step}' (task {task.id})"

@@ -1,0 +1,70 @@
+"""What follows when an attempt did not succeed: another one, or the task's failure.
+
+Three rules meet here. `@retry` allows a number of further attempts after failures of the task itself.
+An attempt that was lost (its worker, host or owner died) is made again without counting, at most
+`MAX_LOSSES` times, unless the flow's author wrote `@retry(times=0)`: then the task must not run twice, and
+fails. `@catch` applies after the last counted failure: to an exception inside the worker, which then
+reports a success; to a crash by one more attempt that only records it.
+"""
+
+from evflow.core import events as ev
+from evflow.core.graph import Policy
+from evflow.core.state import RunState, Task
+
+MAX_LOSSES = 3
+"""How often a task is started again after lost attempts."""
+
+_NOT_CAUGHT_BY_THE_WORKER = ("crashed", "timed-out")
+
+
+def after_failure(state: RunState, task: Task, now: int) -> ev.Decision:
+    """Decide on a task whose current attempt ended without a result."""
+    attempt = task.attempt
+    policy = state.graph[task.step].policy
+    lost = attempt.outcome == "lost"
+    if state.stopping or not attempt.retryable:
+        return _fail(task)
+    if lost and policy.retry_explicit and policy.retry_times == 0:
+        hint = "@retry(times=0) forbids another attempt. Resume the run if it is safe to run the step again."
+        return _fail(task, hint)
+    if lost and task.losses > MAX_LOSSES:
+        hint = f"Its worker died {task.losses} times; does the step need more memory than the machine has?"
+        return _fail(task, hint)
+    if lost:
+        return ev.RetryScheduled(task.id, attempt.number + 1, now, False, _reason(task))
+    if task.failures <= policy.retry_times:
+        at_us = now + delay_us(policy, task.failures, float(state.options.get("retry_scale", 1)))
+        return ev.RetryScheduled(task.id, attempt.number + 1, at_us, True, _reason(task))
+    if policy.catch and attempt.mode == "run" and _crashed(task):
+        return ev.RetryScheduled(task.id, attempt.number + 1, now, True, _reason(task))
+    return _fail(task)
+
+
+def delay_us(policy: Policy, failures: int, scale: float) -> int:
+    """The wait before the attempt after the `failures`-th failure, from 1; exponential with a bound."""
+    delay = policy.retry_delay_us * policy.retry_backoff ** (failures - 1)
+    if policy.retry_max_delay_us:
+        delay = min(delay, policy.retry_max_delay_us)
+    return int(delay * scale)
+
+
+def is_last(task: Task, policy: Policy) -> bool:
+    """Whether the task's current attempt is the last that `@retry` allows, so that `@catch` applies to it."""
+    return task.failures >= policy.retry_times
+
+
+def _crashed(task: Task) -> bool:
+    return task.attempt.outcome in _NOT_CAUGHT_BY_THE_WORKER or task.attempt.kind == "exit"
+
+
+def _reason(task: Task) -> str:
+    attempt = task.attempt
+    if attempt.error:
+        return f"{attempt.error}: {attempt.message}"[:300] if attempt.message else attempt.error
+    return attempt.message[:300]
+
+
+def _fail(task: Task, hint: str = "") -> ev.TaskFailed:
+    where = f" ({task.attempt.where})" if task.attempt.where else ""
+    reason = f"{_reason(task)}{where}"
+    return ev.TaskFailed(task.id, task.attempt.number, f"{reason} {hint}".strip())

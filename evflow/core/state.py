@@ -1,0 +1,260 @@
+"""The state of a run: what its events fold to.
+
+`apply` is the only writer, `decide` and everything else only read. Beside what people ask for (tasks,
+attempts, times, reasons) the state keeps an **agenda**: what needs a decision, so that deciding costs what
+changed and not what exists. At the end of a turn the agenda holds nothing but timers.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from evflow.core.graph import Graph
+
+RunStatus = Literal["new", "running", "succeeded", "failed", "cancelled"]
+TaskStatus = Literal[
+    "created", "queued", "granted", "launched", "running", "ended", "retrying",
+    "succeeded", "failed", "cancelled",
+]  # fmt: skip
+"""`ended`: its attempt is over and what follows is being decided; never seen between turns."""
+Outcome = Literal["", "succeeded", "failed", "exited", "lost", "crashed", "timed-out", "cancelled"]
+
+
+@dataclass(slots=True)
+class Split:
+    """A task that split, and how far its members are.
+
+    Attributes:
+        task: The task that split.
+        step: Its step.
+        kind: `split` or `foreach`.
+        size: Number of members.
+        frame: The frame around the splitting task.
+        visits: Step to number of times it ran on the splitting task's path, the splitting step included.
+        items: Digest of a foreach's packed items.
+        variable: A foreach's variable.
+        arrived: The task by which each member reached the join, 0 where it has not; by index.
+        count: How many members have arrived.
+        join: The join's step, bound by the first member that reached one.
+        first_arrival: The task that bound it.
+    """
+
+    task: int
+    step: str
+    kind: str
+    size: int
+    frame: "Frame | None"
+    visits: Mapping[str, int]
+    items: bytes | None
+    variable: str | None
+    arrived: list[int]
+    count: int = 0
+    join: str | None = None
+    first_arrival: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A task's place in the split around it."""
+
+    split: Split
+    index: int
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt of a task, times in microseconds, 0 where it did not come so far."""
+
+    number: int
+    mode: str = "run"
+    executor: str = "local"
+    queued_us: int = 0
+    granted_us: int = 0
+    launched_us: int = 0
+    started_us: int = 0
+    ended_us: int = 0
+    slot: int = -1
+    wait: str = ""
+    host: str = ""
+    pid: int = 0
+    outcome: Outcome = ""
+    kind: str = ""
+    error: str = ""
+    message: str = ""
+    where: str = ""
+    detail: bytes | None = None
+    manifest: bytes | None = None
+    retryable: bool = True
+    exit_code: int | None = None
+    signal: int | None = None
+    cancel: str = ""
+
+
+@dataclass(slots=True)
+class Task:
+    """A task.
+
+    Attributes:
+        visits: Step to number of times it ran on this task's path, this task included.
+        attempts: All attempts that were queued; the last one is the current one.
+        failures: Attempts that count against `@retry`.
+        losses: Attempts that were lost and do not.
+        retry_at_us: When the next attempt may be queued, 0 where none is scheduled.
+        manifest: Digest of the manifest of the accepted result.
+        next_kind: The transition of the accepted result, as the next five are.
+        caught: The exception that `@catch` took.
+        reused: The pathspec of the task that did the work, in a resumed run.
+        reason: Why the task failed.
+    """
+
+    id: int
+    step: str
+    parent: int
+    frame: Frame | None
+    visits: Mapping[str, int]
+    created_us: int
+    status: TaskStatus = "created"
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: int = 0
+    losses: int = 0
+    retry_at_us: int = 0
+    ended_us: int = 0
+    manifest: bytes | None = None
+    next_kind: str = ""
+    next_steps: tuple[str, ...] = ()
+    splits: int = 0
+    items: bytes | None = None
+    variable: str | None = None
+    caught: str | None = None
+    artifacts: int = 0
+    size_bytes: int = 0
+    reused: str | None = None
+    reason: str = ""
+
+    @property
+    def attempt(self) -> Attempt:
+        """The current attempt; of a queued task only."""
+        return self.attempts[-1]
+
+    @property
+    def iteration(self) -> int:
+        """Which time this step runs on the task's path, from 0."""
+        return self.visits[self.step] - 1
+
+    def frames(self) -> list[Frame]:
+        """The splits around the task, outermost first."""
+        found: list[Frame] = []
+        frame = self.frame
+        while frame is not None:
+            found.append(frame)
+            frame = frame.split.frame
+        return found[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a run that is not over will not succeed."""
+
+    code: str
+    reason: str
+    task: int = 0
+
+
+@dataclass(slots=True)
+class Agenda:
+    """What needs a decision. `timers` is a heap of `(at_us, task, attempt, kind)`, stale entries included."""
+
+    created: deque[tuple[int, int]] = field(default_factory=deque)
+    granted: deque[int] = field(default_factory=deque)
+    exited: deque[int] = field(default_factory=deque)
+    ended: deque[int] = field(default_factory=deque)
+    routes: deque[int] = field(default_factory=deque)
+    joins: deque[int] = field(default_factory=deque)
+    cancels: dict[int, None] = field(default_factory=dict)
+    timers: list[tuple[int, int, int, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Tasks of one step by what became of them."""
+
+    created: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run.
+
+    Attributes:
+        seq: The last event folded.
+        turn: Its turn.
+        at_us: Its instant.
+        header: The fields of `RunStarted` (see there), empty before it.
+        failing: Set when the run cannot succeed any more and its attempts are being ended.
+        cancelling: The request to cancel, or None.
+        tasks: By id, from 1 (position 0 is unused).
+        splits: By the id of the task that split.
+        waiting: Queued tasks, in the order in which they were queued.
+        live: Tasks whose current attempt has a slot, in the order of their grants.
+        steps: Step to the number of its tasks, in the order in which they were first reached.
+        late: Reports that came after their attempt was given up.
+        sealed: The seal was folded.
+    """
+
+    seq: int = 0
+    turn: int = 0
+    at_us: int = 0
+    started_us: int = 0
+    finished_us: int = 0
+    status: RunStatus = "new"
+    flow: str = ""
+    number: int = 0
+    logic: int = 1
+    graph: Graph = field(default_factory=lambda: Graph({}))
+    header: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    failing: Ending | None = None
+    cancelling: str | None = None
+    forced: bool = False
+    outcome: Ending | None = None
+    tasks: list[Task] = field(default_factory=list)
+    splits: dict[int, Split] = field(default_factory=dict)
+    waiting: dict[int, None] = field(default_factory=dict)
+    live: dict[int, None] = field(default_factory=dict)
+    steps: dict[str, Counts] = field(default_factory=dict)
+    agenda: Agenda = field(default_factory=Agenda)
+    owners: int = 1
+    regressions: int = 0
+    late: int = 0
+    unknown: int = 0
+    sealed: bool = False
+
+    @property
+    def over(self) -> bool:
+        """The run has its outcome."""
+        return self.outcome is not None or self.status == "succeeded"
+
+    @property
+    def stopping(self) -> bool:
+        """No attempt may be started any more."""
+        return self.failing is not None or self.cancelling is not None or self.over
+
+    def task(self, task: int) -> Task | None:
+        """The task with this id, or None."""
+        return self.tasks[task] if 0 < task < len(self.tasks) else None
+
+    def all_tasks(self) -> Iterator[Task]:
+        """Every task by id."""
+        return iter(self.tasks[1:])
+
+    @property
+    def next_task(self) -> int:
+        """The id that the next task will have."""
+        return max(1, len(self.tasks))
+
+    def next_timer_us(self) -> int | None:
+        """When the run wants to be woken, or None."""
+        return self.agenda.timers[0][0] if self.agenda.timers else None
