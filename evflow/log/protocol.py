@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
-from evflow.errors import Conflict, EnvironmentProblem
+from evflow.errors import Conflict
+from evflow.log.errors import LogUnavailable as LogUnavailable
 
 Durability = Literal["everysec", "fsync", "replicated"]
 """`everysec`: the server has it. `fsync`: it is on disk. `replicated`: a replica has it."""
@@ -119,9 +120,7 @@ class LeaseHeld(Conflict):
     code = "lease-held"
 
     def __init__(self, shard: str, owner: str, expires_in_s: float) -> None:
-        super().__init__(
-            f"'{shard}' is being run by {owner}; its lease holds for {expires_in_s:.1f} s more."
-        )
+        super().__init__(f"'{shard}' is being run by {owner}; its lease holds for {expires_in_s:.1f} s more.")
         self.owner = owner
         self.expires_in_s = expires_in_s
 
@@ -141,17 +140,9 @@ class HeadMoved(Conflict):
     code = "head-moved"
 
     def __init__(self, run: RunId, expected: Head, found: Head) -> None:
-        super().__init__(
-            f"The log of '{run}' ends at event {found.seq}, not at {expected.seq} as its owner thought."
-        )
+        super().__init__(f"The log of '{run}' ends at event {found.seq}, not at {expected.seq} as its owner thought.")
         self.expected = expected
         self.found = found
-
-
-class LogUnavailable(EnvironmentProblem):
-    """The server of the log cannot be used: down, refusing writes, out of memory, too old."""
-
-    code = "log-unavailable"
 
 
 class EventLog(Protocol):

@@ -1,0 +1,107 @@
+"""Where a log's server is: the URL, taken apart.
+
+By hand and not with `urllib.parse`, whose import costs more than a whole round trip to the server, in
+processes that somebody waits for.
+"""
+
+from typing import NamedTuple
+
+from evflow.log.errors import LogUrlInvalid
+
+DEFAULT_PORT = 6379
+SCHEMES = ("unix", "redis", "rediss")
+
+
+class Address(NamedTuple):
+    """A server and how to enter it.
+
+    Attributes:
+        scheme: `unix`, `redis` or `rediss` (TLS).
+        path: The socket of a `unix` address.
+        host: Host of the others.
+        port: Port of the others.
+        username: The user, or None for the server's default one.
+        password: The password, or None.
+        db: The number of the database.
+        options: What else the URL's query says, such as `ca` for TLS.
+    """
+
+    scheme: str
+    path: str
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    db: int
+    options: dict[str, str]
+
+    @property
+    def shown(self) -> str:
+        """For people and messages: without the password."""
+        return self.path if self.scheme == "unix" else f"{_bracketed(self.host)}:{self.port}"
+
+
+def parse(url: str) -> Address:
+    """Take a URL apart.
+
+    Raises:
+        LogUrlInvalid: It names no server.
+    """
+    scheme, separator, rest = url.partition("://")
+    shown = f"{scheme}://{rest.rpartition('@')[2]}" if separator else url
+    if not separator or scheme not in SCHEMES:
+        raise LogUrlInvalid(shown, f"it must begin with {', '.join(f'{name}://' for name in SCHEMES)}")
+    rest, _, query = rest.partition("?")
+    options = dict(_pair(part) for part in query.split("&") if part)
+    username, password, rest = _credentials(rest, scheme)
+    database = options.pop("db", "")
+    if scheme == "unix":
+        if not rest.startswith("/"):
+            raise LogUrlInvalid(shown, "a socket's path must be absolute")
+        return Address(scheme, _decoded(rest), "", 0, username, password, _number(database, shown), options)
+    place, _, tail = rest.partition("/")
+    host, port = _host_and_port(place, shown)
+    return Address(scheme, "", host, port, username, password, _number(database or tail.strip("/"), shown), options)
+
+
+def _credentials(rest: str, scheme: str) -> tuple[str | None, str | None, str]:
+    # A socket's path may hold an "@"; then the text before it begins with a slash.
+    before, at, after = rest.rpartition("@")
+    if not at or (scheme == "unix" and before.startswith("/")):
+        return None, None, rest
+    username, _, password = before.partition(":")
+    return _decoded(username) or None, _decoded(password) or None, after
+
+
+def _host_and_port(place: str, shown: str) -> tuple[str, int]:
+    if place.startswith("["):
+        host, _, tail = place[1:].partition("]")
+        port = tail.removeprefix(":")
+    else:
+        host, _, port = place.partition(":")
+    return _decoded(host) or "localhost", _number(port, shown, DEFAULT_PORT)
+
+
+def _number(text: str, shown: str, default: int = 0) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and int(text) < 65_536):
+        raise LogUrlInvalid(shown, f"'{text}' is not a number of a port or a database")
+    return int(text)
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=")
+    return _decoded(name), _decoded(value)
+
+
+def _decoded(text: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote  # rare, and dear to import
+
+    return unquote(text)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
