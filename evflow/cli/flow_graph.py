@@ -1,0 +1,196 @@
+"""The commands that look at a flow without running it: `check`, `show`, `output-dot`, `output-raw`, `version`."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from evflow import config
+from evflow.cli.flow_main import FlowContext
+from evflow.core.graph import Graph, Node
+
+_ARROWS = {"foreach": "one task for each item of {node.foreach}", "switch": "by {node.condition}", "split": "all of them"}
+
+
+def banner(context: FlowContext) -> None:
+    """Say what is about to happen: version, flow, user."""
+    from evflow import __version__
+
+    context.say(f"evflow {__version__}: {context.flow.__name__} for user:{config.get('user')}", bold=True)
+
+
+def checked(context: FlowContext, *, warnings: bool = False) -> Graph:
+    """The flow's graph, checked.
+
+    Raises:
+        FlowInvalid: The flow cannot run; the error names the file and the line.
+    """
+    from evflow.flow import graph_of
+    from evflow.flow.checks import check
+
+    check(context.flow)
+    graph = graph_of(context.flow)
+    steps = len(graph.nodes)
+    context.say(f"The flow is sound: {steps} step{'' if steps == 1 else 's'}.", fg="green")
+    return graph
+
+
+def check_command(_: type) -> click.Command:
+    """`check`: is the flow sound?"""
+
+    @click.pass_obj
+    def check(context: FlowContext, warnings: bool) -> None:
+        banner(context)
+        checked(context, warnings=warnings)
+
+    option = click.Option(["--warnings/--no-warnings"], default=False, help="Show warnings too.")
+    return click.Command("check", callback=check, params=[option], help="Check the flow: its steps, transitions, decorators.")
+
+
+def show_command(_: type) -> click.Command:
+    """`show`: the steps and the parameters, for people."""
+
+    @click.pass_obj
+    def show(context: FlowContext) -> None:
+        banner(context)
+        graph = checked(context)
+        for line in described(context.flow, graph):
+            click.echo(line)
+
+    return click.Command("show", callback=show, help="Show the flow's parameters and steps.")
+
+
+def output_dot_command(_: type) -> click.Command:
+    """`output-dot`: the graph for Graphviz."""
+
+    @click.pass_obj
+    def output_dot(context: FlowContext) -> None:
+        from evflow.flow import graph_of
+
+        for line in dot(context.flow.__name__, graph_of(context.flow)):
+            click.echo(line)
+
+    return click.Command("output-dot", callback=output_dot, help="Print the graph in the language of Graphviz: `… | dot -Tsvg`.")
+
+
+def output_raw_command(_: type) -> click.Command:
+    """`output-raw`: the graph as data."""
+
+    @click.pass_obj
+    def output_raw(context: FlowContext, as_json: bool) -> None:
+        from evflow.flow import graph_of
+
+        plain = {"flow": context.flow.__name__, "file": context.file, **graph_of(context.flow).to_plain()}
+        if as_json:
+            from evflow.cli.output import write_json
+
+            write_json(plain)
+        else:
+            from pprint import pprint
+
+            pprint(plain, sort_dicts=False)
+
+    option = click.Option(["--json", "as_json"], is_flag=True, help="As JSON.")
+    return click.Command("output-raw", callback=output_raw, params=[option], help="Print the graph as data.")
+
+
+def version_command(_: type) -> click.Command:
+    """`version`: evflow's version."""
+
+    def version() -> None:
+        from evflow import __version__
+
+        click.echo(f"evflow {__version__}")
+
+    return click.Command("version", callback=version, help="Print evflow's version.")
+
+
+# --- text -------------------------------------------------------------------------------------------------
+
+
+def described(flow: type, graph: Graph) -> Iterator[str]:
+    """The flow in lines for people."""
+    doc = graph.doc or (flow.__doc__ or "").strip()
+    if doc:
+        yield ""
+        yield from (line.strip() for line in doc.splitlines())
+    parameters = list(_parameters(flow))
+    if parameters:
+        yield ""
+        yield click.style("Parameters", bold=True)
+        width = max(len(name) for name, _ in parameters)
+        for name, text in parameters:
+            yield f"  --{name.ljust(width)}  {text}".rstrip()
+    yield ""
+    yield click.style("Steps", bold=True)
+    for node in graph.nodes.values():
+        yield from _step(node)
+
+
+def _parameters(flow: type) -> Iterator[tuple[str, str]]:
+    from evflow.flow.parameters import of
+
+    for parameter in of(flow):
+        yield parameter.name, str(parameter.help or "")
+
+
+def _step(node: Node) -> Iterator[str]:
+    place = f"{os.path.basename(node.file)}:{node.line}" if node.line else ""  # noqa: PTH119 - see flow_main
+    marks = " ".join(node.decorators)
+    yield f"  {click.style(node.name, fg='cyan', bold=True)}  {click.style(' '.join(x for x in (marks, place) if x), dim=True)}".rstrip()
+    if node.doc:
+        yield f"    {' '.join(node.doc.split())}"
+    if node.out:
+        yield f"    -> {', '.join(_targets(node))}{_how(node)}"
+
+
+def _targets(node: Node) -> list[str]:
+    by_step: dict[str, list[str]] = {}
+    for case, step in node.cases.items():
+        by_step.setdefault(step, []).append(case)
+    return [f"{step} ({'|'.join(by_step[step])})" if step in by_step else step for step in node.out]
+
+
+def _how(node: Node) -> str:
+    template = _ARROWS.get(node.kind)
+    if node.kind == "conditional":
+        return "   one of them, as the code decides"
+    return f"   {template.format(node=node)}" if template else ""
+
+
+def dot(flow: str, graph: Graph) -> Iterator[str]:
+    """The graph in the language of Graphviz."""
+    yield f"digraph {_quoted(flow)} {{"
+    yield "  rankdir=LR;"
+    yield '  node [shape=box, style="rounded,filled", fillcolor=white, fontname="Helvetica"];'
+    for node in graph.nodes.values():
+        yield f"  {_quoted(node.name)} [{_node_look(node)}];"
+    for node in graph.nodes.values():
+        for target in node.out:
+            yield f"  {_quoted(node.name)} -> {_quoted(target)}{_edge_look(node, target)};"
+    yield "}"
+
+
+def _node_look(node: Node) -> str:
+    lines = [node.name, *node.decorators]
+    look = {"label": "\\n".join(lines)}
+    if node.takes_inputs:
+        look["shape"] = "house"
+    return ", ".join(f"{name}={_quoted(value)}" for name, value in look.items())
+
+
+def _edge_look(node: Node, target: str) -> str:
+    look: dict[str, Any] = {}
+    if node.kind == "foreach":
+        look = {"label": f"each of {node.foreach}", "color": "black:invis:black"}
+    elif node.kind == "switch":
+        look = {"label": " | ".join(case for case, step in node.cases.items() if step == target), "style": "dashed"}
+    elif node.kind == "conditional":
+        look = {"style": "dashed"}
+    return f" [{', '.join(f'{name}={_quoted(value)}' for name, value in look.items())}]" if look else ""
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace('"', '\\"')
+    return f'"{escaped}"'

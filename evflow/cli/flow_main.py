@@ -1,0 +1,142 @@
+"""`python flow.py [OPTIONS] COMMAND`: the command line that a flow's class starts.
+
+Only the command that is asked for is imported, and of a parameter only what its help needs, because people wait for
+`--help` and `show`.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evflow import config
+from evflow.cli.lazy import Lazy, LazyGroup, Sections
+from evflow.cli.render import outcome
+
+_SECTIONS: Sections = {
+    "Run": {
+        "run": Lazy("evflow.cli.flow_run", "run_command", "Run the flow here and now."),
+        "resume": Lazy("evflow.cli.flow_run", "resume_command", "Start a new run that reuses the finished tasks of another."),
+    },
+    "Look": {
+        "logs": Lazy("evflow.cli.logs", "flow_logs", "Show what tasks printed."),
+        "dump": Lazy("evflow.cli.dump", "flow_dump", "Show the artifacts of tasks."),
+        "tag": Lazy("evflow.cli.tag", "flow_tag", "List and change the tags of runs."),
+    },
+    "The flow itself": {
+        "check": Lazy("evflow.cli.flow_graph", "check_command", "Check the flow; the default command."),
+        "show": Lazy("evflow.cli.flow_graph", "show_command", "Show the steps and parameters."),
+        "output-dot": Lazy("evflow.cli.flow_graph", "output_dot_command", "Print the graph in the language of Graphviz."),
+        "output-raw": Lazy("evflow.cli.flow_graph", "output_raw_command", "Print the graph as data."),
+        "version": Lazy("evflow.cli.flow_graph", "version_command", "Print evflow's version."),
+        "help": Lazy("evflow.cli.flow_main", "help_command", "Show this help."),
+    },
+}
+
+
+@dataclass(slots=True)
+class FlowContext:
+    """What the commands of a flow share.
+
+    Attributes:
+        flow: The flow's class.
+        file: The file that defines it, absolute; empty where there is none.
+        quiet: Say nothing that was not asked for.
+        with_specs: Decorators named before the command.
+    """
+
+    flow: type
+    file: str
+    quiet: bool = False
+    with_specs: tuple[str, ...] = field(default=())
+
+    def say(self, text: str, **style: Any) -> None:
+        """Print a line of the banner on stderr, unless it should be quiet."""
+        if not self.quiet:
+            click.secho(text, err=True, **style)
+
+
+def main(flow_class: type, arguments: list[str] | None = None) -> None:
+    """Run the command line of a flow, and exit the process with its code."""
+    file = _file_of(flow_class)
+    if file:
+        config.use_folder(Path(file).parent)
+    program = f"python {os.path.basename(sys.argv[0])}"  # noqa: PTH119 - pathlib is not worth its time here
+    context = FlowContext(flow_class, file)
+    given = sys.argv[1:] if arguments is None else arguments
+    code = outcome(lambda: group(flow_class).main(given, prog_name=program, standalone_mode=False, obj=context))
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def group(flow_class: type) -> LazyGroup:
+    """The group of a flow's commands."""
+    return LazyGroup(
+        name=flow_class.__name__,
+        sections=_SECTIONS,
+        subject=flow_class,
+        callback=_top,
+        params=_top_options(),
+        invoke_without_command=True,
+        help=f"{flow_class.__name__}: {_first_sentence(flow_class)}" if flow_class.__doc__ else flow_class.__name__,
+        epilog="Each command has a --help of its own. `evflow --help` lists the commands on runs of all flows.",
+    )
+
+
+def help_command(flow_class: type) -> click.Command:
+    """`help`: the group's own help."""
+
+    @click.pass_context
+    def show(ctx: click.Context) -> None:
+        click.echo(ctx.find_root().get_help())
+
+    return click.Command("help", callback=show, help="Show this help.")
+
+
+def _top_options() -> list[click.Parameter]:
+    accepted: dict[str, Any] = {"hidden": True, "expose_value": False}
+    return [
+        click.Option(["--quiet/--not-quiet"], default=False, help="Show only what tasks print, and errors."),
+        click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it."),
+        # Metaflow's users type these from habit; they have nothing to decide here.
+        click.Option(["--pylint/--no-pylint"], default=False, **accepted),
+        click.Option(["--metadata"], type=click.Choice(["local"]), **accepted),
+        click.Option(["--datastore"], type=click.Choice(["local"]), **accepted),
+        click.Option(["--environment"], type=click.Choice(["local"]), **accepted),
+        click.Option(["--event-logger"], **accepted),
+        click.Option(["--monitor"], **accepted),
+        click.Option(["--datastore-root"], callback=_set("store"), **accepted),
+        click.Option(["--package-suffixes"], callback=_set("package_suffixes"), **accepted),
+    ]
+
+
+def _set(setting: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def apply(_: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            config.set_option(setting, value, parameter.opts[0])
+
+    return apply
+
+
+@click.pass_context
+def _top(ctx: click.Context, quiet: bool, with_specs: tuple[str, ...]) -> None:
+    context: FlowContext = ctx.obj
+    context.quiet = quiet
+    context.with_specs = with_specs
+    if ctx.invoked_subcommand is None:
+        check = ctx.command.get_command(ctx, "check")  # type: ignore[attr-defined]
+        ctx.invoke(check)
+
+
+def _file_of(flow_class: type) -> str:
+    module = sys.modules.get(flow_class.__module__)
+    file = getattr(module, "__file__", None)
+    return os.path.abspath(file) if file else ""  # noqa: PTH100 - pathlib is not worth its time here
+
+
+def _first_sentence(flow_class: type) -> str:
+    return " ".join((flow_class.__doc__ or "").strip().split("\n\n")[0].split())

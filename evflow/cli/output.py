@@ -1,0 +1,121 @@
+"""Results on stdout: JSON for programs, tables and times for people."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+def write_json(value: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(_json(value, indent=True))
+
+
+def write_json_line(value: Any) -> None:
+    """Print one JSON document on a line of its own, at once: a follower waits for it."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(_json(value, indent=False))
+    sys.stdout.buffer.flush()
+
+
+def _json(value: Any, *, indent: bool) -> bytes:
+    import orjson
+
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(value, default=_plain, option=options | (orjson.OPT_INDENT_2 if indent else 0))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: bytes (digests) as hex, everything else as its text."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return str(value)
+
+
+def instant(at_us: int) -> str:
+    """An instant in local time, to the millisecond: `2026-11-23 18:04:05.123`."""
+    from datetime import datetime
+
+    return datetime.fromtimestamp(at_us / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def iso(at_us: int | None) -> str | None:
+    """An instant as JSON holds it: UTC, ISO 8601, microseconds."""
+    from datetime import UTC, datetime
+
+    return None if at_us is None else datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="microseconds")
+
+
+def duration(us: float) -> str:
+    """A duration in as many digits as people read: `12 ms`, `3.4 s`, `2 m 05 s`, `1 h 02 m`, `3 d 04 h`."""
+    seconds = us / 1e6
+    if seconds < 0.9995:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def size(count: int) -> str:
+    """A number of bytes: `12 B`, `3.4 kB`, `1.2 GB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: `1 task`, `1,000 tasks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; wide where the output is not a terminal, so that nothing is cut in a pipe."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 10_000
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), flexible: str | None = None) -> list[str]:
+    """The rows under their heads, in columns that fit the terminal.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells; they may be styled.
+        right: Columns of numbers, which end at the right.
+        flexible: The column that is cut when a line is too long for the terminal; the last one if not given.
+    """
+    widths = [max([len(name), *(_visible(row[index]) for row in rows)]) for index, name in enumerate(head)]
+    give = head.index(flexible) if flexible else len(head) - 1
+    over = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
+    if over > 0:
+        widths[give] = max(len(head[give]), widths[give] - over, 8)
+    lines = [_line([click.style(name.upper(), dim=True) for name in head], head, widths, right)]
+    return lines + [_line([_cut(cell, width) for cell, width in zip(row, widths, strict=True)], head, widths, right) for row in rows]
+
+
+def _line(cells: Sequence[str], head: Sequence[str], widths: Sequence[int], right: Sequence[str]) -> str:
+    padded: list[str] = []
+    for cell, name, width in zip(cells, head, widths, strict=True):
+        gap = " " * (width - _visible(cell))
+        padded.append(gap + cell if name in right else cell + gap)
+    return "  ".join(padded).rstrip()
+
+
+def _visible(text: str) -> int:
+    return len(click.unstyle(text))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if _visible(text) <= width else click.unstyle(text)[: width - 1] + "…"
