@@ -124,9 +124,7 @@ def _tasks_created(state: RunState, event: ev.TasksCreated) -> None:
     split = _split_of(state, parent, event)
     for offset in range(event.count):
         frame = Frame(split, event.index + offset) if split is not None else _outer(state, event, parent)
-        state.tasks.append(
-            Task(event.first + offset, event.step, event.parent, frame, visits, state.at_us)
-        )
+        state.tasks.append(Task(event.first + offset, event.step, event.parent, frame, visits, state.at_us))
     state.steps.setdefault(event.step, Counts()).created += event.count
     state.agenda.created.append((event.first, event.count))
     if event.op == "join":

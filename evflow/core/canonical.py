@@ -13,9 +13,7 @@ import msgpack
 
 from evflow.core.state import Attempt, RunState, Split, Task
 
-_TASK = tuple(
-    item.name for item in fields(Task) if item.name not in ("frame", "visits", "attempts")
-)
+_TASK = tuple(item.name for item in fields(Task) if item.name not in ("frame", "visits", "attempts"))
 _ATTEMPT = tuple(item.name for item in fields(Attempt))
 _SPLIT = tuple(item.name for item in fields(Split) if item.name not in ("frame", "visits"))
 _SCALARS = (

@@ -24,12 +24,8 @@ MAX_EVENT_BYTES = 32 * 1024
 
 _HEAD = 5
 _TAG_OF: dict[type[Event], str] = {cls: tag for tag, cls in TAGS.items()}
-_FIELDS: dict[type[Event], tuple[str, ...]] = {
-    cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()
-}
-_READ: dict[str, tuple[type[Event], int]] = {
-    tag: (cls, len(_FIELDS[cls])) for tag, cls in TAGS.items()
-}
+_FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()}
+_READ: dict[str, tuple[type[Event], int]] = {tag: (cls, len(_FIELDS[cls])) for tag, cls in TAGS.items()}
 
 
 class UnreadableEvent(InternalError):

@@ -94,10 +94,7 @@ def _route(state: RunState, task: Task) -> Sequence[ev.Decision]:
     first = state.next_task
     count = task.splits if task.next_kind == "foreach" else len(task.next_steps)
     if task.next_kind == "split":
-        return [
-            ev.TasksCreated(step, first + index, 1, task.id, "split", index, count)
-            for index, step in enumerate(task.next_steps)
-        ]
+        return [ev.TasksCreated(step, first + index, 1, task.id, "split", index, count) for index, step in enumerate(task.next_steps)]
     if task.next_kind == "foreach":
         return (ev.TasksCreated(task.next_steps[0], first, count, task.id, "foreach", 0, count),)
     return (ev.TasksCreated(task.next_steps[0], first, 1, task.id),)

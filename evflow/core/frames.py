@@ -29,10 +29,8 @@ def breach(state: RunState, task: Task) -> Ending | None:
         if target not in state.graph:
             reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
             return Ending("unknown-step", reason, task.id)
-    if task.next_kind in ("split", "foreach"):
-        wrong = _into_split(state, task)
-    else:
-        wrong = _onward(state, task, task.next_steps[0])
+    splits = task.next_kind in ("split", "foreach")
+    wrong = _into_split(state, task) if splits else _onward(state, task, task.next_steps[0])
     return wrong or _budget(state, task)
 
 
@@ -60,10 +58,7 @@ def _end(state: RunState, task: Task) -> Ending | None:
 def _into_split(state: RunState, task: Task) -> Ending | None:
     for target in task.next_steps:
         if state.graph[target].takes_inputs:
-            reason = (
-                f"{_place(task)} splits into '{target}', which is a join (it takes inputs). "
-                "Put a step between the split and its join."
-            )
+            reason = f"{_place(task)} splits into '{target}', which is a join (it takes inputs). Put a step between the split and its join."
             return Ending("split-into-join", reason, task.id)
         if target == state.graph.end:
             return Ending("end-inside-split", _end_inside(task, task.step, task.id), task.id)
@@ -71,10 +66,7 @@ def _into_split(state: RunState, task: Task) -> Ending | None:
         return _loop(state, task, task.next_steps)
     limit = int(state.options.get("max_splits", 0))
     if task.splits < 1:
-        reason = (
-            f"Foreach iterator over {task.variable} in step {task.step} produced zero splits. "
-            "Check your variable."
-        )
+        reason = f"Foreach iterator over {task.variable} in step {task.step} produced zero splits. Check your variable."
         return Ending("empty-foreach", reason, task.id)
     if limit and task.splits > limit:
         reason = (
@@ -89,10 +81,7 @@ def _onward(state: RunState, task: Task, target: str) -> Ending | None:
     frame = task.frame
     if state.graph[target].takes_inputs:
         if frame is None:
-            reason = (
-                f"{_place(task)} leads to the join '{target}', but no split is open there. "
-                "A join is reached from inside a split only."
-            )
+            reason = f"{_place(task)} leads to the join '{target}', but no split is open there. A join is reached from inside a split only."
             return Ending("join-without-split", reason, task.id)
         split = frame.split
         if split.join not in (None, target):
@@ -104,9 +93,7 @@ def _onward(state: RunState, task: Task, target: str) -> Ending | None:
             return Ending("different-joins", reason, task.id)
         return None
     if target == state.graph.end and frame is not None:
-        return Ending(
-            "end-inside-split", _end_inside(task, frame.split.step, frame.split.task), task.id
-        )
+        return Ending("end-inside-split", _end_inside(task, frame.split.step, frame.split.task), task.id)
     return _loop(state, task, (target,))
 
 
@@ -139,8 +126,7 @@ def _budget(state: RunState, task: Task) -> Ending | None:
 
 def _end_inside(task: Task, split_step: str, split_task: int) -> str:
     return (
-        f"{_place(task)} reaches the end before the split at step '{split_step}' "
-        f"(task {split_task}) was joined. Add a join before the end."
+        f"{_place(task)} reaches the end before the split at step '{split_step}' (task {split_task}) was joined. Add a join before the end."
     )
 
 

@@ -107,24 +107,14 @@ class Graph:
     def from_plain(cls, plain: Mapping[str, Any]) -> "Graph":
         """The inverse of `to_plain`; fields of later versions are dropped."""
         nodes = [_node(step) for step in plain["steps"]]
-        return cls(
-            {node.name: node for node in nodes}, plain["start"], plain["end"], plain.get("doc", "")
-        )
+        return cls({node.name: node for node in nodes}, plain["start"], plain["end"], plain.get("doc", ""))
 
 
 def _to_plain(node: Node) -> dict[str, Any]:
     default = asdict(Node(node.name, node.kind))
-    plain = {
-        name: value
-        for name, value in asdict(node).items()
-        if name in ("name", "kind") or value != default[name]
-    }
+    plain = {name: value for name, value in asdict(node).items() if name in ("name", "kind") or value != default[name]}
     if "policy" in plain:
-        plain["policy"] = {
-            name: value
-            for name, value in plain["policy"].items()
-            if value != default["policy"][name]
-        }
+        plain["policy"] = {name: value for name, value in plain["policy"].items() if value != default["policy"][name]}
     return plain
 
 

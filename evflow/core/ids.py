@@ -65,7 +65,5 @@ class AttemptId:
         run, _, rest = text.rpartition("/")
         task, dot, attempt = rest.partition(".")
         if not (dot and task.isdecimal() and attempt.isdecimal()):
-            raise UsageError(
-                f"'{text}' does not name an attempt.", "An attempt is named like 'TrainFlow/3/17.0'."
-            )
+            raise UsageError(f"'{text}' does not name an attempt.", "An attempt is named like 'TrainFlow/3/17.0'.")
         return cls(RunId.parse(run), TaskId(int(task)), int(attempt))

@@ -1,0 +1,66 @@
+"""Reports as facts: which entries of an inbox become events, and why the others do not.
+
+Every entry is consumed, one way or the other (design: nothing waits for ever); what does not become an event is
+counted under its reason.
+"""
+
+from dataclasses import dataclass, field
+
+from evflow.core.codec import UnreadableEvent, decode_report
+from evflow.core.events import Event, Fact, Unknown
+from evflow.core.ids import RunId
+from evflow.core.state import RunState
+from evflow.log.protocol import Inbound
+
+_FROM_OUTSIDE_A_RUN = frozenset(("RunStarted", "RunContinued", "LogRegressed", "SlotGranted", "TaskReused"))
+"""Facts that only the owner itself states; a report that claims one is refused."""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What a batch of inbox entries comes to.
+
+    Attributes:
+        facts: Run to `(event, principal, cause)`, in the order of arrival.
+        consumed: Ids of all entries.
+        dropped: Reason to number of entries that did not become events.
+    """
+
+    facts: dict[RunId, list[tuple[Event, str, int]]] = field(default_factory=dict)
+    consumed: list[bytes] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def accept(entries: list[Inbound], runs: dict[RunId, RunState]) -> Accepted:
+    """Sort a batch of entries."""
+    accepted = Accepted()
+    by_name = {str(run): run for run in runs}
+    for entry in entries:
+        accepted.consumed.append(entry.id)
+        run = by_name.get(entry.run)
+        reason = "unknown-run" if run is None else ""
+        if run is not None:
+            event, principal, reason = _read(entry, runs[run])
+            if event is not None:
+                accepted.facts.setdefault(run, []).append((event, principal, 0))
+        if reason:
+            accepted.dropped[reason] = accepted.dropped.get(reason, 0) + 1
+    return accepted
+
+
+def _read(entry: Inbound, state: RunState) -> tuple[Event | None, str, str]:
+    """The entry's event and principal, or the reason why it is none."""
+    if state.sealed:
+        return None, "", "run-sealed"
+    try:
+        event, principal = decode_report(entry.payload)
+    except UnreadableEvent:
+        return None, "", "malformed"
+    if isinstance(event, Unknown) or not isinstance(event, Fact):
+        return None, "", "not-a-report"
+    if type(event).__name__ in _FROM_OUTSIDE_A_RUN:
+        return None, "", "not-a-report"
+    task = getattr(event, "task", None)
+    if task is not None and state.task(task) is None:
+        return None, "", "unknown-task"
+    return event, principal, ""

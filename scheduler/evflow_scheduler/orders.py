@@ -1,0 +1,47 @@
+"""From the state of a run to what an attempt is told: pure."""
+
+from collections.abc import Mapping
+
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.retry import is_last
+from evflow.core.state import RunState, Task
+from evflow.worker.spec import AttemptOrder
+
+
+def order_of(state: RunState, task: Task, environment: Mapping[str, str]) -> AttemptOrder:
+    """The order for the task's current attempt."""
+    node = state.graph[task.step]
+    attempt = task.attempt
+    before = task.attempts[-2] if len(task.attempts) > 1 else None
+    return AttemptOrder(
+        step=task.step,
+        task=task.id,
+        attempt=attempt.number,
+        mode=attempt.mode,
+        last=is_last(task, node.policy),
+        crash=before.message if before is not None and attempt.mode == "catch" else "",
+        parents=_parents(state, task, takes_inputs=node.takes_inputs),
+        takes_inputs=node.takes_inputs,
+        frames=tuple(
+            (f.split.step, f.split.task, f.split.kind, f.index, f.split.size, f.split.items, f.split.variable) for f in task.frames()
+        ),
+        iteration=task.iteration,
+        timeout_s=node.policy.timeout_us / 1e6,
+        environment=environment,
+    )
+
+
+def name_of(run: RunId, task: Task) -> AttemptId:
+    """The name of the task's current attempt, for its executor."""
+    return AttemptId(run, TaskId(task.id), task.attempt.number)
+
+
+def _parents(state: RunState, task: Task, *, takes_inputs: bool) -> tuple[tuple[str, int, bytes], ...]:
+    """Whose artifacts the task starts from: its parent's, or those of the members of its split, by index."""
+    numbers = state.splits[task.parent].arrived if takes_inputs else [task.parent]
+    parents: list[tuple[str, int, bytes]] = []
+    for number in numbers:
+        parent = state.tasks[number]
+        assert parent.manifest is not None
+        parents.append((parent.step, parent.id, parent.manifest))
+    return tuple(parents)

@@ -1,0 +1,253 @@
+"""The loop of a shard's owner: it moves values and holds no rule about flows.
+
+    wait for reports, observations, timers -> fold and decide (pure) -> admit (pure) -> append -> effects
+
+What a run does next is decided in `evflow.core`; what is written here is the order of the acts. One round of the
+loop appends once per run, whatever came in: the turn of the reports and the turn of the slots that it freed go in
+one call. Nothing is launched, cancelled or shown before the log has it as durably as asked.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from evflow.core import events as ev
+from evflow.core.admit import Slots, Waiting, admit
+from evflow.core.codec import Record
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.log.protocol import AppendCall, Durability, Head, Inbound
+from evflow_executors.protocol import Executor, Observation, OutputLine
+from evflow_scheduler.inbox import accept
+from evflow_scheduler.orders import name_of, order_of
+from evflow_scheduler.run import OWNER, OwnedRun
+
+ROUND_LIMIT = 200
+"""Reports and observations of one round: with their decisions well within one append call."""
+MAILBOX = 1_000
+CANCEL_GRACE_S = 5.0
+"""Between SIGTERM and SIGKILL of an attempt that is cancelled (Metaflow: 5 s)."""
+
+_RECEIVE_WAIT_S = 30.0
+
+Fact = tuple[ev.Event, str, int]
+Incoming = Inbound | Observation | tuple[RunId, ev.Event, str]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one round works on: reports, facts stated by this process, and exits that were observed."""
+
+    entries: list[Inbound] = field(default_factory=list)
+    facts: dict[RunId, list[Fact]] = field(default_factory=dict)
+    exits: list[Observation] = field(default_factory=list)
+
+
+class ShardLog(Protocol):
+    """What the loop needs of the log: a writer that holds the shard's lease."""
+
+    async def append(self, call: AppendCall) -> Head:
+        """Append, as `EventLog.append`; reconnects and repeats until a deadline."""
+        ...
+
+    async def wait_durable(self, level: Durability) -> None:
+        """As `EventLog.wait_durable`."""
+        ...
+
+    async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
+        """As `EventLog.receive`, for the shard."""
+        ...
+
+    def now_us(self) -> int:
+        """The writer's clock, set to the server's."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears of what is durable: the live view, the index of runs."""
+
+    async def on_records(self, run: OwnedRun, records: Sequence[Record]) -> None:
+        """These events stand in the log."""
+        ...
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+        ...
+
+
+class Shard:
+    """A group of runs with one owner: this object."""
+
+    def __init__(
+        self,
+        log: ShardLog,
+        executors: Mapping[str, Executor],
+        slots: Slots,
+        observer: Observer,
+        durability: Durability = "everysec",
+        environment_of: Callable[[RunId, str], Mapping[str, str]] = lambda run, step: {},
+    ) -> None:
+        self.runs: dict[RunId, OwnedRun] = {}
+        self._log = log
+        self._executors = executors
+        self._slots = slots
+        self._observer = observer
+        self._durability: Durability = durability
+        self._environment_of = environment_of
+        self._send, self._mail = anyio.create_memory_object_stream[Incoming](MAILBOX)
+        self._cursor = b"0"
+
+    def add(self, run: OwnedRun) -> None:
+        """Own one more run; what its state asks for is done in the next round."""
+        self.runs[run.id] = run
+
+    async def tell(self, run: RunId, event: ev.Fact, principal: str) -> None:
+        """Hand in a fact from this process, such as Ctrl-C."""
+        await self._send.send((run, event, principal))
+
+    async def serve(self, first: "Batch | None" = None) -> None:
+        """Work until every run is sealed, beginning with `first`: what recovery found, or a start."""
+        async with self._sources():
+            await self._round(first or Batch())
+            while any(not run.state.sealed for run in self.runs.values()):
+                await self._round(await self._collect())
+
+    @asynccontextmanager
+    async def _sources(self) -> AsyncIterator[TaskGroup]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._receive)
+            for executor in self._executors.values():
+                group.start_soon(self._watch, executor)
+            yield group
+            group.cancel_scope.cancel()
+
+    async def _receive(self) -> None:
+        cursor = self._cursor
+        while True:
+            # Blocks at the server; a wait without an entry is no event.
+            for entry in await self._log.receive(cursor, _RECEIVE_WAIT_S):
+                cursor = entry.id
+                await self._send.send(entry)
+
+    async def _watch(self, executor: Executor) -> None:
+        async for seen in executor.watch():
+            if isinstance(seen, OutputLine):
+                self._observer.on_line(seen)
+            else:
+                await self._send.send(seen)
+
+    async def _collect(self) -> "Batch":
+        """Wait for something, then take what else is there.
+
+        An exit is looked at only after every report that was written before it: a process reports, then it ends,
+        but the two take different ways.
+        """
+        batch = Batch()
+        for item in await self._wait():
+            if isinstance(item, Inbound):
+                batch.entries.append(item)
+            elif not isinstance(item, Observation):
+                run, event, principal = item
+                batch.facts.setdefault(run, []).append((event, principal, 0))
+            elif isinstance(item.event, ev.AttemptExited):
+                batch.exits.append(item)
+            elif self._is_live(item.attempt):
+                fact: Fact = (item.event, f"executor:{item.event.host}", 0)
+                batch.facts.setdefault(item.attempt.run, []).append(fact)
+        if batch.exits:
+            last = batch.entries[-1].id if batch.entries else self._cursor
+            batch.entries += await self._log.receive(last, 0)
+        batch.entries = [entry for entry in batch.entries if _order(entry.id) > _order(self._cursor)]
+        if batch.entries:
+            self._cursor = batch.entries[-1].id
+        return batch
+
+    async def _wait(self) -> list[Incoming]:
+        batch: list[Incoming] = []
+        due = [due for run in self.runs.values() if (due := run.state.next_timer_us()) is not None]
+        timeout = max(0.0, (min(due) - self._log.now_us()) / 1e6) if due else None
+        with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
+            batch.append(await self._mail.receive())
+        while len(batch) < ROUND_LIMIT:
+            try:
+                batch.append(self._mail.receive_nowait())
+            except anyio.WouldBlock:
+                break
+        return batch
+
+    async def _round(self, batch: "Batch") -> None:
+        """Fold, decide, admit, append, act."""
+        now = self._log.now_us()
+        accepted = accept(batch.entries, {run.id: run.state for run in self.runs.values()})
+        for name, run in self.runs.items():
+            if not run.state.sealed:
+                run.turn([*batch.facts.get(name, ()), *accepted.facts.get(name, ())], now)
+                exits = [seen for seen in batch.exits if seen.attempt.run == name and self._is_live(seen.attempt)]
+                if exits:
+                    run.turn([(seen.event, "executor", 0) for seen in exits], now)
+        for name, grants in self._grants().items():
+            self.runs[name].turn(grants, now)
+        consumed, dropped = accepted.consumed, accepted.dropped
+        for run in self.runs.values():
+            if run.state.over and not run.state.sealed:
+                run.seal(now)
+            call = run.pending(consumed, dropped)
+            if call is not None:
+                consumed, dropped = [], {}
+                await self._log.append(call)
+                await self._log.wait_durable(self._durability)
+                records = run.appended()
+                await self._act(run, records)
+                await self._observer.on_records(run, records)
+
+    def _grants(self) -> dict[RunId, list[Fact]]:
+        """Take back the slots of ended attempts and give the free ones, by run."""
+        for attempt in list(self._slots.taken):
+            if not self._is_live(attempt):
+                self._slots.free(attempt)
+        facts: dict[RunId, list[Fact]] = {}
+        for grant in admit(self._slots, self._waiting()):
+            attempt = grant.attempt
+            event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, grant.reason)
+            facts.setdefault(attempt.run, []).append((event, OWNER, 0))
+        return facts
+
+    def _waiting(self) -> Iterator[Waiting]:
+        for run in self.runs.values():
+            state = run.state
+            if state.stopping:
+                continue
+            for number in state.waiting:
+                task = state.tasks[number]
+                policy = state.graph[task.step].policy
+                yield Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu)
+
+    def _is_live(self, attempt: AttemptId) -> bool:
+        run = self.runs.get(attempt.run)
+        if run is None:
+            return False
+        task = run.state.task(attempt.task)
+        return task is not None and task.id in run.state.live and task.attempt.number == attempt.attempt
+
+    async def _act(self, run: OwnedRun, records: Sequence[Record]) -> None:
+        """Carry out the decisions, now that the log has them."""
+        for record in records:
+            event = record.event
+            if isinstance(event, ev.TaskLaunched):
+                task = run.state.tasks[event.task]
+                order = order_of(run.state, task, self._environment_of(run.id, task.step))
+                await self._executors[event.executor].launch(name_of(run.id, task), order)
+            elif isinstance(event, ev.AttemptCancelRequested):
+                task = run.state.tasks[event.task]
+                grace_s = 0.0 if event.reason in ("killed", "timeout") else CANCEL_GRACE_S
+                executor = self._executors[task.attempt.executor]
+                await executor.cancel(AttemptId(run.id, TaskId(task.id), event.attempt), grace_s=grace_s)
+
+
+def _order(entry: bytes) -> tuple[int, int]:
+    """Stream ids compare as pairs of numbers."""
+    time_ms, _, number = entry.partition(b"-")
+    return int(time_ms), int(number or 0)
