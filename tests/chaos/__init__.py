@@ -1,0 +1,1 @@
+"""Tests by cost: kill -9 at random moments."""

@@ -1,0 +1,1 @@
+"""Tests by cost: real `python flow.py` processes, seen from outside."""

@@ -1,0 +1,1 @@
+"""Tests by cost: recorded logs of released versions, replayed."""

@@ -1,0 +1,1 @@
+"""Tests by cost: against a real Valkey or Redis."""

@@ -1,0 +1,1 @@
+"""Tests by cost: what a type checker tells our users."""

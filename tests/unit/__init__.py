@@ -1,0 +1,1 @@
+"""Tests by cost: pure code, no process, no server."""
