@@ -1,0 +1,189 @@
+"""Medians, ratios and the two tables: one for the terminal, one for ``docs/benchmarks.md``."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.engines import SHARED, Engine
+from benchmarks.workloads import Metric, Workload
+
+HEADER = ("", "Metaflow", "evflow", "evflow ÷ Metaflow", "goal", "")
+
+Samples = dict[str, dict[str, list[float]]]  # engine → metric → one reading a round
+
+
+@dataclass(slots=True)
+class Result:
+    """What one call of the benchmarks measured.
+
+    Attributes:
+        samples: By workload, engine and metric, in the order of the rounds.
+        quick: Metaflow's wide runs were scaled from 100 tasks.
+    """
+
+    versions: Mapping[str, str]
+    quick: bool
+    machine: Mapping[str, str] = field(default_factory=lambda: machine())
+    begun: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    samples: dict[str, Samples] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, engines: Iterable[Engine], *, quick: bool) -> "Result":
+        """Begin with nothing measured yet."""
+        versions = {"Python": platform.python_version()}
+        versions |= {engine.name: engine.version for engine in engines} | {name: version(name) for name in SHARED}
+        return cls(versions, quick)
+
+    def add(self, workload: Workload, engine: Engine, readings: Mapping[str, float]) -> None:
+        """Keep one round of one engine."""
+        of_engine = self.samples.setdefault(workload.name, {}).setdefault(engine.name, {})
+        for name, reading in readings.items():
+            of_engine.setdefault(name, []).append(reading)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for a machine."""
+        return asdict(self)
+
+
+def row(metric: Metric, samples: Samples) -> Sequence[str]:
+    """One line of the table: each engine's median [least to most], their ratio, the goal, whether it is met."""
+    theirs, ours = (samples.get(engine, {}).get(metric.name, []) for engine in ("metaflow", "evflow"))
+    ratio = median(ours) / median(theirs) if ours and theirs and median(theirs) else None
+    return (
+        metric.title,
+        spread(theirs, metric.unit),
+        spread(ours, metric.unit),
+        "" if ratio is None else f"{ratio:.3f}",
+        goal(metric),
+        {None: "", True: "met", False: "missed"}[met(metric, ratio, ours)],
+    )
+
+
+def goal(metric: Metric) -> str:
+    """Print what is aimed at."""
+    if metric.at_most is not None:
+        return f"≤ {metric.at_most:g}"
+    if metric.own_at_most is not None:
+        return f"≤ {metric.own_at_most:g} {metric.unit}"
+    if metric.own_at_least is not None:
+        return f"≥ {metric.own_at_least:,.0f} {metric.unit}"
+    return ""
+
+
+def met(metric: Metric, ratio: float | None, ours: Sequence[float]) -> bool | None:
+    """Compare with the goal; None where there is none, or nothing to compare."""
+    if metric.at_most is not None:
+        return None if ratio is None else ratio <= metric.at_most
+    if metric.own_at_most is not None and ours:
+        return median(ours) <= metric.own_at_most
+    if metric.own_at_least is not None and ours:
+        return median(ours) >= metric.own_at_least
+    return None
+
+
+def spread(values: Sequence[float], unit: str) -> str:
+    """Print the median, and the range where there was more than one round."""
+    if not values:
+        return "-"
+    text = f"{figure(median(values))} {unit}"
+    return text if len(values) == 1 else f"{text} [{figure(min(values))} to {figure(max(values))}]"
+
+
+def figure(value: float) -> str:
+    """Print three digits that count, without an exponent."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def rows(result: Result, workloads: Iterable[Workload]) -> list[Sequence[str]]:
+    """All lines that have a reading."""
+    measured = (workload for workload in workloads if workload.name in result.samples)
+    return [row(metric, result.samples[workload.name]) for workload in measured for metric in workload.metrics]
+
+
+def terminal(result: Result, workloads: Iterable[Workload]) -> str:
+    """The table as plain text."""
+    lines = [HEADER, *rows(result, workloads)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def markdown(result: Result, workloads: Sequence[Workload]) -> str:
+    """The page docs/benchmarks.md."""
+    table = [HEADER, ["---"] * len(HEADER), *rows(result, workloads)]
+    rounds = {workload.name: max(map(len, next(iter(result.samples[workload.name].values())).values())) for workload in workloads}
+    facts = {**result.machine, "Versions": ", ".join(f"{name} {number}" for name, number in result.versions.items())}
+    return PAGE.format(
+        begun=result.begun,
+        table="\n".join("| " + " | ".join(line) + " |" for line in table),
+        quick=QUICK if result.quick else "",
+        facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        rounds=", ".join(f"{name} {number}" for name, number in rounds.items()),
+    )
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on, without the machine's name or paths."""
+    cpu = next((line.partition(":")[2].strip() for line in lines_of("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    memory_kib = next(int(line.split()[1]) for line in lines_of("/proc/meminfo") if line.startswith("MemTotal"))
+    return {
+        "Processor": f"{cpu}, {os.cpu_count()} CPUs",
+        "Memory": f"{memory_kib / 2**20:.0f} GiB",
+        "System": f"{platform.system()} {platform.release()}",
+        "Load before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def lines_of(path: str) -> list[str]:
+    """Read a file of /proc."""
+    return Path(path).read_text().splitlines()
+
+
+QUICK = """
+**Quick:** Metaflow's foreach, memory and client figures were taken with 100 tasks; times were scaled to 1,000. An estimate.
+"""
+
+PAGE = """\
+# Benchmarks
+
+<!-- Written by `make bench`. Do not edit: measure again. -->
+
+evflow beside Metaflow, measured in one run on {begun}. Lower is better, except for what is counted per second. A cell is the median
+and, with more than one round, [least to most].
+
+{table}
+{quick}
+## How
+
+* `make bench` makes an environment for Metaflow, lays out the same flows (`benchmarks/flows/`) for both engines with only the import
+  line changed, and runs them in turn: Metaflow, evflow, Metaflow, evflow. One unmeasured run of each goes first.
+* Each run has a fresh data folder. Bytecode caches are allowed for both.
+* The time of a command ends when the last process that it started is gone. For evflow that includes the start and the stop of its embedded
+  server and of the reaper that stops it (`EVFLOW_LINGER_S=0`; the default is 10 s, so that consecutive commands share a server).
+* Memory is the largest sum of PSS over all processes of the command, sampled each 100 ms in a run of its own.
+* From step to step means from the end of the body that makes a value until the next body has it, by the monotonic clock that all
+  processes of a machine share. Writing it, durably, lies between, and so does the start of the next task.
+* Bytes and files are those under the engine's data folder, less those of a two-step run that does nothing. evflow's include its event log.
+* The client reads in a fresh process; imports do not count.
+* Rounds: {rounds}.
+
+| | |
+|---|---|
+{facts}
+
+## To keep in mind
+
+* Metaflow starts an interpreter for each task, and imports itself and the flow in it. evflow forks a process that has imported both. That
+  is nearly all of the difference, and why a body that runs for minutes gains nothing of it.
+* The bodies do nothing, on purpose: these are the costs of the engines, not of anybody's work.
+* Metaflow's local mode is measured. Its metadata service and cloud back ends have other costs.
+* Absolute figures move by 30 % from day to day on a shared machine; ratios taken in turn move less.
+"""
