@@ -1,0 +1,55 @@
+"""A run's whole log, from wherever it lives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from evflow.core.ids import RunId
+from evflow.errors import UsageError
+from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent
+
+_CHUNK = 5_000
+
+
+class RunNotFound(UsageError):
+    """There is no such run in this log."""
+
+    code = "run-not-found"
+
+    def __init__(self, run: RunId, log: LogClient) -> None:
+        newest = [str(entry.run) for entry in log.runs(run.flow, 5)]
+        if newest:
+            hint = f"Its newest runs are {', '.join(newest)}."
+        elif flows := log.flows():
+            hint = f"No run of '{run.flow}' is in this log; it has runs of {', '.join(flows)}."
+        else:
+            hint = "This log has no runs at all. Is EVFLOW_HOME or EVFLOW_REDIS_URL the one that the run used?"
+        super().__init__(f"There is no run '{run}'.", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """A run's events as they are stored, and where the log says that it ends."""
+
+    entry: RunEntry
+    events: list[StoredEvent]
+    head: Head
+
+
+def load(log: LogClient, run: RunId) -> RunLog:
+    """Read a run's log, 5,000 events at a time. The head is read first: a live log may then be longer.
+
+    Raises:
+        RunNotFound: There is no such run.
+    """
+    entry = log.run(run)
+    if entry is None:
+        raise RunNotFound(run, log)
+    head = log.head(entry.shard, run)
+    return RunLog(entry, list(events(log, entry)), head)
+
+
+def events(log: LogClient, entry: RunEntry, after: int = 0) -> Iterator[StoredEvent]:
+    """A run's events behind a position, in order."""
+    while chunk := log.read(entry.shard, entry.run, after, _CHUNK):
+        yield from chunk
+        after = chunk[-1].seq
