@@ -13,7 +13,7 @@ SOURCES := evflow scheduler executors
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test check format soak bench lock clean env-demo env-test env-check
+.PHONY: help demo test check lint layers mypy pyright format soak bench lock clean env-demo env-test env-check
 .NOTPARALLEL:
 
 help:
@@ -31,11 +31,25 @@ soak: env-test
 	@EVFLOW_TEST_SCALE=$${EVFLOW_TEST_SCALE:-10} EVFLOW_TEST_SEED=$${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)} \
 		$(BIN)/python -m pytest --timeout=7200 $(ARGS)
 
-check: env-check
-	@echo "make check: ruff";        $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
-	@echo "make check: layers";      $(BIN)/lint-imports --no-cache >.venv/layers.log 2>&1 || { cat .venv/layers.log; exit 1; }
-	@echo "make check: mypy";        $(BIN)/mypy --no-error-summary
-	@echo "make check: pyright";     $(BIN)/pyright
+# `make -k check` goes on after the first failure, as CI does.
+check: lint layers mypy pyright
+
+lint: env-check
+	@echo "make check: ruff"
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/ruff format --check --quiet .
+
+layers: env-check
+	@echo "make check: import-linter"
+	@$(BIN)/lint-imports --no-cache >.venv/layers.log 2>&1 || { cat .venv/layers.log; exit 1; }
+
+mypy: env-check
+	@echo "make check: mypy"
+	@$(BIN)/mypy
+
+pyright: env-check
+	@echo "make check: pyright"
+	@$(BIN)/pyright
 
 format: env-check
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
