@@ -57,9 +57,7 @@ TAGS: dict[str, type[Event]] = {"RunRequested": RunRequested, "RunTagged": RunTa
 """The format's tags. Append only."""
 
 _TAG_OF = {cls: tag for tag, cls in TAGS.items()}
-_FIELDS: dict[type[Event], tuple[str, ...]] = {
-    cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()
-}
+_FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()}
 
 
 @dataclass(frozen=True, slots=True)

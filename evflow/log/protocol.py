@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
 from evflow.log.errors import LogUnavailable as LogUnavailable
 
@@ -146,7 +146,14 @@ class HeadMoved(Conflict):
 
 
 class EventLog(Protocol):
-    """The log as the owner of a shard uses it."""
+    """The log as the owner of a shard uses it.
+
+    Attributes:
+        generation: How many connections were made so far. Between two the server may have lost its memory, so
+            an owner compares heads when it changes.
+    """
+
+    generation: int
 
     async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
         """Become the owner of a shard that has none.
@@ -196,15 +203,23 @@ class EventLog(Protocol):
         ...
 
     async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
-        """The reports behind entry `after` (b"0" for all), waiting for one up to `timeout_s`."""
+        """The reports behind entry `after` (b"0" for all), waiting for one up to `timeout_s`.
+
+        Only one call may wait at a time; beside it, any with `timeout_s` 0 may look. At most
+        `MAX_APPEND_CONSUMED` are returned at once. An entry that is no report comes with an empty run and payload.
+        """
         ...
 
     async def active(self, shard: str) -> list[RunId]:
         """The shard's runs that are not sealed."""
         ...
 
-    async def now_us(self) -> int:
-        """The server's clock."""
+    async def now_us(self) -> Micros:
+        """The server's clock; connects if need be."""
+        ...
+
+    def clock_us(self) -> Micros:
+        """The writer's clock set to the server's at the last connection; never backwards."""
         ...
 
     async def index_run(self, entry: RunEntry) -> None:
@@ -219,8 +234,14 @@ class EventLog(Protocol):
 class LogClient(Protocol):
     """The log as everybody but an owner uses it; blocking."""
 
-    def report(self, shard: str, run: RunId, payload: bytes) -> None:
+    def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = 60.0) -> bool:
         """Put a report into the shard's inbox. Returns when the server has it.
+
+        A server that is away is waited for until `patience_s` is over. After a lost reply the report is sent
+        again and may arrive twice.
+
+        Returns:
+            False if the run is sealed: the report was counted as late and goes nowhere.
 
         Raises:
             LogUnavailable: It could not be written.
@@ -232,7 +253,8 @@ class LogClient(Protocol):
 
         Args:
             flow: The flow.
-            payload: The encoded `RunRequested` event of the flow's log.
+            payload: The encoded `evflow.core.flow_events.RunRequested`, with any number: the server puts the
+                right one into its place.
             minimum: The number is larger than this (the highest archived run).
         """
         ...
@@ -293,7 +315,7 @@ class LogClient(Protocol):
         """The log's identity, made on first use."""
         ...
 
-    def now_us(self) -> int:
+    def now_us(self) -> Micros:
         """The server's clock."""
         ...
 

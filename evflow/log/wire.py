@@ -36,6 +36,11 @@ class Transport(Protocol):
 
     where: str
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        ...
+
     def call(self, *command: Argument) -> type_of_reply:
         """Send one command and return its reply.
 

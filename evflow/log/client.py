@@ -1,0 +1,148 @@
+"""The log for everybody but a shard's owner: workers, commands, the client. Blocking.
+
+One connection, made on first use. One that broke is replaced at the next call, but no command is ever sent twice
+behind the caller's back, with one exception: a report. Its process is about to end, so `report` tries until its
+patience is over; a report that arrives twice counts once, because a task has one accepted result.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+from evflow import clock
+from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.log import commands
+from evflow.log.commands import Operation
+from evflow.log.errors import LogUnavailable
+from evflow.log.protocol import FlowEvent, Head, RunEntry, StoredEvent, TagChange
+from evflow.log.transport import Connector, connect_blocking, perform
+from evflow.log.url import parse
+from evflow.log.wire import Transport
+
+T = TypeVar("T")
+REPORT_PATIENCE_S = 60.0
+"""How long a worker tries to report: longer than an owner takes to bring a killed server back."""
+_INDEX_BATCH = 500
+_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+class RedisLogClient:
+    """`evflow.log.protocol.LogClient` over Redis."""
+
+    def __init__(self, url: str, connector: Connector = connect_blocking) -> None:
+        self.url = url
+        self._address = parse(url)
+        self._connector = connector
+        self._transport: Transport | None = None
+
+    def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = REPORT_PATIENCE_S) -> bool:
+        """See `LogClient.report`."""
+        operation = commands.report(shard, run, payload)
+        for pause_s in _pauses(patience_s):
+            try:
+                return self._do(operation)
+            except LogUnavailable as error:
+                if not error.transient:
+                    raise
+            time.sleep(pause_s)
+        return self._do(operation)
+
+    def request_run(self, flow: FlowName, payload: bytes, minimum: int = 0) -> RunNumber:
+        """See `LogClient.request_run`."""
+        return self._do(commands.request_run(flow, payload, minimum))
+
+    def index_run(self, entry: RunEntry) -> None:
+        """See `LogClient.index_run`."""
+        self._do(commands.index_run(entry))
+
+    def flows(self) -> list[FlowName]:
+        """See `LogClient.flows`."""
+        return self._do(commands.flows())
+
+    def runs(self, flow: FlowName, limit: int | None = None) -> list[RunEntry]:
+        """See `LogClient.runs`."""
+        if limit is None:
+            return self._do(commands.all_index_lines(flow))
+        highest, lines = self._do(commands.run_counter(flow))
+        if lines <= max(limit, _INDEX_BATCH):
+            return self._do(commands.all_index_lines(flow))[:limit]
+        # Numbers are dense but for what archives and gaps took: the newest lie just below the counter.
+        found: list[RunEntry] = []
+        while highest > 0 and len(found) < min(limit, lines):
+            numbers = range(highest, max(0, highest - _INDEX_BATCH), -1)
+            lines_found = self._do(commands.index_lines(flow, numbers))
+            found.extend(lines_found)
+            highest -= _INDEX_BATCH
+        return found[:limit]
+
+    def run(self, run: RunId) -> RunEntry | None:
+        """See `LogClient.run`."""
+        lines = self._do(commands.index_lines(run.flow, (run.number,)))
+        return lines[0] if lines else None
+
+    def head(self, shard: str, run: RunId) -> Head:
+        """See `LogClient.head`."""
+        return self._do(commands.head(shard, run))
+
+    def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """See `LogClient.read`."""
+        return self._do(commands.read(shard, run, after, limit))
+
+    def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
+        """See `LogClient.follow`."""
+        operation = commands.follow(shard, run, after, timeout_s, 5_000)
+        reply = self._connected().call_blocking(timeout_s, *operation.commands[0])
+        return operation.parse([reply])
+
+    def owner(self, shard: str) -> tuple[str, float] | None:
+        """See `LogClient.owner`."""
+        return self._do(commands.lease_owner(shard))
+
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: TagChange | None = None) -> Seq:
+        """See `LogClient.append_flow`."""
+        return self._do(commands.append_flow(flow, expected, payload, tags))
+
+    def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
+        """See `LogClient.flow_events`."""
+        return self._do(commands.flow_events(flow, after, limit))
+
+    def flow_seq(self, flow: FlowName) -> Seq:
+        """See `LogClient.flow_seq`."""
+        return self._do(commands.flow_seq(flow))
+
+    def tags(self, run: RunId) -> tuple[str, ...] | None:
+        """See `LogClient.tags`."""
+        return self._do(commands.tags(run))
+
+    def installation(self) -> str:
+        """See `LogClient.installation`."""
+        from secrets import token_hex  # only whoever starts a run asks
+
+        return self._do(commands.installation(token_hex(8)))
+
+    def now_us(self) -> Micros:
+        """See `LogClient.now_us`."""
+        return self._do(commands.server_time())
+
+    def close(self) -> None:
+        """See `LogClient.close`."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def _connected(self) -> Transport:
+        if self._transport is None or self._transport.closed:
+            self._transport = self._connector(self._address)
+        return self._transport
+
+    def _do(self, operation: Operation[T]) -> T:
+        return perform(self._connected(), operation)
+
+
+def _pauses(patience_s: float) -> Iterator[float]:
+    """Waits between tries, growing, until the patience is over; the try after the last one is the last."""
+    deadline_s = clock.monotonic_s() + patience_s
+    number = 0
+    while clock.monotonic_s() < deadline_s:
+        yield _PAUSES_S[min(number, len(_PAUSES_S) - 1)]
+        number += 1

@@ -1,0 +1,408 @@
+"""Every exchange with the server, as values: the commands to send and how to read their replies.
+
+Sans I/O, so that the blocking client and the asynchronous log share each command and each parser: nothing about
+Redis is written twice. An `Operation` is sent in one write; where its last command runs a script, `repaired`
+gives the command for a server that does not hold the script.
+
+Replies are RESP2's (`evflow.log.wire` says why): bytes, int, None and lists.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgpack
+
+from evflow.core.flow_events import split_at_number
+from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.errors import Conflict
+from evflow.log.errors import AppendTooLarge, NotDurable, ScriptMissing
+from evflow.log.keys import BARRIER, FLOWS, INSTALLATION, flow_keys, run_keys, shard_keys
+from evflow.log.protocol import (
+    MAX_APPEND_BYTES,
+    MAX_APPEND_CONSUMED,
+    MAX_APPEND_EVENTS,
+    AppendCall,
+    FlowEvent,
+    Head,
+    HeadMoved,
+    Inbound,
+    Lease,
+    LeaseHeld,
+    LeaseLost,
+    RunEntry,
+    StoredEvent,
+    TagChange,
+)
+from evflow.log.scripts import invocation, with_source
+from evflow.log.wire import Argument, Command, type_of_reply
+
+T = TypeVar("T")
+LINK_BYTES = 16
+INBOX_BATCH = MAX_APPEND_CONSUMED
+"""Reports that are received at once: no more than one call may consume."""
+_MICROS = 1_000_000
+
+
+class FlowLogMoved(Conflict):
+    """Somebody else appended to the flow's log first."""
+
+    code = "flow-log-moved"
+
+    def __init__(self, flow: FlowName, expected: int, found: int) -> None:
+        super().__init__(f"The log of flow '{flow}' ends at event {found}, not at {expected}.", "Read its tail and decide again.")
+        self.expected = expected
+        self.found = found
+
+
+class Operation(NamedTuple, Generic[T]):
+    """Commands that are sent in one write, and what their replies mean."""
+
+    commands: tuple[Command, ...]
+    parse: Callable[[list[type_of_reply]], T]
+
+
+def repaired(operation: Operation[Any], replies: list[type_of_reply]) -> Command | None:
+    """The command to send again because the server did not hold its script, or None."""
+    return with_source(operation.commands[-1]) if isinstance(replies[-1], ScriptMissing) else None
+
+
+def finished(operation: Operation[T], replies: list[type_of_reply]) -> T:
+    """What the replies mean.
+
+    Raises:
+        LogUnavailable: The server refused one of the commands.
+        Conflict: As the operation says.
+    """
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return operation.parse(replies)
+
+
+# --- the owner's side ------------------------------------------------------------------------------------
+
+
+def take(shard: str, owner: str, ttl_s: float) -> Operation[Lease]:
+    """Take a shard's lease: raises LeaseHeld."""
+
+    def parse(replies: list[type_of_reply]) -> Lease:
+        answer, *rest = replies[0]
+        if answer == b"ok":
+            return Lease(shard, owner, int(rest[0]), ttl_s)
+        raise LeaseHeld(shard, rest[0].decode(), int(rest[1]) / _MICROS)
+
+    return Operation((_lease(shard, "take", owner, _micros(ttl_s)),), parse)
+
+
+def renew(lease: Lease) -> Operation[None]:
+    """Extend a lease: raises LeaseLost."""
+
+    def parse(replies: list[type_of_reply]) -> None:
+        if replies[0][0] != b"ok":
+            raise LeaseLost(lease.shard, replies[0][1].decode())
+
+    return Operation((_lease(lease.shard, "renew", lease.owner, _micros(lease.ttl_s), lease.epoch),), parse)
+
+
+def release(lease: Lease) -> Operation[None]:
+    """Give a lease back, if it is still ours."""
+    return Operation((_lease(lease.shard, "release", lease.owner, 0, lease.epoch),), _nothing)
+
+
+def check_limits(call: AppendCall) -> None:
+    """See that a call may be sent.
+
+    Raises:
+        AppendTooLarge: It holds too many events, consumed ids or bytes.
+        ValueError: Events and links differ in number.
+    """
+    if len(call.events) != len(call.links):
+        raise ValueError(f"{len(call.events)} events with {len(call.links)} links")
+    size = sum(map(len, call.events))
+    for what, count, limit in (
+        ("events", len(call.events), MAX_APPEND_EVENTS),
+        ("consumed reports", len(call.consumed), MAX_APPEND_CONSUMED),
+        ("bytes of events", size, MAX_APPEND_BYTES),
+    ):
+        if count > limit:
+            raise AppendTooLarge(what, count, limit)
+
+
+def after(call: AppendCall) -> Head:
+    """The head that the call leads to."""
+    if not call.events:
+        return call.expected
+    return Head(call.expected.seq + len(call.events), call.links[-1], call.status)
+
+
+def append(lease: Lease, call: AppendCall) -> Operation[Head]:
+    """Append whole turns: raises LeaseLost, HeadMoved, AppendTooLarge."""
+    check_limits(call)
+    shard, run = shard_keys(lease.shard), run_keys(lease.shard, call.run)
+    new = after(call)
+    arguments: list[Argument] = [
+        lease.owner, lease.epoch, str(call.run), call.expected.seq, call.expected.digest, new.digest, call.status,
+        "" if call.wake_at_us is None else call.wake_at_us, len(call.events), len(call.consumed), len(call.dropped),
+    ]  # fmt: skip
+    for payload, link in zip(call.events, call.links, strict=True):
+        arguments += (payload, link[:LINK_BYTES])
+    arguments += call.consumed
+    for reason, count in call.dropped.items():
+        arguments += (reason, count)
+    keys = (shard.lease, run.stream, run.meta, shard.inbox, shard.feed, shard.active, shard.timers)
+
+    def parse(replies: list[type_of_reply]) -> Head:
+        answer, *rest = replies[0]
+        if answer == b"ok":
+            return new
+        if answer == b"lease":
+            raise LeaseLost(lease.shard, rest[0].decode())
+        raise HeadMoved(call.run, call.expected, Head(int(rest[0]), rest[1], rest[2].decode()))
+
+    return Operation((invocation("append", keys, *arguments),), parse)
+
+
+def receive(shard: str, after: bytes, timeout_s: float) -> Operation[list[Inbound]]:
+    """Reports behind an entry, waiting for the first one at the server."""
+    inbox = shard_keys(shard).inbox
+    return Operation((_blocking_read(inbox, after, timeout_s, INBOX_BATCH),), _inbound)
+
+
+def active(shard: str) -> Operation[list[RunId]]:
+    """The shard's runs that are not sealed, in order."""
+    return Operation((("SMEMBERS", shard_keys(shard).active),), lambda replies: sorted(RunId.parse(run.decode()) for run in replies[0]))
+
+
+def server_time() -> Operation[Micros]:
+    """The server's clock."""
+    return Operation((("TIME",),), lambda replies: Micros(_time_us(replies[0])))
+
+
+def fsynced(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
+    """Wait until this connection's writes are on the server's disk (Redis 7.2 and newer, Valkey)."""
+
+    def parse(replies: list[type_of_reply]) -> None:
+        if replies[-1][0] < 1:
+            raise NotDurable(where, "fsync", f"its disk did not take the writes within {timeout_s:g} s")
+
+    return Operation((*_barrier(barrier), ("WAITAOF", 1, 0, round(timeout_s * 1_000))), parse)
+
+
+def fsynced_always() -> Operation[bool]:
+    """Whether the server writes to its disk before it answers, for servers without WAITAOF."""
+    names = ("appendonly", "appendfsync")
+
+    def parse(replies: list[type_of_reply]) -> bool:
+        return [reply[1] for reply in replies if len(reply) > 1] == [b"yes", b"always"]
+
+    return Operation(tuple(("CONFIG", "GET", name) for name in names), parse)
+
+
+def replicated(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
+    """Wait until a replica has this connection's writes."""
+
+    def parse(replies: list[type_of_reply]) -> None:
+        if replies[-1] < 1:
+            raise NotDurable(where, "replicated", f"no replica acknowledged the writes within {timeout_s:g} s")
+
+    return Operation((*_barrier(barrier), ("WAIT", 1, round(timeout_s * 1_000))), parse)
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def head(shard: str, run: RunId) -> Operation[Head]:
+    """The end of a run's log."""
+
+    def parse(replies: list[type_of_reply]) -> Head:
+        seq, digest, status = replies[0]
+        return Head() if seq is None else Head(int(seq), digest, status.decode())
+
+    return Operation((("HMGET", run_keys(shard, run).meta, "seq", "digest", "status"),), parse)
+
+
+def read(shard: str, run: RunId, after: int, limit: int) -> Operation[list[StoredEvent]]:
+    """Events of a run behind a position."""
+    stream = run_keys(shard, run).stream
+    return Operation((("XRANGE", stream, after + 1, "+", "COUNT", limit),), lambda replies: stored_events(replies[0]))
+
+
+def follow(shard: str, run: RunId, after: int, timeout_s: float, limit: int) -> Operation[list[StoredEvent]]:
+    """Events of a run behind a position, waiting for the first one at the server."""
+    stream = run_keys(shard, run).stream
+
+    def parse(replies: list[type_of_reply]) -> list[StoredEvent]:
+        return stored_events(replies[0][0][1]) if replies[0] else []
+
+    return Operation((_blocking_read(stream, b"%d-0" % after, timeout_s, limit),), parse)
+
+
+def stored_events(entries: list[type_of_reply]) -> list[StoredEvent]:
+    """A stream's entries as events.
+
+    Ids of a stream only rise; so where the last one is as far from the first as there are entries, all between
+    are dense, and no other id is read. This is what makes a replay's reading cheap.
+    """
+    if not entries:
+        return []
+    first = _seq(entries[0][0])
+    if _seq(entries[-1][0]) - first == len(entries) - 1:
+        return [StoredEvent(seq, values[1], values[3]) for seq, (_, values) in enumerate(entries, first)]
+    return [StoredEvent(_seq(entry), values[1], values[3]) for entry, values in entries]
+
+
+# --- everybody's side ------------------------------------------------------------------------------------
+
+
+def report(shard: str, run: RunId, payload: bytes) -> Operation[bool]:
+    """Put a report into a shard's inbox: False where the run is sealed."""
+    keys = (shard_keys(shard).inbox, run_keys(shard, run).meta)
+    return Operation((invocation("report", keys, str(run), payload),), lambda replies: replies[0] is not None)
+
+
+def request_run(flow: FlowName, payload: bytes, minimum: int) -> Operation[RunNumber]:
+    """Register the flow, then take a number and append the request."""
+    before, behind = split_at_number(payload)
+    keys = flow_keys(flow)
+    request = invocation("request_run", (keys.log, keys.meta), before, behind, minimum)
+    return Operation((("SADD", FLOWS, flow), request), lambda replies: RunNumber(replies[1]))
+
+
+def index_run(entry: RunEntry) -> Operation[None]:
+    """Write a run's line in the index."""
+    line: bytes = msgpack.packb((entry.shard, entry.summary))
+    return Operation((("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line),), _nothing)
+
+
+def flows() -> Operation[list[FlowName]]:
+    """All flows that ever ran, by name."""
+    return Operation((("SMEMBERS", FLOWS),), lambda replies: sorted(FlowName(name.decode()) for name in replies[0]))
+
+
+def run_counter(flow: FlowName) -> Operation[tuple[int, int]]:
+    """The highest run number of a flow, and how many lines its index has."""
+    keys = flow_keys(flow)
+    return Operation((("HGET", keys.meta, "runs"), ("HLEN", keys.runs)), lambda replies: (int(replies[0] or 0), replies[1]))
+
+
+def index_lines(flow: FlowName, numbers: Sequence[int]) -> Operation[list[RunEntry]]:
+    """The index's lines for these numbers, in their order; numbers without one are left out."""
+
+    def parse(replies: list[type_of_reply]) -> list[RunEntry]:
+        return [_entry(flow, number, line) for number, line in zip(numbers, replies[0], strict=True) if line is not None]
+
+    return Operation((("HMGET", flow_keys(flow).runs, *numbers),), parse)
+
+
+def all_index_lines(flow: FlowName) -> Operation[list[RunEntry]]:
+    """All of the index's lines of a flow, newest first."""
+
+    def parse(replies: list[type_of_reply]) -> list[RunEntry]:
+        pairs = iter(replies[0])
+        lines = {int(number): line for number, line in zip(pairs, pairs, strict=True)}
+        return [_entry(flow, number, lines[number]) for number in sorted(lines, reverse=True)]
+
+    return Operation((("HGETALL", flow_keys(flow).runs),), parse)
+
+
+def lease_owner(shard: str) -> Operation[tuple[str, float] | None]:
+    """Who holds a shard's lease and for how many seconds more."""
+
+    def parse(replies: list[type_of_reply]) -> tuple[str, float] | None:
+        owner, expires = replies[0]
+        left_s = (int(expires or 0) - _time_us(replies[1])) / _MICROS
+        return (owner.decode(), left_s) if owner and left_s > 0 else None
+
+    return Operation((("HMGET", shard_keys(shard).lease, "owner", "expires"), ("TIME",)), parse)
+
+
+def append_flow(flow: FlowName, expected: int, payload: bytes, tags: TagChange | None) -> Operation[Seq]:
+    """Append to a flow's log: raises FlowLogMoved."""
+    keys = flow_keys(flow)
+    change: tuple[Argument, Argument] = ("", "") if tags is None else (tags.run.number, msgpack.packb(tags.tags))
+
+    def parse(replies: list[type_of_reply]) -> Seq:
+        done, seq = replies[0]
+        if not done:
+            raise FlowLogMoved(flow, expected, seq)
+        return Seq(seq)
+
+    return Operation((invocation("flow_append", (keys.log, keys.meta, keys.tags), expected, payload, *change),), parse)
+
+
+def flow_events(flow: FlowName, after: int, limit: int) -> Operation[list[FlowEvent]]:
+    """Events of a flow's log behind a position."""
+    command = ("XRANGE", flow_keys(flow).log, after + 1, "+", "COUNT", limit)
+    return Operation((command,), lambda replies: [FlowEvent(_seq(entry), values[1]) for entry, values in replies[0]])
+
+
+def flow_seq(flow: FlowName) -> Operation[Seq]:
+    """The last position of a flow's log."""
+    return Operation((("HGET", flow_keys(flow).meta, "seq"),), lambda replies: Seq(int(replies[0] or 0)))
+
+
+def tags(run: RunId) -> Operation[tuple[str, ...] | None]:
+    """A run's user tags as later changes left them."""
+
+    def parse(replies: list[type_of_reply]) -> tuple[str, ...] | None:
+        return None if replies[0] is None else tuple(msgpack.unpackb(replies[0]))
+
+    return Operation((("HGET", flow_keys(run.flow).tags, run.number),), parse)
+
+
+def installation(candidate: str) -> Operation[str]:
+    """The log's identity: the candidate becomes it where none is set."""
+    return Operation((("SETNX", INSTALLATION, candidate), ("GET", INSTALLATION)), lambda replies: str(replies[1].decode()))
+
+
+# --- parts -----------------------------------------------------------------------------------------------
+
+
+def _lease(shard: str, verb: str, owner: str, ttl_us: int, epoch: int = 0) -> Command:
+    keys = shard_keys(shard)
+    return invocation("lease", (keys.lease, keys.active, keys.inbox, keys.feed), verb, owner, ttl_us, epoch)
+
+
+def _blocking_read(stream: str, after: bytes, timeout_s: float, limit: int) -> Command:
+    # BLOCK 0 would wait for ever.
+    block = () if timeout_s <= 0 else ("BLOCK", max(1, round(timeout_s * 1_000)))
+    return ("XREAD", "COUNT", limit, *block, "STREAMS", stream, after)
+
+
+def _barrier(needed: bool) -> tuple[Command, ...]:
+    return (("SET", BARRIER, "1", "PX", 1_000),) if needed else ()
+
+
+def _inbound(replies: list[type_of_reply]) -> list[Inbound]:
+    if not replies[0]:
+        return []
+    # What somebody else put there is passed on as an empty report, so that it is consumed and counted as well.
+    return [
+        Inbound(entry, values[1].decode(errors="replace"), values[3]) if _is_report(values) else Inbound(entry, "", b"")
+        for entry, values in replies[0][0][1]
+    ]
+
+
+def _is_report(values: list[bytes]) -> bool:
+    return len(values) == 4 and values[0] == b"r" and values[2] == b"p"
+
+
+def _entry(flow: FlowName, number: int, line: bytes) -> RunEntry:
+    shard, summary = msgpack.unpackb(line, strict_map_key=False)
+    return RunEntry(RunId(flow, RunNumber(number)), shard, summary)
+
+
+def _seq(entry: bytes) -> int:
+    return int(entry[: entry.index(b"-")])
+
+
+def _time_us(reply: list[bytes]) -> int:
+    return int(reply[0]) * _MICROS + int(reply[1])
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * _MICROS)
+
+
+def _nothing(_: list[type_of_reply]) -> None:
+    return None

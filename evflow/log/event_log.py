@@ -1,0 +1,161 @@
+"""The log for the owner of a shard, in an event loop.
+
+Two connections: one for commands, which any number of coroutines share, and one for the wait for reports, which
+blocks at the server. Each is made when it is needed; one that broke is replaced at the next call, but no command
+is ever repeated here: `evflow.log.writer` decides what may be.
+"""
+
+from typing import TypeVar
+
+from evflow import clock
+from evflow.core.ids import Micros, RunId
+from evflow.log import commands
+from evflow.log.commands import Operation
+from evflow.log.errors import LogTooOld, NotDurable
+from evflow.log.protocol import AppendCall, Durability, Head, Inbound, Lease, RunEntry, StoredEvent
+from evflow.log.scripts import load_scripts
+from evflow.log.transport import AsyncConnector, AsyncTransport, connect_async, perform_async
+from evflow.log.url import parse
+
+T = TypeVar("T")
+load_scripts()  # Now: the event loop is no place to read files.
+DURABLE_TIMEOUT_S = 10.0
+"""For a disk or a replica to follow: `appendfsync everysec` alone may take two seconds."""
+
+
+class RedisEventLog:
+    """`evflow.log.protocol.EventLog` over Redis."""
+
+    def __init__(self, url: str, connector: AsyncConnector = connect_async) -> None:
+        self.url = url
+        self.generation = 0
+        self._address = parse(url)
+        self._connector = connector
+        self._commands: AsyncTransport | None = None
+        self._waiting: AsyncTransport | None = None
+        self._offset_us = 0
+        self._latest_us = 0
+        self._wrote = False
+        self._waitaof = True
+
+    async def open(self) -> None:
+        """Connect and compare clocks.
+
+        Raises:
+            LogUnavailable: The server cannot be used.
+        """
+        await self._connected()
+
+    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+        """See `EventLog.take`."""
+        return await self._write(commands.take(shard, owner, ttl_s))
+
+    async def renew(self, lease: Lease) -> None:
+        """See `EventLog.renew`."""
+        await self._write(commands.renew(lease))
+
+    async def release(self, lease: Lease) -> None:
+        """See `EventLog.release`."""
+        await self._write(commands.release(lease))
+
+    async def append(self, lease: Lease, call: AppendCall) -> Head:
+        """See `EventLog.append`."""
+        return await self._write(commands.append(lease, call))
+
+    async def wait_durable(self, level: Durability) -> None:
+        """See `EventLog.wait_durable`."""
+        if level == "everysec":
+            return
+        # The server waits for this connection's writes. What was written before a reconnection is covered by one
+        # more write on the new one, since both disk and replicas take writes in order.
+        connection = await self._connected()
+        barrier = not self._wrote
+        if level == "replicated":
+            await self._wait(connection, commands.replicated(connection.where, DURABLE_TIMEOUT_S, barrier))
+            return
+        if self._waitaof:
+            try:
+                await self._wait(connection, commands.fsynced(connection.where, DURABLE_TIMEOUT_S, barrier))
+            except LogTooOld:
+                self._waitaof = False
+            else:
+                return
+        if not await perform_async(connection, commands.fsynced_always()):
+            raise NotDurable(connection.where, level, "it has no WAITAOF, and appends without `appendfsync always`")
+
+    async def head(self, shard: str, run: RunId) -> Head:
+        """See `EventLog.head`."""
+        return await self._do(commands.head(shard, run))
+
+    async def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """See `EventLog.read`."""
+        return await self._do(commands.read(shard, run, after, limit))
+
+    async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
+        """See `EventLog.receive`; one wait at a time."""
+        operation = commands.receive(shard, after, timeout_s)
+        if timeout_s <= 0:
+            return await self._do(operation)
+        if self._waiting is None or self._waiting.closed:
+            self._waiting = await self._connector(self._address)
+        connection = self._waiting
+        try:
+            reply = await connection.call_blocking(timeout_s, *operation.commands[0])
+        except BaseException:
+            # Cancelled or broken: a wait that goes on at the server would hold up the next one.
+            connection.abort()
+            raise
+        return operation.parse([reply])
+
+    async def active(self, shard: str) -> list[RunId]:
+        """See `EventLog.active`."""
+        return await self._do(commands.active(shard))
+
+    async def now_us(self) -> Micros:
+        """See `EventLog.now_us`."""
+        await self._connected()
+        return self.clock_us()
+
+    def clock_us(self) -> Micros:
+        """The server's clock as of the last connection: this machine's, moved by the difference; never backwards."""
+        self._latest_us = max(self._latest_us, clock.now_us() + self._offset_us)
+        return Micros(self._latest_us)
+
+    async def index_run(self, entry: RunEntry) -> None:
+        """See `EventLog.index_run`."""
+        await self._write(commands.index_run(entry))
+
+    async def aclose(self) -> None:
+        """See `EventLog.aclose`."""
+        for connection in (self._commands, self._waiting):
+            if connection is not None:
+                await connection.aclose()
+
+    async def _connected(self) -> AsyncTransport:
+        connection = self._commands
+        if connection is None or connection.closed:
+            connection = await self._connector(self._address)
+            before_us = clock.now_us()
+            server_us = await perform_async(connection, commands.server_time())
+            self._offset_us = server_us - (before_us + clock.now_us()) // 2
+            if self._commands is not None and not self._commands.closed:
+                # Another coroutine was faster.
+                await connection.aclose()
+                return self._commands
+            self._commands, self._wrote = connection, False
+            self.generation += 1
+        return connection
+
+    async def _do(self, operation: Operation[T]) -> T:
+        return await perform_async(await self._connected(), operation)
+
+    async def _write(self, operation: Operation[T]) -> T:
+        connection = await self._connected()
+        result = await perform_async(connection, operation)
+        if connection is self._commands:
+            self._wrote = True
+        return result
+
+    async def _wait(self, connection: AsyncTransport, operation: Operation[None]) -> None:
+        replies = [await connection.call_blocking(DURABLE_TIMEOUT_S, *command) for command in operation.commands]
+        commands.finished(operation, replies)

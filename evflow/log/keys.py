@@ -1,0 +1,67 @@
+"""The names of everything that evflow keeps in Redis.
+
+All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
+too. `evflow:flows` and `evflow:installation` stand alone.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from evflow.core.ids import FlowName, RunId
+
+FLOWS = "evflow:flows"
+"""Set of the names of all flows."""
+INSTALLATION = "evflow:installation"
+"""This log's identity."""
+BARRIER = "evflow:barrier"
+"""Written, with an expiry, where a wait for durability needs a write of its connection's own."""
+
+
+class ShardKeys(NamedTuple):
+    """The keys of a shard that belong to no single run."""
+
+    lease: str
+    inbox: str
+    active: str
+    timers: str
+    feed: str
+
+
+class RunKeys(NamedTuple):
+    """The keys of a run."""
+
+    stream: str
+    meta: str
+
+
+class FlowKeys(NamedTuple):
+    """The keys of a flow's log and of the index of its runs."""
+
+    log: str
+    meta: str
+    runs: str
+    tags: str
+
+
+def own_shard(run: RunId) -> str:
+    """The name of the shard of a run that has one for itself, as foreground runs do."""
+    return f"run:{run.flow}:{run.number}"
+
+
+@lru_cache(maxsize=256)
+def shard_keys(shard: str) -> ShardKeys:
+    """The keys of a shard."""
+    tag = f"{{evflow:{shard}}}"
+    return ShardKeys(f"{tag}:lease", f"{tag}:inbox", f"{tag}:active", f"{tag}:timers", f"{tag}:feed")
+
+
+def run_keys(shard: str, run: RunId) -> RunKeys:
+    """The keys of a run in its shard."""
+    tag = f"{{evflow:{shard}}}"
+    return RunKeys(f"{tag}:run:{run}", f"{tag}:meta:{run}")
+
+
+def flow_keys(flow: FlowName) -> FlowKeys:
+    """The keys of a flow."""
+    tag = f"{{evflow:flow:{flow}}}"
+    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags")

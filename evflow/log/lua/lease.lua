@@ -1,0 +1,41 @@
+#!lua
+-- Take, renew or release the right to write a shard.
+--
+-- KEYS: 1 lease (hash: owner, epoch, expires in microseconds of this server)   2 active (set)   3 inbox (stream)
+--       4 feed (stream)
+-- ARGV: 1 'take', 'renew' or 'release'  2 owner  3 time to live in microseconds (take, renew)  4 epoch (renew, release)
+-- Result: {'ok', epoch} (the epoch as text)      {'held', owner, microseconds left}
+-- Atomicity: every check stands before the writes. The key never expires by itself: it must outlive the lease, because the epoch in it
+-- fences whoever still believes to own the shard. Time is this server's alone.
+
+local lease = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'expires')
+local owner, epoch, expires = lease[1] or '', lease[2] or '0', tonumber(lease[3] or '0')
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local verb, claimant = ARGV[1], ARGV[2]
+
+if verb == 'take' then
+  if owner ~= '' and owner ~= claimant and expires > now then
+    return {'held', owner, string.format('%.0f', expires - now)}
+  end
+  -- Not only old + 1: a fail-over can take the counter back, and the clock goes on.
+  epoch = string.format('%.0f', math.max(tonumber(epoch) + 1, now))
+  redis.call('HSET', KEYS[1], 'owner', claimant, 'epoch', epoch, 'expires', string.format('%.0f', now + tonumber(ARGV[3])))
+  return {'ok', epoch}
+end
+
+if owner ~= claimant or epoch ~= ARGV[4] then
+  return {'held', owner, string.format('%.0f', math.max(expires - now, 0))}
+end
+if verb == 'renew' then
+  redis.call('HSET', KEYS[1], 'expires', string.format('%.0f', now + tonumber(ARGV[3])))
+elseif redis.call('EXISTS', KEYS[2]) == 0 then
+  -- Nothing left to write in this shard: leave no key behind. A later epoch is larger by the clock.
+  redis.call('DEL', KEYS[1], KEYS[4])
+  if redis.call('XLEN', KEYS[3]) == 0 then
+    redis.call('DEL', KEYS[3])
+  end
+else
+  redis.call('HSET', KEYS[1], 'owner', '', 'expires', '0')
+end
+return {'ok', epoch}

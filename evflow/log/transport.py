@@ -1,0 +1,87 @@
+"""Which connection speaks to which URL, and the one way an operation is carried out over it.
+
+`unix://` and `redis://` use the thin client, `rediss://` redis-py, which brings TLS. Both are behind the same two
+small interfaces, so that nothing above knows the difference.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from evflow.log.commands import Operation, finished, repaired
+from evflow.log.url import Address
+from evflow.log.wire import Argument, Command, Transport, Wire, type_of_reply
+
+T = TypeVar("T")
+
+
+class AsyncTransport(Protocol):
+    """What an asynchronous log needs of a connection; errors as for `evflow.log.wire.Transport`."""
+
+    where: str
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        ...
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[type_of_reply]:
+        """Send commands at once; error replies stand in the result as exceptions."""
+        ...
+
+    async def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
+        """Send a command that may wait at the server for `wait_s`."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once; whoever waits for a reply is told."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection; a second time does nothing."""
+        ...
+
+
+Connector = Callable[[Address], Transport]
+AsyncConnector = Callable[[Address], Awaitable[AsyncTransport]]
+
+
+def connect_blocking(address: Address) -> Transport:
+    """A blocking connection.
+
+    Raises:
+        LogUnavailable: The server cannot be reached or refuses us.
+    """
+    if address.scheme == "rediss":
+        from evflow.log.redis_py import RedisPyTransport  # redis-py takes 0.3 s to import
+
+        return RedisPyTransport.connect(address)
+    return Wire.connect(address)
+
+
+async def connect_async(address: Address) -> AsyncTransport:
+    """A connection for the running event loop; errors as for `connect_blocking`."""
+    if address.scheme == "rediss":
+        from evflow.log.redis_py_async import AsyncRedisPyTransport  # redis-py takes 0.3 s to import
+
+        return await AsyncRedisPyTransport.connect(address)
+    from evflow.log.wire_async import AsyncWire  # asyncio is not for every process
+
+    return await AsyncWire.connect(address)
+
+
+def perform(transport: Transport, operation: Operation[T]) -> T:
+    """Carry an operation out; raises what the operation says, and LogUnavailable."""
+    replies = transport.pipeline(operation.commands)
+    again = repaired(operation, replies)
+    if again is not None:
+        replies[-1] = transport.call(*again)
+    return finished(operation, replies)
+
+
+async def perform_async(transport: AsyncTransport, operation: Operation[T]) -> T:
+    """Carry an operation out; raises what the operation says, and LogUnavailable."""
+    replies = await transport.pipeline(operation.commands)
+    again = repaired(operation, replies)
+    if again is not None:
+        replies[-1:] = await transport.pipeline([again])
+    return finished(operation, replies)
