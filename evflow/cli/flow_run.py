@@ -119,4 +119,4 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
 def _view(context: FlowContext) -> Any:
     from evflow.cli.live import make_view
 
-    return make_view(context.flow.__name__, quiet=context.quiet)
+    return make_view(quiet=context.quiet)

@@ -1,0 +1,268 @@
+"""How a run is shown while it goes on: a live picture in a terminal, lines everywhere else.
+
+Both views follow the run's events and its tasks' output and hand everything to a `Screen`, which writes from a thread of its
+own: nothing here waits for a terminal. Tasks' lines go to stdout, what evflow has to say goes to stderr.
+
+In a terminal a line is `18:04:05 train/7 │ text` and a panel stands below (`evflow.cli.panel`); elsewhere it is
+`2026-11-23 18:04:05.123 [3/train/7 (pid 812)] text`, and starts and ends of tasks are lines too.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+
+from evflow import clock
+from evflow.cli.output import count, duration, instant
+from evflow.cli.picture import Photographer, Picture
+from evflow.cli.render import use_color
+from evflow.cli.screen import Screen, is_terminal
+from evflow.core import events as ev
+from evflow.core.codec import Record
+from evflow.core.ids import RunId
+from evflow.core.state import RunState
+from evflow_executors.protocol import OutputLine
+from evflow_scheduler.request import RunView
+
+PANEL_AFTER_US = 400_000
+"""A run that is over before that needs no panel, and does not pay for one."""
+PICTURE_EVERY_US = 100_000
+
+_STEP_COLORS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+"""What moves the cursor or rings the bell; colors (`…m`) stay."""
+
+
+def make_view(*, quiet: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> RunView:
+    """The view that suits the terminal and the setting `view`."""
+    from evflow import config
+
+    out, err = out or sys.stdout, err or sys.stderr
+    wanted = config.get("view")
+    if wanted == "live" or (wanted == "auto" and is_terminal(out)):
+        return LiveView(out, err, quiet=quiet, colored=use_color(out))
+    return PlainView(out, err, quiet=quiet, colored=use_color(out))
+
+
+class _View:
+    """What both views share: following the run, and the words at its end."""
+
+    def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, colored: bool, now_us: Callable[[], int] = clock.now_us) -> None:
+        self._err = err
+        self._quiet = quiet
+        self._colored = colored
+        self._now_us = now_us
+        self._run: RunId | None = None
+        self._state: RunState | None = None
+        self._photographer = Photographer()
+        self._screen = self._make_screen(out)
+
+    def _make_screen(self, out: TextIO) -> Screen:
+        raise NotImplementedError
+
+    def on_start(self, run: RunId) -> None:
+        """The run has its number."""
+        self._run = run
+        if not self._quiet:
+            self._say(f"Run {self._style(str(run), bold=True)} has started.")
+
+    def on_event(self, record: Record, state: RunState) -> None:
+        """An event is durable, and folded into the state."""
+        self._state = state
+        self._photographer.see(record)
+        self._event(record, state)
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+        raise NotImplementedError
+
+    def on_notice(self, text: str) -> None:
+        """Something that the user should know."""
+        self._say(f"{self._style('Note:', fg='yellow')} {text}")
+
+    def tick(self) -> None:
+        """Nothing changes with time alone, here."""
+
+    def close(self) -> None:
+        """Write what is left, then the summary."""
+        self._screen.close()
+        if self._state is None or self._run is None:
+            return
+        picture = self._photographer.take(self._state, self._now_us())
+        for line in self._summary(picture):
+            print(line, file=self._err)
+        self._err.flush()
+
+    def _event(self, record: Record, state: RunState) -> None:
+        raise NotImplementedError
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._err, flush=True)
+
+    def _style(self, text: str, **style: Any) -> str:
+        return click.style(text, **style) if self._colored else text
+
+    def _where(self, task: int) -> tuple[str, int]:
+        """The step of a task, and its pid (0 while unknown)."""
+        found = self._state.task(task) if self._state is not None else None
+        if found is None:
+            return "?", 0
+        return found.step, found.attempt.pid if found.attempts else 0
+
+    def _summary(self, picture: Picture) -> list[str]:
+        if self._quiet and picture.status == "succeeded":
+            return []
+        return summary(picture, retried=self._photographer.retried, style=self._style)
+
+
+class PlainView(_View):
+    """Lines for pipes, files and CI."""
+
+    def _make_screen(self, out: TextIO) -> Screen:
+        return Screen(out, live=False, colored=False)
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+        self._line(line.at_us, line.attempt.task, line.text)
+
+    def _event(self, record: Record, state: RunState) -> None:
+        told = None if self._quiet else lifecycle(record, state)
+        if told is not None:
+            task, text = told
+            self._line(record.at_us, task, text)
+
+    def _line(self, at_us: int, task: int, text: str) -> None:
+        step, pid = self._where(task)
+        number = self._run.number if self._run else 0
+        process = f" (pid {pid})" if pid else ""
+        self._screen.write(f"{instant(at_us)} [{number}/{step}/{task}{process}] {text}")
+
+
+class LiveView(_View):
+    """Lines above a panel, in a terminal."""
+
+    def __init__(self, out: TextIO, err: TextIO, **options: Any) -> None:
+        super().__init__(out, err, **options)
+        self._since_us = self._now_us()
+        self._pictured_us = 0
+        # Two streams on one terminal: what is said must pass through the screen, or it would stand inside the panel.
+        self._shared = err.isatty()
+        unicode = (getattr(out, "encoding", None) or "").lower().startswith("utf")
+        self._separator = "│" if unicode else "|"
+
+    def _make_screen(self, out: TextIO) -> Screen:
+        return Screen(out, live=not self._quiet, colored=self._colored)
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+        self._line(line.at_us, line.attempt.task, line.text)
+
+    def tick(self) -> None:
+        """Show a new picture, if it is time for one."""
+        now = self._now_us()
+        if self._state is None or now - self._pictured_us < PICTURE_EVERY_US or now - self._since_us < PANEL_AFTER_US:
+            return
+        self._pictured_us = now
+        self._screen.show(self._photographer.take(self._state, now))
+
+    def _event(self, record: Record, state: RunState) -> None:
+        if self._quiet or not isinstance(record.event, ev.AttemptFailed | ev.AttemptLost | ev.AttemptCrashed | ev.AttemptTimedOut):
+            return
+        told = lifecycle(record, state)
+        if told is not None:
+            self._line(record.at_us, told[0], self._style(told[1], fg="red"))
+
+    def _say(self, text: str) -> None:
+        if self._shared:
+            self._screen.write(text)
+        else:
+            super()._say(text)
+
+    def _line(self, at_us: int, task: int, text: str) -> None:
+        step, _ = self._where(task)
+        shown = _CONTROL.sub("", text.rstrip("\r").rpartition("\r")[2]).expandtabs()
+        color = _STEP_COLORS[self._place(step) % len(_STEP_COLORS)]
+        at = self._style(instant(at_us)[11:19], dim=True)
+        reset = "\x1b[0m" if "\x1b" in shown else ""
+        self._screen.write(f"{at} {self._style(f'{step}/{task}', fg=color)} {self._style(self._separator, dim=True)} {shown}{reset}")
+
+    def _place(self, step: str) -> int:
+        names = self._state.graph.nodes if self._state is not None else {}
+        return next((index for index, name in enumerate(names) if name == step), 0)
+
+
+def lifecycle(record: Record, state: RunState) -> tuple[int, str] | None:
+    """What an event says of a task: the task and a sentence; None for events that people need not read."""
+    event = record.event
+    match event:
+        case ev.AttemptStarted():
+            again = f" again (attempt {event.attempt + 1})" if event.attempt else ""
+            return event.task, f"Task has started{again}."
+        case ev.AttemptSucceeded():
+            took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
+            if event.caught:
+                return event.task, f"Task failed{took}, and @catch took it: {event.caught}"
+            return event.task, f"Task has finished{took}."
+        case ev.AttemptFailed():
+            place = f" ({event.where})" if event.where else ""
+            first, _, _ = event.message.partition("\n")
+            return event.task, f"Task failed: {event.error.removeprefix('builtins.')}: {first}{place}".replace(":  (", " (")
+        case ev.AttemptCrashed() | ev.AttemptLost():
+            return event.task, f"Task failed: {event.reason}"
+        case ev.AttemptTimedOut():
+            return event.task, f"Task failed: it was killed, no end within {event.limit_us / 1e6:g} s."
+        case ev.RetryScheduled():
+            wait = event.at_us - record.at_us
+            when = f" in {duration(wait)}" if wait > 0 else " now"
+            return event.task, f"Task will be tried again{when} (attempt {event.attempt + 1}{_limit(state, event)})."
+        case ev.AttemptCancelled():
+            return event.task, "Task was cancelled."
+        case ev.TaskReused():
+            return event.task, f"Task is taken over from {event.origin_task}."
+        case _:
+            return None
+
+
+def _limit(state: RunState, event: ev.RetryScheduled) -> str:
+    task = state.task(event.task)
+    return f" of {state.graph[task.step].policy.retry_times + 1}" if task and event.counted else ""
+
+
+_COLORS = {"succeeded": "green", "failed": "red"}
+
+
+def summary(picture: Picture, *, retried: int = 0, style: Callable[..., str] = click.style) -> list[str]:
+    """The last words of a run: how it ended, why, and what to type next."""
+    color = _COLORS.get(picture.status, "yellow")
+    done, failed = picture.count("done"), picture.count("failed")
+    parts = [count(done, "task")] if not failed else [f"{count(done, 'task')} finished", f"{failed:,} failed"]
+    if retried:
+        parts.append("1 retry" if retried == 1 else f"{retried:,} retries")
+    head = f"Run {style(picture.run, bold=True)} {style(picture.status, fg=color, bold=True)}"
+    lines = [f"{head} after {duration(picture.elapsed_us)}: {', '.join(parts)}."]
+    if picture.status == "failed":
+        lines.extend(f"  {style(f'{row.step}/{row.task}', bold=True)}  {row.reason}{_in_brackets(row.where)}" for row in picture.failures)
+        if not picture.failures:
+            lines.append(f"  {picture.reason}")
+    return lines + [f"  {style(label.ljust(16), dim=True)}{style(command, fg='cyan')}" for label, command in _next(picture)]
+
+
+def _in_brackets(text: str) -> str:
+    return f"  ({text})" if text else ""
+
+
+def _next(picture: Picture) -> list[tuple[str, str]]:
+    number = picture.run.rpartition("/")[2]
+    story = ("What happened", f"evflow replay {picture.run}")
+    if picture.status == "succeeded":
+        return [("The results", f"evflow show {picture.run}"), story, ("In Python", f"evflow.Run('{picture.run}').data")]
+    failed = picture.failures[0] if picture.failures else None
+    task = f"{picture.run}/{failed.step}/{failed.task}" if failed else picture.run
+    return [("What it printed", f"evflow logs {task}"), story, ("Go on from here", f"python {_program()} resume --origin-run-id {number}")]
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0]) or "flow.py"  # noqa: PTH119 - pathlib is not worth its time here
