@@ -215,7 +215,7 @@ def _task_reused(state: RunState, event: ev.TaskReused) -> None:
     del state.waiting[task.id]
     task.attempt.outcome = "succeeded"
     task.attempt.manifest = event.manifest
-    task.reused = event.origin_task
+    task.reused, task.origin = event.origin_task, event.origin_id
     _accept(state, task, event)
 
 

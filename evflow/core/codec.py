@@ -15,12 +15,14 @@ from typing import Any, cast
 
 import msgpack
 
-from evflow.core.events import TAGS, Event, Unknown
+from evflow.core.events import TAGS, Event, RunStarted, Unknown
 from evflow.core.ids import Micros, Seq
 from evflow.errors import InternalError
 
 MAX_EVENT_BYTES = 32 * 1024
 """An event's limit; longer parts go to the store by digest."""
+MAX_START_BYTES = 512 * 1024
+"""The limit of `RunStarted`, which holds the graph: replay must not need anything else."""
 
 _HEAD = 5
 _TAG_OF: dict[type[Event], str] = {cls: tag for tag, cls in TAGS.items()}
@@ -42,8 +44,8 @@ class EventTooLarge(InternalError):
 
     code = "event-too-large"
 
-    def __init__(self, tag: str, size: int) -> None:
-        super().__init__(f"A {tag} event has {size} bytes; the limit is {MAX_EVENT_BYTES}.")
+    def __init__(self, tag: str, size: int, limit: int) -> None:
+        super().__init__(f"A {tag} event has {size} bytes; the limit is {limit}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,9 @@ def _pack(event: Event, head: tuple[Any, ...]) -> bytes:
         body = [getattr(event, name) for name in _FIELDS[type(event)]]
     payload: bytes = msgpack.packb((*head, *body))
     if len(payload) > MAX_EVENT_BYTES:
-        raise EventTooLarge(head[0], len(payload))
+        limit = MAX_START_BYTES if isinstance(event, RunStarted) else MAX_EVENT_BYTES
+        if len(payload) > limit:
+            raise EventTooLarge(head[0], len(payload), limit)
     return payload
 
 

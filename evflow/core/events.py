@@ -201,7 +201,8 @@ class TaskReused(Fact):
     Attributes:
         task: The task of this run.
         origin_task: The pathspec of the task that did the work.
-        manifest: As for `AttemptSucceeded`, like all that follow.
+        manifest: As for `AttemptSucceeded`, like all up to `variable`.
+        origin_id: The id of the corresponding task in the run that is resumed.
     """
 
     task: int
@@ -212,6 +213,7 @@ class TaskReused(Fact):
     splits: int = 0
     items: bytes | None = None
     variable: str | None = None
+    origin_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

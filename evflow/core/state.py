@@ -105,6 +105,7 @@ class Task:
         next_kind: The transition of the accepted result, as the next five are.
         caught: The exception that `@catch` took.
         reused: The pathspec of the task that did the work, in a resumed run.
+        origin: The id of the corresponding task in the run that is resumed, or 0.
         reason: Why the task failed.
     """
 
@@ -130,6 +131,7 @@ class Task:
     artifacts: int = 0
     size_bytes: int = 0
     reused: str | None = None
+    origin: int = 0
     reason: str = ""
 
     @property

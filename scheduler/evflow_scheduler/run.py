@@ -12,6 +12,7 @@ from evflow.core.chain import extend
 from evflow.core.codec import Record, decode, encode
 from evflow.core.decide import settle
 from evflow.core.ids import Micros, RunId, Seq
+from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
 from evflow.log.protocol import AppendCall, Head, StoredEvent
 
@@ -26,10 +27,12 @@ class OwnedRun:
         state: What its log folds to, the turns not yet appended included. Discarded when an append is
             refused: the log is the truth.
         head: The end of the log at the server.
+        reuse: What a resumed run may take over from its origin, or None.
     """
 
-    def __init__(self, run: RunId) -> None:
+    def __init__(self, run: RunId, reuse: ReusePlan | None = None) -> None:
         self.id = run
+        self.reuse = reuse
         self.state = RunState()
         self.head = Head()
         self._digest = self.head.digest

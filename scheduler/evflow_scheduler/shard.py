@@ -99,6 +99,7 @@ class Shard:
         self._environment_of = environment_of
         self._send, self._mail = anyio.create_memory_object_stream[Incoming](MAILBOX)
         self._cursor = b"0"
+        self._more = False
 
     def add(self, run: OwnedRun) -> None:
         """Own one more run; what its state asks for is done in the next round."""
@@ -169,6 +170,8 @@ class Shard:
         batch: list[Incoming] = []
         due = [due for run in self.runs.values() if (due := run.state.next_timer_us()) is not None]
         timeout = max(0.0, (min(due) - self._log.now_us()) / 1e6) if due else None
+        if self._more:
+            timeout, self._more = 0.0, False
         with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
             batch.append(await self._mail.receive())
         while len(batch) < ROUND_LIMIT:
@@ -188,6 +191,7 @@ class Shard:
                 exits = [seen for seen in batch.exits if seen.attempt.run == name and self._is_live(seen.attempt)]
                 if exits:
                     run.turn([(seen.event, "executor", 0) for seen in exits], now)
+                self._take_over(run, now)
         for name, grants in self._grants().items():
             self.runs[name].turn(grants, now)
         consumed, dropped = accepted.consumed, accepted.dropped
@@ -202,6 +206,17 @@ class Shard:
                 records = run.appended()
                 await self._act(run, records)
                 await self._observer.on_records(run, records)
+
+    def _take_over(self, run: OwnedRun, now: int) -> None:
+        """In a resumed run, take over what the origin finished; more than one round's share waits for the next one."""
+        share = ROUND_LIMIT
+        while run.reuse is not None and share > 0 and not run.state.stopping:
+            reused = run.reuse.reusable(run.state, share)
+            if not reused:
+                return
+            run.turn([(event, OWNER, 0) for event in reused], now)
+            share -= len(reused)
+        self._more = self._more or share <= 0
 
     def _grants(self) -> dict[RunId, list[Fact]]:
         """Take back the slots of ended attempts and give the free ones, by run."""
@@ -218,7 +233,7 @@ class Shard:
     def _waiting(self) -> Iterator[Waiting]:
         for run in self.runs.values():
             state = run.state
-            if state.stopping:
+            if state.stopping or self._more:
                 continue
             for number in state.waiting:
                 task = state.tasks[number]
