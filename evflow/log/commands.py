@@ -15,7 +15,7 @@ import msgpack
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
-from evflow.log.errors import AppendTooLarge, NotDurable, ScriptMissing
+from evflow.log.errors import AppendTooLarge, DurabilityLate, ScriptMissing
 from evflow.log.keys import BARRIER, FLOWS, INSTALLATION, flow_keys, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
@@ -183,7 +183,7 @@ def fsynced(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[-1][0] < 1:
-            raise NotDurable(where, "fsync", f"its disk did not take the writes within {timeout_s:g} s")
+            raise DurabilityLate(where, "fsync", f"its disk did not take the writes within {timeout_s:g} s")
 
     return Operation((*_barrier(barrier), ("WAITAOF", 1, 0, round(timeout_s * 1_000))), parse)
 
@@ -203,7 +203,7 @@ def replicated(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[-1] < 1:
-            raise NotDurable(where, "replicated", f"no replica acknowledged the writes within {timeout_s:g} s")
+            raise DurabilityLate(where, "replicated", f"no replica acknowledged the writes within {timeout_s:g} s")
 
     return Operation((*_barrier(barrier), ("WAIT", 1, round(timeout_s * 1_000))), parse)
 

@@ -201,6 +201,12 @@ class NotDurable(LogUnavailable):
         super().__init__(f"The log at {where} cannot give the durability '{level}': {why}.", hints.get(level, ""))
 
 
+class DurabilityLate(NotDurable):
+    """The disk or the replica did not follow in time; it may yet."""
+
+    transient = True
+
+
 class ScriptMissing(Exception):
     """The server does not hold the script (it restarted): send its source."""
 

@@ -131,7 +131,9 @@ class LeaseLost(Conflict):
     code = "lease-lost"
 
     def __init__(self, shard: str, owner: str) -> None:
-        super().__init__(f"'{shard}' has been taken over by {owner or 'nobody'}: this process stops.")
+        taken = f"has been taken over by {owner}" if owner else "has no owner any more"
+        super().__init__(f"'{shard}' {taken}: this process stops.")
+        self.owner = owner
 
 
 class HeadMoved(Conflict):

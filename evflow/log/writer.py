@@ -1,0 +1,355 @@
+"""The writer of a shard: an `EventLog`, the shard's lease, and what is done when the server goes away or goes back.
+
+The rules (what may happen between them is in `docs/decisions/0012-what-the-writer-repeats.md`):
+
+* A call whose reply was lost is sent again: the server answers a repeat as it answered the first.
+* A server that is away is waited for, with growing pauses, up to `patience_s`; `restart` may bring it back.
+* Whole calls are kept until they are as durable as asked. After every new connection the ends of the logs are
+  compared with what was written; what the server has lost is written again under a new epoch, and an incident is
+  recorded for the owner to put into the log.
+* Where somebody else wrote, or holds the lease, the writer stops for good: every later call raises.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import anyio
+
+from evflow.core.events import LogRegressed
+from evflow.core.ids import Micros, RunId
+from evflow.errors import Conflict
+from evflow.log.errors import LogUnavailable, LogUnreachable
+from evflow.log.protocol import (
+    AppendCall,
+    Durability,
+    EventLog,
+    Head,
+    HeadMoved,
+    Inbound,
+    Lease,
+    LeaseHeld,
+    LeaseLost,
+    RunEntry,
+    StoredEvent,
+)
+
+T = TypeVar("T")
+LEASE_S = 15.0
+"""How long a dead owner's shard stays closed to others. Renewed three times in it."""
+PATIENCE_S = 120.0
+"""How long a server may be away before the owner gives up; its run can be continued then."""
+KEPT_S = 5.0
+"""How long an `everysec` call counts as not yet on disk: the server may be two seconds late, and its clock ours."""
+KEPT_BYTES = 64_000_000
+_PAUSES_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class LogLostTooMuch(Conflict):
+    """The server lost events that nobody holds any more."""
+
+    code = "log-lost-too-much"
+
+    def __init__(self, run: RunId, written: int, found: int, kept_from: int) -> None:
+        super().__init__(
+            f"The log of '{run}' ended at event {written} and now ends at {found}: the server lost its tail, and its owner "
+            f"holds only the events from {kept_from} on.",
+            "Restore the server's data, or choose a stronger `--durability` for the next run.",
+        )
+
+
+class Incident(NamedTuple):
+    """Something that happened to a run's log, for its owner to append as a fact."""
+
+    run: RunId
+    event: LogRegressed
+
+
+class _Kept(NamedTuple):
+    """A call that the server accepted and may still lose."""
+
+    call: AppendCall
+    number: int
+    at_s: float
+    size: int
+
+
+class ShardWriter:
+    """Writes one shard. One `append` at a time; anything else may go on beside it.
+
+    Args:
+        log: The log; the writer does not close it.
+        shard: The shard.
+        owner: A random name of this owner, never used before.
+        ttl_s: The lease's time to live.
+        patience_s: How long the server may be away.
+        restart: Brings the server back, where the caller can (the embedded one). Called when nobody listens.
+        on_trouble: Hears of each try that failed: the error, and how long the server has been away.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        shard: str,
+        owner: str,
+        *,
+        ttl_s: float = LEASE_S,
+        patience_s: float = PATIENCE_S,
+        restart: Callable[[], Awaitable[None]] | None = None,
+        on_trouble: Callable[[LogUnavailable, float], None] | None = None,
+    ) -> None:
+        self.shard = shard
+        self.owner = owner
+        self.incidents: list[Incident] = []
+        self._log = log
+        self._ttl_s = ttl_s
+        self._patience_s = patience_s
+        self._restart = restart
+        self._on_trouble = on_trouble
+        self._lease: Lease | None = None
+        self._generation = 0
+        self._heads: dict[RunId, Head] = {}
+        self._kept: deque[_Kept] = deque()
+        self._kept_bytes = 0
+        self._number = 0
+        self._waits = False
+        self._stopped: Conflict | None = None
+        self._writing = anyio.Lock(fast_acquire=True)
+        self._restarting = anyio.Lock(fast_acquire=True)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease; it changes when the shard had to be taken anew."""
+        if self._lease is None:
+            raise RuntimeError("The shard is not taken yet.")
+        return self._lease
+
+    # --- the lease ---------------------------------------------------------------------------------------
+
+    async def take(self, wait_s: float = 0.0) -> Lease:
+        """Become the shard's owner, waiting up to `wait_s` for a former owner's lease to end.
+
+        Raises:
+            LeaseHeld: It has a living owner.
+            LogUnavailable: The server cannot be used.
+        """
+        deadline_s = anyio.current_time() + wait_s
+        while True:
+            try:
+                self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s))
+            except LeaseHeld as held:
+                left_s = deadline_s - anyio.current_time()
+                if left_s <= 0:
+                    raise
+                await anyio.sleep(min(left_s, max(held.expires_in_s, 0.01)))
+            else:
+                self._generation = self._log.generation
+                return self._lease
+
+    async def keep(self) -> None:
+        """Renew the lease for ever; run it in a task group beside the shard's loop.
+
+        Raises:
+            LeaseLost: The shard has another owner: the loop must stop.
+            HeadMoved: As for `append`.
+            LogUnavailable: The server was away for too long.
+        """
+        while True:
+            await anyio.sleep(self._ttl_s / 3)
+            try:
+                await self._patiently(partial(self._log.renew, self.lease))
+            except LeaseLost as lost:
+                async with self._writing:
+                    await self._regain(lost)
+            await self._compare_after_reconnection()
+
+    async def release(self) -> None:
+        """Give the shard back. A server that is away is left alone: the lease ends by itself."""
+        if self._lease is not None:
+            try:
+                await self._log.release(self._lease)
+            except LogUnavailable:
+                return
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    async def append(self, call: AppendCall) -> Head:
+        """Append whole turns: see `EventLog.append`. Repeats what may be repeated.
+
+        Raises:
+            LeaseLost: The shard has another owner; the writer has stopped.
+            HeadMoved: Somebody else wrote; the writer has stopped.
+            LogLostTooMuch: The server lost more than the writer kept; the writer has stopped.
+            LogUnavailable: The server was away for too long, or refuses for good.
+        """
+        async with self._writing:
+            while True:
+                self._check()
+                try:
+                    head = await self._patiently(partial(self._log.append, self.lease, call))
+                except LeaseLost as lost:
+                    await self._regain(lost)
+                except HeadMoved as moved:
+                    await self._mend(call, moved)
+                else:
+                    self._keep(call, head)
+                    await self._compare()
+                    return head
+
+    async def wait_durable(self, level: Durability) -> None:
+        """Return when everything appended before is as durable as the level says.
+
+        Raises:
+            NotDurable: The server cannot do that.
+            LogUnavailable: The server was away for too long.
+        """
+        if level == "everysec":
+            return
+        self._waits = True
+        while True:
+            written = self._number
+            await self._patiently(partial(self._log.wait_durable, level))
+            if self._log.generation == self._generation:
+                while self._kept and self._kept[0].number <= written:
+                    self._forget()
+                return
+            # A new connection: what it waited for may not be what was written.
+            await self._compare_after_reconnection()
+
+    async def index_run(self, entry: RunEntry) -> None:
+        """Write a run's line in the index of runs."""
+        await self._patiently(partial(self._log.index_run, entry))
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
+        """The shard's reports behind entry `after`: see `EventLog.receive`."""
+        return await self._patiently(partial(self._log.receive, self.shard, after, timeout_s))
+
+    async def head(self, run: RunId) -> Head:
+        """The end of a run's log."""
+        return await self._patiently(partial(self._log.head, self.shard, run))
+
+    async def read(self, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """Events of a run behind position `after`."""
+        return await self._patiently(partial(self._log.read, self.shard, run, after, limit))
+
+    async def active(self) -> list[RunId]:
+        """The shard's runs that are not sealed."""
+        return await self._patiently(partial(self._log.active, self.shard))
+
+    def now_us(self) -> Micros:
+        """The writer's clock set to the server's."""
+        return self._log.clock_us()
+
+    def take_incidents(self) -> list[Incident]:
+        """What happened to the logs since the last call."""
+        incidents, self.incidents = self.incidents, []
+        return incidents
+
+    # --- what was written and may be lost ----------------------------------------------------------------
+
+    def _keep(self, call: AppendCall, head: Head) -> None:
+        self._heads[call.run] = head
+        now_s = anyio.current_time()
+        size = sum(map(len, call.events)) + sum(map(len, call.consumed))
+        self._number += 1
+        self._kept.append(_Kept(call, self._number, now_s, size))
+        self._kept_bytes += size
+        # Where somebody waits for the disk or a replica, that wait's end is what lets go.
+        horizon_s = 0.0 if self._waits else now_s - KEPT_S
+        while self._kept and (self._kept[0].at_s < horizon_s or self._kept_bytes > KEPT_BYTES):
+            self._forget()
+
+    def _forget(self) -> None:
+        kept = self._kept.popleft()
+        self._kept_bytes -= kept.size
+        if kept.call.status == "sealed":
+            # Nothing follows a seal.
+            self._heads.pop(kept.call.run, None)
+
+    async def _compare_after_reconnection(self) -> None:
+        if self._log.generation != self._generation:
+            async with self._writing:
+                await self._compare()
+
+    async def _compare(self) -> None:
+        """See whether the server still has all that was written, if it was connected anew since the last look."""
+        while self._log.generation != self._generation:
+            generation = self._log.generation
+            for run, written in list(self._heads.items()):
+                found = await self._patiently(partial(self._log.head, self.shard, run))
+                if found != written:
+                    await self._write_again(run, written, found)
+            self._generation = generation
+
+    async def _mend(self, call: AppendCall, moved: HeadMoved) -> None:
+        """The log of `call` ends elsewhere: write again what the server lost, or stop."""
+        written = self._heads.get(call.run)
+        if written is None or written != call.expected or moved.found == written:
+            raise self._stop(moved)
+        await self._write_again(call.run, written, moved.found)
+
+    async def _write_again(self, run: RunId, written: Head, found: Head) -> None:
+        if found.seq >= written.seq:
+            raise self._stop(HeadMoved(run, written, found))
+        calls = [kept.call for kept in self._kept if kept.call.run == run]
+        missing = [call for call in calls if call.expected.seq >= found.seq]
+        if not missing or missing[0].expected != found:
+            kept_from = calls[0].expected.seq + 1 if calls else written.seq + 1
+            raise self._stop(LogLostTooMuch(run, written.seq, found.seq, kept_from))
+        # Under a new epoch: whoever was told of the old one is fenced off.
+        await self._take_again()
+        for call in missing:
+            try:
+                head = await self._patiently(partial(self._log.append, self.lease, call))
+            except Conflict as conflict:
+                raise self._stop(conflict) from None
+        if head != written:
+            raise self._stop(HeadMoved(run, written, head))
+        self.incidents.append(Incident(run, LogRegressed(found.seq + 1, written.seq, self.lease.epoch)))
+
+    async def _regain(self, lost: LeaseLost) -> None:
+        """The server does not know our lease: take the shard again if nobody has it, and see what else is lost."""
+        self._check()
+        if lost.owner not in ("", self.owner):
+            raise self._stop(lost)
+        await self._take_again()
+        self._generation = -1
+        await self._compare()
+
+    async def _take_again(self) -> None:
+        try:
+            self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s))
+        except LeaseHeld as held:
+            raise self._stop(LeaseLost(self.shard, held.owner)) from None
+
+    def _stop(self, why: Conflict) -> Conflict:
+        self._stopped = why
+        return why
+
+    def _check(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
+
+    # --- a server that is away ---------------------------------------------------------------------------
+
+    async def _patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Carry `act` out, again and again while the server is away and patience lasts."""
+        began_s = anyio.current_time()
+        tries = 0
+        while True:
+            try:
+                return await act()
+            except LogUnavailable as error:
+                away_s = anyio.current_time() - began_s
+                if not error.transient or away_s >= self._patience_s:
+                    raise
+                if self._on_trouble is not None:
+                    self._on_trouble(error, away_s)
+                if self._restart is not None and isinstance(error, LogUnreachable):
+                    async with self._restarting:
+                        await self._restart()
+            await anyio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            tries += 1
