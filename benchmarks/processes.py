@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ def finish(
         CommandFailed: It returned something other than 0, or ran into the time limit.
     """
     adopt_orphans()
-    returncode, command_s = -1, 0.0
+    returncode, command_s, all_s = -1, 0.0, 0.0
     with output.open("wb") as sink, Sampler(enabled=sample_memory) as sampler, deadline(timeout_s):
         begin = time.perf_counter()
         command = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
@@ -88,7 +88,7 @@ def adopt_orphans() -> None:
 
 
 @contextmanager
-def deadline(timeout_s: float) -> Iterator[None]:
+def deadline(timeout_s: float) -> Generator[None]:
     """Kill all descendants after some seconds, unless the block has ended by then."""
     timer = threading.Timer(timeout_s, kill_descendants)
     timer.daemon = True

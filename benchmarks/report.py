@@ -31,7 +31,7 @@ class Result:
     quick: bool
     machine: Mapping[str, str] = field(default_factory=lambda: machine())
     begun: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
-    samples: dict[str, Samples] = field(default_factory=dict)
+    samples: dict[str, Samples] = field(default_factory=dict[str, Samples])
 
     @classmethod
     def of(cls, engines: Iterable[Engine], *, quick: bool) -> "Result":

@@ -67,8 +67,8 @@ class Lab:
 
     folder: Path
     quick: bool = False
-    wide_runs: dict[tuple[str, int], Place] = field(default_factory=dict)
-    smallest: dict[str, tuple[float, int, int]] = field(default_factory=dict)
+    wide_runs: dict[tuple[str, int], Place] = field(default_factory=dict[tuple[str, int], Place])
+    smallest: dict[str, tuple[float, int, int]] = field(default_factory=dict[str, tuple[float, int, int]])
 
     def place(self, engine: Engine, source: str, name: str = "run", files: Mapping[str, str] | None = None) -> Place:
         """Lay out a flow and the files beside it, with an empty data folder."""

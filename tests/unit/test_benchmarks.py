@@ -1,0 +1,164 @@
+"""The benchmarks' own arithmetic: a ratio, a goal or a time that lies would be believed."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engines import Engine, place
+from benchmarks.report import Result, Samples, figure, markdown, row, terminal
+from benchmarks.workloads import WORKLOADS, Lab, Metric, Workload, chain
+from tests.conftest import REPOSITORY
+
+RATIO = Metric("t", "a thing", "s", at_most=0.2)
+OWN = Metric("t", "a thing", "files", own_at_most=10)
+RATE = Metric("t", "a thing", "/s", own_at_least=1000)
+
+
+def samples(theirs: list[float], ours: list[float]) -> Samples:
+    return {"metaflow": {"t": theirs}, "evflow": {"t": ours}}
+
+
+def test_a_ratio_is_of_medians() -> None:
+    assert row(RATIO, samples([1.0, 9.0, 10.0], [0.9, 0.1, 0.9]))[3] == "0.100"
+
+
+@pytest.mark.parametrize(
+    ("metric", "ours", "verdict"),
+    [
+        (RATIO, 2.0, "met"),
+        (RATIO, 2.001, "missed"),
+        (OWN, 10.0, "met"),
+        (OWN, 11.0, "missed"),
+        (RATE, 1000.0, "met"),
+        (RATE, 999.0, "missed"),
+        (Metric("t", "no goal", "s"), 2.0, ""),
+    ],
+)
+def test_a_goal_is_met_up_to_its_limit(metric: Metric, ours: float, verdict: str) -> None:
+    assert row(metric, samples([10.0], [ours]))[5] == verdict
+
+
+def test_one_engine_alone_gives_no_ratio_and_no_verdict() -> None:
+    assert row(RATIO, {"evflow": {"t": [0.1]}})[1:] == ("-", "0.100 s", "", "≤ 0.2", "")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0321, "0.032"), (1.234, "1.23"), (99.994, "99.99"), (404.4, "404"), (4100, "4,100")])
+def test_figures_have_the_digits_that_count(value: float, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_the_page_and_the_table_hold_every_figure_of_a_full_run() -> None:
+    engines = [Engine(name, REPOSITORY, "1.0") for name in ("metaflow", "evflow")]
+    result = Result.of(engines, quick=True)
+    for workload in WORKLOADS:
+        for engine in engines:
+            result.add(workload, engine, {metric.name: 1.0 for metric in workload.metrics})
+    for text in (terminal(result, WORKLOADS), markdown(result, WORKLOADS)):
+        for workload in WORKLOADS:
+            for metric in workload.metrics:
+                assert metric.title in text
+    assert "Quick" in markdown(result, WORKLOADS)
+
+
+def test_a_page_without_metaflow_scaled_does_not_say_quick() -> None:
+    workload = Workload("w", lambda _lab, _engine: {}, (RATIO,), rounds=1)
+    engine = Engine("evflow", REPOSITORY, "1.0")
+    result = Result.of([engine], quick=False)
+    result.add(workload, engine, {"t": 1.0})
+    assert "Quick" not in markdown(result, [workload])
+
+
+def test_a_chain_has_as_many_steps_as_asked_for() -> None:
+    source = chain(50)
+    compile(source, "chain", "exec")
+    assert source.count("@step") == 50
+    assert source.count("self.next(") == 49
+
+
+def test_only_the_import_line_differs_between_the_engines(tmp_path: Path) -> None:
+    source = (REPOSITORY / "benchmarks" / "flows" / "wide.py").read_text()
+    ours, theirs = (place(Engine(name, REPOSITORY, "1.0"), tmp_path / name, source).folder / "flow.py" for name in ("evflow", "metaflow"))
+    differing = [pair for pair in zip(ours.read_text().splitlines(), theirs.read_text().splitlines(), strict=True) if len(set(pair)) == 2]
+    assert differing == [("from evflow import FlowSpec, Parameter, step", "from metaflow import FlowSpec, Parameter, step")]
+
+
+def test_a_setting_of_the_developer_reaches_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EVFLOW_REDIS_URL", "METAFLOW_DEFAULT_DATASTORE", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"):
+        monkeypatch.setenv(name, "x")
+    for engine in ("evflow", "metaflow"):
+        assert "x" not in Engine(engine, REPOSITORY, "1.0").environment(tmp_path).values()
+
+
+def test_quick_narrows_metaflow_only(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, quick=True)
+    assert [lab.width(Engine(name, REPOSITORY, "1.0"), 1000) for name in ("metaflow", "evflow")] == [100, 1000]
+
+
+def in_a_process_of_its_own(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run what adopts orphans elsewhere: it would adopt those of other tests."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=cwd,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's")
+class TestFinish:
+    def test_the_time_ends_with_the_last_orphan(self, tmp_path: Path) -> None:
+        ran = in_a_process_of_its_own(
+            """
+            from pathlib import Path
+            from benchmarks.processes import finish
+            finished = finish(["sh", "-c", "setsid sleep 0.5 & exit 0"], cwd=Path("."), env={}, output=Path("output"))
+            assert finished.command_s < 0.4 < 0.5 <= finished.all_s, finished
+            """,
+            tmp_path,
+        )
+        assert ran.returncode == 0, ran.stderr
+
+    def test_a_failed_command_is_an_error_that_shows_what_it_said(self, tmp_path: Path) -> None:
+        ran = in_a_process_of_its_own(
+            """
+            from pathlib import Path
+            from benchmarks.processes import finish
+            finish(["sh", "-c", "echo sorry >&2; exit 3"], cwd=Path("."), env={}, output=Path("output"))
+            """,
+            tmp_path,
+        )
+        assert "ended with 3:\n  sorry" in ran.stderr
+
+    def test_a_command_out_of_its_time_is_killed_with_all_it_started(self, tmp_path: Path) -> None:
+        ran = in_a_process_of_its_own(
+            """
+            from pathlib import Path
+            from benchmarks.processes import CommandFailed, descendants, finish
+            try:
+                finish(["sh", "-c", "setsid sleep 60 & wait"], cwd=Path("."), env={}, output=Path("output"), timeout_s=0.3)
+            except CommandFailed:
+                assert not list(descendants())
+                raise SystemExit(7)
+            """,
+            tmp_path,
+        )
+        assert ran.returncode == 7, ran.stderr
+
+    def test_memory_counts_every_process_and_shared_pages_once(self, tmp_path: Path) -> None:
+        ran = in_a_process_of_its_own(
+            """
+            import sys
+            from pathlib import Path
+            from benchmarks.processes import finish
+            fork = "import os, time; block = bytearray(os.urandom(50_000_000)); os.fork(); time.sleep(0.6)"
+            peak = finish([sys.executable, "-c", fork], cwd=Path("."), env={}, output=Path("output"), sample_memory=True).peak_pss_bytes
+            assert 50e6 < peak < 90e6, peak
+            """,
+            tmp_path,
+        )
+        assert ran.returncode == 0, ran.stderr
