@@ -66,5 +66,5 @@ env-demo env-test env-check: env-%:
 	@$(BIN)/python -m compileall -q $(SOURCES)
 
 clean:
-	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-home build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find $(SOURCES) tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
