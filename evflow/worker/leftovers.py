@@ -67,7 +67,7 @@ def end_attempt(lock_file: str, attempt: AttemptId, *, grace_s: float = 0.0) -> 
         if locks.holder(lock_file, attempt.task, attempt.attempt) == leader:
             kill_group(leader, signal.SIGKILL)
             ended += 1
-    ended += kill([*members, *marked(lock_file, attempt)])
+    ended += kill([*members, *(process for process, name in marked(lock_file) if name == str(attempt))])
     if not _wait(lambda: locks.holder(lock_file, attempt.task, attempt.attempt) is None, FREE_WITHIN_S):
         raise AttemptWillNotEnd(attempt, locks.holder(lock_file, attempt.task, attempt.attempt) or 0)
     return ended
@@ -89,19 +89,33 @@ def in_session(leader: int) -> "list[psutil.Process]":
     return [process for process in _others() if process.pid != leader and _session(process.pid) == leader]
 
 
-def marked(lock_file: str, attempt: AttemptId | None = None) -> "list[psutil.Process]":
-    """The processes that carry the marker of an attempt of this run, or of any attempt of it."""
+def marked(lock_file: str) -> "list[tuple[psutil.Process, str]]":
+    """The processes that carry the marker of an attempt of this run, each with the attempt's name."""
     import psutil  # 40 ms, needed only where something has to be cleaned up
 
-    found: list[psutil.Process] = []
+    found: list[tuple[psutil.Process, str]] = []
     for process in _others():
         try:
             environment = process.environ()
         except (psutil.Error, OSError):
             continue
-        if environment.get(LOCKS_VARIABLE) == lock_file and (attempt is None or environment.get(ATTEMPT_VARIABLE) == str(attempt)):
-            found.append(process)
+        if environment.get(LOCKS_VARIABLE) == lock_file:
+            found.append((process, environment.get(ATTEMPT_VARIABLE, "")))
     return found
+
+
+def end_children() -> None:
+    """Kill every child of this process, with theirs, and wait for them: what was left to a supervisor by its attempts."""
+    while True:
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return  # the usual case: there is none
+        import psutil
+
+        kill(psutil.Process().children(recursive=True))
+        with suppress(ChildProcessError):
+            os.waitpid(-1, 0)
 
 
 def kill(processes: "Iterable[psutil.Process]") -> int:

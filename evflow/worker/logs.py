@@ -111,10 +111,7 @@ class LogWriter:
 def read_log(folder: str, task: int, attempt: int, stream: Stream | None = None) -> Iterator[LogLine]:
     """What an attempt printed, in the order in which it was read; nothing where it printed nothing.
 
-    A record that is still being written is not returned.
-
-    Args:
-        stream: One stream, or None for both.
+    One stream, or both where `stream` is None. A record that is still being written is not returned.
     """
     try:
         file = open(path_of(folder, task, attempt), "rb")  # noqa: PTH123, SIM115 - pathlib is a heavy import; closed below

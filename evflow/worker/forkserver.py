@@ -1,0 +1,197 @@
+"""The fork server: the process that supervises the attempts of a run, and how it is started.
+
+Two ways. A foreground run forks it from itself, after the flow was imported and before any thread or loop, so that
+the flow's imports are paid for once (`ForkServer.fork_here`). Where that one has died, or the flow must not be
+forked, it is a fresh interpreter (`ForkServer.start`), which loads the flow's file at the first context.
+
+The handle is a socket and a pid; whoever holds it may use it from a thread or a loop (`evflow_executors.local`).
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+
+from evflow.clock import monotonic_s
+from evflow.worker.method import StartMethod, choose
+
+if TYPE_CHECKING:
+    from evflow.worker.launchers import Runner
+    from evflow.worker.spec import RunContext
+
+SOCKET_BUFFER_BYTES: Final = 1024 * 1024
+EXIT_DEFECT: Final = 70
+
+
+class ForkServer:
+    """A running fork server.
+
+    Attributes:
+        pid: Its process, a child of this one.
+        socket: Where frames go and come (`evflow.worker.frames`); the owner closes it with `close`.
+        method: How it starts attempts, as far as that was known when it was started.
+    """
+
+    def __init__(self, pid: int, connection: socket.socket, method: StartMethod) -> None:
+        self.pid = pid
+        self.socket = connection
+        self.method = method
+        self.exit_code: int | None = None
+
+    @classmethod
+    def fork_here(cls, make_runner: "Callable[[], Runner]", *, asked: str = "auto", framework_folder: str = "") -> "ForkServer":
+        """Fork the fork server from this process, which has the flow loaded.
+
+        Call it from the main thread, before this process starts a loop or a thread of ours. Where the flow must not
+        be forked a fresh interpreter is started instead; `method.why` then says why (`method.explain` in a line).
+
+        Args:
+            make_runner: Called in the new process; imports what attempts need and returns what runs them
+                (`evflow.worker.attempt.prepare`).
+            asked: `auto`, `fork` or `spawn`.
+            framework_folder: EVFLOW_HOME: files open below it are ours and do not stay open in attempts.
+
+        Raises:
+            StartMethodUnknown: `asked` is none of these.
+        """
+        method = choose(asked)
+        if method.method == "spawn":
+            return cls.start("spawn", why=method.why)
+        ours, theirs = _socketpair()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        owner = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _become(theirs, make_runner, owner, framework_folder)
+        theirs.close()
+        return cls(pid, ours, method)
+
+    @classmethod
+    def start(cls, asked: str = "auto", *, why: str = "") -> "ForkServer":
+        """Start the fork server as a fresh interpreter, which takes some 50 ms and then loads the flow.
+
+        Call it from a thread that lives as long as this process: the kernel tells the fork server when it ends.
+        """
+        import subprocess
+
+        from evflow.worker.launchers import interpreter
+
+        ours, theirs = _socketpair()
+        with theirs:
+            command = interpreter("evflow.worker.forkserver", "--fd", str(theirs.fileno()), "--owner", str(os.getpid()), "--method", asked)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        process.returncode = 0  # waited for by its number, as a forked one
+        return cls(process.pid, ours, StartMethod("spawn" if asked == "spawn" else "fork", why))
+
+    def poll(self) -> bool:
+        """Whether its process has ended; it is waited for then."""
+        if self.exit_code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = self.pid, 0
+            if pid:
+                self.exit_code = os.waitstatus_to_exitcode(status)
+        return self.exit_code is not None
+
+    def kill(self) -> None:
+        """End it at once. Its attempts die with it."""
+        if not self.poll():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the socket: a living fork server takes that for its owner's death."""
+        self.socket.close()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Close it and wait for its end; past the time it is killed. Blocking; for owners without a loop."""
+        import time
+
+        self.close()
+        deadline = monotonic_s() + timeout_s
+        while not self.poll():
+            if monotonic_s() >= deadline:
+                self.kill()
+            time.sleep(0.002)
+
+
+class _Warm(Protocol):
+    def __call__(self) -> "Runner": ...
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def _become(control: socket.socket, make_runner: _Warm, owner: int, framework_folder: str) -> NoReturn:
+    """In the fork: be the fork server until the end, and leave without finalising what is the foreground's."""
+    code = EXIT_DEFECT
+    try:
+        from evflow.worker import descriptors, parentage, stdio
+        from evflow.worker.launchers import ForkLauncher, settle_memory
+        from evflow.worker.supervisor import Supervisor
+
+        os.setsid()
+        stdio.forget_stdin()
+        kept = descriptors.keep_only({control.fileno()}, framework_folder)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        stdio.open_line_buffered()
+        parentage.warm()
+        runner = make_runner()
+        settle_memory()
+        Supervisor(control, ForkLauncher(runner, kept), owner).run()
+        code = 0
+    except BaseException:  # noqa: BLE001 - shown on the terminal; the executor starts another one
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve as a fresh interpreter: `--fd N --owner PID --method auto|fork|spawn`."""
+    from evflow.worker import parentage, stdio
+    from evflow.worker.launchers import LazyForkLauncher, Runner
+    from evflow.worker.supervisor import Supervisor
+
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    control = socket.socket(fileno=int(options["--fd"]))
+    os.set_inheritable(control.fileno(), False)
+
+    def load(context: "RunContext") -> Runner:
+        from evflow.worker import attempt
+
+        return attempt.load(context)
+
+    stdio.open_line_buffered()
+    parentage.warm()
+    Supervisor(control, LazyForkLauncher(load, options["--method"]), int(options["--owner"])).run()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    from evflow.imports import framework_view
+
+    # `evflow.worker.forkserver` and not `__main__`: the flow's file becomes `__main__`.
+    from evflow.worker.forkserver import main as serve
+
+    with framework_view():
+        serve(sys.argv[1:])

@@ -1,0 +1,163 @@
+"""The two ways in which the process of an attempt comes into being: a fork, or a fresh interpreter."""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn, Protocol
+
+from evflow.worker import descriptors, locks, parentage, stdio
+from evflow.worker.method import StartMethod, choose
+from evflow.worker.spec import RunContext
+
+EXIT_DEFECT: Final = 70
+"""The exit code of an attempt that our own code broke (sysexits.h: EX_SOFTWARE)."""
+
+
+class Runner(Protocol):
+    """Runs one attempt of a loaded flow in the process that calls it."""
+
+    def __call__(self, context: RunContext, order: bytes) -> int:
+        """Run the attempt whose order these bytes are; return its process's exit code."""
+        ...
+
+
+class ForkLauncher:
+    """Forks this process, which has the flow loaded.
+
+    Before the first fork everything that an attempt needs is imported, and the collector is told to leave what
+    exists alone, so that a child touches (and copies) as little memory as possible.
+    """
+
+    def __init__(self, runner: Runner, kept: Sequence[int] = ()) -> None:
+        self.method = StartMethod("fork", "")
+        self._runner = runner
+        self._kept = kept
+        self._pid = os.getpid()
+
+    def prepare(self, context: RunContext) -> None:
+        """Nothing: the flow is there."""
+
+    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
+        """Fork."""
+        pid = os.fork()
+        if pid == 0:
+            self._become(context, order, stdout, stderr)
+        return pid
+
+    def _become(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> NoReturn:
+        """In the child: never returns, whatever happens."""
+        code = EXIT_DEFECT
+        try:
+            os.setsid()
+            parentage.die_with(self._pid, signal.SIGKILL)
+            default_signals()
+            os.dup2(stdout, 1)
+            os.dup2(stderr, 2)
+            descriptors.close_all_but(self._kept)
+            locks.forget_held()
+            code = self._runner(context, order)
+        except parentage.Orphaned:
+            code = 0
+        except BaseException:  # noqa: BLE001 - shown in the attempt's own log; the exit code says the rest
+            sys.excepthook(*sys.exc_info())
+        finally:
+            stdio.flush()
+            os._exit(code)
+
+
+class LazyForkLauncher:
+    """Loads the flow at the first context, in an interpreter that does not have it yet, then forks.
+
+    A flow that cannot be loaded, or must not be forked, is left to fresh interpreters: each attempt then meets the
+    mistake itself and reports it.
+    """
+
+    def __init__(self, load: Callable[[RunContext], Runner], asked: str) -> None:
+        self._load = load
+        self._asked = asked
+        self._launcher: ForkLauncher | SpawnLauncher | None = None
+        self.method = StartMethod("spawn" if asked == "spawn" else "fork", "")
+
+    def prepare(self, context: RunContext) -> None:
+        """Load the flow."""
+        if self._launcher is not None:
+            return
+        self._launcher = self._make(context)
+        self.method = self._launcher.method
+
+    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
+        """Fork or spawn, as the flow allows."""
+        if self._launcher is None:
+            self.prepare(context)
+        assert self._launcher is not None
+        return self._launcher.launch(context, order, stdout, stderr)
+
+    def _make(self, context: RunContext) -> "ForkLauncher | SpawnLauncher":
+        if self._asked == "spawn":
+            return SpawnLauncher(choose("spawn"))
+        try:
+            runner = self._load(context)
+        except (Exception, SystemExit):  # noqa: BLE001 - the attempts will raise it again, each in its own report
+            return SpawnLauncher(StartMethod("spawn", "the flow could not be loaded"))
+        method = choose(self._asked)
+        if method.method == "spawn":
+            return SpawnLauncher(method)
+        settle_memory()
+        return ForkLauncher(runner)
+
+
+class SpawnLauncher:
+    """Starts a fresh interpreter for each attempt (`evflow.worker.entry`)."""
+
+    def __init__(self, method: StartMethod) -> None:
+        self.method = method
+
+    def prepare(self, context: RunContext) -> None:
+        """Nothing: each attempt loads the flow."""
+
+    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
+        """Start an interpreter that reads its order from a file that has no name."""
+        import subprocess
+        import tempfile
+
+        packed = context.pack()
+        with tempfile.TemporaryFile() as file:
+            file.write(len(packed).to_bytes(4, "big") + packed + order)
+            file.flush()
+            file.seek(0)
+            command = interpreter("evflow.worker.entry", "--fd", str(file.fileno()), "--owner", str(os.getpid()))
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=[file.fileno()],
+                start_new_session=True,
+            )
+        process.returncode = 0  # the supervisor waits for it, by its number
+        return process.pid
+
+
+def interpreter(module: str, *arguments: str) -> list[str]:
+    """The command of a fresh interpreter like this one that runs a module of ours, without the current folder on its path."""
+    import subprocess
+
+    flags: list[str] = vars(subprocess)["_args_from_interpreter_flags"]()  # what multiprocessing passes on, too
+    return [sys.executable, *flags, *([] if "-P" in flags else ["-P"]), "-m", module, *arguments]
+
+
+def default_signals() -> None:
+    """In a child: signals act as in any new Python program, and those that were held back at the fork arrive."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def settle_memory() -> None:
+    """Before forks: no collection, and no look of later collections at what exists now."""
+    gc.disable()
+    gc.freeze()

@@ -1,0 +1,414 @@
+"""The supervisor of attempts: one thread, one `select`, no event loop, no user code.
+
+It starts an attempt for each order, captures what it prints, ends it when told so, and says what happened
+(`evflow.worker.frames` is the language). It is a process of its own because it must be able to fork cheaply and
+safely: nothing here starts a thread, opens a connection or holds an artifact.
+
+What holds:
+
+* An attempt of a task starts only after the exit of that task's former attempt was seen: never a twin.
+* After an attempt's exit its group is killed before its number is given back, so that no number is mistaken.
+* Its output was all in the pipes when it exited; they are emptied and closed then, so that a child of it that holds
+  their other ends keeps nobody waiting.
+* When its owner is gone (end-of-file, or the kernel's signal), everything is killed, whatever session it is in.
+* What the owner does not read is bounded: the pipes are left alone until it does.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Container
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from evflow.clock import monotonic_s, now_us
+from evflow.worker import frames, leftovers, parentage
+from evflow.worker.logs import DEFAULT_LIMIT_BYTES, LogWriter, Stream
+from evflow.worker.method import StartMethod
+from evflow.worker.spec import RunContext
+
+READ_BYTES: Final = 64 * 1024
+"""A pipe's usual size."""
+MAX_LINE_BYTES: Final = 64 * 1024
+"""A longer line is passed on in parts."""
+MAX_UNREAD_BYTES: Final = 4 * 1024 * 1024
+"""More than this unread by the owner stops the reading of pipes."""
+MAX_DRAIN_BYTES: Final = 1024 * 1024
+"""What may be in a pipe at its writer's exit: Linux gives a pipe at most this much."""
+LEAVE_WITHIN_S: Final = 5.0
+"""How long the last frames may take to be read by the owner."""
+
+_BLOCKED_AT_FORK: Final = (signal.SIGTERM, signal.SIGCHLD)
+
+Name = tuple[str, int, int]
+"""Run, task, attempt."""
+
+
+class Launcher(Protocol):
+    """How the process of an attempt comes into being."""
+
+    method: StartMethod
+
+    def prepare(self, context: RunContext) -> None:
+        """Do what can be done before the first order of a run; never raises for a flow that cannot be loaded."""
+        ...
+
+    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
+        """Start a process with these as its output, leading a session of its own; return its pid.
+
+        Raises:
+            OSError: The system gave no process.
+        """
+        ...
+
+
+class _Attempt:
+    """A running attempt."""
+
+    __slots__ = ("cancelled", "captures", "kill_at", "log", "name", "pid")
+
+    def __init__(self, name: Name, pid: int, log: LogWriter) -> None:
+        self.name = name
+        self.pid = pid
+        self.log = log
+        self.captures: list[_Capture] = []
+        self.cancelled = False
+        self.kill_at: float | None = None
+
+
+class _Capture:
+    """One stream of an attempt: the reading end of its pipe, and the line that is not complete yet."""
+
+    __slots__ = ("attempt", "descriptor", "partial", "stream")
+
+    def __init__(self, attempt: _Attempt, stream: Stream, descriptor: int) -> None:
+        self.attempt = attempt
+        self.stream: Stream = stream
+        self.descriptor = descriptor
+        self.partial = b""
+
+
+class Supervisor:
+    """Runs until its owner says so or is gone."""
+
+    def __init__(self, control: socket.socket, launcher: Launcher, owner: int) -> None:
+        self._control = control
+        self._launcher = launcher
+        self._owner = owner
+        self._reader = frames.FrameReader()
+        self._contexts: dict[str, RunContext] = {}
+        self._running: dict[Name, _Attempt] = {}
+        self._by_pid: dict[int, _Attempt] = {}
+        self._current: dict[tuple[str, int], _Attempt] = {}
+        self._waiting: dict[tuple[str, int], deque[tuple[int, bytes]]] = {}
+        self._unsent = bytearray()
+        self._leaving = False
+        self._orphaned = False
+        self._sweep: set[str] = set()
+
+    def run(self) -> None:
+        """Serve until the end. Nothing of what was started is left then."""
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        for descriptor in (self._wake_read, self._wake_write):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _note)
+        signal.signal(signal.SIGTERM, self._orphan)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            parentage.die_with(self._owner, signal.SIGTERM)
+            parentage.adopt_orphans()
+            self._control.setblocking(False)
+            self._selector.register(self._control, selectors.EVENT_READ, None)
+            self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+            self._say(frames.READY, os.getpid(), *self._launcher.method)
+            self._serve()
+        except parentage.Orphaned:
+            pass
+        finally:
+            self._end_everything()
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while not self._orphaned:
+            self._flush()
+            if self._leaving and not self._running:
+                self._flush_all()
+                return
+            for key, mask in self._selector.select(self._pause_s()):
+                if key.data is not None:
+                    self._capture(key.data)
+                elif key.fd == self._wake_read:
+                    with suppress(BlockingIOError):
+                        os.read(self._wake_read, 4096)
+                    self._reap()
+                elif mask & selectors.EVENT_READ:
+                    self._receive()
+            self._kill_overdue()
+            self._sweep_cancelled()
+
+    def _pause_s(self) -> float | None:
+        """Until the first attempt's grace is over; for ever where none runs out, since every event wakes."""
+        deadlines = [attempt.kill_at for attempt in self._running.values() if attempt.kill_at is not None]
+        return max(0.0, min(deadlines) - monotonic_s()) if deadlines else None
+
+    def _receive(self) -> None:
+        try:
+            data = self._control.recv(frames.READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._orphaned = True
+            return
+        for kind, *values in self._reader.feed(data):
+            if kind == frames.LAUNCH:
+                self._order(*values)
+            elif kind == frames.CANCEL:
+                self._cancel(*values)
+            elif kind == frames.CONTEXT:
+                self._contexts[values[0]] = RunContext.unpack(values[1])
+                self._launcher.prepare(self._contexts[values[0]])
+            elif kind == frames.SHUTDOWN:
+                self._leaving = True
+                for name in list(self._running):
+                    self._cancel(*name, values[0])
+                for run, task in list(self._waiting):
+                    self._drop_waiting(run, task)
+
+    # --- starting ----------------------------------------------------------------------------------------
+
+    def _order(self, run: str, task: int, number: int, order: bytes) -> None:
+        name = (run, task, number)
+        if name in self._running:
+            return
+        if (run, task) in self._current:
+            self._waiting.setdefault((run, task), deque()).append((number, order))
+        elif self._leaving:
+            self._say(frames.EXITED, *name, None, None, "never-started")
+        else:
+            self._start(name, order)
+
+    def _start(self, name: Name, order: bytes) -> None:
+        run, task, number = name
+        context = self._contexts[run]
+        try:
+            out_read, out_write = os.pipe()
+            err_read, err_write = os.pipe()
+            signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_AT_FORK)
+            try:
+                pid = self._launcher.launch(context, order, out_write, err_write)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_FORK)
+        except OSError as error:
+            self._say(frames.EXITED, *name, None, None, f"never-started: {error.strerror or error}")
+            return
+        os.close(out_write)
+        os.close(err_write)
+        log = LogWriter(context.log_folder, task, number, int(context.options.get("max_log_size_bytes", DEFAULT_LIMIT_BYTES)))
+        attempt = _Attempt(name, pid, log)
+        self._running[name] = self._by_pid[pid] = self._current[run, task] = attempt
+        self._watch(attempt, "stdout", out_read)
+        self._watch(attempt, "stderr", err_read)
+        self._say(frames.STARTED, *name, pid, now_us())
+
+    def _watch(self, attempt: _Attempt, stream: Stream, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        capture = _Capture(attempt, stream, descriptor)
+        attempt.captures.append(capture)
+        if not self._is_full():
+            self._selector.register(descriptor, selectors.EVENT_READ, capture)
+
+    # --- output ------------------------------------------------------------------------------------------
+
+    def _capture(self, capture: _Capture) -> int:
+        """Read once, if the pipe is still open; return how much was there."""
+        if capture.descriptor < 0:
+            return 0
+        try:
+            data = os.read(capture.descriptor, READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self._close_capture(capture)
+            return 0
+        *lines, capture.partial = (capture.partial + data).split(b"\n")
+        if lines:
+            self._pass_on(capture, lines, ends=True)
+        if len(capture.partial) > MAX_LINE_BYTES:
+            self._pass_on_partial(capture)
+        return len(data)
+
+    def _pass_on(self, capture: _Capture, lines: list[bytes], *, ends: bool) -> None:
+        at_us = now_us()
+        attempt = capture.attempt
+        try:
+            attempt.log.write(capture.stream, at_us, lines, ends=ends)
+        except OSError as error:
+            lines = [*lines, b"[evflow could not write this log: %s]" % str(error).encode()]
+        shown = [(at_us, line.decode("utf-8", "replace"), ends) for line in lines]
+        self._say(frames.LINES, *attempt.name, capture.stream, shown)
+
+    def _pass_on_partial(self, capture: _Capture) -> None:
+        if capture.partial:
+            line, capture.partial = capture.partial, b""
+            self._pass_on(capture, [line], ends=False)
+
+    def _close_capture(self, capture: _Capture) -> None:
+        self._pass_on_partial(capture)
+        with suppress(KeyError):
+            self._selector.unregister(capture.descriptor)
+        os.close(capture.descriptor)
+        capture.descriptor = -1
+
+    def _drain(self, capture: _Capture) -> None:
+        """Read what was in the pipe when its writer exited, and close it."""
+        left = MAX_DRAIN_BYTES
+        while left > 0 and (size := self._capture(capture)):
+            left -= size
+        if capture.descriptor >= 0:
+            self._close_capture(capture)
+
+    # --- ends --------------------------------------------------------------------------------------------
+
+    def _cancel(self, run: str, task: int, number: int, grace_s: float) -> None:
+        attempt = self._running.get((run, task, number))
+        if attempt is None:
+            self._drop_waiting(run, task, number)
+            return
+        attempt.cancelled = True
+        attempt.kill_at = monotonic_s() + grace_s
+        leftovers.kill_group(attempt.pid, signal.SIGTERM)
+
+    def _drop_waiting(self, run: str, task: int, number: int | None = None) -> None:
+        waiting = self._waiting.pop((run, task), deque())
+        for each in list(waiting):
+            if number in {None, each[0]}:
+                waiting.remove(each)
+                self._say(frames.EXITED, run, task, each[0], None, None, "never-started")
+        if waiting:
+            self._waiting[run, task] = waiting
+
+    def _kill_overdue(self) -> None:
+        for attempt in self._running.values():
+            if attempt.kill_at is not None and attempt.kill_at <= monotonic_s():
+                attempt.kill_at = None
+                leftovers.kill_group(attempt.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while (dead := _reap_child(self._by_pid)) is not None:
+            attempt = self._by_pid.get(dead[0])
+            if attempt is not None:  # else an orphan of an attempt
+                self._exited(attempt, os.waitstatus_to_exitcode(dead[1]))
+
+    def _exited(self, attempt: _Attempt, code: int) -> None:
+        run, task, _ = attempt.name
+        for capture in attempt.captures:
+            self._drain(capture)
+        with suppress(OSError):
+            attempt.log.close(now_us())
+        del self._running[attempt.name], self._by_pid[attempt.pid], self._current[run, task]
+        if attempt.cancelled:
+            self._sweep.add(run)
+        code_or_none, number = (code, None) if code >= 0 else (None, -code)
+        self._say(frames.EXITED, *attempt.name, code_or_none, number, "")
+        waiting = self._waiting.get((run, task))
+        if waiting:
+            number, order = waiting.popleft()
+            if not waiting:
+                del self._waiting[run, task]
+            self._start((run, task, number), order)
+
+    def _sweep_cancelled(self) -> None:
+        """Kill what cancelled attempts started and what left their groups."""
+        for run in self._sweep:
+            alive = {f"{name[0]}/{name[1]}.{name[2]}" for name in self._running}
+            strays = leftovers.marked(self._contexts[run].lock_file)
+            leftovers.kill(process for process, attempt in strays if attempt not in alive)
+        self._sweep.clear()
+
+    def _end_everything(self) -> None:
+        """Leave no process, in whatever session; nobody listens any more."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for attempt in self._running.values():
+            leftovers.kill_group(attempt.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while self._by_pid:
+                pid, _ = os.waitpid(-1, 0)
+                self._by_pid.pop(pid, None)
+        leftovers.end_children()
+
+    def _orphan(self, _number: int, _frame: Any) -> None:
+        self._orphaned = True
+
+    # --- talking -----------------------------------------------------------------------------------------
+
+    def _say(self, *values: Any) -> None:
+        self._unsent += frames.frame(*values)
+        if self._is_full():
+            for attempt in self._running.values():
+                for capture in attempt.captures:
+                    with suppress(KeyError, ValueError):
+                        self._selector.unregister(capture.descriptor)
+
+    def _is_full(self) -> bool:
+        return len(self._unsent) > MAX_UNREAD_BYTES
+
+    def _flush(self) -> None:
+        if not self._unsent:
+            return
+        was_full = self._is_full()
+        try:
+            while self._unsent:
+                sent = self._control.send(memoryview(self._unsent)[: frames.READ_BYTES])
+                del self._unsent[:sent]
+        except BlockingIOError:
+            self._selector.modify(self._control, selectors.EVENT_READ | selectors.EVENT_WRITE, None)
+        except OSError:
+            self._orphaned = True
+        else:
+            self._selector.modify(self._control, selectors.EVENT_READ, None)
+        if was_full and not self._is_full():
+            for attempt in self._running.values():
+                for capture in attempt.captures:
+                    if capture.descriptor >= 0:
+                        self._selector.register(capture.descriptor, selectors.EVENT_READ, capture)
+
+    def _flush_all(self) -> None:
+        """The last frames, for an owner that may be busy."""
+        self._control.settimeout(LEAVE_WITHIN_S)
+        with suppress(OSError):
+            self._control.sendall(self._unsent)
+        self._unsent.clear()
+
+
+def _note(_number: int, _frame: Any) -> None:
+    """Wake the loop by way of the wake-up descriptor: a signal without a handler writes nothing there."""
+
+
+def _reap_child(leaders: Container[int]) -> tuple[int, int] | None:
+    """A child that exited and its status, if there is one; the rest of its group is killed, where it leads one.
+
+    Its number is taken as long as it is not waited for, so the kill before that hits its own group and no other.
+    """
+    try:
+        if sys.platform != "darwin":
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return None
+            if found.si_pid in leaders:
+                leftovers.kill_group(found.si_pid, signal.SIGKILL)
+            return os.waitpid(found.si_pid, 0)
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if pid in leaders:
+        leftovers.kill_group(pid, signal.SIGKILL)
+    return (pid, status) if pid else None

@@ -1,0 +1,270 @@
+"""Runs attempts as processes of this machine, by way of a fork server.
+
+The executor owns one fork server, talks with it over its socket and translates: orders to frames, frames to
+observations. It has no task of its own: whoever iterates over `watch` drives it, so the socket is the queue and its
+buffer the bound.
+
+A fork server that dies takes its attempts with it (the kernel sees to that). Each of them is observed to exit once its
+lock is free, whatever it had started is ended, and a new fork server is started as a fresh interpreter.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import anyio
+import anyio.to_thread
+
+from evflow.core.events import AttemptExited, AttemptStarted
+from evflow.core.ids import AttemptId, RunId
+from evflow.errors import EnvironmentProblem, UsageError
+from evflow.worker import frames, leftovers
+from evflow.worker.forkserver import ForkServer
+from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.protocol import Observation, OutputLine
+
+FORK_SERVER_DIED: Final = "fork-server-died"
+MAX_FRUITLESS_STARTS: Final = 3
+"""So many fork servers in a row that died before an attempt of theirs exited: a further one would die too."""
+CLOSE_WITHIN_S: Final = 15.0
+CANCEL_GRACE_S: Final = 2.0
+"""What attempts get at the executor's end before they are killed."""
+
+
+class ForkServerBroken(EnvironmentProblem):
+    """Fork servers die as soon as they are started."""
+
+    code = "fork-server-broken"
+
+    def __init__(self, exit_code: int | None) -> None:
+        super().__init__(
+            f"{MAX_FRUITLESS_STARTS} fork servers in a row died before they ran an attempt; the last one with code {exit_code}.",
+            "Their messages are above. --start-method spawn starts each attempt as an interpreter of its own.",
+        )
+
+
+class RunUnknown(UsageError):
+    """An attempt was launched of a run whose context was never given."""
+
+    code = "run-unknown"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(f"The local executor was not told the context of run '{run}'.", "Call `prepare` before `launch`.")
+
+
+class _Launched(NamedTuple):
+    """An attempt that was handed over and has not been observed to exit."""
+
+    order: bytes
+    pids: list[int]
+
+
+class LocalExecutor:
+    """Attempts as processes of this machine.
+
+    Args:
+        server: The fork server to use; it belongs to the executor from now on.
+        host: The name of this machine in `AttemptStarted`.
+        restart: Starts another one after a death; the default is a fresh interpreter.
+    """
+
+    name = "local"
+
+    def __init__(self, server: ForkServer, *, host: str | None = None, restart: Callable[[], ForkServer] | None = None) -> None:
+        self._server = server
+        self._host = host if host is not None else os.uname().nodename
+        self._restart = restart or (lambda: ForkServer.start(server.method.method if server.method.method == "spawn" else "auto"))
+        self._reader = frames.FrameReader()
+        self._contexts: dict[RunId, bytes] = {}
+        self._folders: dict[RunId, RunContext] = {}
+        self._runs: dict[str, RunId] = {}
+        self._launched: dict[AttemptId, _Launched] = {}
+        self._unsent = bytearray()
+        self._sending = anyio.Lock()
+        self._closing = False
+        self._watched = False
+        self._ended = anyio.Event()
+        self._fruitless = 0
+
+    @property
+    def fork_server_pid(self) -> int:
+        """The process of the fork server of now."""
+        return self._server.pid
+
+    @property
+    def running(self) -> frozenset[AttemptId]:
+        """The attempts that were launched and have not been observed to exit."""
+        return frozenset(self._launched)
+
+    async def prepare(self, context: RunContext) -> None:
+        """Tell what all attempts of a run share; before the first `launch` of the run."""
+        run = RunId.parse(f"{context.flow}/{context.run}")
+        self._contexts[run] = context.pack()
+        self._folders[run] = context
+        self._runs[str(run)] = run
+        await self._send(frames.frame(frames.CONTEXT, str(run), self._contexts[run]))
+
+    async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
+        """Start an attempt under its name; a second call for the same name changes nothing.
+
+        Raises:
+            RunUnknown: `prepare` was not called for its run.
+        """
+        if attempt in self._launched:
+            return
+        if attempt.run not in self._contexts:
+            raise RunUnknown(attempt.run)
+        packed = order.pack()
+        self._launched[attempt] = _Launched(packed, [])
+        await self._send(_launch(attempt, packed))
+
+    async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
+        """SIGTERM to the attempt's group now, SIGKILL after `grace_s`. Unknown names are ignored."""
+        if attempt in self._launched:
+            await self._send(frames.frame(frames.CANCEL, str(attempt.run), attempt.task, attempt.attempt, grace_s))
+
+    async def watch(self) -> AsyncIterator[Observation | OutputLine]:
+        """What happens, in order, until the executor is closed. One at a time may watch.
+
+        Raises:
+            ForkServerBroken: No fork server lives long enough to run anything.
+        """
+        self._watched = True
+        try:
+            while True:
+                data = await self._receive()
+                if data:
+                    for values in self._reader.feed(data):
+                        for seen in self._translate(*values):
+                            yield seen
+                    continue
+                for seen in await self._after_death():
+                    yield seen
+                if self._closing:
+                    return
+        finally:
+            self._watched = False
+            self._ended.set()
+
+    async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
+        """End what is left of a former owner's attempts; none of them is kept.
+
+        A local attempt does not outlive its owner: it has died, or is about to. When this returns none of them runs,
+        and neither does anything that they had started.
+
+        Raises:
+            AttemptWillNotEnd: One cannot be ended.
+            RunUnknown: `prepare` was not called for its run.
+        """
+        for attempt in attempts:
+            context = self._folders.get(attempt.run)
+            if context is None:
+                raise RunUnknown(attempt.run)
+            await anyio.to_thread.run_sync(lambda name=attempt, file=context.lock_file: leftovers.end_attempt(file, name))
+        return ()
+
+    async def aclose(self) -> None:
+        """End every attempt and the fork server, within `CLOSE_WITHIN_S`."""
+        if self._closing:
+            return
+        self._closing = True
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSE_WITHIN_S):
+                await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S))
+                if self._watched:
+                    await self._ended.wait()
+                else:
+                    async for _ in self.watch():
+                        pass
+            self._server.kill()
+            self._server.close()
+            with anyio.move_on_after(CLOSE_WITHIN_S):
+                await self._gone()
+
+    # --- the fork server ---------------------------------------------------------------------------------
+
+    async def _send(self, data: bytes) -> None:
+        """Hand a frame over. One that cannot be sent because the fork server died is sent to the next one."""
+        self._unsent += data
+        async with self._sending:
+            while self._unsent:
+                try:
+                    sent = self._server.socket.send(self._unsent)
+                except BlockingIOError:
+                    await anyio.wait_writable(self._server.socket)
+                except OSError:
+                    return  # `watch` meets the end and starts another one
+                else:
+                    del self._unsent[:sent]
+
+    async def _receive(self) -> bytes:
+        """The next bytes, or none at the fork server's end."""
+        while True:
+            try:
+                return self._server.socket.recv(frames.READ_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._server.socket)
+            except OSError:
+                return b""
+
+    async def _after_death(self) -> Sequence[Observation]:
+        """See that nothing of a dead fork server's attempts is left, and start another one."""
+        self._server.kill()
+        await self._gone()
+        dead, self._launched = self._launched, {}
+        if not self._closing:
+            self._fruitless += 1
+            if self._fruitless > MAX_FRUITLESS_STARTS:
+                raise ForkServerBroken(self._server.exit_code)
+        await anyio.to_thread.run_sync(self._end, list(dead))
+        if not self._closing:
+            await self._start_again()
+        return [_exited(attempt, None, None, FORK_SERVER_DIED) for attempt in dead]
+
+    async def _start_again(self) -> None:
+        async with self._sending:
+            self._server.close()
+            # Not in a thread of anyio's: the kernel would take that thread's end for the owner's.
+            self._server = self._restart()
+            self._reader = frames.FrameReader()
+            self._unsent.clear()
+        for run, context in self._contexts.items():
+            await self._send(frames.frame(frames.CONTEXT, str(run), context))
+
+    def _end(self, attempts: Sequence[AttemptId]) -> None:
+        for attempt in attempts:
+            leftovers.end_attempt(self._folders[attempt.run].lock_file, attempt)
+
+    async def _gone(self) -> None:
+        pause_s = 0.001
+        while not self._server.poll():
+            await anyio.sleep(pause_s)
+            pause_s = min(0.02, 2 * pause_s)
+
+    # --- frames ------------------------------------------------------------------------------------------
+
+    def _translate(self, kind: str, *values: Any) -> Sequence[Observation | OutputLine]:
+        if kind not in {frames.STARTED, frames.LINES, frames.EXITED}:
+            return ()
+        run, task, number, *rest = values
+        attempt = AttemptId(self._runs[run], task, number)
+        if kind == frames.LINES:
+            stream, lines = rest
+            return [OutputLine(attempt, stream, at_us, text) for at_us, text, _ in lines]
+        if attempt not in self._launched:
+            return ()
+        if kind == frames.STARTED:
+            pid, at_us = rest
+            self._launched[attempt].pids.append(pid)
+            return [Observation(attempt, AttemptStarted(task, number, self._host, pid, at_us))]
+        self._fruitless = 0
+        del self._launched[attempt]
+        return [_exited(attempt, *rest)]
+
+
+def _launch(attempt: AttemptId, order: bytes) -> bytes:
+    return frames.frame(frames.LAUNCH, str(attempt.run), attempt.task, attempt.attempt, order)
+
+
+def _exited(attempt: AttemptId, exit_code: int | None, signal: int | None, why: str) -> Observation:
+    return Observation(attempt, AttemptExited(attempt.task, attempt.attempt, exit_code, signal, why))
