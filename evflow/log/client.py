@@ -94,6 +94,10 @@ class RedisLogClient:
         reply = self._connected().call_blocking(timeout_s, *operation.commands[0])
         return operation.parse([reply])
 
+    def dropped(self, shard: str, run: RunId) -> dict[str, int]:
+        """See `LogClient.dropped`."""
+        return self._do(commands.dropped(shard, run))
+
     def owner(self, shard: str) -> tuple[str, float] | None:
         """See `LogClient.owner`."""
         return self._do(commands.lease_owner(shard))

@@ -41,6 +41,7 @@ LINK_BYTES = 16
 INBOX_BATCH = MAX_APPEND_CONSUMED
 """Reports that are received at once: no more than one call may consume."""
 _MICROS = 1_000_000
+_DROPPED = "dropped:"
 
 
 class FlowLogMoved(Conflict):
@@ -303,6 +304,20 @@ def all_index_lines(flow: FlowName) -> Operation[list[RunEntry]]:
         return [_entry(flow, number, lines[number]) for number in sorted(lines, reverse=True)]
 
     return Operation((("HGETALL", flow_keys(flow).runs),), parse)
+
+
+def dropped(shard: str, run: RunId) -> Operation[dict[str, int]]:
+    """Reason to number of the run's reports that did not become events."""
+
+    def parse(replies: list[type_of_reply]) -> dict[str, int]:
+        pairs = iter(replies[0])
+        return {
+            name.decode().removeprefix(_DROPPED): int(count)
+            for name, count in zip(pairs, pairs, strict=True)
+            if name.startswith(_DROPPED.encode())
+        }
+
+    return Operation((("HGETALL", run_keys(shard, run).meta),), parse)
 
 
 def lease_owner(shard: str) -> Operation[tuple[str, float] | None]:

@@ -289,6 +289,10 @@ class LogClient(Protocol):
         """As `read`, waiting up to `timeout_s` for the first event."""
         ...
 
+    def dropped(self, shard: str, run: RunId) -> dict[str, int]:
+        """Reason to number of the run's reports that did not become events."""
+        ...
+
     def owner(self, shard: str) -> tuple[str, float] | None:
         """Who holds the shard's lease and for how many seconds more, or None."""
         ...

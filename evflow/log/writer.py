@@ -157,11 +157,14 @@ class ShardWriter:
         """
         while True:
             await anyio.sleep(self._ttl_s / 3)
+            lease = self.lease
             try:
-                await self._patiently(partial(self._log.renew, self.lease))
+                await self._patiently(partial(self._log.renew, lease))
             except LeaseLost as lost:
                 async with self._writing:
-                    await self._regain(lost)
+                    # An append may have found it out and taken the shard anew.
+                    if self._lease is lease:
+                        await self._regain(lost)
             await self._compare_after_reconnection()
 
     async def release(self) -> None:

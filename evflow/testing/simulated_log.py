@@ -1,0 +1,547 @@
+"""The event log in memory: the same protocol, in virtual time, with every fault that a server can have.
+
+Exact, not similar: one contract suite runs over this and over real servers, and a stateful property test compares
+the two act by act. `SimulatedServer` is what survives; `SimulatedEventLog` and `SimulatedLogClient` are the
+connections of two processes to it.
+
+All acts that change something are kept in a journal, as functions of the state, so that the server can lose a
+suffix of them (`regress`) as a fail-over does.
+"""
+
+import asyncio
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import anyio
+import msgpack
+
+from evflow.core.flow_events import split_at_number
+from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.log.commands import INBOX_BATCH, LINK_BYTES, FlowLogMoved, after, check_limits
+from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
+from evflow.log.protocol import (
+    AppendCall,
+    Durability,
+    FlowEvent,
+    Head,
+    HeadMoved,
+    Inbound,
+    Lease,
+    LeaseHeld,
+    LeaseLost,
+    RunEntry,
+    StoredEvent,
+    TagChange,
+)
+from evflow.testing.faults import Faults, NoFaults
+
+T = TypeVar("T")
+START_US = 1_700_000_000_000_000
+"""The instant at which virtual time begins."""
+_WHERE = "simulation"
+_JOURNAL = 400
+
+
+_EMPTY = Head()
+
+
+@dataclass(slots=True)
+class _Run:
+    events: list[StoredEvent] = field(default_factory=list)
+    head: Head = _EMPTY
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class _Held(NamedTuple):
+    owner: str = ""
+    epoch: int = 0
+    expires_us: int = 0
+
+
+_NOBODY = _Held()
+
+
+@dataclass(slots=True)
+class _Shard:
+    held: _Held = _NOBODY
+    inbox: dict[tuple[int, int], tuple[str, bytes]] = field(default_factory=dict)
+    last_entry: tuple[int, int] = (0, 0)
+    runs: dict[RunId, _Run] = field(default_factory=dict)
+    active: set[RunId] = field(default_factory=set)
+    timers: dict[RunId, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Flow:
+    events: list[FlowEvent] = field(default_factory=list)
+    runs: int = 0
+    lines: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    tags: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _State:
+    """All that the server holds. Its methods are the scripts in `evflow/log/lua`, check by check."""
+
+    shards: dict[str, _Shard] = field(default_factory=dict)
+    flows: dict[FlowName, _Flow] = field(default_factory=dict)
+    installation: str = ""
+
+    def shard(self, name: str) -> _Shard:
+        return self.shards.setdefault(name, _Shard())
+
+    def run(self, shard: str, run: RunId) -> _Run:
+        return self.shard(shard).runs.setdefault(run, _Run())
+
+    def flow(self, name: FlowName) -> _Flow:
+        return self.flows.setdefault(name, _Flow())
+
+    def take(self, shard: str, owner: str, ttl_s: float, now_us: int) -> Lease:
+        held = self.shard(shard).held
+        if held.owner not in ("", owner) and held.expires_us > now_us:
+            raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6)
+        epoch = max(held.epoch + 1, now_us)
+        self.shard(shard).held = _Held(owner, epoch, now_us + round(ttl_s * 1e6))
+        return Lease(shard, owner, epoch, ttl_s)
+
+    def renew(self, lease: Lease, now_us: int) -> None:
+        self.fence(lease)
+        self.shard(lease.shard).held = _Held(lease.owner, lease.epoch, now_us + round(lease.ttl_s * 1e6))
+
+    def release(self, lease: Lease) -> None:
+        shard = self.shard(lease.shard)
+        if (shard.held.owner, shard.held.epoch) != (lease.owner, lease.epoch):
+            return
+        if shard.active:
+            shard.held = _Held("", lease.epoch, 0)
+        else:
+            shard.held = _NOBODY
+            if not shard.inbox:
+                shard.last_entry = (0, 0)
+
+    def fence(self, lease: Lease) -> None:
+        held = self.shard(lease.shard).held
+        if (held.owner, held.epoch) != (lease.owner, lease.epoch):
+            raise LeaseLost(lease.shard, held.owner)
+
+    def append(self, lease: Lease, call: AppendCall) -> Head:
+        self.fence(lease)
+        shard, run, new = self.shard(lease.shard), self.run(lease.shard, call.run), after(call)
+        head = run.head
+        repeated = bool(call.events) and (head.seq, head.digest) == (new.seq, new.digest)
+        moved = (head.seq, head.digest) != (call.expected.seq, call.expected.digest)
+        if not repeated and (moved or (head.status == "sealed" and call.events)):
+            raise HeadMoved(call.run, call.expected, head)
+        if not repeated and call.events:
+            for seq, payload, link in zip(range(call.expected.seq + 1, new.seq + 1), call.events, call.links, strict=True):
+                run.events.append(StoredEvent(seq, payload, link[:LINK_BYTES]))
+            run.head = new
+        removed = [shard.inbox.pop(_id(entry), None) for entry in call.consumed]
+        if any(removed):
+            for reason, count in call.dropped.items():
+                run.dropped[reason] = run.dropped.get(reason, 0) + count
+        if call.status == "sealed":
+            shard.active.discard(call.run)
+            shard.timers.pop(call.run, None)
+        else:
+            if run.head.seq:
+                shard.active.add(call.run)
+            if call.wake_at_us is None:
+                shard.timers.pop(call.run, None)
+            else:
+                shard.timers[call.run] = call.wake_at_us
+        return new
+
+    def report(self, shard: str, run: RunId, payload: bytes, now_us: int) -> bool:
+        known = self.run(shard, run)
+        if known.head.status == "sealed":
+            known.dropped["late"] = known.dropped.get("late", 0) + 1
+            return False
+        self.put(shard, str(run), payload, now_us)
+        return True
+
+    def put(self, shard: str, run: str, payload: bytes, now_us: int) -> None:
+        inbox = self.shard(shard)
+        last_ms, number = inbox.last_entry
+        now_ms = now_us // 1_000
+        inbox.last_entry = (now_ms, 0) if now_ms > last_ms else (last_ms, number + 1)
+        inbox.inbox[inbox.last_entry] = (run, payload)
+
+    def request_run(self, flow: FlowName, payload: bytes, minimum: int) -> RunNumber:
+        before, behind = split_at_number(payload)
+        log = self.flow(flow)
+        log.runs = max(log.runs, minimum) + 1
+        log.events.append(FlowEvent(len(log.events) + 1, before + msgpack.packb(log.runs) + behind))
+        return RunNumber(log.runs)
+
+    def index_run(self, run: RunId, line: tuple[str, bytes]) -> None:
+        self.flow(run.flow).lines[run.number] = line
+
+    def append_flow(self, flow: FlowName, expected: int, payload: bytes, tags: TagChange | None) -> Seq:
+        log = self.flow(flow)
+        if expected != len(log.events):
+            raise FlowLogMoved(flow, expected, len(log.events))
+        log.events.append(FlowEvent(expected + 1, payload))
+        if tags is not None:
+            log.tags[tags.run.number] = tags.tags
+        return Seq(expected + 1)
+
+    def identify(self, candidate: str) -> str:
+        self.installation = self.installation or candidate
+        return self.installation
+
+
+class SimulatedServer:
+    """What is behind the connections, and survives the processes that made them.
+
+    Args:
+        clock_us: The server's clock. Without one: the running event loop's time, from `START_US` on.
+
+    Attributes:
+        refusal: Raised by everything that writes: out of memory, read-only, ...
+        down: Nobody can connect.
+        levels: Durability levels that it can give.
+    """
+
+    def __init__(self, clock_us: Callable[[], int] | None = None) -> None:
+        self.refusal: LogUnavailable | None = None
+        self.down = False
+        self.levels: set[str] = {"everysec", "fsync", "replicated"}
+        self.connection = 0
+        self._clock_us = clock_us or self._loop_clock_us
+        self._latest_us = START_US
+        self._state = _State()
+        self._base = _State()
+        self._journal: list[Callable[[_State], object]] = []
+        self._durable = 0
+        self._arrival: asyncio.Event | None = None
+
+    # --- faults ------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """End the server: every connection breaks; what it had acknowledged is still there after `start`."""
+        self.down = True
+        self.connection += 1
+
+    def start(self) -> None:
+        """Let connections in again."""
+        self.down = False
+
+    def regress(self, writes: int) -> int:
+        """Lose the last writes, as a fail-over does, but none that was waited for; every connection breaks.
+
+        Returns:
+            How many were lost.
+        """
+        lost = min(writes, len(self._journal) - self._durable)
+        kept = self._journal[: len(self._journal) - lost]
+        self._state = copy.deepcopy(self._base)
+        for act in kept:
+            act(self._state)
+        self._journal = kept
+        self.connection += 1
+        return lost
+
+    def forget_lease(self, shard: str) -> None:
+        """Lose a shard's lease, epoch and all."""
+        self.write(lambda state: setattr(state.shard(shard), "held", _Held()))
+
+    def steal_lease(self, shard: str, thief: str = "thief", ttl_s: float = 3_600.0) -> Lease:
+        """Give the shard to somebody else, as if its owner had slept through its lease."""
+        now_us = self.now_us()
+
+        def steal(state: _State) -> Lease:
+            held = state.shard(shard).held
+            state.shard(shard).held = held._replace(expires_us=0)
+            return state.take(shard, thief, ttl_s, now_us)
+
+        return self.write(steal)
+
+    def litter(self, shard: str, payload: bytes = b"\xc1") -> None:
+        """Put something that is no report into a shard's inbox."""
+        now_us = self.now_us()
+        self.write(lambda state: state.put(shard, "", payload, now_us))
+
+    # --- the inside --------------------------------------------------------------------------------------
+
+    def now_us(self) -> Micros:
+        """The server's clock."""
+        return Micros(self._clock_us())
+
+    @property
+    def state(self) -> _State:
+        """What it holds; to look at."""
+        return self._state
+
+    def write(self, act: Callable[[_State], T]) -> T:
+        """Carry out an act that changes something. An act that raises has changed nothing."""
+        if self.refusal is not None:
+            raise self.refusal
+        result = act(self._state)
+        self._journal.append(act)
+        if len(self._journal) > 2 * _JOURNAL:
+            for old in self._journal[:_JOURNAL]:
+                old(self._base)
+            del self._journal[:_JOURNAL]
+            self._durable = max(0, self._durable - _JOURNAL)
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None
+        return result
+
+    def make_durable(self) -> None:
+        """Nothing written so far can be lost any more."""
+        self._durable = len(self._journal)
+
+    async def changed(self) -> None:
+        """Wait for the next write of anybody."""
+        if self._arrival is None:
+            self._arrival = asyncio.Event()
+        # No deadline here: `receive`, the one caller, has one.
+        await self._arrival.wait()
+
+    def _loop_clock_us(self) -> int:
+        try:
+            now_us = START_US + round(asyncio.get_running_loop().time() * 1e6)
+        except RuntimeError:
+            now_us = 0
+        self._latest_us = max(self._latest_us, now_us)
+        return self._latest_us
+
+
+class SimulatedEventLog:
+    """`evflow.log.protocol.EventLog` on a simulated server: the connection of one process."""
+
+    def __init__(self, server: SimulatedServer, faults: Faults | None = None) -> None:
+        self.server = server
+        self.faults: Faults = faults or NoFaults()
+        self.generation = 0
+        self._connection = -1
+        self._latest_us = 0
+
+    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+        """See `EventLog.take`."""
+
+        def act() -> Lease:
+            now_us = self.server.now_us()
+            return self.server.write(lambda state: state.take(shard, owner, ttl_s, now_us))
+
+        return await self._io("take", act)
+
+    async def renew(self, lease: Lease) -> None:
+        """See `EventLog.renew`."""
+
+        def act() -> None:
+            now_us = self.server.now_us()
+            self.server.write(lambda state: state.renew(lease, now_us))
+
+        await self._io("renew", act)
+
+    async def release(self, lease: Lease) -> None:
+        """See `EventLog.release`."""
+        await self._io("release", lambda: self.server.write(lambda state: state.release(lease)))
+
+    async def append(self, lease: Lease, call: AppendCall) -> Head:
+        """See `EventLog.append`."""
+        check_limits(call)
+        # The journal keeps it: the caller's lists may change.
+        kept = replace(call, events=tuple(call.events), links=tuple(call.links), consumed=tuple(call.consumed), dropped=dict(call.dropped))
+        return await self._io("append", lambda: self.server.write(lambda state: state.append(lease, kept)))
+
+    async def wait_durable(self, level: Durability) -> None:
+        """See `EventLog.wait_durable`."""
+        if level != "everysec":
+            await self._io("wait_durable", partial(self._settle, level))
+
+    async def head(self, shard: str, run: RunId) -> Head:
+        """See `EventLog.head`."""
+        return await self._io("head", partial(_head, self.server, shard, run))
+
+    async def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """See `EventLog.read`."""
+        return await self._io("read", partial(_read, self.server, shard, run, after, limit))
+
+    async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
+        """See `EventLog.receive`."""
+        with anyio.move_on_after(max(0.0, timeout_s)):
+            while True:
+                found = await self._io("receive", partial(_receive, self.server, shard, after))
+                if found or timeout_s <= 0:
+                    return found
+                await self.server.changed()
+        return []
+
+    async def active(self, shard: str) -> list[RunId]:
+        """See `EventLog.active`."""
+        return await self._io("active", lambda: sorted(self.server.state.shard(shard).active))
+
+    async def now_us(self) -> Micros:
+        """See `EventLog.now_us`."""
+        await self._io("now_us", lambda: None)
+        return self.clock_us()
+
+    def clock_us(self) -> Micros:
+        """See `EventLog.clock_us`."""
+        self._latest_us = max(self._latest_us, self.server.now_us())
+        return Micros(self._latest_us)
+
+    async def index_run(self, entry: RunEntry) -> None:
+        """See `EventLog.index_run`."""
+        line = _line(entry)
+        await self._io("index_run", lambda: self.server.write(lambda state: state.index_run(entry.run, line)))
+
+    async def aclose(self) -> None:
+        """See `EventLog.aclose`."""
+        self._connection = -1
+
+    async def _io(self, name: str, act: Callable[[], T]) -> T:
+        try:
+            await self.faults.before(name)
+            self._connect()
+            result = act()
+            await self.faults.after(name)
+        except LogUnavailable as error:
+            if error.code in ("log-connection-lost", "log-timeout"):
+                self._connection = -1
+            raise
+        return result
+
+    def _connect(self) -> None:
+        server = self.server
+        if server.connection != self._connection:
+            broken, self._connection = self._connection >= 0, -1
+            if broken:
+                raise LogConnectionLost(_WHERE)
+            if server.down:
+                raise LogUnreachable(_WHERE, "the simulated server is down")
+            self._connection = server.connection
+            self.generation += 1
+
+    def _settle(self, level: str) -> None:
+        if level not in self.server.levels:
+            raise NotDurable(_WHERE, level, "the simulated server was told so")
+        self.server.make_durable()
+
+
+class SimulatedLogClient:
+    """`evflow.log.protocol.LogClient` on a simulated server. `follow` does not wait: time is virtual."""
+
+    def __init__(self, server: SimulatedServer) -> None:
+        self.server = server
+
+    def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = 60.0) -> bool:
+        """See `LogClient.report`; a server that is down is not waited for."""
+        now_us = self._live().now_us()
+        return self.server.write(lambda state: state.report(shard, run, payload, now_us))
+
+    def request_run(self, flow: FlowName, payload: bytes, minimum: int = 0) -> RunNumber:
+        """See `LogClient.request_run`."""
+        return self._live().write(lambda state: state.request_run(flow, payload, minimum))
+
+    def index_run(self, entry: RunEntry) -> None:
+        """See `LogClient.index_run`."""
+        line = _line(entry)
+        self._live().write(lambda state: state.index_run(entry.run, line))
+
+    def flows(self) -> list[FlowName]:
+        """See `LogClient.flows`."""
+        return sorted(name for name, flow in self._live().state.flows.items() if flow.runs)
+
+    def runs(self, flow: FlowName, limit: int | None = None) -> list[RunEntry]:
+        """See `LogClient.runs`."""
+        lines = self._flow(flow).lines
+        return [_entry(flow, number, lines[number]) for number in sorted(lines, reverse=True)][:limit]
+
+    def run(self, run: RunId) -> RunEntry | None:
+        """See `LogClient.run`."""
+        line = self._flow(run.flow).lines.get(run.number)
+        return None if line is None else _entry(run.flow, run.number, line)
+
+    def head(self, shard: str, run: RunId) -> Head:
+        """See `LogClient.head`."""
+        return _head(self._live(), shard, run)
+
+    def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
+        """See `LogClient.read`."""
+        return _read(self._live(), shard, run, after, limit)
+
+    def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
+        """See `LogClient.follow`; what is there now."""
+        return _read(self._live(), shard, run, after, 5_000)
+
+    def dropped(self, shard: str, run: RunId) -> dict[str, int]:
+        """See `LogClient.dropped`."""
+        return dict(self._live().state.run(shard, run).dropped)
+
+    def owner(self, shard: str) -> tuple[str, float] | None:
+        """See `LogClient.owner`."""
+        held = self._live().state.shard(shard).held
+        left_s = (held.expires_us - self.server.now_us()) / 1e6
+        return (held.owner, left_s) if held.owner and left_s > 0 else None
+
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: TagChange | None = None) -> Seq:
+        """See `LogClient.append_flow`."""
+        return self._live().write(lambda state: state.append_flow(flow, expected, payload, tags))
+
+    def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
+        """See `LogClient.flow_events`."""
+        return self._flow(flow).events[after : after + limit]
+
+    def flow_seq(self, flow: FlowName) -> Seq:
+        """See `LogClient.flow_seq`."""
+        return Seq(len(self._flow(flow).events))
+
+    def tags(self, run: RunId) -> tuple[str, ...] | None:
+        """See `LogClient.tags`."""
+        return self._flow(run.flow).tags.get(run.number)
+
+    def installation(self) -> str:
+        """See `LogClient.installation`."""
+        return self._live().write(lambda state: state.identify("simulation"))
+
+    def now_us(self) -> Micros:
+        """See `LogClient.now_us`."""
+        return self._live().now_us()
+
+    def close(self) -> None:
+        """See `LogClient.close`."""
+
+    def _live(self) -> SimulatedServer:
+        if self.server.down:
+            raise LogUnreachable(_WHERE, "the simulated server is down")
+        return self.server
+
+    def _flow(self, flow: FlowName) -> _Flow:
+        return self._live().state.flows.get(flow) or _Flow()
+
+
+def _head(server: SimulatedServer, shard: str, run: RunId) -> Head:
+    return server.state.run(shard, run).head
+
+
+def _read(server: SimulatedServer, shard: str, run: RunId, after: int, limit: int) -> list[StoredEvent]:
+    return server.state.run(shard, run).events[after : after + limit]
+
+
+def _receive(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]:
+    behind = _id(after)
+    entries = [item for item in server.state.shard(shard).inbox.items() if item[0] > behind][:INBOX_BATCH]
+    return [Inbound(b"%d-%d" % entry, run, payload if run else b"") for entry, (run, payload) in entries]
+
+
+def _line(entry: RunEntry) -> tuple[str, bytes]:
+    return entry.shard, msgpack.packb(entry.summary)
+
+
+def _entry(flow: FlowName, number: int, line: tuple[str, bytes]) -> RunEntry:
+    summary: dict[str, Any] = msgpack.unpackb(line[1], strict_map_key=False)
+    return RunEntry(RunId(flow, RunNumber(number)), line[0], summary)
+
+
+def _id(entry: bytes) -> tuple[int, int]:
+    """A stream's id as what it compares as."""
+    time_ms, _, number = entry.partition(b"-")
+    return int(time_ms), int(number or 0)
