@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import engines, report
-from benchmarks.processes import kill_descendants
+from benchmarks.processes import CommandFailed, kill_descendants
 from benchmarks.workloads import WORKLOADS, Lab, Workload, warm_up
 
 REPOSITORY = Path(__file__).parent.parent
@@ -30,6 +30,9 @@ def main() -> int:
             warm_up(lab, engine)
         for workload in workloads:
             measure(workload, chosen, lab, result, options.rounds or workload.rounds)
+    except CommandFailed as failed:
+        print(f"\n{failed}", file=sys.stderr)
+        return 1
     finally:
         kill_descendants()
         if options.json:

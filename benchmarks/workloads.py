@@ -25,7 +25,7 @@ class Metric:
     Attributes:
         name: Of the reading.
         title: As the table prints it.
-        unit: ``s``, ``ms``, ``MB``, ``files``, ``/s`` or ``x`` (a ratio).
+        unit: As printed behind the figure; times are in the unit that the reading has.
         at_most: The goal for evflow ÷ Metaflow; None where the figure only informs.
         own_at_most: The goal for evflow's figure itself, in the unit.
         own_at_least: Likewise, where more is better.
@@ -204,6 +204,13 @@ def read_run(lab: Lab, engine: Engine) -> Readings:
     return {"cold": cold["seconds"] * 1000 / width, "warm": warm["seconds"] * 1000 / width}
 
 
+def replay(lab: Lab, engine: Engine) -> Readings:
+    """A run of 10,000 tasks from its log, in a fresh process."""
+    there = lab.wide_runs.get((engine.name, 10_000)) or lab.wide(engine, 10_000)[1]
+    (there.folder / "replay_run.py").write_text(flow("replay_run"))
+    return there.client("replay_run.py", times=1)[0]
+
+
 def per_task(lab: Lab, engine: Engine) -> Readings:
     """Whether a task costs the same in a run of 100 and in one of 10,000."""
     least = lab.anyway(engine)[0]
@@ -295,6 +302,18 @@ WORKLOADS = (
             Metric("large_growth", "10,000 against 1,000", "x", own_at_most=1.3),
         ),
         rounds=1,
+        engines=("evflow",),
+    ),
+    Workload(
+        "replay",
+        replay,
+        (
+            Metric("replayed", "replay of 10,000 tasks from the log: read, chain, fold", "/s", own_at_least=150_000),
+            Metric("folded", "chain and fold alone", "/s"),
+            Metric("verified", "verify: every decision taken again", "/s"),
+            Metric("events", "events of that run", "events"),
+        ),
+        rounds=3,
         engines=("evflow",),
     ),
 )
