@@ -1,0 +1,66 @@
+"""`evflow …`: the commands on runs of all flows, on the log and on this machine."""
+
+import sys
+from typing import NoReturn
+
+import click
+
+from evflow.cli.lazy import Lazy, LazyGroup, Sections
+from evflow.cli.render import run_command
+
+_SECTIONS: Sections = {
+    "Look at runs": {
+        "runs": Lazy("evflow.cli.runs", "command", "List runs, newest first."),
+        "show": Lazy("evflow.cli.show", "command", "Show a run, a step or a task."),
+        "logs": Lazy("evflow.cli.logs", "command", "Show what tasks printed."),
+        "dump": Lazy("evflow.cli.dump", "command", "Show the artifacts of tasks."),
+        "explain": Lazy("evflow.cli.explain", "command", "Say what a run or a task waits for."),
+    },
+    "The event log": {
+        "events": Lazy("evflow.cli.events", "command", "Print a run's events, and follow them."),
+        "replay": Lazy("evflow.cli.replay", "command", "Rebuild a run from its log; verify it."),
+    },
+    "Act on runs": {
+        "continue": Lazy("evflow.cli.control", "continue_command", "Go on with a run whose process died."),
+        "cancel": Lazy("evflow.cli.control", "cancel_command", "End a run."),
+        "tag": Lazy("evflow.cli.tag", "command", "List and change the tags of runs."),
+    },
+    "This machine": {
+        "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),
+        "doctor": Lazy("evflow.cli.doctor", "command", "Look for what is wrong with log, store and machine."),
+        "server": Lazy("evflow.cli.server", "command", "The embedded server of the log."),
+        "completion": Lazy("evflow.cli.completion", "command", "Completion for bash, zsh and fish."),
+        "version": Lazy("evflow.cli.version", "command", "Print evflow's version."),
+    },
+}
+
+_HELP = """evflow runs flows on an event log.
+
+A flow is run by its own file: `python flow.py run`. These commands look at its runs, act on them and replay them.
+
+RUN is `TrainFlow/3`; `3` where the flow in this folder or a single match decides; `TrainFlow` for its newest run.
+A task is `TrainFlow/3/train/7`."""
+
+
+def app() -> LazyGroup:
+    """The group of all commands."""
+    return LazyGroup(
+        name="evflow",
+        sections=_SECTIONS,
+        help=_HELP,
+        params=[click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")],
+        epilog="Settings: option, EVFLOW_*, evflow.toml, ~/.evflow/config.toml, default; `evflow config` shows them.",
+    )
+
+
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command on its arguments (the process's if none are given), and exit."""
+    run_command(app(), sys.argv[1:] if arguments is None else arguments, program="evflow")
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from evflow import __version__
+
+        click.echo(f"evflow {__version__}")
+        ctx.exit()

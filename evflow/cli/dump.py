@@ -1,0 +1,103 @@
+"""`evflow dump` and `python flow.py dump`: the artifacts of tasks."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evflow.cli import session
+from evflow.cli.naming import parse, pathspec, resolve, tasks_of
+from evflow.cli.output import size, write_json
+from evflow.core.state import RunState, Task
+
+if TYPE_CHECKING:
+    from evflow.store.artifacts import ArtifactView
+
+_WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        click.Argument(["what"]),
+        click.Option(["--private/--no-private"], default=False, help="Those whose name begins with _ too."),
+        click.Option(
+            ["--max-value-size"], type=click.IntRange(0), default=1000, show_default=True, help="Show values up to so many bytes."
+        ),
+        click.Option(["--include"], metavar="A,B", help="Only these."),
+        click.Option(["--file"], type=click.Path(dir_okay=False), help="Write {task: {name: value}} to this file, pickled."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Names, types, sizes and digests as JSON."),
+    ]
+
+
+def flow_dump(flow: type) -> click.Command:
+    """`dump WHAT` of a flow's own command line, where `3/train` is this flow's run."""
+
+    def dump(what: str, **options: Any) -> None:
+        _dump(what, **options, flow=flow.__name__)
+
+    return click.Command("dump", callback=dump, params=_options(), help=f"Show the artifacts of tasks. {_WHAT}")
+
+
+def _dump(
+    what: str, private: bool, max_value_size: int, include: str | None, file: str | None, as_json: bool, *, flow: str = ""
+) -> None:  # fmt: skip
+    reference = parse(what)
+    with session.log() as log:
+        _, state = session.folded(log, resolve(log, reference, flow=flow))
+    wanted = {name.strip() for name in include.split(",")} if include else None
+    found = [
+        (
+            task,
+            view,
+            [name for name in sorted(view.names()) if (wanted is None or name in wanted) and (private or not name.startswith("_"))],
+        )
+        for task, view in _views(state, tasks_of(state, reference))
+    ]
+    if file:
+        _write(state, found, file)
+    elif as_json:
+        write_json({pathspec(state, task): {name: _plain(view, name) for name in names} for task, view, names in found})
+    else:
+        for task, view, names in found:
+            _print(pathspec(state, task), view, names, max_value_size)
+
+
+def _views(state: RunState, tasks: list[Task]) -> Iterator[tuple[Task, "ArtifactView"]]:
+    from evflow.core.ids import Digest
+    from evflow.store.artifacts import ArtifactView
+
+    store = session.store(str(state.header.get("store") or ""))
+    for task in tasks:
+        if task.manifest is None:
+            click.echo(f"{pathspec(state, task)} has no artifacts: it {task.status}.", err=True)
+        else:
+            yield task, ArtifactView.open(store, Digest(task.manifest))
+
+
+def _plain(view: "ArtifactView", name: str) -> dict[str, Any]:
+    entry = view.entry(name)
+    return {"type": entry.type, "size": entry.size, "serializer": entry.serializer, "sha256": entry.digest}
+
+
+def _print(task: str, view: "ArtifactView", names: list[str], max_value_size: int) -> None:
+    click.secho(task, bold=True)
+    width = max((len(name) for name in names), default=0)
+    for name in names:
+        entry = view.entry(name)
+        head = f"  {click.style(name.ljust(width), fg='cyan')}  {click.style(f'[{entry.type}, {size(entry.size)}]', dim=True)}"
+        if entry.size > max_value_size:
+            click.echo(f"{head} too large to show")
+        else:
+            click.echo(f"{head} = {view.load(name)!r}")
+
+
+def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]], file: str) -> None:
+    import pickle
+    from pathlib import Path
+
+    values = {pathspec(state, task): {name: view.load(name) for name in names} for task, view, names in found}
+    Path(file).write_bytes(pickle.dumps(values, protocol=5))
+    click.echo(f"Artifacts of {len(values)} tasks were written to {file}.", err=True)
+
+
+command = click.Command("dump", callback=_dump, params=_options(), help=f"Show the artifacts of tasks. {_WHAT}")

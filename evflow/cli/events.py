@@ -1,0 +1,102 @@
+"""`evflow events`: a run's log, event by event."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from evflow.cli import session
+from evflow.cli.naming import parse, resolve
+from evflow.cli.output import instant, iso, write_json, write_json_line
+from evflow.core.codec import Record, decode, fields_of, tag_of
+from evflow.log.protocol import LogClient, RunEntry, StoredEvent
+
+_FOLLOW_S = 5.0
+"""How long one blocking read waits; then the next one begins."""
+_MOST_TEXT = 60
+
+
+@click.command("events", help="Print the events of RUN.")
+@click.argument("run")
+@click.option("--follow", "-f", is_flag=True, help="Wait for more, until the run is sealed.")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="Only events behind this position.")
+@click.option("--type", "kinds", multiple=True, metavar="TAG", help="Only events like TaskQueued; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON; with --follow one document a line.")
+def command(run: str, follow: bool, after: int, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Print them."""
+    with session.log() as log:
+        entry = _entry(log, run)
+        records = (record for record in _records(log, entry, after, follow=follow) if not kinds or tag_of(record.event) in kinds)
+        if as_json and not follow:
+            write_json([plain(record) for record in records])
+            return
+        for record in records:
+            if as_json:
+                write_json_line(plain(record))
+            else:
+                click.echo(line(record))
+
+
+def _entry(log: LogClient, text: str) -> RunEntry:
+    from evflow.replay.load import RunNotFound
+
+    run = resolve(log, parse(text))
+    entry = log.run(run)
+    if entry is None:
+        raise RunNotFound(run, log)
+    return entry
+
+
+def _records(log: LogClient, entry: RunEntry, after: int, *, follow: bool) -> Iterator[Record]:
+    for stored in _stored(log, entry, after, follow=follow):
+        yield decode(stored.seq, stored.payload)
+
+
+def _stored(log: LogClient, entry: RunEntry, after: int, *, follow: bool) -> Iterator[StoredEvent]:
+    from evflow.replay.load import events
+
+    for stored in events(log, entry, after):
+        after = stored.seq
+        yield stored
+    while follow and log.head(entry.shard, entry.run).status != "sealed":
+        for stored in log.follow(entry.shard, entry.run, after, _FOLLOW_S):
+            after = stored.seq
+            yield stored
+    if follow:  # what came between the last read and the seal
+        yield from events(log, entry, after)
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """An event as JSON holds it; digests as hex."""
+    return {
+        "seq": record.seq,
+        "turn": record.turn,
+        "at": iso(record.at_us),
+        "type": tag_of(record.event),
+        "principal": record.principal,
+        "cause": record.cause or None,
+        "fields": fields_of(record.event),
+    }
+
+
+def line(record: Record) -> str:
+    """An event on a line, for people."""
+    shown = "  ".join(f"{name}={_short(value)}" for name, value in fields_of(record.event).items() if _says_something(value))
+    who = "" if record.principal == "scheduler" else f"  {click.style(record.principal, dim=True)}"
+    kind = click.style(tag_of(record.event).ljust(18), fg="cyan" if record.event.is_fact else "blue", bold=True)
+    return f"{record.seq:>6}  {click.style(instant(record.at_us)[11:], dim=True)}  {kind}  {shown}{who}"
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and value != "" and value != () and value != {}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()[:12] or "''"
+    if isinstance(value, dict):
+        return f"{{{len(value)} entries}}" if len(str(value)) > _MOST_TEXT else str(value)
+    if isinstance(value, tuple | list):
+        return ",".join(_short(item) for item in value)
+    text = str(value).replace("\n", "\\n")
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

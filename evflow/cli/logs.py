@@ -1,0 +1,149 @@
+"""`evflow logs` and `python flow.py logs`: what tasks printed."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from evflow import clock, config
+from evflow.cli import session
+from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.output import instant, iso, write_json
+from evflow.core.state import RunState, Task
+from evflow.errors import UsageError
+from evflow.worker.logs import LogLine, Stream, path_of, read_log
+
+
+class NoSuchAttempt(UsageError):
+    """The task has no such attempt."""
+
+    code = "attempt-not-found"
+
+    def __init__(self, task: str, attempt: int, attempts: int) -> None:
+        super().__init__(f"Task '{task}' has no attempt {attempt}.", f"It has {attempts}, counted from 0.")
+
+
+class Printed(NamedTuple):
+    """A line that an attempt printed."""
+
+    task: Task
+    attempt: int
+    line: LogLine
+
+
+_WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        click.Option(["--stdout", "stream"], flag_value="stdout", help="Only stdout."),
+        click.Option(["--stderr", "stream"], flag_value="stderr", help="Only stderr."),
+        click.Option(["--both", "stream"], flag_value="both", default=True, help="Both  [default]"),
+        click.Option(["--timestamps/--no-timestamps"], default=False, help="Begin each line with its time."),
+        click.Option(["--attempt"], type=click.IntRange(0), metavar="N", help="That attempt; the last one if not given."),
+        click.Option(["--json", "as_json"], is_flag=True, help="As JSON."),
+    ]
+
+
+def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json: bool, *, flow: str = "") -> None:
+    reference = parse(what)
+    with session.log() as log:
+        _, state = session.folded(log, resolve(log, reference, flow=flow))
+    only: Stream | None = "stdout" if stream == "stdout" else "stderr" if stream == "stderr" else None
+    lines = printed(state, reference, attempt, only)
+    if as_json:
+        write_json([_plain(state, line) for line in lines])
+        return
+    alone = reference.task is not None
+    for line in lines:
+        before = f"{instant(line.line.at_us)} " if timestamps else ""
+        before += "" if alone else click.style(f"[{line.task.step}/{line.task.id}] ", dim=True)
+        click.echo(f"{before}{line.line.text}", nl=line.line.ends or not alone)
+
+
+def printed(state: RunState, reference: Reference, attempt: int | None, stream: Stream | None) -> Iterator[Printed]:
+    """What the tasks printed, task by task in their order.
+
+    Raises:
+        NoSuchStep, NoSuchTask, NoSuchAttempt: There is none.
+    """
+    folder = log_folder(state.flow, state.number)
+    for task in tasks_of(state, reference):
+        if attempt is not None and reference.task is not None and attempt >= len(task.attempts):
+            raise NoSuchAttempt(pathspec(state, task), attempt, len(task.attempts))
+        number = attempt if attempt is not None else max((found.number for found in task.attempts), default=0)
+        for line in read_log(folder, task.id, number, stream):
+            yield Printed(task, number, line)
+
+
+def log_folder(flow: str, number: int) -> str:
+    """Where a run's captured output is on this machine."""
+    return str(config.home() / "runs" / flow / str(number) / "logs")
+
+
+def _plain(state: RunState, line: Printed) -> dict[str, Any]:
+    return {
+        "task": pathspec(state, line.task),
+        "attempt": line.attempt,
+        "stream": line.line.stream,
+        "at": iso(line.line.at_us),
+        "text": line.line.text,
+    }
+
+
+command = click.Command("logs", callback=_show, params=[click.Argument(["what"]), *_options()], help=f"Show what tasks printed. {_WHAT}")
+
+
+class _ShowByDefault(click.Group):
+    """`logs 3` means `logs show 3`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+def flow_logs(flow: type) -> click.Command:
+    """`logs [show] WHAT` and `logs scrub WHAT` of a flow's own command line."""
+
+    def show(what: str, **options: Any) -> None:
+        _show(what, **options, flow=flow.__name__)
+
+    def scrub(what: str, every: bool, include_not_done: bool) -> None:
+        _scrub(what, every=every, include_not_done=include_not_done, flow=flow.__name__)
+
+    scrub_options: list[click.Parameter] = [
+        click.Argument(["what"]),
+        click.Option(["--all/--latest", "every"], default=False, help="All attempts, or the last one  [default: --latest]"),
+        click.Option(["--include-not-done"], is_flag=True, help="Tasks that are not over too."),
+    ]
+    group = _ShowByDefault("logs", help="Show what tasks printed, or forget it.")
+    group.add_command(click.Command("show", callback=show, params=[click.Argument(["what"]), *_options()], help=f"Show it. {_WHAT}"))
+    group.add_command(click.Command("scrub", callback=scrub, params=scrub_options, help="Overwrite what tasks printed."))
+    return group
+
+
+def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None:
+    from pathlib import Path
+
+    reference = parse(what)
+    with session.log() as log:
+        _, state = session.folded(log, resolve(log, reference, flow=flow))
+    folder = log_folder(state.flow, state.number)
+    scrubbed = 0
+    for task in tasks_of(state, reference):
+        if not include_not_done and task.status not in ("succeeded", "failed", "cancelled"):
+            click.echo(f"{pathspec(state, task)} is not over; --include-not-done scrubs it too.", err=True)
+            continue
+        numbers = [attempt.number for attempt in task.attempts]
+        for number in numbers if every else numbers[-1:]:
+            path = Path(path_of(folder, task.id, number))
+            if path.exists():
+                path.write_bytes(b"%d e [scrubbed]\n" % clock.now_us())
+                scrubbed += 1
+    click.echo(f"{scrubbed} log{'' if scrubbed == 1 else 's'} scrubbed.", err=True)

@@ -1,0 +1,191 @@
+"""What people type for a run, a step or a task, and which one they mean.
+
+    TrainFlow/3/train/7    as it stands
+    TrainFlow              its newest run
+    3, 3/train, 3/train/7  run 3 of the flow that this folder defines; else of the one flow that has a run 3
+    TrainFlow/3/7          task 7, whatever its step
+
+Where more than one run could be meant, nothing is guessed: the candidates are listed.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from evflow.cli.lazy import suggestion
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.state import RunState, Task
+from evflow.errors import UsageError
+from evflow.log.protocol import LogClient
+
+_FLOW_CLASS = re.compile(rb"^class\s+(\w+)\s*\(.*(?:FlowSpec|Flow)\b", re.MULTILINE)
+_MOST_FILES = 200
+_MOST_BYTES = 1_000_000
+
+
+class BadReference(UsageError):
+    """The text names no run, step or task."""
+
+    code = "bad-reference"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"'{text}' does not name a run, a step or a task.", "Write it like TrainFlow/3, TrainFlow/3/train or TrainFlow/3/train/7."
+        )
+
+
+class AmbiguousRun(UsageError):
+    """More than one run could be meant."""
+
+    code = "ambiguous-run"
+
+    def __init__(self, text: str, candidates: Sequence[RunId]) -> None:
+        listed = "\n".join(f"  {run}" for run in candidates)
+        super().__init__(f"'{text}' could be any of these runs:\n{listed}", "Write the flow's name too.")
+
+
+class NoSuchRun(UsageError):
+    """No run fits."""
+
+    code = "run-not-found"
+
+    def __init__(self, text: str, flows: Sequence[str]) -> None:
+        has = f"This log has runs of {', '.join(flows)}." if flows else "This log has no runs."
+        super().__init__(f"There is no run '{text}'.", f"{has}{suggestion(text.partition('/')[0], list(flows))} `evflow runs` lists them.")
+
+
+class NoSuchStep(UsageError):
+    """The run's flow has no such step."""
+
+    code = "step-not-found"
+
+    def __init__(self, run: str, step: str, steps: Sequence[str]) -> None:
+        super().__init__(f"Run '{run}' has no step '{step}'.{suggestion(step, list(steps))}", f"Its steps are {', '.join(steps)}.")
+
+
+class NoSuchTask(UsageError):
+    """The run has no such task."""
+
+    code = "task-not-found"
+
+    def __init__(self, run: str, task: str, tasks: Sequence[Task]) -> None:
+        near = ", ".join(f"{found.step}/{found.id}" for found in tasks[:10]) + (", …" if len(tasks) > 10 else "")
+        super().__init__(f"Run '{run}' has no task '{task}'.", f"It has {near}." if tasks else "It has no tasks there yet.")
+
+
+class Reference(NamedTuple):
+    """What somebody typed, taken apart; empty or None where a part was not given."""
+
+    text: str
+    flow: str = ""
+    number: int | None = None
+    step: str = ""
+    task: int | None = None
+
+
+def parse(text: str) -> Reference:
+    """Take a reference apart.
+
+    Raises:
+        BadReference: It is not of one of the forms above.
+    """
+    parts = text.strip("/").split("/")
+    flow = "" if parts[0].isdecimal() else parts.pop(0)
+    if flow and not flow.isidentifier():
+        raise BadReference(text)
+    if not parts:
+        return Reference(text, flow)
+    number, *rest = parts
+    if not number.isdecimal() or len(rest) > 2 or not all(rest):
+        raise BadReference(text)
+    step = "" if rest and rest[0].isdecimal() else rest.pop(0) if rest else ""
+    if rest and not rest[-1].isdecimal():
+        raise BadReference(text)
+    return Reference(text, flow, int(number), step, int(rest[-1]) if rest else None)
+
+
+def resolve(log: LogClient, reference: Reference, *, flow: str = "") -> RunId:
+    """The run that is meant; `flow` is the one that a flow's own command line stands for.
+
+    Raises:
+        NoSuchRun, AmbiguousRun: None or several fit.
+    """
+    name = reference.flow or flow
+    if name and reference.number is not None:
+        return RunId(FlowName(name), RunNumber(reference.number))
+    if name:
+        newest = log.runs(FlowName(name), 1)
+        if not newest:
+            raise NoSuchRun(reference.text, log.flows())
+        return newest[0].run
+    flows = log.flows()
+    candidates = [RunId(known, RunNumber(reference.number or 0)) for known in flows]
+    existing = [run for run in candidates if log.run(run) is not None]
+    here = set(flows_in(Path.cwd()))
+    local = [run for run in existing if run.flow in here]
+    found = local if len(local) == 1 else existing
+    if not found:
+        raise NoSuchRun(reference.text, flows)
+    if len(found) > 1:
+        raise AmbiguousRun(reference.text, found)
+    return found[0]
+
+
+def origin_of(flow: str, text: str | None) -> RunId:
+    """The run that `resume` takes over: the one named, else the flow's newest that is no resumed one itself.
+
+    Raises:
+        NoSuchRun, BadReference: As above.
+    """
+    from evflow.cli import session
+
+    with session.log() as log:
+        if text is not None:
+            run = resolve(log, parse(text), flow=flow)
+            if log.run(run) is None:
+                raise NoSuchRun(text, log.flows())
+            return run
+        runs = log.runs(FlowName(flow))
+        for entry in runs:
+            if not entry.summary.get("origin"):
+                return entry.run
+        raise NoSuchRun(flow, log.flows())
+
+
+def flows_in(folder: Path) -> Iterator[str]:
+    """Names of the flows that the Python files of a folder define, read from their text; nothing is imported."""
+    try:
+        files = sorted(folder.glob("*.py"))[:_MOST_FILES]
+    except OSError:
+        return
+    for path in files:
+        try:
+            if path.stat().st_size <= _MOST_BYTES:
+                yield from (match.decode() for match in _FLOW_CLASS.findall(path.read_bytes()))
+        except OSError:
+            continue  # a file that may not be read defines no flow that this user could have run
+
+
+def tasks_of(state: RunState, reference: Reference) -> list[Task]:
+    """The tasks of a run that a reference names: one, those of a step, or all.
+
+    Raises:
+        NoSuchStep, NoSuchTask: There is none.
+    """
+    run = f"{state.flow}/{state.number}"
+    if reference.step and reference.step not in state.graph and reference.step not in state.steps:
+        raise NoSuchStep(run, reference.step, list(state.graph.nodes))
+    tasks: Iterable[Task] = state.all_tasks() if state.tasks else ()
+    wanted = [task for task in tasks if not reference.step or task.step == reference.step]
+    if reference.task is None:
+        return wanted
+    found = [task for task in wanted if task.id == reference.task]
+    if not found:
+        raise NoSuchTask(run, f"{reference.step}/{reference.task}".lstrip("/"), wanted)
+    return found
+
+
+def pathspec(state: RunState, task: Task) -> str:
+    """`Flow/run/step/task`."""
+    return f"{state.flow}/{state.number}/{task.step}/{task.id}"

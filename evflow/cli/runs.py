@@ -1,0 +1,108 @@
+"""`evflow runs`: the index of runs."""
+
+from typing import Any
+
+import click
+
+from evflow.cli import session
+from evflow.cli.output import duration, instant, iso, table, write_json
+from evflow.core.ids import FlowName
+from evflow.log.protocol import LogClient, RunEntry
+
+STATUS_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "interrupted": "magenta"}
+
+
+@click.command("runs", help="List runs, newest first: of all flows, or of FLOW.")
+@click.argument("flow", required=False)
+@click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
+@click.option("--status", type=click.Choice(list(STATUS_COLORS)), help="Only runs with this status.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only runs with this tag, the user's or a system one; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(flow: str | None, limit: int, status: str | None, tags: tuple[str, ...], as_json: bool) -> None:
+    """List them."""
+    with session.log() as log:
+        runs = _runs(log, flow, limit, status, set(tags))
+    if as_json:
+        write_json([plain(run) for run in runs])
+    elif not runs:
+        click.echo("No run fits.", err=True)
+    else:
+        _print(runs)
+
+
+def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags: set[str]) -> list[RunEntry]:
+    from evflow.cli.naming import NoSuchRun
+
+    flows = log.flows()
+    if flow is not None and flow not in flows:
+        raise NoSuchRun(flow, flows)
+    # A filter must see all runs; without one the newest of each flow are enough.
+    entries = [entry for name in ([FlowName(flow)] if flow else flows) for entry in log.runs(name, None if status or tags else limit)]
+    entries.sort(key=lambda entry: (entry.summary.get("started_us") or 0, entry.run.number), reverse=True)
+    found: list[RunEntry] = []
+    for entry in entries:
+        seen = with_real_status(log, entry)
+        if (status is None or seen.summary.get("status") == status) and tags <= _tags(seen):
+            found.append(seen)
+        if len(found) == limit:
+            break
+    return found
+
+
+def with_real_status(log: LogClient, entry: RunEntry) -> RunEntry:
+    """The entry, with the status `interrupted` where it says `running` and nobody runs it."""
+    if entry.summary.get("status") != "running" or log.owner(entry.shard) is not None:
+        return entry
+    return RunEntry(entry.run, entry.shard, {**entry.summary, "status": "interrupted"})
+
+
+def _tags(entry: RunEntry) -> set[str]:
+    return {*entry.summary.get("tags", ()), *entry.summary.get("system_tags", ())}
+
+
+def plain(entry: RunEntry) -> dict[str, Any]:
+    """A run's line as JSON holds it."""
+    summary = entry.summary
+    started, finished = summary.get("started_us") or None, summary.get("finished_us") or None
+    return {
+        "run": str(entry.run),
+        "flow": entry.run.flow,
+        "number": entry.run.number,
+        "status": summary.get("status"),
+        "started_at": iso(started),
+        "finished_at": iso(finished),
+        "duration_s": (finished - started) / 1e6 if started and finished else None,
+        "user": summary.get("user"),
+        "namespace": summary.get("namespace"),
+        "tags": list(summary.get("tags", ())),
+        "system_tags": list(summary.get("system_tags", ())),
+        "host": summary.get("host"),
+        "tasks": summary.get("tasks"),
+        "origin": summary.get("origin"),
+    }
+
+
+def styled_status(status: str) -> str:
+    """The status in its color."""
+    return click.style(status, fg=STATUS_COLORS.get(status))
+
+
+def _print(runs: list[RunEntry]) -> None:
+    rows: list[list[str]] = []
+    for entry in runs:
+        summary = entry.summary
+        started, finished = summary.get("started_us"), summary.get("finished_us")
+        rows.append([
+            click.style(str(entry.run), bold=True),
+            styled_status(str(summary.get("status", "?"))),
+            instant(started)[:19] if started else "",
+            duration(finished - started) if started and finished else "",
+            str(summary.get("tasks", "")),
+            str(summary.get("user", "")),
+            ", ".join(summary.get("tags", ())),
+        ])  # fmt: skip
+    for line in table(["run", "status", "started", "took", "tasks", "user", "tags"], rows, right=["took", "tasks"]):
+        click.echo(line)
+    dead = next((entry.run for entry in runs if entry.summary.get("status") == "interrupted"), None)
+    if dead is not None:
+        click.echo(f"The process of an interrupted run died: `evflow continue {dead}` goes on with it.", err=True)

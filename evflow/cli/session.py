@@ -1,0 +1,81 @@
+"""The log and the store that a command looks at, as the settings say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from evflow import config
+from evflow.core.ids import RunId
+from evflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from evflow.core.state import RunState
+    from evflow.log.client import RedisLogClient
+    from evflow.replay.load import RunLog
+    from evflow.store.protocol import Store
+
+
+class NoRunsYet(UsageError):
+    """Nothing ever ran here."""
+
+    code = "no-runs-yet"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"There are no runs in {config.get('home')} yet.",
+            "Start one with `python flow.py run`, or set EVFLOW_HOME or EVFLOW_REDIS_URL to where your runs are.",
+        )
+
+
+@contextmanager
+def log() -> Iterator["RedisLogClient"]:
+    """The log, connected; an embedded server is joined, or started where its data is there.
+
+    Raises:
+        NoRunsYet: The embedded log has never been used.
+        LogUnavailable: The server cannot be used.
+    """
+    from evflow.log import connect
+
+    url = config.get("redis_url")
+    if url:
+        client = connect(url)
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    from evflow.log.embedded import EmbeddedServer
+    from evflow.log.embedded.places import look
+
+    if look(config.home()) is None:
+        raise NoRunsYet
+    server = EmbeddedServer.begin(config.home())
+    try:
+        client = connect(server.ready())
+        try:
+            yield client
+        finally:
+            client.close()
+    finally:
+        server.release()
+
+
+def store(url: str = "") -> "Store":
+    """The object store of a run (its `RunStarted` names it), or the one of the settings."""
+    from evflow.store import open_store
+
+    return open_store(url or config.get("store"))
+
+
+def folded(client: "RedisLogClient", run: RunId) -> tuple["RunLog", "RunState"]:
+    """A run's log and the state that it folds to.
+
+    Raises:
+        RunNotFound: There is no such run.
+    """
+    from evflow.replay.load import load
+    from evflow.replay.refold import refold
+
+    found = load(client, run)
+    return found, refold(found.events)

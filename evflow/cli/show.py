@@ -1,0 +1,286 @@
+"""`evflow show`: a run, a step or a task, from the run's own log."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from evflow import clock
+from evflow.cli import session
+from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.output import count, duration, instant, iso, size, table, write_json
+from evflow.cli.picture import why
+from evflow.cli.runs import styled_status
+from evflow.core.state import Attempt, RunState, Task
+
+FEW_TASKS = 20
+"""A run of so few tasks is shown with all of them."""
+
+
+@click.command("show", help="Show a run (TrainFlow/3), a step of it (…/train) or a task (…/train/7).")
+@click.argument("what")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(what: str, as_json: bool) -> None:
+    """Show it."""
+    reference = parse(what)
+    with session.log() as log:
+        run = resolve(log, reference)
+        found, state = session.folded(log, run)
+        interrupted = not state.sealed and log.owner(found.entry.shard) is None
+        tags = log.tags(run)
+    tasks = tasks_of(state, reference)
+    shown_tags = list(state.header.get("tags", ()) if tags is None else tags)
+    if as_json:
+        write_json(_plain(state, reference, tasks, shown_tags, interrupted=interrupted))
+        return
+    for line in _lines(state, reference, tasks, shown_tags, interrupted=interrupted):
+        click.echo(line)
+
+
+def status_of(state: RunState, *, interrupted: bool) -> str:
+    """The run's status for people: `interrupted` where nobody runs it any more."""
+    return "interrupted" if interrupted and not state.over else state.status
+
+
+# --- JSON -------------------------------------------------------------------------------------------------
+
+
+def _plain(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], *, interrupted: bool) -> Any:
+    if reference.task is not None:
+        return plain_task(state, tasks[0])
+    if reference.step:
+        return [plain_task(state, task) for task in tasks]
+    return {**plain_run(state, tags, interrupted=interrupted), "tasks": [plain_task(state, task) for task in tasks]}
+
+
+def plain_run(state: RunState, tags: list[str], *, interrupted: bool = False) -> dict[str, Any]:
+    """A run as JSON holds it, without its tasks."""
+    header = state.header
+    ending = state.outcome or state.failing
+    return {
+        "run": f"{state.flow}/{state.number}",
+        "flow": state.flow,
+        "number": state.number,
+        "status": status_of(state, interrupted=interrupted),
+        "sealed": state.sealed,
+        "started_at": iso(state.started_us or None),
+        "finished_at": iso(state.finished_us or None),
+        "duration_s": (state.finished_us - state.started_us) / 1e6 if state.finished_us else None,
+        "reason": ending.reason if ending else state.cancelling,
+        "reason_code": ending.code if ending else None,
+        "user": header.get("user"),
+        "namespace": header.get("namespace"),
+        "tags": tags,
+        "system_tags": list(header.get("system_tags", ())),
+        "host": header.get("host"),
+        "origin": header.get("origin"),
+        "parameters": header.get("parameters_shown", {}),
+        "code": header.get("code", {}),
+        "store": header.get("store"),
+        "events": state.seq,
+        "steps": {
+            name: {"tasks": counts.created, "succeeded": counts.succeeded, "failed": counts.failed}
+            for name, counts in state.steps.items()
+        },
+    }  # fmt: skip
+
+
+def plain_task(state: RunState, task: Task) -> dict[str, Any]:
+    """A task as JSON holds it."""
+    return {
+        "task": pathspec(state, task),
+        "id": task.id,
+        "step": task.step,
+        "status": task.status,
+        "created_at": iso(task.created_us),
+        "ended_at": iso(task.ended_us or None),
+        "parent": task.parent or None,
+        "index": task.frame.index if task.frame else None,
+        "split_size": task.frame.split.size if task.frame else None,
+        "next": list(task.next_steps),
+        "artifacts": task.artifacts,
+        "size_bytes": task.size_bytes,
+        "manifest": task.manifest,
+        "caught": task.caught,
+        "reused": task.reused,
+        "reason": task.reason or None,
+        "attempts": [_plain_attempt(attempt) for attempt in task.attempts],
+    }
+
+
+def _plain_attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "outcome": attempt.outcome or None,
+        "queued_at": iso(attempt.queued_us or None),
+        "started_at": iso(attempt.started_us or None),
+        "ended_at": iso(attempt.ended_us or None),
+        "host": attempt.host or None,
+        "pid": attempt.pid or None,
+        "error": attempt.error or None,
+        "message": attempt.message or None,
+        "where": attempt.where or None,
+        "exit_code": attempt.exit_code,
+        "signal": attempt.signal,
+    }
+
+
+# --- text -------------------------------------------------------------------------------------------------
+
+
+def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], *, interrupted: bool) -> Iterator[str]:
+    if reference.task is not None:
+        yield from _task(state, tasks[0])
+        return
+    if reference.step:
+        yield from _tasks(tasks)
+        return
+    yield from _run(state, tags, interrupted=interrupted)
+    yield ""
+    if len(tasks) <= FEW_TASKS:
+        yield from _tasks(tasks)
+    else:
+        yield from _steps(state)
+    yield from _failures(state)
+    yield from _next(state, interrupted=interrupted)
+
+
+def _run(state: RunState, tags: list[str], *, interrupted: bool) -> Iterator[str]:
+    header = state.header
+    end = state.finished_us or (state.at_us if interrupted else clock.now_us())
+    yield (
+        f"{click.style(f'{state.flow}/{state.number}', bold=True)}  {styled_status(status_of(state, interrupted=interrupted))}"
+        f"  {duration(end - state.started_us)}"
+    )
+    by = " on ".join(part for part in (header.get("user", ""), header.get("host", "")) if part)
+    facts = [
+        ("started", f"{instant(state.started_us)[:19]}{f'  by {by}' if by else ''}"),
+        ("namespace", str(header.get("namespace", ""))),
+        ("tags", ", ".join(tags)),
+        ("resumed", str(header.get("origin") or "")),
+        ("code", str(header.get("code", {}).get("file", ""))),
+        *((f"--{name}", str(value)) for name, value in header.get("parameters_shown", {}).items()),
+    ]
+    ending = state.outcome or state.failing
+    if ending:
+        facts.append(("because", ending.reason))
+    shown = [(name, text) for name, text in facts if text]
+    width = max(len(name) for name, _ in shown)
+    for name, text in shown:
+        yield f"  {click.style(name.ljust(width), dim=True)}  {text}"
+
+
+def _steps(state: RunState) -> Iterator[str]:
+    by_step: dict[str, list[Task]] = {}
+    for task in state.all_tasks():
+        by_step.setdefault(task.step, []).append(task)
+    rows: list[list[str]] = []
+    for name, tasks in by_step.items():
+        counts = state.steps[name]
+        times = sorted(attempt.ended_us - attempt.started_us for task in tasks for attempt in task.attempts if _ran(attempt))
+        retries = sum(len(task.attempts) - 1 for task in tasks if len(task.attempts) > 1)
+        rows.append([
+            click.style(name, bold=True),
+            f"{counts.created:,}",
+            f"{counts.succeeded:,}",
+            click.style(f"{counts.failed:,}", fg="red") if counts.failed else "",
+            f"{retries:,}" if retries else "",
+            duration(times[len(times) // 2]) if times else "",
+            duration(times[-1]) if times else "",
+        ])  # fmt: skip
+    head = ["step", "tasks", "done", "failed", "retries", "median", "longest"]
+    yield from table(head, rows, right=head[1:])
+
+
+def _ran(attempt: Attempt) -> bool:
+    return bool(attempt.started_us and attempt.ended_us)
+
+
+def _tasks(tasks: list[Task]) -> Iterator[str]:
+    rows: list[list[str]] = []
+    for task in tasks:
+        last = task.attempts[-1] if task.attempts else None
+        rows.append([
+            click.style(f"{task.step}/{task.id}", bold=True),
+            task_status(task),
+            instant(last.started_us)[11:19] if last and last.started_us else "",
+            duration(last.ended_us - last.started_us) if last and _ran(last) else "",
+            str(len(task.attempts)) if len(task.attempts) > 1 else "",
+            f"{task.frame.index}" if task.frame else "",
+            _note(task),
+        ])  # fmt: skip
+    yield from table(["task", "status", "started", "took", "attempts", "index", "note"], rows, right=["took", "attempts", "index"])
+
+
+def task_status(task: Task) -> str:
+    """A task's status in its color."""
+    colors = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow", "running": "cyan"}
+    return click.style(task.status, fg=colors.get(task.status))
+
+
+def _note(task: Task) -> str:
+    if task.reused:
+        return f"taken over from {task.reused}"
+    if task.caught:
+        return f"@catch took {task.caught.partition(chr(10))[0]}"
+    if task.status in ("failed", "retrying") and task.attempts:
+        return why(task.attempt) or task.reason
+    return ""
+
+
+def _failures(state: RunState) -> Iterator[str]:
+    failed = [task for task in state.all_tasks() if task.status == "failed"] if any(c.failed for c in state.steps.values()) else []
+    if failed:
+        yield ""
+    for task in failed[:10]:
+        place = f"  ({task.attempt.where})" if task.attempts and task.attempt.where else ""
+        yield f"{click.style(f'{task.step}/{task.id}', fg='red', bold=True)}  {why(task.attempt) or task.reason}{place}"
+    if len(failed) > 10:
+        yield f"and {count(len(failed) - 10, 'more failed task')}"
+
+
+def _next(state: RunState, *, interrupted: bool) -> Iterator[str]:
+    run = f"{state.flow}/{state.number}"
+    if interrupted and not state.over:
+        yield ""
+        yield f"The process of this run died: `evflow continue {run}` goes on with it."
+    elif len(state.tasks) - 1 > FEW_TASKS:
+        yield ""
+        yield click.style(f"`evflow show {run}/STEP` lists the tasks of a step.", dim=True)
+
+
+def _task(state: RunState, task: Task) -> Iterator[str]:
+    yield f"{click.style(pathspec(state, task), bold=True)}  {task_status(task)}"
+    places = "/".join(f"{frame.index} of {frame.split.size}" for frame in task.frames())
+    facts = [
+        ("after", f"{state.tasks[task.parent].step}/{task.parent}" if task.parent else ""),
+        ("index", places),
+        ("next", ", ".join(task.next_steps) + (f" ({count(task.splits, 'task')})" if task.splits else "")),
+        ("artifacts", f"{task.artifacts:,}, {size(task.size_bytes)}" if task.artifacts else ""),
+        ("note", _note(task)),
+        ("because", task.reason),
+    ]
+    for name, text in facts:
+        if text:
+            yield f"  {click.style(name.ljust(9), dim=True)}  {text}"
+    for attempt in task.attempts:
+        yield ""
+        yield from _attempt(attempt)
+
+
+def _attempt(attempt: Attempt) -> Iterator[str]:
+    yield f"  {click.style(f'attempt {attempt.number}', bold=True)}  {attempt.outcome or 'not over'}"
+    waited = (attempt.launched_us or 0) - attempt.queued_us
+    facts = [
+        ("queued", instant(attempt.queued_us) + (f", waited {duration(waited)}" if waited > 0 else "")),
+        ("slot", f"{attempt.slot} ({attempt.wait})" if attempt.slot >= 0 else ""),
+        ("started", f"{instant(attempt.started_us)} on {attempt.host or '?'}, pid {attempt.pid}" if attempt.started_us else ""),
+        ("took", duration(attempt.ended_us - attempt.started_us) if _ran(attempt) else ""),
+        ("error", why(attempt)),
+        ("where", attempt.where),
+        ("exit", f"code {attempt.exit_code}" if attempt.exit_code is not None else ""),
+        ("signal", str(attempt.signal) if attempt.signal is not None else ""),
+    ]
+    for name, text in facts:
+        if text:
+            yield f"    {click.style(name.ljust(7), dim=True)}  {text}"
