@@ -45,9 +45,8 @@ class Guard:
         """Serve until the server ends or is not needed any more. Does not return."""
         os.ftruncate(GUARD_LOCK, 0)
         os.pwrite(GUARD_LOCK, f"{os.getpid()} {self.server} {os.uname().nodename}\n".encode(), 0)
-        signal.signal(signal.SIGCHLD, lambda *_: self.leave_if_over())
-        signal.signal(signal.SIGTERM, lambda *_: self.stop())
-        signal.signal(signal.SIGALRM, lambda *_: self.tick())
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, self.on_signal)
         signal.setitimer(signal.ITIMER_REAL, SYNC_EVERY_S, SYNC_EVERY_S)
         self.leave_if_over()  # it may have ended before there was a handler
         while True:
@@ -62,6 +61,14 @@ class Guard:
             if self.last_used() == last_used and self.nobody():
                 self.stop()
 
+    def on_signal(self, number: int, frame: object) -> None:
+        """The server ended, somebody wants it stopped, or a second has passed."""
+        if number == signal.SIGTERM:
+            self.stop()
+        self.leave_if_over()
+        if number == signal.SIGALRM and not self.syncing:  # it may come in the middle of a slow sync
+            self.sync()
+
     def last_used(self) -> int:
         """When a client last came; clients touch the file."""
         return os.fstat(self.clients).st_mtime_ns
@@ -73,12 +80,6 @@ class Guard:
         except OSError:
             return False
         return True
-
-    def tick(self) -> None:
-        """What happens each second."""
-        self.leave_if_over()
-        if not self.syncing:  # a signal may come in the middle of a slow sync
-            self.sync()
 
     def sync(self) -> None:
         """Put what the server has written on the disk."""

@@ -123,6 +123,7 @@ def _guarded(places: Places, linger_s: float) -> tuple[str, str, str, str]:
 
 
 def _spawn(places: Places, arguments: list[str], lock_fd: int) -> int:
+    os.ftruncate(lock_fd, 0)  # what the guard before wrote there; the new one writes its own
     # Where the lock already has the number, there is nothing to copy, only to let through.
     copied = [(os.POSIX_SPAWN_DUP2, lock_fd, _GUARD_LOCK)] if lock_fd != _GUARD_LOCK else []
     if not copied:

@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from evflow.log.embedded.problems import HomeUnusable
@@ -131,9 +132,9 @@ def _opened(path: Path) -> int:
         raise HomeUnusable(path, error.strerror or str(error)) from error
 
 
-def _try(lock: "type[fcntl.flock] | object", fd: int, kind: int) -> bool:
+def _try(lock: Callable[[int, int], None], fd: int, kind: int) -> bool:
     try:
-        lock(fd, kind | fcntl.LOCK_NB)  # type: ignore[operator]
+        lock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except PermissionError:  # EACCES is POSIX's other word for "held by somebody"
@@ -154,4 +155,5 @@ def _holder(fd: int) -> int | None:
         layout = "hhqqi4x"
         asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-    return None if kind == fcntl.F_UNLCK else max(0, int(pid))
+    # An exclusive holder is the guard, not a client.
+    return max(0, int(pid)) if kind == fcntl.F_RDLCK else None
