@@ -49,7 +49,7 @@ class RunContext(_Plain):
         origin: The run that this one resumes, or None.
         lock_file: The run's file of attempt locks (see `evflow.worker.locks`).
         log_folder: Where captured output goes (see `evflow.worker.logs`).
-        options: What else was said at the start.
+        options: What else was said at the start: `with` (the specs of `--with`, in order), `max_log_size_bytes`.
     """
 
     flow: str
@@ -81,12 +81,13 @@ class AttemptOrder(_Plain):
         last: No counted attempt is left after this one, so that `@catch` applies.
         crash: For mode `catch`: what happened to the attempt before.
         parents: `(step, task, manifest)` of the parent; of the members, in order, for a join.
-        takes_inputs: The step is a join.
+        takes_inputs: The step takes the members as `inputs`: it is a join.
         frames: The splits around the task, outermost first:
             `(step, task, kind, index, size, items, variable)`.
         iteration: Which time this step runs on the task's path, from 0.
         timeout_s: The limit of the attempt, 0 for none.
-        environment: Variables of `@environment`.
+        environment: Variables for the body's process, besides those of `@environment`.
+        joined: The split that a join closes, as in `frames`, with any index; None for other steps.
     """
 
     step: str
@@ -101,3 +102,4 @@ class AttemptOrder(_Plain):
     iteration: int = 0
     timeout_s: float = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    joined: tuple[str, int, str, int, int, bytes | None, str | None] | None = None
