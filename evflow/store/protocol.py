@@ -1,0 +1,193 @@
+"""What the rest of evflow asks of an object store, and what can go wrong with one.
+
+Two kinds of content. **Objects** are named by the SHA-256 of their bytes: immutable, shared by whoever has
+the same content, checked when they are read. **Named files** (captured logs, archives) have a name that
+somebody chose. One contract suite runs over every implementation.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from evflow.core.ids import Digest
+from evflow.errors import EnvironmentProblem, UsageError
+
+Buffer = bytes | bytearray | memoryview
+"""Bytes in memory; a memoryview is contiguous and of format `B`."""
+
+
+class ObjectMissing(EnvironmentProblem):
+    """The store has no object of that digest."""
+
+    code = "object-missing"
+
+    def __init__(self, digest: bytes, where: str) -> None:
+        super().__init__(
+            f"The object {digest.hex()} is not in the store: there is no '{where}'.",
+            "Either the store's folder was changed (EVFLOW_STORE), or the data lies on the disk of the machine that wrote it.",
+        )
+        self.digest = digest
+        self.where = where
+
+
+class ObjectDamaged(EnvironmentProblem):
+    """Stored bytes are not those that were written. Nothing of them was used."""
+
+    code = "object-damaged"
+
+    def __init__(self, where: str, expected: bytes, found: bytes | None, why: str = "") -> None:
+        seen = f"has the digest {found.hex()}" if found is not None else "cannot be decoded"
+        super().__init__(
+            f"The content of '{where}' {seen}; {expected.hex()} was written{f' ({why})' if why else ''}.",
+            "The file was changed or its disk is failing. Restore it from a copy, or run the task that made it again.",
+        )
+        self.where = where
+        self.expected = expected
+        self.found = found
+
+
+class StoreFull(EnvironmentProblem):
+    """There is no room for what is to be written."""
+
+    code = "store-full"
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"The store at '{where}' is full: {reason}.",
+            "Free some space there, or name another place with EVFLOW_STORE. What was stored before is untouched.",
+        )
+
+
+class StoreUnusable(EnvironmentProblem):
+    """The store cannot be read or written: permissions, a read-only file system, a failing disk."""
+
+    code = "store-unusable"
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"The store cannot use '{where}': {reason}.",
+            "Check who owns the folder and that its file system can be written, or name another place with EVFLOW_STORE.",
+        )
+
+
+class UnknownStore(UsageError):
+    """The URL does not name a store."""
+
+    code = "unknown-store"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"'{url}' does not name an object store.", "Give a folder, as a path or as 'file:///path/to/folder'.")
+
+
+class NameTaken(UsageError):
+    """A named file exists that was to be created."""
+
+    code = "name-taken"
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(f"The store has '{name}' already, at '{where}'; it is written once and never over.")
+
+
+class NameMissing(EnvironmentProblem):
+    """There is no file of that name in the store."""
+
+    code = "name-missing"
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(f"The store has no '{name}': there is no '{where}'.")
+
+
+class BadName(UsageError):
+    """A name cannot be that of a file in the store."""
+
+    code = "bad-name"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"'{name}' cannot name a file in the store.",
+            "A name is parts joined by '/'; a part has letters, digits, '-', '_', '.', '=' or '+' and does not begin with '.'.",
+        )
+
+
+class ObjectStore(Protocol):
+    """Content-addressed objects. Safe to use from many threads and processes at once."""
+
+    @property
+    def url(self) -> str:
+        """What `open_store` takes to open this store again."""
+        ...
+
+    def put(self, chunks: Iterable[Buffer]) -> Digest:
+        """Store the chunks, one after another, as one object; durable when this returns.
+
+        Content that the store has already is not written again. A chunk may be reused by the caller as soon
+        as the next one is asked for.
+
+        Raises:
+            StoreFull: There is no room; nothing is left behind.
+            StoreUnusable: The store cannot be written.
+        """
+        ...
+
+    def get(self, digest: bytes, offset: int = 0, length: int | None = None) -> memoryview:
+        """The object, or a part of it, as writable memory that belongs to the caller.
+
+        Without `offset` and `length` the bytes were checked against the digest. A part cannot be: its reader
+        checks it against a digest of its own.
+
+        Raises:
+            ObjectMissing: The store has no such object.
+            ObjectDamaged: The digest differs, or the object ends before the part does.
+            StoreUnusable: The store cannot be read.
+        """
+        ...
+
+    def size(self, digest: bytes) -> int | None:
+        """The object's size in bytes, or None where the store has none of that digest."""
+        ...
+
+    def exists(self, digest: bytes) -> bool:
+        """Whether the store has the object (which may still be damaged)."""
+        ...
+
+    def digests(self) -> Iterator[Digest]:
+        """All objects, in no order."""
+        ...
+
+    def where(self, digest: bytes) -> str:
+        """The object's path or address, for people, whether it exists or not."""
+        ...
+
+
+class NamedFiles(Protocol):
+    """Files under names such as `logs/TrainFlow/3/17.0`, for what is not known by its content."""
+
+    def write_named(self, name: str, chunks: Iterable[Buffer], *, create_only: bool = False) -> int:
+        """Write a whole file, atomically and durably; returns its size in bytes.
+
+        Raises:
+            NameTaken: With `create_only`: the file exists.
+            StoreFull: There is no room; an older content is untouched.
+            StoreUnusable: The store cannot be written.
+        """
+        ...
+
+    def read_named(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """A file's bytes from `offset` on, fewer than `length` where it ends before.
+
+        Raises:
+            NameMissing: There is no such file.
+            StoreUnusable: The store cannot be read.
+        """
+        ...
+
+    def size_named(self, name: str) -> int | None:
+        """A file's size in bytes, or None where there is none."""
+        ...
+
+    def list_named(self, prefix: str = "") -> list[str]:
+        """The names in the folder `prefix` and below, sorted."""
+        ...
+
+
+class Store(ObjectStore, NamedFiles, Protocol):
+    """Both, at one place."""
