@@ -1,0 +1,175 @@
+"""The exceptions of the flow language that a step may catch or meet as a value.
+
+Their names are those that Metaflow's users know. All of them belong to the families of `evflow.errors`.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from evflow.errors import EvflowError, UsageError
+
+__all__ = [
+    "EvflowException",
+    "ExceptionWrapper",
+    "FailureHandledByCatch",
+    "FunctionIsNoArtifact",
+    "InvalidNextException",
+    "MergeArtifactsException",
+    "MissingInMergeArtifactsException",
+    "SwitchValueUnknown",
+    "TimeoutException",
+    "UnhandledInMergeArtifactsException",
+]
+
+EvflowException = EvflowError
+"""The base of everything that evflow raises on purpose."""
+
+
+class InvalidNextException(UsageError):
+    """A step said wrongly, twice or not at all which step comes next."""
+
+    code = "invalid-next"
+
+
+class SwitchValueUnknown(InvalidNextException, RuntimeError):
+    """The variable of a switch has a value that is none of its cases."""
+
+    code = "switch-value-unknown"
+
+    def __init__(self, variable: str, value: object, cases: Sequence[object]) -> None:
+        super().__init__(
+            f"Switch condition variable '{variable}' has value {value!r} which is not in the available cases: {list(cases)!r}",
+            f"Add a case for it, or let self.{variable} have one of these values.",
+        )
+
+
+class FunctionIsNoArtifact(UsageError):
+    """A function stands where an artifact should: it could not be kept."""
+
+    code = "function-is-no-artifact"
+
+    def __init__(self, flow: str, step: str, names: Iterable[tuple[str, object]]) -> None:
+        shown = [f"self.{name} ({_called(value)})" for name, value in names]
+        one = len(shown) == 1
+        super().__init__(
+            f"Step {step} of {flow} assigned {'a function' if one else 'functions'} to {', '.join(shown)}: "
+            f"{'it' if one else 'they'} cannot be kept as {'an artifact' if one else 'artifacts'}.",
+            "Define the function at the top of the file or as a method of the flow, or keep what it returns. "
+            "A name that starts with __ is not kept, and may hold one.",
+        )
+
+
+class MergeArtifactsException(UsageError):
+    """`merge_artifacts` was called where or how it cannot be."""
+
+    code = "merge-artifacts"
+
+
+class UnhandledInMergeArtifactsException(MergeArtifactsException):
+    """Artifacts to merge have different values on the inputs, and the join did not choose.
+
+    Attributes:
+        artifact_names: The artifacts.
+    """
+
+    code = "unhandled-in-merge"
+
+    def __init__(self, step: str, values: Sequence[tuple[str, str]]) -> None:
+        names = [name for name, _ in values]
+        details = "".join(f"\n  {name}: {who}" for name, who in values)
+        super().__init__(
+            f"Unhandled artifacts in merge: Step {step} cannot merge the following artifacts due to them having conflicting values: "
+            f"[{', '.join(names)}].{details}",
+            f"Set them before merge_artifacts (self.{names[0]} = ...), or leave them out with exclude={names!r}.",
+        )
+        self.artifact_names = names
+
+
+class MissingInMergeArtifactsException(MergeArtifactsException):
+    """`merge_artifacts(include=...)` names artifacts that no input has.
+
+    Attributes:
+        artifact_names: The artifacts.
+    """
+
+    code = "missing-in-merge"
+
+    def __init__(self, step: str, names: Sequence[str], existing: Sequence[str]) -> None:
+        super().__init__(
+            f"Missing artifacts in merge: Step {step} includes artifacts that none of its inputs has: [{', '.join(names)}].",
+            f"The inputs have: {', '.join(existing) or 'none'}.",
+        )
+        self.artifact_names = list(names)
+
+
+class TimeoutException(UsageError):
+    """The body of a step ran into its `@timeout`."""
+
+    code = "timeout"
+
+    def __init__(self, step: str, limit_s: float) -> None:
+        super().__init__(f"Step {step} timed out after {duration(limit_s)}.", "Raise its @timeout if it needs longer.")
+        self.limit_s = limit_s
+
+
+class FailureHandledByCatch(UsageError):
+    """Stands for a crash (killed, out of memory, segmentation fault) in the variable of `@catch`."""
+
+    code = "failure-handled-by-catch"
+
+    def __init__(self, step: str, crash: str) -> None:
+        super().__init__(f"Step {step} crashed and @catch let the flow go on: {crash}")
+
+
+class ExceptionWrapper(Exception):
+    """What `@catch(var=...)` leaves in its variable: an exception as text, loadable everywhere.
+
+    Attributes:
+        exception: The exception's text.
+        type: Its class, `module.Class`.
+        stacktrace: Its traceback, the user's frames only, or None.
+    """
+
+    exception: str
+    type: str
+    stacktrace: str | None
+
+    def __init__(self, exception: BaseException | None = None, stacktrace: str | None = None) -> None:
+        super().__init__()
+        if exception is not None:
+            self.exception = str(exception)
+            self.type = class_name(exception)
+            self.stacktrace = stacktrace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ExceptionWrapper, (), self.__dict__
+
+    def __str__(self) -> str:
+        return self.stacktrace or f"{self.type}: {self.exception}"
+
+    def __repr__(self) -> str:
+        return f"ExceptionWrapper({self.type}: {self.exception})"
+
+
+def class_name(exception: BaseException) -> str:
+    """The class of an exception as `module.Class`; a builtin's as `Class` alone."""
+    kind = type(exception)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def duration(seconds: float) -> str:
+    """A span of time for people: `2 hours 5 seconds`."""
+    whole, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(whole), 60)
+    parts = [(hours, "hour"), (minutes, "minute"), (rest, "second")]
+    shown = [f"{number:g} {unit}{'' if number == 1 else 's'}" for number, unit in parts if number]
+    return " ".join(shown) or "0 seconds"
+
+
+def _called(value: object) -> str:
+    function = getattr(value, "__func__", value)
+    code = getattr(function, "__code__", None)
+    name = getattr(value, "__qualname__", repr(value))
+    if code is None or code.co_filename.startswith(sys.prefix):
+        return name
+    return f"{name}, {code.co_filename}:{code.co_firstlineno}"

@@ -1,0 +1,391 @@
+"""The checks of a flow before it runs: every mistake that its source shows, one message each.
+
+Two stages: what a step says by itself, then how the steps hang together. The second runs only where the first
+found nothing that would make it guess, so that one mistake gives one message.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from evflow.core.graph import Graph
+from evflow.errors import UsageError
+from evflow.flow.decorators.base import StepDecorator, misplaced
+from evflow.flow.graph import edge_step, read_graph
+from evflow.flow.parameters import mistakes as parameter_mistakes
+from evflow.flow.scope import did_you_mean
+from evflow.flow.source import StepSource, class_line, read_step
+from evflow.flow.split_walk import Walk, walk
+from evflow.flow.steps import INFO, RESERVED_FOR_STEPS, Where, facts
+
+_STEP_NAME = re.compile(r"[a-z0-9_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A mistake in a flow's source.
+
+    Attributes:
+        code: A stable name of the kind of mistake.
+        message: What is wrong.
+        hint: What to do.
+        step: The step, or an empty string.
+    """
+
+    code: str
+    message: str
+    hint: str
+    file: str
+    line: int
+    step: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
+        return f"{place}{self.message} {self.hint}".rstrip()
+
+
+class FlowInvalid(UsageError):
+    """A flow has mistakes and cannot run.
+
+    Attributes:
+        problems: All of them, in the order of the source.
+    """
+
+    code = "flow-invalid"
+
+    def __init__(self, flow: str, problems: Sequence[Problem]) -> None:
+        first, more = problems[0], len(problems) - 1
+        count = f"\n{more} more {'problem' if more == 1 else 'problems'}: `check` lists all of them." if more else ""
+        super().__init__(f"Validity checker found an issue in {flow}:\n{first}{count}")
+        self.problems = list(problems)
+
+
+class _Flow:
+    """What the checks look at."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.facts = facts(cls)
+        self.steps = self.facts.steps
+        self.sources: dict[str, StepSource] = {name: read_step(name, function) for name, function in self.steps.items()}
+        self.file, self.line = class_line(cls)
+        self.start, self.end = edge_step(self.steps, "start"), edge_step(self.steps, "end")
+
+    def of_class(self, code: str, message: str, hint: str) -> Problem:
+        return Problem(code, message, hint, self.file, self.line)
+
+    def of_step(self, code: str, step: str, message: str, hint: str, line: int = 0) -> Problem:
+        source = self.sources[step]
+        return Problem(code, message, hint, source.file, line or source.line, step)
+
+
+def check(cls: type) -> list[Problem]:
+    """All mistakes of a flow, in the order of its source.
+
+    Raises:
+        SourceMissing: A step's source cannot be found.
+    """
+    flow = _Flow(cls)
+    structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
+    others = [*_parameters(flow), *_decorators(flow), *_misplaced(flow)]
+    if not structure:
+        structure = list(_together(flow))
+    return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
+
+
+def demand_valid(cls: type) -> None:
+    """Check a flow.
+
+    Raises:
+        FlowInvalid: It has mistakes.
+        SourceMissing: A step's source cannot be found.
+    """
+    problems = check(cls)
+    if problems:
+        raise FlowInvalid(cls.__name__, problems)
+
+
+# --- a step by itself ------------------------------------------------------------------------------------
+
+
+def _edges(flow: _Flow) -> Iterator[Problem]:
+    if not flow.steps:
+        yield flow.of_class("no-steps", f"Flow {flow.cls.__name__} has no steps.", "Mark its methods with @step.")
+        return
+    for edge, found in (("start", flow.start), ("end", flow.end)):
+        said = [name for name, function in flow.steps.items() if getattr(getattr(function, INFO), edge)]
+        if not found:
+            shown = f" It has {len(said)}: {', '.join(said)}." if said else ""
+            yield flow.of_class(
+                f"no-{edge}",
+                f"Your flow must have exactly one {edge} step.{shown}",
+                f"Either name a step '{edge}' or use @step({edge}=True).",
+            )
+
+
+def _step_forms(flow: _Flow) -> Iterator[Problem]:
+    for name, source in flow.sources.items():
+        if not _STEP_NAME.fullmatch(name):
+            yield flow.of_step(
+                "step-name",
+                name,
+                f"Step {name} has an invalid name.",
+                "Only lowercase ascii characters, underscores, and digits are allowed.",
+            )
+        elif name in RESERVED_FOR_STEPS:
+            yield flow.of_step("step-name-reserved", name, f"Step name '{name}' is a reserved word.", "Choose another name for the step.")
+        if source.arguments not in (1, 2):
+            yield flow.of_step(
+                "step-arguments",
+                name,
+                f"Step {name} takes {source.arguments} arguments.",
+                "A step takes self; a join takes self and inputs.",
+            )
+        if source.is_generator:
+            yield flow.of_step(
+                "step-generator", name, f"Step {name} is a generator: it yields.", "Set attributes of self instead of yielding."
+            )
+        if name == flow.start and source.arguments == 2:
+            yield flow.of_step(
+                "start-join", name, f"The first step {name} takes inputs, but nothing comes before it.", "Remove its second argument."
+            )
+        if name == flow.end and source.arguments == 2 and name != flow.start:
+            yield flow.of_step(
+                "end-join",
+                name,
+                f"The terminal step {name} should not be a join step (it gets an extra argument).",
+                "Add a join step before it.",
+            )
+        if name == flow.end and source.calls:
+            yield flow.of_step(
+                "end-goes-on",
+                name,
+                f"The terminal step {name} calls self.next().",
+                "Remove the call: nothing comes after it.",
+                source.calls[0].line,
+            )
+        if name != flow.end and not source.calls and flow.end:
+            yield flow.of_step(
+                "no-next",
+                name,
+                f"Step {name} is missing a self.next() transition to the next step.",
+                "Add a self.next() as the last line in the function.",
+            )
+
+
+def _targets(flow: _Flow) -> Iterator[Problem]:
+    for name, source in flow.sources.items():
+        for call in source.calls:
+            what, instead = call.mistake
+            if what:
+                yield flow.of_step("next-form", name, f"Step {name}: {what}.", f"{instead[0].upper()}{instead[1:]}.", call.line)
+            for target in call.steps:
+                if target not in flow.steps:
+                    is_method = target in flow.facts.methods
+                    hint = "Mark it with @step, or name a step." if is_method else f"The steps are: {', '.join(flow.steps)}."
+                    yield flow.of_step(
+                        "unknown-step",
+                        name,
+                        f"Step {name} specifies a self.next() transition to an unknown step, {target}.",
+                        hint + ("" if is_method else did_you_mean(target, flow.steps)),
+                        call.line,
+                    )
+                elif call.kind == "switch" and flow.sources[target].arguments == 2:
+                    yield flow.of_step(
+                        "switch-to-join",
+                        name,
+                        f"Step {name} switches to {target}, which is a join step (it takes inputs).",
+                        "Lead the case to an ordinary step that goes on to the join.",
+                        call.line,
+                    )
+                elif call.kind in ("split", "foreach") and flow.sources[target].arguments == 2:
+                    yield flow.of_step(
+                        "split-to-join",
+                        name,
+                        f"Step {name} splits right into {target}, which is a join step (it takes inputs).",
+                        "Put a step between the split and its join.",
+                        call.line,
+                    )
+
+
+# --- decorators and parameters ---------------------------------------------------------------------------
+
+
+def _decorators(flow: _Flow) -> Iterator[Problem]:
+    for name in flow.steps:
+        by_name: dict[str, list[StepDecorator]] = defaultdict(list)
+        for decorator in reversed(flow.facts.decorators(name)):
+            by_name[decorator.name].append(decorator)
+            for mistake in decorator.mistakes():
+                yield _at(flow, "decorator-value", decorator.where, name, f"Step {name}: {mistake}", "")
+        for kind, several in by_name.items():
+            if len(several) > 1 and not several[0].repeatable:
+                yield _at(
+                    flow, "decorator-twice", several[1].where, name, f"Step {name} has the decorator @{kind} twice.", "Keep one of them."
+                )
+        if "catch" in by_name:
+            yield from _catch(flow, name, by_name["catch"][0])
+
+
+def _catch(flow: _Flow, name: str, decorator: StepDecorator) -> Iterator[Problem]:
+    calls = flow.sources[name].calls
+    why = ""
+    if len(calls) > 1:
+        why = f"has {len(calls)} calls of self.next()"
+    elif calls and calls[0].kind in ("foreach", "switch"):
+        why = f"leads to a {calls[0].kind}"
+    if why:
+        yield _at(
+            flow,
+            "catch-unclear",
+            decorator.where,
+            name,
+            f"@catch is on step {name}, which {why}: where should the flow go on after a failure?",
+            "Move what can fail to a step with one plain self.next().",
+        )
+
+
+def _misplaced(flow: _Flow) -> Iterator[Problem]:
+    for base in flow.cls.__mro__[:-1]:
+        for name, value in base.__dict__.items():
+            for decorator in misplaced(getattr(value, "__func__", value)):
+                is_step = name in flow.steps
+                message = f"@{decorator.name} stands below @step." if is_step else f"@{decorator.name} is on {name}, which is not a step."
+                hint = (
+                    "Put @step right above the def, other decorators above it."
+                    if is_step
+                    else f"Mark {name} with @step, or remove the decorator."
+                )
+                yield _at(flow, "decorator-misplaced", decorator.where, name if is_step else "", message, hint)
+
+
+def _parameters(flow: _Flow) -> Iterator[Problem]:
+    for code, where, message, hint in parameter_mistakes(flow.cls):
+        yield _at(flow, code, where, "", message, hint)
+
+
+def _at(flow: _Flow, code: str, where: Where, step: str, message: str, hint: str) -> Problem:
+    if not where.file:
+        source = flow.sources.get(step)
+        where = Where(source.file, source.line) if source else Where(flow.file, flow.line)
+    return Problem(code, message, hint, where.file, where.line, step)
+
+
+# --- the steps together ----------------------------------------------------------------------------------
+
+
+def _together(flow: _Flow) -> Iterator[Problem]:
+    graph = read_graph(flow.cls)
+    reachable = _reachable(graph.start, {name: node.out for name, node in graph.nodes.items()})
+    for name in graph.nodes:
+        if name not in reachable:
+            yield flow.of_step(
+                "unreachable",
+                name,
+                f"Step {name} is unreachable from the entry step {graph.start}.",
+                f"Add self.next(self.{name}) in another step or remove {name}.",
+            )
+    no_exit = list(_no_exit(flow, graph, reachable))
+    yield from no_exit
+    if not no_exit:
+        yield from _splits(flow, graph)
+
+
+def _no_exit(flow: _Flow, graph: Graph, reachable: Iterable[str]) -> Iterator[Problem]:
+    back = {name: graph.parents(name) for name in graph.nodes}
+    leads_out = _reachable(graph.end, back)
+    stuck = [name for name in reachable if name not in leads_out]
+    told: set[str] = set()
+    for name in stuck:
+        loop = _loop_from(graph, name)
+        if loop and not told & set(loop):
+            told |= set(loop)
+            yield flow.of_step(
+                "loop-without-exit",
+                loop[0],
+                f"There is a loop in your flow without an exit: {'->'.join([*loop, loop[0]])}.",
+                f"Let one of its steps also lead on towards {graph.end}.",
+            )
+
+
+def _splits(flow: _Flow, graph: Graph) -> Iterator[Problem]:
+    seen = walk(graph, {name: source.calls for name, source in flow.sources.items()})
+    for edge, opened in seen.loops_out.items():
+        yield flow.of_step(
+            "loop-out-of-split",
+            edge.step,
+            f"Step {edge.step} goes back to {edge.target}, which comes before the split at step {opened.step} is joined.",
+            f"Join the split of {opened.step} first and go back from there.",
+            edge.line,
+        )
+    yield from _unbalanced(flow, graph, seen)
+    if not seen.loops_out:
+        yield from _different_joins(flow, seen)
+
+
+def _unbalanced(flow: _Flow, graph: Graph, seen: Walk) -> Iterator[Problem]:
+    without_split: dict[str, list[str]] = defaultdict(list)
+    for edge, stacks in seen.arrivals.items():
+        if edge in seen.loops_out:
+            continue
+        source_call = next(call for call in flow.sources[edge.step].calls if call.line == edge.line and edge.target in call.steps)
+        opens = source_call.kind in ("split", "foreach")
+        if graph[edge.target].takes_inputs and not any(stacks):
+            without_split[edge.target].append(edge.step)
+        elif edge.target == graph.end and (opens or all(stacks)):
+            around = [opened.step for opened in (min(stacks, key=len))] or [edge.step]
+            names = ", ".join(dict.fromkeys(around))
+            yield flow.of_step(
+                "split-not-joined",
+                edge.step,
+                f"The terminal step {graph.end} was reached before a split started at step(s) {names} were joined.",
+                f"Add a join step before {graph.end}: a step that takes self and inputs.",
+                edge.line,
+            )
+    for join, parents in without_split.items():
+        yield flow.of_step(
+            "join-without-split",
+            join,
+            f"Step {join} seems like a join step (it takes an extra input argument) but it is not preceded by a split.",
+            f"Remove the argument, or split before {', '.join(parents)}.",
+        )
+
+
+def _different_joins(flow: _Flow, seen: Walk) -> Iterator[Problem]:
+    told: set[tuple[str, int]] = set()
+    for (step, line, _), branches in seen.joins.items():
+        if len(branches) < 2 or (step, line) in told or not all(branches.values()):
+            continue
+        if not set.intersection(*branches.values()):
+            told.add((step, line))
+            shown = "; ".join(f"{branch} reaches {' or '.join(sorted(joins))}" for branch, joins in branches.items())
+            yield flow.of_step(
+                "different-joins",
+                step,
+                f"The branches of the split at step {step} reach different joins: {shown}.",
+                "Lead all branches of a split to one join.",
+                line,
+            )
+
+
+def _reachable(start: str, out: Mapping[str, Iterable[str]]) -> list[str]:
+    seen = {start: None}
+    pending = [start]
+    while pending:
+        for target in out[pending.pop()]:
+            if target not in seen:
+                seen[target] = None
+                pending.append(target)
+    return [name for name in out if name in seen]
+
+
+def _loop_from(graph: Graph, step: str) -> list[str]:
+    """A loop that a step is on or leads into: its steps in order."""
+    path: list[str] = []
+    while step not in path:
+        path.append(step)
+        if not graph[step].out:
+            return []
+        step = graph[step].out[0]
+    return path[path.index(step) :]

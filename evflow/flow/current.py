@@ -1,0 +1,211 @@
+"""`current`: what a running step may ask about itself and its run.
+
+The worker calls `enter` before the body; outside of a task nothing is there but `is_running_flow`. Decorators add their own
+members with `extend`, as `card` or `project_name`.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, cast
+
+_MEMBERS = (
+    "flow_name",
+    "run_id",
+    "step_name",
+    "task_id",
+    "retry_count",
+    "origin_run_id",
+    "pathspec",
+    "namespace",
+    "username",
+    "tags",
+    "tempdir",
+    "run",
+    "task",
+    "graph",
+    "parameter_names",
+)
+_OF_DECORATORS = {"card": "@card", "parallel": "@parallel", "trigger": "@trigger", "project_name": "@project", "branch_name": "@project"}
+
+
+class Current:
+    """The running task; `current` is the one object of this class."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def is_running_flow(self) -> bool:
+        """Whether this code runs inside a step."""
+        return "run_id" in self._facts
+
+    @property
+    def flow_name(self) -> str:
+        """The flow."""
+        return cast("str", self._fact("flow_name"))
+
+    @property
+    def run_id(self) -> str:
+        """The run's number, as a string."""
+        return cast("str", self._fact("run_id"))
+
+    @property
+    def step_name(self) -> str:
+        """The step."""
+        return cast("str", self._fact("step_name"))
+
+    @property
+    def task_id(self) -> str:
+        """The task's number, as a string."""
+        return cast("str", self._fact("task_id"))
+
+    @property
+    def retry_count(self) -> int:
+        """The attempt's number, from 0."""
+        return cast("int", self._fact("retry_count"))
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The run that this one resumes, or None."""
+        return cast("str | None", self._fact("origin_run_id"))
+
+    @property
+    def pathspec(self) -> str:
+        """`flow/run/step/task`."""
+        return f"{self.flow_name}/{self.run_id}/{self.step_name}/{self.task_id}"
+
+    @property
+    def namespace(self) -> str | None:
+        """The client's namespace in this step."""
+        return cast("str | None", self._fact("namespace"))
+
+    @property
+    def username(self) -> str:
+        """Who started the run."""
+        return cast("str", self._fact("username"))
+
+    @property
+    def tags(self) -> set[str]:
+        """The run's tags, those of evflow included."""
+        return set(self._fact("tags"))
+
+    @property
+    def tempdir(self) -> str | None:
+        """A folder for temporary files, or None for Python's own choice."""
+        return cast("str | None", self._fact("tempdir"))
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """The flow's graph as plain values."""
+        value = self._fact("graph")
+        return cast("dict[str, Any]", value() if callable(value) else value)
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The names of the flow's parameters."""
+        return list(self._fact("parameter_names"))
+
+    @property
+    def run(self) -> Any:
+        """The run as the client sees it."""
+        return _client("Run", f"{self.flow_name}/{self.run_id}")
+
+    @property
+    def task(self) -> Any:
+        """The task as the client sees it."""
+        return _client("Task", self.pathspec)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A member, or `default` where it is not there."""
+        return getattr(self, name) if name in self else default
+
+    def __contains__(self, name: object) -> bool:
+        if name == "is_running_flow":
+            return True
+        return name in self._facts or (name in ("pathspec", "run", "task") and self.is_running_flow)
+
+    def __getattr__(self, name: str) -> Any:
+        facts: dict[str, Any] = self.__dict__.get("_facts", {})
+        if name in facts:
+            value = facts[name]
+            return value() if isinstance(value, _Lazy) else value
+        raise AttributeError(self._missing(name))
+
+    def __dir__(self) -> list[str]:
+        return sorted({*_MEMBERS, "is_running_flow", "get", *self._facts})
+
+    def _fact(self, name: str) -> Any:
+        if name not in self._facts:
+            raise AttributeError(self._missing(name))
+        return self._facts[name]
+
+    def _missing(self, name: str) -> str:
+        if name in _OF_DECORATORS:
+            return f"current.{name} is there only in a step with {_OF_DECORATORS[name]}."
+        if name in _MEMBERS:
+            return f"current.{name} is there only while a step runs; current.is_running_flow tells."
+        from evflow.flow.scope import did_you_mean
+
+        return f"current has no attribute '{name}'.{did_you_mean(name, self.__dir__())}"
+
+
+class _Lazy:
+    """A member that is computed when it is asked for."""
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self._compute = compute
+
+    def __call__(self) -> Any:
+        return self._compute()
+
+
+current = Current()
+_entered = cast("dict[str, Any]", current.__dict__["_facts"])
+
+
+def enter(
+    *,
+    flow_name: str,
+    run_id: int | str,
+    step_name: str,
+    task_id: int | str,
+    retry_count: int = 0,
+    origin_run_id: str | None = None,
+    namespace: str | None = None,
+    username: str = "",
+    tags: "tuple[str, ...] | set[str] | frozenset[str]" = (),
+    tempdir: str | None = None,
+    graph: "Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None" = None,
+    parameter_names: "list[str] | tuple[str, ...]" = (),
+) -> None:
+    """Say which task runs in this process; numbers become strings. `graph` may be a function, called at first use."""
+    _entered.clear()
+    _entered.update(
+        flow_name=flow_name,
+        run_id=str(run_id),
+        step_name=step_name,
+        task_id=str(task_id),
+        retry_count=retry_count,
+        origin_run_id=origin_run_id,
+        namespace=namespace,
+        username=username,
+        tags=frozenset(tags),
+        tempdir=tempdir,
+        graph=graph if graph is not None else {},
+        parameter_names=list(parameter_names),
+    )
+
+
+def extend(name: str, value: Any = None, *, compute: Callable[[], Any] | None = None) -> None:
+    """Add a member, for a decorator; with `compute` it is worked out at each use."""
+    _entered[name] = _Lazy(compute) if compute is not None else value
+
+
+def leave() -> None:
+    """No task runs in this process any more."""
+    _entered.clear()
+
+
+def _client(kind: str, pathspec: str) -> Any:
+    # By name: the client stands above the flow language in the layers, and only this asks upwards.
+    return getattr(import_module("evflow.client"), kind)(pathspec)

@@ -1,0 +1,39 @@
+"""The decorators of steps.
+
+A new one is a module with a class below `StepDecorator`, the typed function that users write, and a line in
+`REGISTRY` (docs/decisions/0034-a-decorator-is-one-small-class.md). Modules are imported at first use.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from evflow.flow.decorators.base import StepDecorator
+
+REGISTRY: dict[str, tuple[str, str]] = {
+    "catch": ("evflow.flow.decorators.catch", "Catch"),
+    "environment": ("evflow.flow.decorators.environment", "Environment"),
+    "resources": ("evflow.flow.decorators.resources", "Resources"),
+    "retry": ("evflow.flow.decorators.retry", "Retry"),
+    "timeout": ("evflow.flow.decorators.timeout", "Timeout"),
+}
+"""A decorator's name, and the module and name of its class."""
+
+
+def decorator_class(name: str) -> type[StepDecorator] | None:
+    """The class of a decorator, or None where there is none of this name."""
+    place = REGISTRY.get(name)
+    if place is None:
+        return None
+    found: type[StepDecorator] = getattr(import_module(place[0]), place[1])
+    return found
+
+
+def environment_of(decorators: list[StepDecorator]) -> Mapping[str, str]:
+    """The variables that a step's decorators set, for `AttemptOrder.environment`."""
+    from evflow.flow.decorators.environment import Environment
+
+    variables: dict[str, str] = {}
+    for decorator in decorators:
+        if isinstance(decorator, Environment):
+            variables.update(decorator.variables())
+    return variables

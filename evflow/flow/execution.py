@@ -1,0 +1,234 @@
+"""Running one step: what a worker calls, in this order.
+
+    flow = instantiate(cls, step, ...)            an instance at its place in the run
+    done = run_step(flow, timeout_s=, last=)      decorators, body, `self.next`; or what @catch made of it
+    outcome = collect(flow)                       what is to be kept, by value and by reference
+
+or `record_crash(flow, crash)` in place of `run_step`, for the attempt that only tells `@catch` of a crash. Nothing
+here does I/O but by the views that it is given. An exception of the body leaves as it is; `tracebacks` shows it.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple, cast
+
+from evflow.exception import FailureHandledByCatch, FunctionIsNoArtifact, InvalidNextException, TimeoutException, class_name
+from evflow.flow.decorators.base import StepDecorator
+from evflow.flow.flowspec import FlowSpec
+from evflow.flow.inputs import Inputs, OpenViews
+from evflow.flow.merging import passed_down
+from evflow.flow.scope import IMMUTABLE, AnyFlow, Entry, Frame, LoadItem, Scope, View, place, scope_of
+from evflow.flow.steps import facts, is_function, is_kept
+from evflow.flow.transitions import END, Transition, finish
+
+__all__ = ["Done", "Frame", "Outcome", "Transition", "collect", "instantiate", "record_crash", "run_step"]
+
+
+class Done(NamedTuple):
+    """A step that counts as done.
+
+    Attributes:
+        transition: What comes next.
+        caught: The exception that `@catch` took, `module.Class: text`, or None.
+    """
+
+    transition: Transition
+    caught: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What a task leaves to those after it.
+
+    Attributes:
+        values: Name to value of what has to be serialised: what was set, and what was read and can have changed.
+        read: Those of `values` that were read and not set: probably as they were.
+        base: The view whose entries go on unchanged, but for those in `values` and `without`.
+        without: Names of `base` that do not go on.
+        inherited: More entries that go on unchanged, from the inputs of a join; they come before those of `base`.
+    """
+
+    values: Mapping[str, object]
+    read: frozenset[str]
+    base: View
+    without: frozenset[str]
+    inherited: Mapping[str, Entry]
+
+
+def instantiate(
+    cls: type[AnyFlow],
+    step: str,
+    *,
+    parameters: View,
+    view: View | None = None,
+    parents: Iterable[Sequence[Any]] | None = None,
+    open_views: OpenViews | None = None,
+    frames: Iterable[Sequence[Any]] = (),
+    joined: Sequence[Any] | None = None,
+    load_item: LoadItem | None = None,
+) -> AnyFlow:
+    """Make the instance that runs a task.
+
+    Args:
+        cls: The flow.
+        step: The step.
+        parameters: The manifest of parameters and constants.
+        view: The parent's artifacts; for the first step `parameters`, for a join nothing.
+        parents: `(step, task, manifest)` of the tasks that a join joins, in order; None for any other step.
+        open_views: Opens their manifests, many at a time.
+        frames: The splits around the task, as `AttemptOrder.frames`.
+        joined: The split that a join closes, of the same form, with any index.
+        load_item: Loads an item of a foreach by the digest of the items and its index.
+    """
+    around = tuple(Frame(*frame) for frame in frames)
+    inputs = None
+    if parents is not None:
+        assert open_views is not None
+        closed = None if joined is None else Frame(*joined)
+        inputs = Inputs(cls, parents, open_views, parameters=parameters, frames=around, joined=closed, load_item=load_item)
+        view = None
+    elif view is None:
+        view = parameters
+    return place(cls, Scope(step, parameters=parameters, view=view, inputs=inputs, frames=around, load_item=load_item))
+
+
+def run_step(flow: FlowSpec, *, timeout_s: float = 0, last: bool = True) -> Done:
+    """Run the step's decorators and body.
+
+    Args:
+        flow: The instance.
+        timeout_s: The body's limit, 0 for none. A plain body gets a `TimeoutException` from SIGALRM (in the main thread
+            only), an `async` one is cancelled and raises it then.
+        last: No attempt is left after this one, so that `@catch` applies.
+
+    Raises:
+        InvalidNextException: `self.next` was called wrongly or not at all.
+        TimeoutException: The body ran into the limit.
+        BaseException: What the body raised.
+    """
+    scope = scope_of(flow)
+    decorators = facts(type(flow)).decorators(scope.step)
+    try:
+        for decorator in reversed(decorators):
+            decorator.before(flow)
+        _body(flow, scope, timeout_s)
+        transition = finish(flow, scope)
+        for decorator in decorators:
+            decorator.after(flow)
+    except (Exception, SystemExit) as error:
+        if last and _is_taken(flow, decorators, error):
+            return Done(_way_on(flow, scope), f"{class_name(error)}: {error}")
+        raise
+    return Done(transition)
+
+
+def record_crash(flow: FlowSpec, crash: str) -> Done:
+    """Let `@catch` take a crash of the attempt before, of which nothing but `crash` is known; the body is not run."""
+    scope = scope_of(flow)
+    error = FailureHandledByCatch(scope.step, crash)
+    if not _is_taken(flow, facts(type(flow)).decorators(scope.step), error):
+        raise error
+    return Done(_way_on(flow, scope), f"{class_name(error)}: {crash}")
+
+
+def collect(flow: FlowSpec) -> Outcome:
+    """What the step leaves behind; call it once, after the step is done.
+
+    Raises:
+        FunctionIsNoArtifact: A function stands in an attribute.
+    """
+    scope = scope_of(flow)
+    cls = type(flow)
+    attributes = {name: value for name, value in flow.__dict__.items() if is_kept(name, cls)}
+    read = {name for name, value in attributes.items() if scope.read.get(name, scope) is value}
+    functions = [(name, value) for name, value in attributes.items() if name not in read and is_function(value)]
+    if functions:
+        raise FunctionIsNoArtifact(cls.__name__, scope.step, functions)
+    inherited = passed_down(scope) if scope.inputs is not None else {}
+    values = {
+        name: value
+        for name, value in attributes.items()
+        if name not in read or (_may_have_changed(value) and (scope.inputs is None or name in inherited))
+    }
+    base = scope.view if scope.view is not None else scope.parameters
+    return Outcome(
+        values=values,
+        read=frozenset(read & values.keys()),
+        base=base,
+        without=frozenset(scope.removed),
+        inherited={name: entry for name, entry in inherited.items() if name not in values},
+    )
+
+
+def _may_have_changed(value: object) -> bool:
+    return not isinstance(value, IMMUTABLE) or type(value) not in IMMUTABLE
+
+
+def _body(flow: FlowSpec, scope: Scope, timeout_s: float) -> None:
+    from evflow.imports import user_view
+
+    body: Callable[..., object] = getattr(flow, scope.step)
+    arguments = () if scope.inputs is None else (scope.inputs,)
+    with user_view():
+        with _alarm(scope.step, timeout_s):
+            result = body(*arguments)
+        if hasattr(result, "__await__"):
+            _await(cast("Coroutine[Any, Any, object]", result), scope.step, timeout_s)
+
+
+def _await(body: Coroutine[Any, Any, object], step: str, timeout_s: float) -> None:
+    """Run an `async` body on a loop of its own."""
+    from evflow.imports import framework_view
+
+    with framework_view():
+        import anyio
+
+    async def limited() -> None:
+        with anyio.move_on_after(timeout_s or None) as limit:
+            await body
+        if limit.cancelled_caught:
+            raise TimeoutException(step, timeout_s)
+
+    anyio.run(limited)
+
+
+@contextmanager
+def _alarm(step: str, timeout_s: float) -> Iterator[None]:
+    """Raise `TimeoutException` in the main thread after `timeout_s`."""
+    if not timeout_s or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(_: int, __: FrameType | None) -> None:
+        raise TimeoutException(step, timeout_s)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _is_taken(flow: FlowSpec, decorators: Sequence[StepDecorator], error: BaseException) -> bool:
+    return any(decorator.takes(flow, error) for decorator in decorators)
+
+
+def _way_on(flow: FlowSpec, scope: Scope) -> Transition:
+    """The transition of a step that `@catch` ended: what it said, else the only one in its source."""
+    if scope.transition is not None:
+        return scope.transition
+    from evflow.flow.graph import read_node
+
+    node = read_node(type(flow), scope.step)
+    if not node.out:
+        return END
+    if node.kind not in ("linear", "join", "split"):
+        raise InvalidNextException(
+            f"@catch cannot tell where to go on after step {scope.step}, whose self.next() depends on what it does.",
+            "Put @catch on a step with one plain self.next().",
+        )
+    return Transition("split" if node.kind == "split" else "linear", node.out)

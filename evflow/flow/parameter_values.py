@@ -1,0 +1,285 @@
+"""The values of a flow's parameters for one run: from texts and Python values to what steps read.
+
+Everything about parameters that only a starting run needs. Errors are `ParameterInvalid` and `ParameterMissing`, wrong usage
+of the command.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TextIO, cast
+
+from evflow.errors import UsageError
+from evflow.flow.parameters import JSONType, Parameter, canonical, of
+from evflow.flow.scope import did_you_mean
+from evflow.flow.steps import facts
+
+PREFIX = "EVFLOW_RUN_"
+"""A variable of this prefix and a parameter's name in capitals gives its value."""
+
+_TRUE = {"1", "true", "t", "yes", "y", "on"}
+_FALSE = {"0", "false", "f", "no", "n", "off"}
+_WANTED: dict[object, str] = {int: "an integer", float: "a number", bool: "True or False", str: "a string", JSONType: "JSON"}
+_SHOWN_CHARS = 200
+
+
+class ParameterInvalid(UsageError):
+    """A value does not fit its parameter."""
+
+    code = "parameter-invalid"
+
+    def __init__(self, name: str, value: object, wanted: str, source: str = "") -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
+        place = f" ({source})" if source else ""
+        super().__init__(f"Invalid value for '--{name}'{place}: {shown} is not {wanted}.")
+
+
+class ParameterMissing(UsageError):
+    """A required parameter has no value."""
+
+    code = "parameter-missing"
+
+    def __init__(self, names: list[str]) -> None:
+        first = names[0]
+        more = f" Also missing: {', '.join(f'--{name}' for name in names[1:])}." if len(names) > 1 else ""
+        super().__init__(f"Missing option '--{first}'.{more}", f"Give it on the command line or in {variable(first)}.")
+
+
+class ParameterUnknown(UsageError):
+    """A value was given for a parameter that the flow does not have."""
+
+    code = "parameter-unknown"
+
+    def __init__(self, flow: str, name: str, names: list[str]) -> None:
+        has = f"It has: {', '.join(names)}.{did_you_mean(name, names)}" if names else "It has none."
+        super().__init__(f"Flow {flow} has no parameter '{name}'.", has)
+
+
+class ParameterFieldTypeMismatch(UsageError):
+    """The function that computes a default returned a value of another type."""
+
+    code = "parameter-field-type-mismatch"
+
+    def __init__(self, parameter: Parameter[Any], value: object) -> None:
+        super().__init__(
+            f"The default of parameter '{parameter.name}' ({parameter.where}) returned {value!r}, a {type(value).__name__}, "
+            f"but it must return {_WANTED.get(parameter.kind, 'a value of its type')}."
+        )
+
+
+class ParameterDefaultFailed(UsageError):
+    """The function that computes a default raised an exception."""
+
+    code = "parameter-default-failed"
+
+    def __init__(self, parameter: Parameter[Any], traceback: str) -> None:
+        super().__init__(f"The default of parameter '{parameter.name}' ({parameter.where}) raised an exception:\n{traceback.rstrip()}")
+
+
+class ParameterContext(NamedTuple):
+    """What a function that computes a default gets.
+
+    Attributes:
+        flow_name: The flow.
+        user_name: Who starts the run.
+        parameter_name: The parameter.
+        logger: Prints a line for the user on stderr.
+        ds_type: The kind of the object store: `local`.
+        configs: Always empty.
+    """
+
+    flow_name: str
+    user_name: str
+    parameter_name: str
+    logger: Any
+    ds_type: str
+    configs: Mapping[str, object]
+
+
+def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] = os.environ, *, user: str = "") -> dict[str, object]:
+    """The values of all parameters of a run, by attribute.
+
+    Args:
+        cls: The flow.
+        given: Values by parameter name: texts as from a command line, or values of the type. None counts as not given.
+        env: The environment variables.
+        user: Who starts the run; for functions that compute a default.
+
+    Raises:
+        ParameterUnknown: A value is given for what is no parameter.
+        ParameterInvalid: A value does not fit.
+        ParameterMissing: A required one has no value.
+        ParameterFieldTypeMismatch: A function for a default returned a value of another type.
+        ParameterDefaultFailed: Such a function raised.
+    """
+    parameters = of(cls)
+    by_name = {canonical(parameter.name): parameter for parameter in parameters}
+    texts: dict[str, object] = {}
+    for name, value in given.items():
+        if canonical(name) not in by_name:
+            raise ParameterUnknown(cls.__name__, name, [parameter.name for parameter in parameters])
+        if value is not None:
+            texts[canonical(name)] = value
+    values: dict[str, object] = {}
+    missing: list[str] = []
+    for attribute, parameter in facts(cls).parameters.items():
+        from_env = env.get(variable(parameter.name))
+        if canonical(parameter.name) in texts:
+            values[attribute] = converted(parameter, texts[canonical(parameter.name)])
+        elif from_env:
+            values[attribute] = converted(parameter, from_env, source=variable(parameter.name))
+        elif parameter.default is not None:
+            values[attribute] = _default(cls, parameter, user)
+        elif parameter.required:
+            missing.append(parameter.name)
+        else:
+            values[attribute] = None
+    if missing:
+        raise ParameterMissing(missing)
+    return values
+
+
+def constants(cls: type) -> dict[str, object]:
+    """The constants of the class, by attribute: kept with the parameters at the start of a run."""
+    return dict(facts(cls).constants)
+
+
+def variable(name: str) -> str:
+    """The environment variable that gives a parameter's value."""
+    return PREFIX + name.upper().replace("-", "_")
+
+
+def type_name(parameter: Parameter[Any]) -> str:
+    """A parameter's type for `--help` and `show`."""
+    if parameter.separator is not None:
+        return "list"
+    kind = parameter.kind
+    return "json" if kind is JSONType else str(getattr(kind, "__name__", None) or getattr(kind, "name", kind))
+
+
+def shown(parameter: Parameter[Any], value: object) -> str:
+    """A value in a short text for people."""
+    text = json.dumps(value, default=str) if parameter.kind is JSONType and not isinstance(value, str) else str(value)
+    if parameter.separator is not None and isinstance(value, list):
+        text = parameter.separator.join(cast("list[str]", value))
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+
+
+def default_shown(parameter: Parameter[Any]) -> str | None:
+    """The default in a short text, or None where it is not to be shown or is computed."""
+    if parameter.default is None or callable(parameter.default) or not parameter.show_default:
+        return None
+    return shown(parameter, parameter.default)
+
+
+def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> object:
+    """A given value as the parameter's type has it.
+
+    Raises:
+        ParameterInvalid: It does not fit.
+    """
+    if parameter.separator is not None and isinstance(value, list | tuple):
+        items = cast("list[object]", list(cast("list[object]", value)))
+        if all(isinstance(item, str) for item in items):
+            return items
+        raise ParameterInvalid(parameter.name, value, "a list of strings", source)
+    plain = _plain(parameter, value, source)
+    if parameter.separator is None or not isinstance(plain, str):
+        return plain
+    return plain.split(parameter.separator) if plain else []
+
+
+def _plain(parameter: Parameter[Any], value: object, source: str) -> object:
+    kind = parameter.kind
+    wanted = _WANTED.get(kind, str(getattr(kind, "name", kind)))
+    if kind is JSONType:
+        return _json(parameter, value, source)
+    if kind is bool:
+        return _bool(parameter, value, source)
+    if kind is str:
+        if isinstance(value, str | int | float) or isinstance(value, os.PathLike):
+            return str(cast("object", value))
+        raise ParameterInvalid(parameter.name, value, wanted, source)
+    if kind in (int, float):
+        return _number(parameter, kind, value, source)
+    try:
+        # A type of click's, which is asked without importing click.
+        result: object = kind.convert(value, None, None)
+    except Exception as error:
+        message = getattr(error, "format_message", lambda: str(error))()
+        raise ParameterInvalid(parameter.name, value, f"{wanted} ({message})", source) from None
+    return result
+
+
+def _number(parameter: Parameter[Any], kind: type[int] | type[float], value: object, source: str) -> object:
+    try:
+        if isinstance(value, str):
+            return kind(value.strip())
+        if isinstance(value, int | float) and not isinstance(value, bool) and kind(value) == value:
+            return kind(value)
+        index = getattr(value, "item", None)  # a number of numpy's
+        if callable(index):
+            return _number(parameter, kind, index(), source)
+    except (ValueError, OverflowError):
+        pass
+    raise ParameterInvalid(parameter.name, value, _WANTED[kind], source)
+
+
+def _bool(parameter: Parameter[Any], value: object, source: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ParameterInvalid(parameter.name, value, _WANTED[bool], source)
+    return word in _TRUE
+
+
+def _json(parameter: Parameter[Any], value: object, source: str) -> object:
+    try:
+        if isinstance(value, str):
+            return json.loads(value)
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise ParameterInvalid(parameter.name, value, f"JSON ({error})", source) from None
+
+
+def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
+    if not callable(parameter.default):
+        return converted(parameter, parameter.default)
+    context = ParameterContext(cls.__name__, user or _user(), parameter.name, _log, "local", {})
+    value = _call(parameter, context)
+    if value is None:
+        return None
+    expected = {float: (float, int), JSONType: (str, dict, list, int, float, bool)}.get(parameter.kind, (parameter.kind,))
+    wrong_bool = isinstance(value, bool) and parameter.kind in (int, float, str)
+    if all(isinstance(kind, type) for kind in expected) and (wrong_bool or not isinstance(value, cast("Any", expected))):
+        raise ParameterFieldTypeMismatch(parameter, value)
+    return converted(parameter, value)
+
+
+def _call(parameter: Parameter[Any], context: ParameterContext) -> object:
+    from evflow.imports import user_view
+
+    try:
+        with user_view():
+            return cast("object", parameter.default(context))
+    except Exception as error:
+        from evflow.flow.tracebacks import user_traceback
+
+        raise ParameterDefaultFailed(parameter, user_traceback(error)) from None
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this uid
+        return str(os.getuid())
+
+
+def _log(text: object, stream: TextIO | None = None) -> None:
+    import sys
+
+    print(text, file=stream or sys.stderr)

@@ -1,0 +1,265 @@
+"""Parameters of a flow: declared in its class, given when a run starts, read-only in its steps.
+
+A `Parameter` is a data descriptor: on the class it is itself, on an instance inside a task it is the run's value.
+Values come, in this order, from the caller (the command line, a client), the variable `EVFLOW_RUN_<NAME>`, the default.
+
+A user's import pays for this module; what only a starting run needs is in `evflow.flow.parameter_values`.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
+
+from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, Where, facts
+
+if TYPE_CHECKING:
+    from evflow.flow.flowspec import FlowSpec
+    from evflow.flow.parameter_values import ParameterContext
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+RESERVED: Final = frozenset(
+    ["params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run_id_file", "max_num_splits", "max_workers", "max_log_size", "user_namespace", "run_id", "task_id", "runner_attribute_file", "help"]
+)
+"""Names that a parameter cannot have, dashes written as underscores: the command line's own options."""
+
+
+class JSONType:
+    """The type of a parameter that takes any JSON value: `Parameter("sizes", type=JSONType, default="[1, 2]")`."""
+
+
+class Parameter(Generic[T_co]):
+    """A value that a run of the flow is started with.
+
+    Attributes:
+        name: Its name on the command line.
+        default: The default as the user wrote it: a value, a function of a `ParameterContext`, or None.
+        kind: `int`, `float`, `str`, `bool`, `JSONType`, or what else the user gave as `type`.
+        help: A sentence for `--help`.
+        required: A run cannot start without it.
+        show_default: `--help` shows the default.
+        separator: The text is split there into a list.
+        where: Where it is defined.
+        options: Other options, which evflow does not know.
+    """
+
+    is_flow_parameter = True
+
+    @overload
+    def __init__(
+        self: "Parameter[list[str]]",
+        name: str,
+        default: "str | Callable[[ParameterContext], str] | None" = None,
+        type: type[str] | None = None,
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        *,
+        separator: str,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Parameter[Any]",
+        name: str,
+        default: Any = None,
+        *,
+        type: type[JSONType],
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Parameter[T]",
+        name: str,
+        default: "Callable[[ParameterContext], T]",
+        type: type[T] | None = None,
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Parameter[T]",
+        name: str,
+        *,
+        type: type[T],
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Parameter[str]",
+        name: str,
+        default: None = None,
+        type: None = None,
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Parameter[T]",
+        name: str,
+        default: T,
+        type: type[T] | None = None,
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Parameter[Any]",
+        name: str,
+        default: Any = None,
+        type: Any = None,
+        help: str | None = None,
+        required: bool | None = None,
+        show_default: bool = True,
+        separator: str | None = None,
+        **options: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        default: Any = None,
+        type: Any = None,  # noqa: A002 - Metaflow's names
+        help: str | None = None,  # noqa: A002
+        required: bool | None = None,
+        show_default: bool = True,
+        separator: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Declare a parameter.
+
+        Args:
+            name: Its name on the command line: `run --name value`.
+            default: A value of its type, or a function that gets a `ParameterContext` and returns one.
+            type: `int`, `float`, `str`, `bool` or `JSONType`; without it the type of the default, else `str`.
+            help: A sentence for `--help`.
+            required: A run cannot start without it.
+            show_default: Show the default in `--help`.
+            separator: Split the text there: the value is a list of strings.
+            options: Kept for the command line; evflow gives them no meaning.
+        """
+        self.name = name
+        self.default = default
+        self.help = help
+        self.required = bool(required)
+        self.show_default = show_default
+        self.separator = separator
+        self.options = options
+        self.given_type = type
+        frame = sys._getframe(1)  # noqa: SLF001 - there is no public way that does not import inspect
+        self.where = Where(frame.f_code.co_filename, frame.f_lineno)
+        self.attribute = ""
+
+    @property
+    def kind(self) -> Any:
+        """The type of its values before `separator` splits them."""
+        if self.given_type is not None:
+            return self.given_type
+        default = self.default
+        if default is None or callable(default):
+            return str
+        return JSONType if isinstance(default, dict | list | tuple) else type(default)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = self.attribute or name
+
+    @overload
+    def __get__(self, flow: None, owner: type) -> "Parameter[T_co]": ...
+    @overload
+    def __get__(self, flow: "FlowSpec", owner: type) -> T_co: ...
+    def __get__(self, flow: "FlowSpec | None", owner: type) -> Any:
+        if flow is None:
+            return self
+        scope = getattr(flow, SCOPE)
+        if scope is None:
+            raise AttributeError(f"Parameter '{self.name}' has a value only while a step runs.")
+        return scope.parameter(self.attribute)
+
+    def __set__(self, flow: "FlowSpec", value: Any) -> NoReturn:
+        raise AttributeError(f"{NOT_MODIFIABLE}: '{self.attribute}' is a Parameter. Keep the new value under another name.")
+
+    def __repr__(self) -> str:
+        return f"<Parameter {self.name} at {self.where}>"
+
+
+def of(cls: type) -> list[Parameter[Any]]:
+    """The parameters of a flow, inherited ones included, in the order of the source."""
+    return list(facts(cls).parameters.values())
+
+
+def canonical(name: str) -> str:
+    """A parameter's name as names are compared: case, `-` and `_` do not count."""
+    return name.lower().replace("-", "_")
+
+
+def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
+    """What is wrong with a flow's parameters: code, place, message, hint."""
+    seen: dict[str, Parameter[Any]] = {}
+    for attribute, parameter in facts(cls).parameters.items():
+        name = cast("object", parameter.name)
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            yield "parameter-name", parameter.where, f"Parameter name {name!r} is not valid.", "Use letters, digits and underscores."
+            continue
+        if canonical(name) in RESERVED:
+            yield "parameter-reserved", parameter.where, f"Parameter name '{name}' is a reserved word.", "Choose another name for it."
+        other = seen.setdefault(canonical(name), parameter)
+        if other is not parameter:
+            yield (
+                "parameter-clash",
+                parameter.where,
+                f"Parameters '{other.name}' ({other.where}) and '{name}' have the same name: case, '-' and '_' do not count.",
+                "Choose another name for one of them.",
+            )
+        if attribute.startswith("_"):
+            yield (
+                "parameter-private",
+                parameter.where,
+                f"Parameter '{name}' is in the private attribute '{attribute}'.",
+                "Give it a name without the underscore.",
+            )
+        yield from _type_mistakes(parameter)
+
+
+def _type_mistakes(parameter: Parameter[Any]) -> Iterator[tuple[str, Where, str, str]]:
+    from evflow.flow.parameter_values import ParameterInvalid, converted
+
+    kind = parameter.kind
+    if kind not in (int, float, str, bool, JSONType) and not hasattr(kind, "convert"):
+        shown = getattr(kind, "__name__", repr(kind))
+        yield (
+            "parameter-type",
+            parameter.where,
+            f"Parameter '{parameter.name}' has the type {shown}, which no text can be turned into.",
+            "Use int, float, str, bool or JSONType.",
+        )
+        return
+    if parameter.separator is not None and kind is not str:
+        yield (
+            "parameter-separator",
+            parameter.where,
+            f"Parameter '{parameter.name}' has a separator and is no string.",
+            "A separator splits a string into a list: remove type, or use JSONType.",
+        )
+        return
+    if parameter.default is not None and not callable(parameter.default):
+        try:
+            converted(parameter, parameter.default)
+        except ParameterInvalid as error:
+            yield "parameter-default", parameter.where, f"The default does not fit: {error.message}", ""
+
+
+def names_by_option(cls: type) -> Mapping[str, Parameter[Any]]:
+    """Parameters by their canonical names."""
+    return {canonical(parameter.name): parameter for parameter in of(cls)}

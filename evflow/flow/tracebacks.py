@@ -1,0 +1,86 @@
+"""Tracebacks as a user wants them: their own frames and those of the libraries they called, none of ours."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traceback import FrameSummary, TracebackException
+
+_OURS = str(Path(__file__).resolve().parents[1]) + os.sep
+_SIBLINGS = {"evflow_scheduler", "evflow_executors"}
+_MACHINERY = {"asyncio", "anyio", "importlib"}
+_MOST_FRAMES = 60
+"""A recursion without an end would fill the log; its first and last frames say enough."""
+
+
+def user_traceback(error: BaseException) -> str:
+    """The exception's traceback without the frames of evflow, of importlib and of the event loop.
+
+    Causes and contexts are shown as Python does. A deep recursion is cut in its middle.
+    """
+    import traceback
+
+    shown = traceback.TracebackException.from_exception(error, compact=True)
+    for part in _parts(shown):
+        frames = [frame for frame in part.stack if not _is_framework(frame.filename)]
+        part.stack = traceback.StackSummary.from_list(_cut(frames))
+    return "".join(shown.format())
+
+
+def where(error: BaseException) -> str:
+    """`file:line` of the innermost frame of the user's own code, else of a library's, else an empty string."""
+    own = other = ""
+    for file, line in _places(error.__traceback__):
+        if _is_framework(file):
+            continue
+        other = f"{file}:{line}"
+        own = own if _is_installed(file) else other
+    return own or other
+
+
+def _places(traceback: TracebackType | None) -> Iterator[tuple[str, int]]:
+    while traceback is not None:
+        yield traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
+        traceback = traceback.tb_next
+
+
+def _parts(shown: "TracebackException") -> "Iterator[TracebackException]":
+    """The exception, its causes, contexts and the members of its groups, each once."""
+    pending, seen = [shown], set[int]()
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        linked = (part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ()))
+        pending += [other for other in linked if other is not None]
+
+
+def _cut(frames: "Sequence[FrameSummary]") -> "list[FrameSummary]":
+    half = _MOST_FRAMES // 2
+    return [*frames] if len(frames) <= _MOST_FRAMES else [*frames[:half], *frames[-half:]]
+
+
+def _is_framework(file: str) -> bool:
+    if file.startswith(("<frozen importlib", _OURS)):
+        return True
+    folders = set(file.split(os.sep))
+    return bool(folders & _SIBLINGS) or (bool(folders & _MACHINERY) and _is_installed(file))
+
+
+def _is_installed(file: str) -> bool:
+    """Whether the file is the standard library's or an installed package's."""
+    return file.startswith(("<frozen", *_installed_folders()))
+
+
+@cache
+def _installed_folders() -> tuple[str, ...]:
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    return tuple({paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")})
