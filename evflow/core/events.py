@@ -15,8 +15,9 @@ Times that are fields are those of the machine that reports (`*_us`); the time o
 turn's, in the envelope (`evflow.core.codec.Record`).
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from evflow.core.values import value
 
 Plain = Any
 """What msgpack carries."""
@@ -45,7 +46,7 @@ class Decision(Event):
 # --- the run ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunStarted(Fact):
     """The first event of a run: all that replay needs without the flow's code.
 
@@ -90,7 +91,7 @@ class RunStarted(Fact):
     parameters_values: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunContinued(Fact):
     """A new owner took the run over after the old one died (`evflow continue`)."""
 
@@ -99,7 +100,7 @@ class RunContinued(Fact):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogRegressed(Fact):
     """The server had lost a suffix of this log (a fail-over); the owner wrote it again.
 
@@ -114,7 +115,7 @@ class LogRegressed(Fact):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunCancelRequested(Fact):
     """Somebody asked for the run's end: Ctrl-C, `evflow cancel`, a client."""
 
@@ -122,14 +123,14 @@ class RunCancelRequested(Fact):
     forced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunSucceeded(Decision):
     """The end step's task succeeded."""
 
     task: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunFailed(Decision):
     """The run cannot go on.
 
@@ -144,14 +145,14 @@ class RunFailed(Decision):
     task: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunCancelled(Decision):
     """The run was cancelled and none of its attempts is running any more."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunSealed(Event):
     """The last event: nothing follows it. It stands in a turn of its own.
 
@@ -171,7 +172,7 @@ class RunSealed(Event):
 # --- tasks -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TasksCreated(Decision):
     """Tasks of one step exist: one, or all tasks of a foreach at once.
 
@@ -194,7 +195,7 @@ class TasksCreated(Decision):
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskReused(Fact):
     """A resumed run takes over a finished task of its origin, by reference; nothing is copied.
 
@@ -216,7 +217,7 @@ class TaskReused(Fact):
     origin_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskQueued(Decision):
     """`count` tasks from `task` on wait for a slot of their executor.
 
@@ -231,7 +232,7 @@ class TaskQueued(Decision):
     mode: str = "run"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SlotGranted(Fact):
     """`admit` gave the task a numbered slot; `reason` says what it had waited for."""
 
@@ -241,7 +242,7 @@ class SlotGranted(Fact):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskLaunched(Decision):
     """The intent to start an attempt: durable before the executor hears of it."""
 
@@ -251,7 +252,7 @@ class TaskLaunched(Decision):
     mode: str = "run"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptStarted(Fact):
     """The attempt's process exists."""
 
@@ -262,7 +263,7 @@ class AttemptStarted(Fact):
     started_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptSucceeded(Fact):
     """The worker's one report of a body that came to its end, or whose exception `@catch` took.
 
@@ -293,7 +294,7 @@ class AttemptSucceeded(Fact):
     ended_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptFailed(Fact):
     """The worker's one report of a body that raised.
 
@@ -320,7 +321,7 @@ class AttemptFailed(Fact):
     manifest: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptExited(Fact):
     """The executor saw the attempt's process end without a report.
 
@@ -338,7 +339,7 @@ class AttemptExited(Fact):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptLost(Decision):
     """The attempt's worker, host or owner died: not the task's fault, not counted against `@retry`."""
 
@@ -347,7 +348,7 @@ class AttemptLost(Decision):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptCrashed(Decision):
     """The attempt's process ended by itself without a report (exit code, segmentation fault)."""
 
@@ -356,7 +357,7 @@ class AttemptCrashed(Decision):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptTimedOut(Decision):
     """The attempt did not end within its `@timeout` and had to be killed."""
 
@@ -365,7 +366,7 @@ class AttemptTimedOut(Decision):
     limit_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptCancelled(Decision):
     """The attempt ended because the run was cancelled or had failed."""
 
@@ -374,7 +375,7 @@ class AttemptCancelled(Decision):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptCancelRequested(Decision):
     """The intent to end a running attempt: `cancelled`, `run-failed`, `timeout`."""
 
@@ -383,7 +384,7 @@ class AttemptCancelRequested(Decision):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryScheduled(Decision):
     """The task will be queued again as `attempt`, not before `at_us`.
 
@@ -398,7 +399,7 @@ class RetryScheduled(Decision):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskFailed(Decision):
     """No attempt is left: the run will fail."""
 
@@ -407,7 +408,7 @@ class TaskFailed(Decision):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unknown(Event):
     """An event of a later version: kept, shown, without effect."""
 

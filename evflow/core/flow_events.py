@@ -82,7 +82,7 @@ def encode(event: Event, *, at_us: int, principal: str) -> bytes:
         tag, body = _TAG_OF[type(event)], [getattr(event, name) for name in _FIELDS[type(event)]]
     payload: bytes = msgpack.packb((tag, at_us, principal, *body))
     if len(payload) > MAX_EVENT_BYTES:
-        raise EventTooLarge(tag, len(payload))
+        raise EventTooLarge(tag, len(payload), MAX_EVENT_BYTES)
     return payload
 
 
