@@ -20,6 +20,7 @@ from evflow.core.admit import Slots, Waiting, admit
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound
+from evflow.log.writer import Incident
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.inbox import accept
 from evflow_scheduler.orders import name_of, order_of
@@ -63,6 +64,10 @@ class ShardLog(Protocol):
 
     def now_us(self) -> int:
         """The writer's clock, set to the server's."""
+        ...
+
+    def take_incidents(self) -> Sequence[Incident]:
+        """What happened to the runs' logs at the server since the last call."""
         ...
 
 
@@ -147,7 +152,10 @@ class Shard:
         but the two take different ways.
         """
         batch = Batch()
-        for item in await self._wait():
+        waited = await self._wait()
+        for incident in self._log.take_incidents():
+            batch.facts.setdefault(incident.run, []).append((incident.event, OWNER, 0))
+        for item in waited:
             if isinstance(item, Inbound):
                 batch.entries.append(item)
             elif not isinstance(item, Observation):

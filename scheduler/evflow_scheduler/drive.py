@@ -1,0 +1,155 @@
+"""Drive one run to its end in this process: the loop, its log, its executor, and what stands around them."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from evflow.core.admit import Capacity, Slots
+from evflow.core.events import RunCancelRequested
+from evflow.core.state import RunState
+from evflow.log import open_event_log
+from evflow.log.errors import LogUnavailable
+from evflow.log.protocol import Durability
+from evflow.log.writer import ShardWriter
+from evflow.worker.forkserver import ForkServer
+from evflow.worker.spec import RunContext
+from evflow_executors.local import LocalExecutor
+from evflow_scheduler.connection import Connection
+from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.request import RunView
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.shard import Batch, Shard
+from evflow_scheduler.signals import cancel_on_signal
+
+_TICK_S = 0.1
+_TOLD_AFTER_S = 1.0
+"""A server that is away for less is nobody's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """What a run needs to be driven.
+
+    Attributes:
+        connection: Where the log is.
+        context: What the run's attempts are told.
+        fork_server: Starts them.
+        owner: This owner's name, never used before.
+        user: Who is asking, for what comes from the terminal.
+        max_workers: Attempts at once.
+        durability: When an event counts as written.
+        environment_of: The variables of `@environment`, by step.
+        view: Shows what happens, or None.
+        known_dead: A former owner that is known to be dead: its lease need not run out.
+    """
+
+    connection: Connection
+    context: RunContext
+    fork_server: ForkServer
+    owner: str
+    user: str
+    max_workers: int
+    durability: Durability
+    environment_of: Callable[[str], Mapping[str, str]]
+    view: RunView | None = None
+    known_dead: str = ""
+
+
+Begin = Callable[[OwnedRun, ShardWriter, LocalExecutor], Awaitable[Batch]]
+"""Gives the first round of a run, new or continued; called when the shard is ours and before anything is launched."""
+
+
+def drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
+    """Own the run's shard until the run is sealed.
+
+    Args:
+        plan: Everything around the run.
+        run: The run; new, or to be loaded by `begin`.
+        begin: Gives the first round.
+
+    Raises:
+        EvflowError: This process had to give the run up. Its log is whole; the run can be continued.
+    """
+    with _only_error():
+        return anyio.run(_drive, plan, run, begin)
+
+
+async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
+    connection = plan.connection
+    log = await open_event_log(connection.ready())
+    writer = ShardWriter(log, plan.context.shard, plan.owner, restart=connection.restart, on_trouble=_trouble(plan.view))
+    executor = LocalExecutor(plan.fork_server)
+    try:
+        await writer.take()
+        try:
+            await _serve(plan, run, begin, writer, executor)
+        finally:
+            with anyio.CancelScope(shield=True):  # `aclose` and `release` have deadlines of their own.
+                await executor.aclose()
+                await writer.release()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await log.aclose()
+    return run.state
+
+
+async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, executor: LocalExecutor) -> None:
+    await executor.prepare(plan.context)
+    first = await begin(run, writer, executor)
+    observer = RunObserver(plan.context.shard, writer.index_run, plan.view)
+    shard = Shard(
+        writer,
+        {executor.name: executor},
+        Slots(Capacity(plan.max_workers)),
+        observer,
+        plan.durability,
+        lambda _, step: plan.environment_of(step),
+    )
+    shard.add(run)
+
+    async def cancel(request: RunCancelRequested) -> None:
+        await shard.tell(run.id, request, f"user:{plan.user}")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.keep)
+        group.start_soon(cancel_on_signal, cancel, _notice(plan.view))
+        if plan.view is not None:
+            group.start_soon(_tick, plan.view)
+        await shard.serve(first)
+        group.cancel_scope.cancel()
+
+
+async def _tick(view: RunView) -> None:
+    while True:
+        view.tick()
+        await anyio.sleep(_TICK_S)
+
+
+def _notice(view: RunView | None) -> Callable[[str], None]:
+    return view.on_notice if view is not None else lambda _: None
+
+
+def _trouble(view: RunView | None) -> Callable[[LogUnavailable, float], None]:
+    told = False
+
+    def on_trouble(error: LogUnavailable, away_s: float) -> None:
+        nonlocal told
+        if away_s >= _TOLD_AFTER_S and not told:
+            told = True
+            _notice(view)(f"The log's server is away; waiting for it: {error.message}")
+
+    return on_trouble
+
+
+@contextmanager
+def _only_error() -> Iterator[None]:
+    """Raise what a task group collected as what it is, where it is one error."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None

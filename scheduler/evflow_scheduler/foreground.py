@@ -1,0 +1,173 @@
+"""A run in the foreground: `python flow.py run` schedules itself, with the loop that the daemon uses.
+
+The order of the acts is what makes it fast and safe: the embedded server starts first, so that its start overlaps with
+everything else; the fork server is forked when the flow is loaded and before there is a loop or a thread; only then is
+the event loop imported. Nobody waits for what can be done later.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evflow import config
+from evflow.core.events import RunStarted
+from evflow.core.graph import Graph
+from evflow.core.ids import RunId
+from evflow.core.reuse import ReusePlan, behind
+from evflow.core.state import RunState
+from evflow.errors import UsageError
+from evflow.flow import graph_of
+from evflow.flow.decorators import environment_of
+from evflow.flow.decorators.spec import apply_with
+from evflow.flow.steps import facts
+from evflow.log import connect
+from evflow.log.protocol import LogClient
+from evflow.store import open_store
+from evflow.worker import attempt
+from evflow.worker.forkserver import ForkServer
+from evflow.worker.method import explain
+from evflow_scheduler.connection import Connection
+from evflow_scheduler.request import RunRequest, RunView
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.start import (
+    Origin,
+    RunFolder,
+    context_of,
+    owner_name,
+    package_of,
+    request_number,
+    save_parameters,
+    shard_of,
+    started_event,
+)
+
+if TYPE_CHECKING:
+    from evflow.log.writer import ShardWriter
+    from evflow_executors.local import LocalExecutor
+    from evflow_scheduler.shard import Batch
+
+
+class RunIdFileUnwritable(UsageError):
+    """`--run-id-file` names a file that cannot be written."""
+
+    code = "run-id-file-unwritable"
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(f"The run's number cannot be written to '{file}': {why}.", "Name another file with --run-id-file.")
+
+
+def run(flow: type, request: RunRequest) -> int:
+    """Carry a request out.
+
+    Returns:
+        The exit code: 0 if the run succeeded, else 1.
+
+    Raises:
+        EvflowError: It could not be started, or this process had to give it up; it can be continued then.
+    """
+    connection = Connection.begin()
+    view = request.view
+    try:
+        apply_with(flow, request.with_specs)
+        graph = graph_of(flow)
+        fork_server = fork(request.start_method, connection, view)
+        try:
+            started, reuse = _start(request, connection, graph)
+            state = _drive(flow, request, connection, fork_server, started, reuse)
+        finally:
+            fork_server.stop()
+    finally:
+        if view is not None:
+            view.close()
+        connection.release()
+    return 0 if state.status == "succeeded" else 1
+
+
+def fork(start_method: str, connection: Connection, view: RunView | None) -> ForkServer:
+    """Fork the fork server from this process, which has the flow loaded and neither loop nor thread."""
+    server = ForkServer.fork_here(attempt.prepare, asked=start_method, framework_folder=str(connection.home))
+    if server.method.why and start_method == "auto" and view is not None:
+        view.on_notice(explain(server.method))
+    return server
+
+
+def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[RunStarted, ReusePlan | None]:
+    """Take the run's number and write down what it begins with."""
+    view = request.view
+    store_url: str = config.get("store")
+    store = open_store(store_url)
+    package = package_of(request.flow_file, store)
+    if package.warning and view is not None:
+        view.on_notice(package.warning)
+    client = connect(connection.ready())
+    try:
+        origin, reuse = _origin(client, request, graph)
+        parameters = origin.parameters if origin is not None else save_parameters(store, request)
+        host = os.uname().nodename
+        run_id = request_number(client, request, host)
+        installation = client.installation()
+    finally:
+        client.close()
+    _write_run_id(request.run_id_file, run_id)
+    if view is not None:
+        view.on_start(run_id)
+    started = started_event(
+        run_id, request, graph,
+        parameters=parameters, origin=origin, package=package.digest, host=host, installation=installation, store=store_url,
+    )  # fmt: skip
+    return started, reuse
+
+
+def _origin(client: LogClient, request: RunRequest, graph: Graph) -> tuple[Origin | None, ReusePlan | None]:
+    """What a resumed run takes from the run that it resumes."""
+    if request.origin is None:
+        return None, None
+    from evflow.replay.load import load
+    from evflow.replay.refold import refold
+
+    state = refold(load(client, request.origin).events)
+    again = behind(graph, request.resume_step) if request.resume_step else frozenset[str]()
+    return Origin.of(state), ReusePlan(state, again)
+
+
+def _drive(
+    flow: type, request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None
+) -> RunState:
+    from evflow_scheduler.drive import Drive, drive
+    from evflow_scheduler.shard import Batch
+
+    run_id = RunId.parse(f"{started.flow}/{started.number}")
+    folder = RunFolder.of(connection.home, run_id)
+    folder.make()
+    plan = Drive(
+        connection=connection,
+        context=context_of(started, folder, shard=shard_of(run_id), log_url=connection.ready(), flow_file=request.flow_file),
+        fork_server=fork_server,
+        owner=owner_name(started.host),
+        user=request.user,
+        max_workers=request.max_workers,
+        durability=request.durability,
+        environment_of=lambda step: environment(flow, step),
+        view=request.view,
+    )
+
+    async def begin(run: OwnedRun, writer: "ShardWriter", executor: "LocalExecutor") -> "Batch":
+        del writer, executor
+        return Batch(facts={run.id: [(started, f"user:{request.user}", 0)]})
+
+    return drive(plan, OwnedRun(run_id, reuse), begin)
+
+
+def environment(flow: type, step: str) -> Mapping[str, str]:
+    """The variables of a step's `@environment`."""
+    return environment_of(facts(flow).decorators(step))
+
+
+def _write_run_id(file: str | None, run_id: RunId) -> None:
+    if file is None:
+        return
+    try:
+        Path(file).write_text(f"{run_id.number}\n", encoding="utf-8")
+    except OSError as error:
+        raise RunIdFileUnwritable(file, error.strerror or str(error)) from error

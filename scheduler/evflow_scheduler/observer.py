@@ -1,0 +1,57 @@
+"""Who hears of a run while it goes on: the live view and the index of runs."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from evflow.core import events as ev
+from evflow.core.codec import Record
+from evflow.core.state import RunState
+from evflow.log.protocol import RunEntry
+from evflow_executors.protocol import OutputLine
+from evflow_scheduler.request import RunView
+from evflow_scheduler.run import OwnedRun
+
+_INDEXED = (ev.RunStarted, ev.RunContinued, ev.RunSealed)
+"""Events after which a run's line in the index is written anew."""
+
+
+class RunObserver:
+    """Passes events on to a view, and keeps the run's line in the index of runs."""
+
+    def __init__(self, shard: str, index: Callable[[RunEntry], Awaitable[None]], view: RunView | None) -> None:
+        self._shard = shard
+        self._index = index
+        self._view = view
+
+    async def on_records(self, run: OwnedRun, records: Sequence[Record]) -> None:
+        """These events stand in the log."""
+        if self._view is not None:
+            for record in records:
+                self._view.on_event(record, run.state)
+            self._view.tick()
+        if any(isinstance(record.event, _INDEXED) for record in records):
+            await self._index(RunEntry(run.id, self._shard, summary(run.state)))
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+        if self._view is not None:
+            self._view.on_line(line)
+
+
+def summary(state: RunState) -> dict[str, object]:
+    """A run's line in the index: what lists show without reading its log."""
+    header = state.header
+    return {
+        "status": state.status,
+        "started_us": state.started_us,
+        "finished_us": state.finished_us,
+        "user": header.get("user", ""),
+        "host": header.get("host", ""),
+        "namespace": header.get("namespace", ""),
+        "tags": list(header.get("tags", ())),
+        "system_tags": list(header.get("system_tags", ())),
+        "origin": header.get("origin"),
+        "file": header.get("code", {}).get("file", ""),
+        "tasks": len(state.tasks) - 1,
+        "events": state.seq,
+        "reason": state.outcome.reason[:300] if state.outcome else "",
+    }

@@ -1,0 +1,193 @@
+"""From a request to the first event of a run and to what its attempts are told."""
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evflow import clock
+from evflow.core import flow_events
+from evflow.core.decide import LOGIC
+from evflow.core.events import RunStarted
+from evflow.core.graph import Graph
+from evflow.core.ids import FlowName, RunId
+from evflow.core.state import RunState
+from evflow.flow.steps import facts
+from evflow.log.protocol import LogClient
+from evflow.store import Store
+from evflow.store.artifacts import save
+from evflow.worker.spec import RunContext
+from evflow_scheduler.request import RunRequest
+
+SHOWN_CHARS = 200
+"""How much of a parameter's value stands in the log, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run's folder on this host: the locks of its attempts and what they print."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, home: Path, run: RunId) -> "RunFolder":
+        """The folder of a run below EVFLOW_HOME."""
+        return cls(home / "runs" / run.flow / str(run.number))
+
+    @property
+    def locks(self) -> Path:
+        """The file of the attempts' locks."""
+        return self.path / "locks"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the captured output."""
+        return self.path / "logs"
+
+    def make(self) -> None:
+        """Make the folder."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a resumed run takes from the run that it resumes, beside the results of its tasks."""
+
+    run: RunId
+    parameters: bytes
+    shown: dict[str, str]
+
+    @classmethod
+    def of(cls, state: RunState) -> "Origin":
+        """From the state of the run that is resumed."""
+        header = state.header
+        run = RunId.parse(f"{state.flow}/{state.number}")
+        return cls(run, header["parameters"], dict(header["parameters_shown"]))
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedCode:
+    """The code package of a run, or none where the flow has no file; `warning` is for the user."""
+
+    digest: bytes | None = None
+    warning: str = ""
+
+
+def package_of(flow_file: str, store: Store) -> PinnedCode:
+    """Package the folder of the flow's file."""
+    if not flow_file:
+        return PinnedCode()
+    from evflow.store.packages import build
+
+    package = build(store, Path(flow_file))
+    return PinnedCode(package.digest, package.warning)
+
+
+def shard_of(run: RunId) -> str:
+    """The shard of a foreground run, which is its own."""
+    return f"run:{run.flow}:{run.number}"
+
+
+def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:
+    """Take the flow's next run number."""
+    flow = FlowName(request.flow.__name__)
+    event = flow_events.RunRequested(0, request.user, str(request.origin) if request.origin else None, host=host)
+    payload = flow_events.encode(event, at_us=client.now_us(), principal=f"user:{request.user}")
+    return RunId(flow, client.request_run(flow, payload))
+
+
+def save_parameters(store: Store, request: RunRequest) -> bytes:
+    """Store parameters and class constants as the artifacts of task 0; returns the manifest's digest."""
+    values = {**facts(request.flow).constants, **request.parameters}
+    return save(store, values).manifest
+
+
+def started_event(
+    run: RunId,
+    request: RunRequest,
+    graph: Graph,
+    *,
+    parameters: bytes,
+    origin: Origin | None,
+    package: bytes | None,
+    host: str,
+    installation: str,
+    store: str,
+) -> RunStarted:
+    """The first event of the run."""
+    import evflow
+
+    python = platform.python_version()
+    code: dict[str, Any] = {
+        "file": request.flow_file,
+        "package": package,
+        "python": python,
+        "evflow": evflow.__version__,
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]][:50],
+    }
+    options = {
+        "max_workers": request.max_workers,
+        "max_splits": request.max_num_splits,
+        "max_log_size_mb": request.max_log_size_mb,
+        "task_budget": request.task_budget,
+        "retry_scale": request.retry_scale,
+        "fallback": request.fallback,
+        "durability": request.durability,
+        "start_method": request.start_method,
+        "with": list(request.with_specs),
+    }
+    tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
+    return RunStarted(
+        flow=run.flow,
+        number=run.number,
+        logic=LOGIC,
+        graph=graph.to_plain(),
+        parameters=parameters,
+        parameters_shown=origin.shown if origin else {name: _shown(value) for name, value in request.parameters.items()},
+        options=options,
+        code=code,
+        user=request.user,
+        namespace=request.namespace,
+        tags=tuple(sorted(set(tags))),
+        system_tags=(f"evflow_version:{evflow.__version__}", f"python_version:{python}", "runtime:dev", f"user:{request.user}"),
+        origin=str(request.origin) if request.origin else None,
+        trigger=None,
+        host=host,
+        installation=installation,
+        store=store,
+    )
+
+
+def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str, flow_file: str) -> RunContext:
+    """What the run's attempts are told, from its first event and this host's places."""
+    return RunContext(
+        flow=event.flow,
+        run=event.number,
+        flow_file=flow_file,
+        shard=shard,
+        log_url=log_url,
+        store_url=event.store,
+        parameters=event.parameters,
+        package=event.code.get("package"),
+        user=event.user,
+        namespace=event.namespace,
+        tags=(*event.tags, *event.system_tags),
+        origin=event.origin,
+        lock_file=str(folder.locks),
+        log_folder=str(folder.logs),
+        options={"max_log_size_mb": event.options.get("max_log_size_mb", 10)},
+    )
+
+
+def owner_name(host: str) -> str:
+    """A name for this owner that no other one ever has: the host and process for people, and chance."""
+    import os
+    import secrets
+
+    return f"{host}:{os.getpid()}:{clock.now_us()}:{secrets.token_hex(8)}"
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
