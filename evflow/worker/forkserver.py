@@ -13,12 +13,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from evflow.clock import monotonic_s
 from evflow.worker.method import StartMethod, choose
 
 if TYPE_CHECKING:
+    from evflow.flow.flowspec import FlowSpec
     from evflow.worker.launchers import Runner
     from evflow.worker.spec import RunContext
 
@@ -42,17 +44,24 @@ class ForkServer:
         self.exit_code: int | None = None
 
     @classmethod
-    def fork_here(cls, make_runner: "Callable[[], Runner]", *, asked: str = "auto", framework_folder: str = "") -> "ForkServer":
+    def fork_here(
+        cls,
+        flow: "type[FlowSpec] | None",
+        *,
+        asked: str = "auto",
+        home: str = "",
+        make_runner: "Callable[[], Runner] | None" = None,
+    ) -> "ForkServer":
         """Fork the fork server from this process, which has the flow loaded.
 
         Call it from the main thread, before this process starts a loop or a thread of ours. Where the flow must not
         be forked a fresh interpreter is started instead; `method.why` then says why (`method.explain` in a line).
 
         Args:
-            make_runner: Called in the new process; imports what attempts need and returns what runs them
-                (`evflow.worker.attempt.prepare`).
+            flow: The flow's class, decorators of `--with` included.
             asked: `auto`, `fork` or `spawn`.
-            framework_folder: EVFLOW_HOME: files open below it are ours and do not stay open in attempts.
+            home: EVFLOW_HOME: files open below it are ours and do not stay open in attempts.
+            make_runner: Called in the new process in place of what makes it ready for the flow.
 
         Raises:
             StartMethodUnknown: `asked` is none of these.
@@ -68,7 +77,7 @@ class ForkServer:
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _become(theirs, make_runner, owner, framework_folder)
+            _become(theirs, make_runner or partial(_prepare, flow), owner, home)
         theirs.close()
         return cls(pid, ours, method)
 
@@ -128,8 +137,11 @@ class ForkServer:
             time.sleep(0.002)
 
 
-class _Warm(Protocol):
-    def __call__(self) -> "Runner": ...
+def _prepare(flow: "type[FlowSpec] | None") -> "Runner":
+    from evflow.worker.attempt import prepare
+
+    assert flow is not None
+    return prepare(flow)
 
 
 def _socketpair() -> tuple[socket.socket, socket.socket]:
@@ -140,7 +152,7 @@ def _socketpair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def _become(control: socket.socket, make_runner: _Warm, owner: int, framework_folder: str) -> NoReturn:
+def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: int, home: str) -> NoReturn:
     """In the fork: be the fork server until the end, and leave without finalising what is the foreground's."""
     code = EXIT_DEFECT
     try:
@@ -150,7 +162,7 @@ def _become(control: socket.socket, make_runner: _Warm, owner: int, framework_fo
 
         os.setsid()
         stdio.forget_stdin()
-        kept = descriptors.keep_only({control.fileno()}, framework_folder)
+        kept = descriptors.keep_only({control.fileno()}, home)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)

@@ -23,7 +23,7 @@ from typing import Final, Literal
 Stream = Literal["stdout", "stderr"]
 STREAMS: Final[tuple[Stream, Stream]] = ("stdout", "stderr")
 
-DEFAULT_LIMIT_BYTES: Final = 10_000_000
+DEFAULT_LIMIT_MB: Final = 10
 TAIL_BYTES: Final = 64 * 1024
 """How much of the end is kept of a log that is over its limit."""
 
@@ -58,7 +58,7 @@ class LogWriter:
 
     __slots__ = ("_descriptor", "_limit", "_omitted", "_path", "_tail", "_tail_bytes", "_written")
 
-    def __init__(self, folder: str, task: int, attempt: int, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(self, folder: str, task: int, attempt: int, limit_bytes: int = DEFAULT_LIMIT_MB * 1_000_000) -> None:
         self._path = path_of(folder, task, attempt)
         self._limit = limit_bytes
         self._descriptor = -1

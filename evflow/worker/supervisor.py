@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 
 from evflow.clock import monotonic_s, now_us
 from evflow.worker import frames, leftovers, parentage
-from evflow.worker.logs import DEFAULT_LIMIT_BYTES, LogWriter, Stream
+from evflow.worker.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
 
@@ -211,7 +211,7 @@ class Supervisor:
             return
         os.close(out_write)
         os.close(err_write)
-        log = LogWriter(context.log_folder, task, number, int(context.options.get("max_log_size_bytes", DEFAULT_LIMIT_BYTES)))
+        log = LogWriter(context.log_folder, task, number, int(context.options.get("max_log_size_mb", DEFAULT_LIMIT_MB) * 1_000_000))
         attempt = _Attempt(name, pid, log)
         self._running[name] = self._by_pid[pid] = self._current[run, task] = attempt
         self._watch(attempt, "stdout", out_read)

@@ -1,0 +1,333 @@
+"""One attempt of one task, in a process of its own: from its order to its one report.
+
+The body's exception, whatever it is, becomes a report; so does every mistake on the way to it and from it. Only two
+ends have no report: a cancellation, because the scheduler asked for it and knows; and a log that cannot be reached in
+time, because there is nobody to tell. The executor sees those by the exit.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, cast
+
+from evflow.clock import now_us
+from evflow.core.codec import encode_report
+from evflow.core.events import AttemptFailed, AttemptSucceeded
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from evflow.errors import EnvironmentProblem, EvflowError
+from evflow.exception import InvalidNextException, TimeoutException, class_name
+from evflow.flow import current, graph_of
+from evflow.flow.execution import Done, FlowSpec, collect, instantiate, record_crash, run_step
+from evflow.flow.scope import scope_of
+from evflow.flow.steps import facts
+from evflow.imports import set_user_folder, user_view
+from evflow.log import connect
+from evflow.log.errors import LogUnavailable
+from evflow.store import ObjectStore, open_store
+from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
+from evflow.worker import leftovers, locks, stdio
+from evflow.worker.spec import AttemptOrder, RunContext
+
+EXIT_REPORTED: Final = 0
+"""The log has the report. So an exit with another code is an attempt without one."""
+EXIT_UNREPORTED: Final = 174
+EXIT_TWIN: Final = 175
+
+REPORT_WITHIN_S: Final = 30.0
+"""How long an attempt tries to report: a killed server is back in a second or two, a failed-over one in ten."""
+MESSAGE_CHARS: Final = 2_000
+
+
+class Cancelled(BaseException):
+    """SIGTERM came: the attempt ends. No `except Exception` of a body and no `@catch` takes it."""
+
+
+class AttemptRunner:
+    """Runs attempts of a flow that is loaded in this process: one in each fork of it."""
+
+    def __init__(self, flow: type[FlowSpec]) -> None:
+        self._flow = flow
+
+    def __call__(self, context: RunContext, order: bytes) -> int:
+        """Run the attempt that an order describes; see `evflow.worker.launchers.Runner`."""
+        told = AttemptOrder.unpack(order)
+        name = _name(context, told)
+        signal.signal(signal.SIGTERM, _Termination())
+        try:
+            _settle(context, name, told)
+            locks.take(context.lock_file, told.task, told.attempt)
+            report = self._report(context, told)
+            stdio.flush()
+            return _deliver(context, name, report)
+        except locks.AttemptRuns as error:
+            sys.stderr.write(f"{error}\n")
+            return EXIT_TWIN
+        except Cancelled:
+            stdio.flush()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise  # not reached
+
+    def _report(self, context: RunContext, order: AttemptOrder) -> AttemptSucceeded | AttemptFailed:
+        started_us = now_us()
+        store = open_store(context.store_url)
+        progress = _Progress()
+        callbacks = _exit_callbacks()
+        try:
+            return self._run(context, order, store, progress, started_us)
+        except Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it becomes the report
+            return _failure(order, store, error, progress.stage, started_us)
+        finally:
+            _finish_threads(callbacks)
+
+    def _run(
+        self, context: RunContext, order: AttemptOrder, store: ObjectStore, progress: "_Progress", started_us: int
+    ) -> AttemptSucceeded:
+        flow = self._instance(context, order, store)
+        _enter(self._flow, context, order)
+        progress.stage = "exception"
+        done = record_crash(flow, order.crash) if order.mode == "catch" else run_step(flow, timeout_s=order.timeout_s, last=order.last)
+        progress.stage = "artifact"
+        with user_view():  # pickle looks classes up by their modules' names
+            return _success(flow, context, order, store, done, started_us)
+
+    def _instance(self, context: RunContext, order: AttemptOrder, store: ObjectStore) -> FlowSpec:
+        parameters = ArtifactView.open(store, context.parameters)
+        view = None
+        if not order.takes_inputs and order.parents:
+            view = ArtifactView.open(store, order.parents[0][2])
+
+        def open_views(digests: Sequence[bytes]) -> Iterable[ArtifactView]:
+            return [ArtifactView.open(store, digest) for digest in digests]
+
+        def item(digest: bytes, index: int) -> object:
+            return load_item(store, digest, index)
+
+        return instantiate(
+            self._flow,
+            order.step,
+            parameters=parameters,
+            view=view,
+            parents=order.parents if order.takes_inputs else None,
+            open_views=open_views,
+            frames=order.frames,
+            joined=order.joined,
+            load_item=item,
+        )
+
+
+def prepare(flow: type[FlowSpec], with_specs: Iterable[str] = ()) -> AttemptRunner:
+    """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
+    import evflow.log.client
+    import evflow.store.encodings  # noqa: F401
+
+    if with_specs:
+        from evflow.flow.decorators.spec import apply_with
+
+        apply_with(flow, with_specs)
+    if _has_async_step(flow):
+        import anyio._backends._asyncio  # noqa: F401
+    return AttemptRunner(flow)
+
+
+def load(context: RunContext) -> AttemptRunner:
+    """Load a run's flow from its file, as `__main__`, and return what runs its attempts.
+
+    Raises:
+        UsageError: The file cannot be loaded, or does not define the flow.
+    """
+    from evflow.flow.loading import load_flow, stay_inert
+
+    set_user_folder(os.path.dirname(os.path.abspath(context.flow_file)))  # noqa: PTH100, PTH120 - pathlib is a heavy import
+    stay_inert()
+    with user_view():
+        flow = load_flow(context.flow_file, context.flow)
+    return prepare(flow, context.options.get("with", ()))
+
+
+def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseException) -> int:
+    """Report that an attempt's flow cannot be loaded; return the process's exit code."""
+    report = _failure(order, open_store(context.store_url), error, "load", now_us())
+    stdio.flush()
+    return _deliver(context, _name(context, order), report)
+
+
+class _Progress:
+    """How far an attempt has come: what kind a failure would be of."""
+
+    __slots__ = ("stage",)
+
+    def __init__(self) -> None:
+        self.stage = "load"
+
+
+class _Termination:
+    """The handler of SIGTERM: raises in the attempt, and ends a fork of it at once."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a child of the body, which has our handler
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise Cancelled
+
+
+def _name(context: RunContext, order: AttemptOrder) -> AttemptId:
+    return AttemptId(RunId(FlowName(context.flow), RunNumber(context.run)), TaskId(order.task), order.attempt)
+
+
+def _settle(context: RunContext, name: AttemptId, order: AttemptOrder) -> None:
+    """Make the process the attempt's own: its environment, and randomness that no sibling shares."""
+    os.environ[leftovers.ATTEMPT_VARIABLE] = str(name)
+    os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file
+    os.environ.update(order.environment)
+    if "random" in sys.modules:
+        import random
+
+        random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.seed()
+
+
+def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> None:
+    """Tell `current` where it is."""
+    current.enter(
+        flow_name=context.flow,
+        run_id=context.run,
+        step_name=order.step,
+        task_id=order.task,
+        retry_count=order.attempt,
+        origin_run_id=context.origin.rpartition("/")[2] if context.origin else None,
+        namespace=context.namespace or None,
+        username=context.user,
+        tags=context.tags,
+        tempdir=None,
+        graph=lambda: graph_of(flow).to_plain(),
+        parameter_names=tuple(facts(flow).parameters),
+    )
+
+
+def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: ObjectStore, done: Done, started_us: int) -> AttemptSucceeded:
+    transition = done.transition
+    items = splits = None
+    if transition.items is not None:
+        items, splits = pack_items(store, transition.items)
+    outcome = collect(flow)
+    base = cast("ArtifactView", outcome.base)
+    saved = save(
+        store,
+        outcome.values,
+        {**base.entries(), **cast("Mapping[str, Entry]", outcome.inherited)} if order.takes_inputs else base,
+        removed=outcome.without,
+        read_through=_read_through(flow) if outcome.read and order.takes_inputs else (),
+        code=Code(os.path.basename(context.flow_file), context.package),  # noqa: PTH119
+    )
+    return AttemptSucceeded(
+        task=order.task,
+        attempt=order.attempt,
+        manifest=saved.manifest,
+        next_kind=transition.kind,
+        next_steps=transition.steps,
+        splits=splits or 0,
+        items=items,
+        variable=transition.variable,
+        caught=None if done.caught is None else done.caught[:MESSAGE_CHARS],
+        artifacts=saved.artifacts,
+        size_bytes=saved.size_bytes,
+        started_us=started_us,
+        ended_us=now_us(),
+    )
+
+
+def _read_through(flow: FlowSpec) -> Sequence[ArtifactView]:
+    """The view by which a join read the artifacts on which its inputs agree."""
+    inputs = scope_of(flow).inputs
+    return () if inputs is None or not len(inputs) else (cast("ArtifactView", inputs.view(0)),)
+
+
+def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:
+    """What went wrong, for people and for the log; printed to the attempt's own stderr as well."""
+    from evflow.flow.tracebacks import user_traceback, where
+
+    text = user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else f"{error}\n"
+    with suppress(OSError, ValueError):
+        sys.stderr.write(text)
+    detail = None
+    with suppress(EvflowError, OSError):
+        detail = store.put([text.encode("utf-8", "replace")])
+    return AttemptFailed(
+        order.task,
+        order.attempt,
+        _kind(error, stage),
+        class_name(error),
+        _message(error)[:MESSAGE_CHARS],
+        where(error),
+        detail,
+        started_us=started_us,
+        ended_us=now_us(),
+    )
+
+
+def _kind(error: BaseException, stage: str) -> str:
+    if stage == "artifact" and isinstance(error, EnvironmentProblem):
+        return "store"
+    if stage != "exception":
+        return stage
+    if isinstance(error, TimeoutException):
+        return "timeout"
+    if isinstance(error, InvalidNextException):
+        return "transition"
+    return "exit" if isinstance(error, SystemExit) else "exception"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"The body called sys.exit({error.code!r})."
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - a user's class may fail at being shown
+        return f"<its text cannot be made: {type(second).__name__}>"
+
+
+def _deliver(context: RunContext, name: AttemptId, report: AttemptSucceeded | AttemptFailed) -> int:
+    payload = encode_report(report, principal=f"worker:{os.uname().nodename}:{os.getpid()}")
+    client = connect(context.log_url)
+    try:
+        client.report(context.shard, name.run, payload, patience_s=REPORT_WITHIN_S)
+    except LogUnavailable as error:
+        sys.stderr.write(f"The end of this attempt could not be reported within {REPORT_WITHIN_S:g} s: {error}\n")
+        return EXIT_UNREPORTED
+    return EXIT_REPORTED
+
+
+def _has_async_step(flow: type[FlowSpec]) -> bool:
+    is_coroutine = 0x80  # inspect.CO_COROUTINE, whose module is a heavy import
+    return any(getattr(getattr(step, "__code__", None), "co_flags", 0) & is_coroutine for step in facts(flow).steps.values())
+
+
+def _exit_callbacks() -> int:
+    return int(vars(atexit)["_ncallbacks"]())
+
+
+def _finish_threads(callbacks: int) -> None:
+    """Do what a Python program does at its end, before finalisation: wait for threads, call what was registered for it."""
+    with user_view():
+        if threading.active_count() > 1:
+            shutdown: Any = vars(threading)["_shutdown"]
+            shutdown()
+        if _exit_callbacks() > callbacks:
+            vars(atexit)["_run_exitfuncs"]()

@@ -1,0 +1,55 @@
+"""An attempt as a fresh interpreter: `python -P -m evflow.worker.entry --fd N --owner PID`.
+
+For flows that must not be forked. The descriptor holds the context's length (4 bytes), the context and the order. The
+supervisor has made it the leader of a session, with its output in pipes and nothing to read.
+"""
+
+import os
+import signal
+import sys
+
+from evflow.worker.spec import AttemptOrder, RunContext
+
+
+def main(arguments: list[str]) -> int:
+    """Run the attempt; return the process's exit code."""
+    from evflow.worker import attempt, parentage, stdio
+    from evflow.worker.launchers import default_signals
+
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    try:
+        parentage.die_with(int(options["--owner"]), signal.SIGKILL)
+    except parentage.Orphaned:
+        return 0
+    default_signals()
+    context, order = _read(int(options["--fd"]))
+    stdio.open_line_buffered()
+    try:
+        runner = attempt.load(context)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the attempt's report
+        return attempt.report_unloadable(context, AttemptOrder.unpack(order), error)
+    return runner(context, order)
+
+
+def _read(descriptor: int) -> tuple[RunContext, bytes]:
+    with open(descriptor, "rb") as file:
+        data = file.read()
+    end = 4 + int.from_bytes(data[:4], "big")
+    return RunContext.unpack(data[4:end]), data[end:]
+
+
+if __name__ == "__main__":
+    from evflow.imports import framework_view
+
+    # By its name and not as `__main__`, which the flow's file becomes.
+    from evflow.worker import entry, stdio as streams
+
+    code = 70  # EX_SOFTWARE
+    try:
+        with framework_view():
+            code = entry.main(sys.argv[1:])
+    except BaseException:  # noqa: BLE001 - shown in the attempt's own log
+        sys.excepthook(*sys.exc_info())
+    finally:
+        streams.flush()
+        os._exit(code)
