@@ -100,7 +100,7 @@ class ArtifactView:
         self.store = store
         self._layers = [manifest]
         self._main = main
-        self._names: list[str] | None = None
+        self._sizes: dict[str, int] | None = None
         self._constants: dict[Digest, object] = {}
         self._read: dict[Digest, tuple[int, bytes]] = {}
 
@@ -134,17 +134,22 @@ class ArtifactView:
         return isinstance(name, str) and self._layer(name) is not None
 
     def __len__(self) -> int:
-        return len(self.names())
+        return len(self.sizes())
 
     def names(self) -> list[str]:
         """The names of all artifacts, sorted."""
-        if self._names is None:
-            names: set[str] = set()
+        return [*self.sizes()]
+
+    def sizes(self) -> dict[str, int]:
+        """The size in bytes of each artifact, serialised, by sorted name."""
+        if self._sizes is None:
+            sizes: dict[str, int] = {}
             for layer in reversed([*self._walk()]):
-                names -= layer.removed
-                names.update(layer.names())
-            self._names = sorted(names)
-        return list(self._names)
+                for name in layer.removed:
+                    sizes.pop(name, None)
+                sizes.update(layer.sizes())
+            self._sizes = dict(sorted(sizes.items()))
+        return self._sizes
 
     def entry(self, name: str) -> Entry:
         """What an artifact is, without loading it.
@@ -160,10 +165,6 @@ class ArtifactView:
     def entries(self) -> dict[str, Entry]:
         """All artifacts by name, none loaded."""
         return {name: self.entry(name) for name in self.names()}
-
-    def size_bytes(self) -> int:
-        """The size of all artifacts, serialised."""
-        return sum(self.entry(name).size for name in self.names())
 
     def load(self, name: str) -> Any:
         """An artifact's value, made anew each time: changing it changes nothing here.
@@ -301,11 +302,11 @@ def _differs_at_a_glance(store: ObjectStore, old: Entry, serialized: Serialized)
 
 def _finish_on_view(writer: "_Writer", view: ArtifactView, gone: set[str]) -> Saved:
     """Write the manifest of a task that inherits from one other."""
-    names = view.names()
-    gone = gone.intersection(names)
+    sizes = view.sizes()
+    gone = gone.intersection(sizes)
     if not writer.entries and not gone:
-        return Saved(view.digest, len(names), view.size_bytes())
-    kept = [name for name in names if name not in gone and name not in writer.entries]
+        return Saved(view.digest, len(sizes), sum(sizes.values()))
+    kept = [name for name in sizes if name not in gone and name not in writer.entries]
     if len(kept) <= FLAT_ENTRIES or view.depth + 1 > MAX_DEPTH:
         return writer.finish({name: view.entry(name) for name in kept})
     return writer.finish({}, view, gone)
@@ -379,9 +380,9 @@ class _Writer:
         count, size = len(entries), sum(entry.size for entry in entries.values())
         if base is not None:
             hidden = removed.union(entries)
-            inherited = [name for name in base.names() if name not in hidden]
+            inherited = [length for name, length in base.sizes().items() if name not in hidden]
             count += len(inherited)
-            size += sum(base.entry(name).size for name in inherited)
+            size += sum(inherited)
         return Saved(self._store.put(draft.encode()), count, size)
 
 

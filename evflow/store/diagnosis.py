@@ -116,7 +116,7 @@ def _reduced(value: object) -> Iterator[tuple[str, Any]]:
         return
     if not isinstance(parts, tuple):
         return
-    made_by, arguments, state, items, pairs, *_ = (*parts, None, None, None, None)
+    made_by, arguments, state, items, pairs = _padded(parts)
     slots: Any = None
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
         state, slots = state
@@ -135,6 +135,11 @@ def _reduced(value: object) -> Iterator[tuple[str, Any]]:
     for index, child in enumerate(arguments or ()):
         if child is not type(value):
             yield f" (argument {index})", child
+
+
+def _padded(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What `__reduce_ex__` gave, as (callable, arguments, state, list items, dict items)."""
+    return (*parts, None, None, None, None, None)[:5]
 
 
 _OPEN_HINT = "Keep it in a local variable, and open it in each step that uses it."

@@ -16,14 +16,12 @@ import mmap
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import msgpack
 
 from evflow.store.protocol import Buffer
-
-if TYPE_CHECKING:
-    from backports import zstd as zstd_module
 
 RAW = "raw"
 ZSTD = "zstd"
@@ -235,10 +233,6 @@ def _shrinks(chunk: Buffer) -> bool:
     return sum(len(compress(sample, _LEVEL)) for sample in samples) < _MUST_SHRINK_TO * sum(map(len, samples))
 
 
-def _zstd() -> "zstd_module":  # type: ignore[valid-type]
+def _zstd() -> Any:
     # Imported with the first value that is large enough: most tasks have none.
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")

@@ -18,7 +18,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -135,10 +135,8 @@ class FileStore:
                     return False
             except FileNotFoundError:
                 return False
-            try:
+            with suppress(PermissionError):  # in a shared store it may be another user's
                 os.utime(path)  # a later collection of garbage spares what is young
-            except PermissionError:
-                pass  # it is another user's, in a shared store
             _sync_folder(path.parent)
             return True
 
@@ -271,10 +269,8 @@ class _Draft:
 
     def _create(self) -> int:
         file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444)
-        try:
+        with suppress(OSError):  # a file system without locks: what is abandoned there goes by its age
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass  # a file system without locks: what is abandoned there goes by its age
         return file
 
     def __exit__(self, *_: object) -> None:

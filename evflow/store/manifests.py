@@ -113,6 +113,10 @@ class Manifest:
         """The names of the entries here; those of the base are not among them."""
         return self._rows.keys()
 
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the entries here, serialised."""
+        return {name: row[4] for name, row in self._rows.items()}
+
     def entry(self, name: str) -> Entry:
         """An entry.
 
