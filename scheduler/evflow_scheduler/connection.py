@@ -14,7 +14,7 @@ class Connection:
     """Where the log is. `begin` starts the embedded server early, so that its start overlaps with imports."""
 
     def __init__(self) -> None:
-        self.home: Path = config.get("home")
+        self.home = Path(config.get("home"))
         self._configured: str | None = config.get("redis_url")
         self._server: EmbeddedServer | None = None
         self._url = self._configured or ""

@@ -20,11 +20,11 @@ from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.decorators import environment_of
 from evflow.flow.decorators.spec import apply_with
+from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.log import connect
 from evflow.log.protocol import LogClient
 from evflow.store import open_store
-from evflow.worker import attempt
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
 from evflow_scheduler.connection import Connection
@@ -57,7 +57,7 @@ class RunIdFileUnwritable(UsageError):
         super().__init__(f"The run's number cannot be written to '{file}': {why}.", "Name another file with --run-id-file.")
 
 
-def run(flow: type, request: RunRequest) -> int:
+def run(flow: type[FlowSpec], request: RunRequest) -> int:
     """Carry a request out.
 
     Returns:
@@ -71,7 +71,7 @@ def run(flow: type, request: RunRequest) -> int:
     try:
         apply_with(flow, request.with_specs)
         graph = graph_of(flow)
-        fork_server = fork(request.start_method, connection, view)
+        fork_server = fork(flow, request.start_method, connection, view)
         try:
             started, reuse = _start(request, connection, graph)
             state = _drive(flow, request, connection, fork_server, started, reuse)
@@ -84,9 +84,9 @@ def run(flow: type, request: RunRequest) -> int:
     return 0 if state.status == "succeeded" else 1
 
 
-def fork(start_method: str, connection: Connection, view: RunView | None) -> ForkServer:
+def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: RunView | None) -> ForkServer:
     """Fork the fork server from this process, which has the flow loaded and neither loop nor thread."""
-    server = ForkServer.fork_here(attempt.prepare, asked=start_method, framework_folder=str(connection.home))
+    server = ForkServer.fork_here(flow, asked=start_method, home=str(connection.home))
     if server.method.why and start_method == "auto" and view is not None:
         view.on_notice(explain(server.method))
     return server
@@ -132,7 +132,7 @@ def _origin(client: LogClient, request: RunRequest, graph: Graph) -> tuple[Origi
 
 
 def _drive(
-    flow: type, request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None
+    flow: type[FlowSpec], request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None
 ) -> RunState:
     from evflow_scheduler.drive import Drive, drive
     from evflow_scheduler.shard import Batch
@@ -159,7 +159,7 @@ def _drive(
     return drive(plan, OwnedRun(run_id, reuse), begin)
 
 
-def environment(flow: type, step: str) -> Mapping[str, str]:
+def environment(flow: type[FlowSpec], step: str) -> Mapping[str, str]:
     """The variables of a step's `@environment`."""
     return environment_of(facts(flow).decorators(step))
 

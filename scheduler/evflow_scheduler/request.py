@@ -52,7 +52,7 @@ class RunRequest:
     Attributes:
         flow: The flow's class.
         flow_file: The file that defines it, absolute; empty where there is none (a notebook).
-        parameters: Name to value, in the parameter's type; every parameter of the flow is there.
+        parameters: Attribute to value, in the parameter's type; every parameter of the flow is there.
         tags: The user's tags.
         namespace: The namespace of the client inside the steps.
         namespace_given: The user named it for this run, which then carries it as a tag.
@@ -62,7 +62,7 @@ class RunRequest:
         max_log_size_mb: Captured output of one attempt.
         task_budget: Tasks of the whole run.
         retry_scale: Factor on the waits of `@retry`.
-        with_specs: Decorators for every step that lacks them (`retry:times=3`), the strongest first.
+        with_specs: Decorators for every step that lacks them (`retry:times=3`); a later one of a name replaces an earlier one.
         run_id_file: File that takes the run's number before anything is executed, or None.
         start_method: `auto`, `fork` or `spawn`.
         fallback: `local` or `error`: what to do where a step's executor is not configured.

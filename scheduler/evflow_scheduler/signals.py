@@ -10,7 +10,7 @@ from evflow.core.events import RunCancelRequested
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the terminal was closed"}
 
 
-async def cancel_on_signal(tell: Callable[[RunCancelRequested], Awaitable[None]], *, notice: Callable[[str], None]) -> None:
+async def cancel_on_signal(tell: Callable[[RunCancelRequested], Awaitable[None]], notice: Callable[[str], None]) -> None:
     """Turn signals into requests to cancel, for ever; the first asks, every later one insists."""
     with anyio.open_signal_receiver(*NAMES) as signals:
         asked = False
