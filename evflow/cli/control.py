@@ -8,6 +8,7 @@ from evflow import clock, config
 from evflow.cli import session
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import instant, write_json
+from evflow.cli.setting_option import option_of, setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
@@ -78,26 +79,28 @@ def _tell(state: RunState, *, as_json: bool) -> None:
         click.echo(f"{run} is asked to end. `evflow explain {run}` says what it waits for.", err=True)
 
 
-@click.command("continue", help="Go on with RUN, whose process died: finished tasks stay, the rest runs in this terminal.")
-@click.argument("run")
-@click.option("--max-workers", type=click.IntRange(1), metavar="N", help="Tasks at once.")
-@click.option("--view", type=click.Choice(["auto", "live", "plain"]), help="A live picture, or lines.")
-@click.option("--quiet", is_flag=True, help="Show only what tasks print, and errors.")
 @click.pass_context
-def continue_command(ctx: click.Context, run: str, max_workers: int | None, view: str | None, quiet: bool) -> None:
-    """Take it over."""
+def _continue(ctx: click.Context, run: str, quiet: bool, **settings: Any) -> None:
     from evflow.cli.live import make_view
 
-    for setting, value in (("max_workers", max_workers), ("view", view)):
+    for setting, value in settings.items():
         if value is not None:
-            config.set_option(setting, value, f"--{setting.replace('_', '-')}")
+            config.set_option(setting, value, option_of(setting))
     with session.log() as log:
         name = resolve(log, parse(run))
-    foreground: Any = _foreground()
+    from evflow_scheduler import foreground
+
     ctx.exit(foreground.continue_run(name, view=make_view(quiet=quiet)))
 
 
-def _foreground() -> Any:
-    from evflow_scheduler import foreground
-
-    return foreground
+continue_command = click.Command(
+    "continue",
+    callback=_continue,
+    params=[
+        click.Argument(["run"]),
+        click.Option(["--quiet"], is_flag=True, help="Show only what tasks print, and errors."),
+        setting_option("max_workers", "N", "Tasks at once."),
+        setting_option("view", "auto|live|plain", "A live picture, or lines."),
+    ],
+    help="Go on with RUN, whose process died: finished tasks stay, the rest runs in this terminal.",
+)

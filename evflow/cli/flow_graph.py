@@ -10,6 +10,7 @@ from evflow import config
 from evflow.cli.flow_main import FlowContext
 from evflow.core.graph import Graph, Node
 
+_PROBLEM = ("code", "message", "hint", "file", "line", "step")
 _ARROWS = {"foreach": "one task for each item of {node.foreach}", "switch": "by {node.condition}", "split": "all of them"}
 
 
@@ -20,32 +21,48 @@ def banner(context: FlowContext) -> None:
     context.say(f"evflow {__version__}: {context.flow.__name__} for user:{config.get('user')}", bold=True)
 
 
-def checked(context: FlowContext, *, warnings: bool = False) -> Graph:
-    """The flow's graph, checked.
+def checked(context: FlowContext) -> None:
+    """Check the flow.
 
     Raises:
         FlowInvalid: The flow cannot run; the error names the file and the line.
     """
-    from evflow.flow import graph_of
-    from evflow.flow.checks import check
+    from evflow.flow.checks import demand_valid
 
-    check(context.flow)
-    graph = graph_of(context.flow)
-    steps = len(graph.nodes)
-    context.say(f"The flow is sound: {steps} step{'' if steps == 1 else 's'}.", fg="green")
-    return graph
+    demand_valid(context.flow)
+    context.say("The flow is sound.", fg="green")
 
 
 def check_command(_: type) -> click.Command:
-    """`check`: is the flow sound?"""
+    """`check`: is the flow sound? All that is wrong, not only the first thing."""
 
-    @click.pass_obj
-    def check(context: FlowContext, warnings: bool) -> None:
+    @click.pass_context
+    def check(ctx: click.Context, as_json: bool) -> None:
+        from evflow.flow.checks import check as problems_of
+
+        context: FlowContext = ctx.find_object(FlowContext) or ctx.obj
         banner(context)
-        checked(context, warnings=warnings)
+        problems = problems_of(context.flow)
+        if as_json:
+            from evflow.cli.output import write_json
 
-    option = click.Option(["--warnings/--no-warnings"], default=False, help="Show warnings too.")
-    return click.Command("check", callback=check, params=[option], help="Check the flow: its steps, transitions, decorators.")
+            write_json([{name: getattr(problem, name) for name in _PROBLEM} for problem in problems])
+        elif problems:
+            from evflow.cli.output import count
+
+            click.secho(f"{count(len(problems), 'problem')} in {context.flow.__name__}:", err=True, fg="red", bold=True)
+            for problem in problems:
+                click.echo(f"  {problem}", err=True)
+        else:
+            context.say("The flow is sound.", fg="green")
+        if problems:
+            ctx.exit(1)
+
+    options: list[click.Parameter] = [
+        click.Option(["--warnings/--no-warnings"], default=False, hidden=True, expose_value=False),
+        click.Option(["--json", "as_json"], is_flag=True, help="The problems as JSON."),
+    ]
+    return click.Command("check", callback=check, params=options, help="Check the flow: its steps, transitions, parameters, decorators.")
 
 
 def show_command(_: type) -> click.Command:
@@ -54,8 +71,10 @@ def show_command(_: type) -> click.Command:
     @click.pass_obj
     def show(context: FlowContext) -> None:
         banner(context)
-        graph = checked(context)
-        for line in described(context.flow, graph):
+        from evflow.flow.graph import read_graph
+
+        checked(context)
+        for line in described(context.flow, read_graph(context.flow)):
             click.echo(line)
 
     return click.Command("show", callback=show, help="Show the flow's parameters and steps.")
@@ -131,8 +150,13 @@ def described(flow: type, graph: Graph) -> Iterator[str]:
 def _parameters(flow: type) -> Iterator[tuple[str, str]]:
     from evflow.flow.parameters import of
 
-    for parameter in of(flow):
-        yield parameter.name, str(parameter.help or "")
+    parameters = of(flow)
+    if parameters:
+        from evflow.cli.flow_parameters import described as shown
+        from evflow.flow.parameter_values import type_name
+
+        for parameter in parameters:
+            yield f"{parameter.name} {type_name(parameter).upper()}", shown(parameter)
 
 
 def _step(node: Node) -> Iterator[str]:

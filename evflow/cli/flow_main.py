@@ -16,6 +16,7 @@ import click
 from evflow import config
 from evflow.cli.lazy import Lazy, LazyGroup, Sections
 from evflow.cli.render import outcome
+from evflow.imports import framework_view
 
 _SECTIONS: Sections = {
     "Run": {
@@ -28,7 +29,7 @@ _SECTIONS: Sections = {
         "tag": Lazy("evflow.cli.tag", "flow_tag", "List and change the tags of runs."),
     },
     "The flow itself": {
-        "check": Lazy("evflow.cli.flow_graph", "check_command", "Check the flow; the default command."),
+        "check": Lazy("evflow.cli.flow_graph", "check_command", "Check the flow; what happens without a command."),
         "show": Lazy("evflow.cli.flow_graph", "show_command", "Show the steps and parameters."),
         "output-dot": Lazy("evflow.cli.flow_graph", "output_dot_command", "Print the graph in the language of Graphviz."),
         "output-raw": Lazy("evflow.cli.flow_graph", "output_raw_command", "Print the graph as data."),
@@ -62,15 +63,19 @@ class FlowContext:
 
 def main(flow_class: type, arguments: list[str] | None = None) -> None:
     """Run the command line of a flow, and exit the process with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # The user's folder is on sys.path: none of our imports may find a user's module in it.
+    with framework_view():
+        code = outcome(lambda: _run(flow_class, given))
+    sys.exit(code)
+
+
+def _run(flow_class: type, arguments: list[str]) -> object:
     file = _file_of(flow_class)
     if file:
         config.use_folder(Path(file).parent)
     program = f"python {os.path.basename(sys.argv[0])}"  # noqa: PTH119 - pathlib is not worth its time here
-    context = FlowContext(flow_class, file)
-    given = sys.argv[1:] if arguments is None else arguments
-    code = outcome(lambda: group(flow_class).main(given, prog_name=program, standalone_mode=False, obj=context))
-    sys.stdout.flush()
-    sys.exit(code)
+    return group(flow_class).main(arguments, prog_name=program, standalone_mode=False, obj=FlowContext(flow_class, file))
 
 
 def group(flow_class: type) -> LazyGroup:

@@ -1,12 +1,12 @@
 """A flow's parameters as options of `run`."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from evflow.cli.flow_main import FlowContext
+from evflow.flow.parameter_values import ParameterInvalid, converted, default_shown, resolve, type_name, variable
+from evflow.flow.parameters import Parameter, of
 
 
 class ParameterOptions:
@@ -17,58 +17,57 @@ class ParameterOptions:
     """
 
     def __init__(self, flow: type) -> None:
-        from evflow.flow.parameters import of
-
         self._flow = flow
         # An option's name inside click must be an identifier and must not meet the names of run's own options.
         self._parameters = {f"parameter_{index}": parameter for index, parameter in enumerate(of(flow))}
-        self.options: list[click.Parameter] = [_option(name, parameter) for name, parameter in self._parameters.items()]
+        self.options: list[click.Option] = [_option(name, parameter) for name, parameter in self._parameters.items()]
 
     def taken(self, given: dict[str, Any]) -> dict[str, Any]:
         """Take the parameters out of click's values: what the user gave, by the parameter's name."""
         values = {parameter.name: given.pop(name) for name, parameter in self._parameters.items()}
         return {name: value for name, value in values.items() if value is not None}
 
-    def resolved(self, context: FlowContext, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every parameter's value: what was given, else its default."""
-        from evflow.flow.parameters import resolve
+    def resolved(self, given: Mapping[str, Any], *, user: str) -> dict[str, Any]:
+        """Every parameter's value by its attribute: what was given, else its default.
 
-        return dict(resolve(self._flow, given))
+        Raises:
+            UsageError: A default is not what the parameter takes.
+        """
+        return dict(resolve(self._flow, given, {}, user=user))
 
 
-def _option(name: str, parameter: Any) -> click.Option:
+def _option(name: str, parameter: Parameter[Any]) -> click.Option:
     return click.Option(
         [f"--{parameter.name}", name],
-        type=_kind(parameter),
-        required=bool(parameter.required),
-        envvar=f"EVFLOW_RUN_{parameter.name.upper().replace('-', '_')}",
-        help=_help(parameter),
+        type=_Kind(parameter),
+        required=parameter.required and parameter.default is None,
+        envvar=variable(parameter.name),
+        help=described(parameter),
     )
 
 
-def _help(parameter: Any) -> str:
-    text = str(parameter.help or "")
-    default = parameter.default
-    if default is None or callable(default) or parameter.show_default is False:
-        return text
-    shown = parameter.show_default if isinstance(parameter.show_default, str) else default
-    return f"{text}  [default: {shown}]".strip()
+def described(parameter: Parameter[Any]) -> str:
+    """The parameter's help and default, for `--help` and `show`."""
+    default = default_shown(parameter)
+    if default is not None:
+        note = f"[default: {default}]"
+    elif callable(parameter.default):
+        note = "[default: computed]"
+    else:
+        note = "[required]" if parameter.required else ""
+    return "  ".join(part for part in (parameter.help or "", note) if part)
 
 
-class _Json(click.ParamType[Any]):
-    name = "json"
+class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 only
+    """Reads a parameter's text as the flow language does, so that both have one meaning."""
+
+    def __init__(self, parameter: Parameter[Any]) -> None:
+        self._parameter = parameter
+        self.name = type_name(parameter)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
         try:
-            return json.loads(value)
-        except ValueError as error:
-            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
-
-
-def _kind(parameter: Any) -> Any:
-    kind = parameter.type
-    if getattr(kind, "__name__", type(kind).__name__) in ("JSONType", "JSONTypeClass"):
-        return _Json()
-    return kind if kind in (int, float, bool, str) or isinstance(kind, click.ParamType) else str
+            return converted(self._parameter, value)
+        except ParameterInvalid as error:
+            wanted = error.message.partition(": ")[2]
+            self.fail(wanted, param, ctx)

@@ -12,18 +12,10 @@ import click
 from evflow import config
 from evflow.cli.flow_graph import banner, checked
 from evflow.cli.flow_main import FlowContext
+from evflow.cli.lazy import alike, suggestion
+from evflow.cli.setting_option import option_of, setting_option
 
-_SETTINGS = {
-    "max_workers": "--max-workers",
-    "task_budget": "--task-budget",
-    "max_num_splits": "--max-num-splits",
-    "max_log_size": "--max-log-size",
-    "namespace": "--namespace",
-    "start_method": "--start-method",
-    "fallback": "--fallback",
-    "durability": "--durability",
-    "view": "--view",
-}
+_SETTINGS = ("max_workers", "max_num_splits", "max_log_size", "task_budget", "namespace", "start_method", "fallback", "durability", "view")
 """Settings that are options of `run` and `resume`."""
 
 
@@ -38,9 +30,12 @@ def run_command(flow: type) -> click.Command:
         values = parameters.taken(given)
         banner(context)
         checked(context)
-        _start(context, given, parameters=parameters.resolved(context, values))
+        _start(context, given, parameters=parameters.resolved(values, user=config.get("user")))
 
-    return click.Command("run", callback=run, params=[*parameters.options, *_run_options()], help="Run the flow here and now.")
+    # A parameter may have the name of an option of ours; that one then has its variable and evflow.toml only.
+    taken = {alike(option.opts[0]) for option in parameters.options}
+    options = [option for option in _run_options() if alike(option.opts[0]) not in taken]
+    return click.Command("run", callback=run, params=[*parameters.options, *options], help="Run the flow here and now.")
 
 
 def resume_command(flow: type) -> click.Command:
@@ -50,12 +45,13 @@ def resume_command(flow: type) -> click.Command:
     def resume(context: FlowContext, /, step: str | None, origin_run_id: str | None, **given: Any) -> None:
         from evflow.cli.naming import origin_of
 
-        banner(context)
-        graph = checked(context)
-        if step is not None and step not in graph:
-            from evflow.cli.lazy import suggestion
+        from evflow.flow.steps import facts
 
-            raise click.UsageError(f"{flow.__name__} has no step '{step}'.{suggestion(step, list(graph.nodes))}")
+        steps = list(facts(flow).steps)
+        if step is not None and step not in steps:
+            raise click.UsageError(f"{flow.__name__} has no step '{step}'.{suggestion(step, steps)}")
+        banner(context)
+        checked(context)
         _start(context, given, parameters={}, origin=origin_of(flow.__name__, origin_run_id), resume_step=step)
 
     own = [
@@ -66,27 +62,27 @@ def resume_command(flow: type) -> click.Command:
     return click.Command("resume", callback=resume, params=[*own, *_run_options()], help=text)
 
 
-def _run_options() -> list[click.Parameter]:
+def _run_options() -> list[click.Option]:
     return [
         click.Option(["--tag", "tags"], multiple=True, metavar="TAG", help="Tag the run; may be repeated."),
-        click.Option(["--max-workers"], type=click.IntRange(1), metavar="N", help="Tasks at once  [default: 16]"),
-        click.Option(["--max-num-splits"], type=click.IntRange(1), metavar="N", help="Tasks that one foreach may make  [default: 100]"),
-        click.Option(["--max-log-size"], type=click.IntRange(1), metavar="MB", help="Output kept of one task  [default: 10]"),
-        click.Option(["--task-budget"], type=click.IntRange(1), metavar="N", help="Tasks of the whole run  [default: 1000000]"),
+        setting_option("max_workers", "N", "Tasks at once  [default: 16]"),
+        setting_option("max_num_splits", "N", "Tasks that one foreach may make  [default: 100]"),
+        setting_option("max_log_size", "MB", "Output kept of one task  [default: 10]"),
+        setting_option("task_budget", "N", "Tasks of the whole run  [default: 1000000]"),
         click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), metavar="FILE", help="Write the run's number here first."),
-        click.Option(["--namespace"], metavar="NS", help="Tag the run with NS, and use it inside the steps."),
-        click.Option(["--start-method"], type=click.Choice(["auto", "fork", "spawn"]), help="How a task's process starts."),
-        click.Option(["--fallback"], type=click.Choice(["local", "error"]), help="Where a step's executor is not configured."),
-        click.Option(["--durability"], type=click.Choice(["everysec", "fsync", "replicated"]), help="When an event counts as written."),
-        click.Option(["--view"], type=click.Choice(["auto", "live", "plain"]), help="A live picture, or lines."),
+        setting_option("namespace", "NS", "Tag the run with NS, and use it inside the steps."),
+        setting_option("start_method", "auto|fork|spawn", "How a task's process starts."),
+        setting_option("fallback", "local|error", "What to do where a step's executor is not configured."),
+        setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
+        setting_option("view", "auto|live|plain", "A live picture, or lines."),
     ]
 
 
 def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mapping[str, Any], **origin: Any) -> None:
-    for setting, option in _SETTINGS.items():
-        if given[setting] is not None:
-            config.set_option(setting, given[setting], option)
+    for setting in _SETTINGS:
+        if given.get(setting) is not None:
+            config.set_option(setting, given[setting], option_of(setting))
     from evflow_scheduler import foreground
     from evflow_scheduler.request import RunRequest
 
@@ -96,14 +92,14 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
         parameters=parameters,
         tags=given["tags"],
         namespace=config.get("namespace"),
-        namespace_given=given["namespace"] is not None,
+        namespace_given=given.get("namespace") is not None,
         user=config.get("user"),
         max_workers=config.get("max_workers"),
         max_num_splits=config.get("max_num_splits"),
         max_log_size_mb=config.get("max_log_size"),
         task_budget=config.get("task_budget"),
         retry_scale=config.get("retry_scale"),
-        with_specs=(*given["with_specs"], *context.with_specs, *config.get("default_decospecs")),
+        with_specs=(*config.get("default_decospecs"), *context.with_specs, *given["with_specs"]),
         run_id_file=given["run_id_file"],
         start_method=config.get("start_method"),
         fallback=config.get("fallback"),

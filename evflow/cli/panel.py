@@ -68,6 +68,7 @@ def panel(picture: Picture, *, width: int, height: int, glyphs: Glyphs = UNICODE
     if hidden:
         lines.append(Text(f"  {glyphs.more} {count(hidden, 'more step')}", style="dim"))
     lines += details
+    del lines[max(height, 2) :]  # a terminal of a few lines shows the head
     for line in lines:
         line.truncate(width - 1, overflow="ellipsis" if glyphs is UNICODE else "crop")
     return lines

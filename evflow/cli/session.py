@@ -10,7 +10,7 @@ from evflow.errors import UsageError
 
 if TYPE_CHECKING:
     from evflow.core.state import RunState
-    from evflow.log.client import RedisLogClient
+    from evflow.log.protocol import LogClient
     from evflow.replay.load import RunLog
     from evflow.store.protocol import Store
 
@@ -28,7 +28,7 @@ class NoRunsYet(UsageError):
 
 
 @contextmanager
-def log() -> Iterator["RedisLogClient"]:
+def log() -> Iterator["LogClient"]:
     """The log, connected; an embedded server is joined, or started where its data is there.
 
     Raises:
@@ -68,7 +68,7 @@ def store(url: str = "") -> "Store":
     return open_store(url or config.get("store"))
 
 
-def folded(client: "RedisLogClient", run: RunId) -> tuple["RunLog", "RunState"]:
+def folded(client: "LogClient", run: RunId) -> tuple["RunLog", "RunState"]:
     """A run's log and the state that it folds to.
 
     Raises:
