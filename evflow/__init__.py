@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from evflow.flow.parameters import JSONType as JSONType, Parameter as Parameter
     from evflow.flow.steps import step as step
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "EvflowException": "evflow.exception",
     "ExceptionWrapper": "evflow.exception",

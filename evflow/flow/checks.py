@@ -357,7 +357,8 @@ def _different_joins(flow: _Flow, seen: Walk) -> Iterator[Problem]:
     for (step, line, _), branches in seen.joins.items():
         if len(branches) < 2 or (step, line) in told or not all(branches.values()):
             continue
-        if not set.intersection(*branches.values()):
+        first, *others = branches.values()
+        if not first.intersection(*others):
             told.add((step, line))
             shown = "; ".join(f"{branch} reaches {' or '.join(sorted(joins))}" for branch, joins in branches.items())
             yield flow.of_step(

@@ -10,7 +10,7 @@ here does I/O but by the views that it is given. An exception of the body leaves
 
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple, cast
@@ -195,7 +195,7 @@ def _await(body: Coroutine[Any, Any, object], step: str, timeout_s: float) -> No
 
 
 @contextmanager
-def _alarm(step: str, timeout_s: float) -> Iterator[None]:
+def _alarm(step: str, timeout_s: float) -> Generator[None]:
     """Raise `TimeoutException` in the main thread after `timeout_s`."""
     if not timeout_s or threading.current_thread() is not threading.main_thread():
         yield

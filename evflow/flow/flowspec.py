@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from evflow.flow import loading
-from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, StepFunction, facts
+from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, StepFunction, caller, facts
 
 if TYPE_CHECKING:
     from evflow.flow.graph_view import GraphView
@@ -62,9 +62,9 @@ class FlowSpec:
         Raises:
             InvalidNextException: The call is wrong, or it is the second one.
         """
-        from evflow.flow.transitions import caller, say_next
+        from evflow.flow.transitions import say_next
 
-        say_next(self, self._evflow_task("next"), steps, foreach, condition, num_parallel, caller(2))
+        say_next(self, self._evflow_task("next"), steps, foreach, condition, num_parallel, caller(1))
 
     @property
     def input(self) -> Any:
@@ -77,12 +77,12 @@ class FlowSpec:
     def index(self) -> int | None:
         """The position of `input` in the foreach, from 0; None outside of one."""
         frames = self._evflow_task("index").foreach_frames
-        return frames[-1].index if frames else None
+        return frames[-1].position if frames else None
 
     def foreach_stack(self) -> list[tuple[int, int, Any]]:
         """Every foreach around this task, outermost first: `(index, number of items, item)`."""
         scope = self._evflow_task("foreach_stack")
-        return [(frame.index, frame.size, scope.item(frame)) for frame in scope.foreach_frames]
+        return [(frame.position, frame.size, scope.item(frame)) for frame in scope.foreach_frames]
 
     def merge_artifacts(self, inputs: Any, exclude: Iterable[str] = (), include: Iterable[str] = ()) -> None:
         """In a join, pass the inputs' artifacts down where all inputs that have one agree on its value.

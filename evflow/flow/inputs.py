@@ -5,7 +5,7 @@ Whether inputs agree on an artifact is decided by digests; a value is loaded whe
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from evflow.flow.scope import Entry, Frame, LoadItem, Scope, View, did_you_mean, place
 
@@ -150,7 +150,7 @@ class Inputs:
     def _flow(self, index: int) -> Any:
         if index not in self._flows:
             member = self._members[index]
-            inner = () if self._joined is None else (self._joined._replace(index=index),)
+            inner = () if self._joined is None else (self._joined._replace(position=index),)
             scope = Scope(
                 member.step,
                 parameters=self._parameters,
@@ -179,4 +179,4 @@ def _agreed(views: Iterator[View]) -> dict[str, Entry]:
         agreed = {name: entry for name, entry in agreed.items() if name in view and view.entry(name).digest == entry.digest}
         if not agreed:
             break
-    return cast("dict[str, Entry]", agreed)
+    return agreed

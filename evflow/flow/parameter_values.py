@@ -64,7 +64,7 @@ class ParameterFieldTypeMismatch(UsageError):
     def __init__(self, parameter: Parameter[Any], value: object) -> None:
         super().__init__(
             f"The default of parameter '{parameter.name}' ({parameter.where}) returned {value!r}, a {type(value).__name__}, "
-            f"but it must return {_WANTED.get(parameter.kind, 'a value of its type')}."
+            f"but it must return {_WANTED.get(parameter.type, 'a value of its type')}."
         )
 
 
@@ -97,13 +97,13 @@ class ParameterContext(NamedTuple):
     configs: Mapping[str, object]
 
 
-def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] = os.environ, *, user: str = "") -> dict[str, object]:
+def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | None = None, *, user: str = "") -> dict[str, object]:
     """The values of all parameters of a run, by attribute.
 
     Args:
         cls: The flow.
         given: Values by parameter name: texts as from a command line, or values of the type. None counts as not given.
-        env: The environment variables.
+        env: The environment variables; without it the process's own.
         user: Who starts the run; for functions that compute a default.
 
     Raises:
@@ -113,6 +113,7 @@ def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] = os.
         ParameterFieldTypeMismatch: A function for a default returned a value of another type.
         ParameterDefaultFailed: Such a function raised.
     """
+    env = os.environ if env is None else env
     parameters = of(cls)
     by_name = {canonical(parameter.name): parameter for parameter in parameters}
     texts: dict[str, object] = {}
@@ -154,13 +155,13 @@ def type_name(parameter: Parameter[Any]) -> str:
     """A parameter's type for `--help` and `show`."""
     if parameter.separator is not None:
         return "list"
-    kind = parameter.kind
+    kind = parameter.type
     return "json" if kind is JSONType else str(getattr(kind, "__name__", None) or getattr(kind, "name", kind))
 
 
 def shown(parameter: Parameter[Any], value: object) -> str:
     """A value in a short text for people."""
-    text = json.dumps(value, default=str) if parameter.kind is JSONType and not isinstance(value, str) else str(value)
+    text = json.dumps(value, default=str) if parameter.type is JSONType and not isinstance(value, str) else str(value)
     if parameter.separator is not None and isinstance(value, list):
         text = parameter.separator.join(cast("list[str]", value))
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
@@ -180,10 +181,10 @@ def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> 
         ParameterInvalid: It does not fit.
     """
     if parameter.separator is not None and isinstance(value, list | tuple):
-        items = cast("list[object]", list(cast("list[object]", value)))
+        items = list(cast("list[object]", value))
         if all(isinstance(item, str) for item in items):
             return items
-        raise ParameterInvalid(parameter.name, value, "a list of strings", source)
+        raise ParameterInvalid(parameter.name, items, "a list of strings", source)
     plain = _plain(parameter, value, source)
     if parameter.separator is None or not isinstance(plain, str):
         return plain
@@ -191,14 +192,14 @@ def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> 
 
 
 def _plain(parameter: Parameter[Any], value: object, source: str) -> object:
-    kind = parameter.kind
+    kind = parameter.type
     wanted = _WANTED.get(kind, str(getattr(kind, "name", kind)))
     if kind is JSONType:
         return _json(parameter, value, source)
     if kind is bool:
         return _bool(parameter, value, source)
     if kind is str:
-        if isinstance(value, str | int | float) or isinstance(value, os.PathLike):
+        if isinstance(value, str | int | float | os.PathLike):
             return str(cast("object", value))
         raise ParameterInvalid(parameter.name, value, wanted, source)
     if kind in (int, float):
@@ -206,8 +207,9 @@ def _plain(parameter: Parameter[Any], value: object, source: str) -> object:
     try:
         # A type of click's, which is asked without importing click.
         result: object = kind.convert(value, None, None)
-    except Exception as error:
-        message = getattr(error, "format_message", lambda: str(error))()
+    except Exception as error:  # noqa: BLE001 - whatever a foreign type raises says that the value does not fit
+        explain = getattr(error, "format_message", None)
+        message = explain() if callable(explain) else str(error)
         raise ParameterInvalid(parameter.name, value, f"{wanted} ({message})", source) from None
     return result
 
@@ -251,8 +253,8 @@ def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
     value = _call(parameter, context)
     if value is None:
         return None
-    expected = {float: (float, int), JSONType: (str, dict, list, int, float, bool)}.get(parameter.kind, (parameter.kind,))
-    wrong_bool = isinstance(value, bool) and parameter.kind in (int, float, str)
+    expected = {float: (float, int), JSONType: (str, dict, list, int, float, bool)}.get(parameter.type, (parameter.type,))
+    wrong_bool = isinstance(value, bool) and parameter.type in (int, float, str)
     if all(isinstance(kind, type) for kind in expected) and (wrong_bool or not isinstance(value, cast("Any", expected))):
         raise ParameterFieldTypeMismatch(parameter, value)
     return converted(parameter, value)
@@ -264,7 +266,7 @@ def _call(parameter: Parameter[Any], context: ParameterContext) -> object:
     try:
         with user_view():
             return cast("object", parameter.default(context))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is shown to the user, whose function raised it
         from evflow.flow.tracebacks import user_traceback
 
         raise ParameterDefaultFailed(parameter, user_traceback(error)) from None

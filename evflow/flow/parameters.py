@@ -6,11 +6,10 @@ Values come, in this order, from the caller (the command line, a client), the va
 A user's import pays for this module; what only a starting run needs is in `evflow.flow.parameter_values`.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
 
-from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, Where, facts
+from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, Where, caller, facts
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
@@ -20,7 +19,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 RESERVED: Final = frozenset(
-    ["params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run_id_file", "max_num_splits", "max_workers", "max_log_size", "user_namespace", "run_id", "task_id", "runner_attribute_file", "help"]
+    {"help", "max_log_size", "max_num_splits", "max_workers", "namespace", "obj", "params", "run_id", "run_id_file", "tag", "tags"}
+    | {"decospecs", "runner_attribute_file", "task_id", "user_namespace", "with"}
 )
 """Names that a parameter cannot have, dashes written as underscores: the command line's own options."""
 
@@ -35,7 +35,7 @@ class Parameter(Generic[T_co]):
     Attributes:
         name: Its name on the command line.
         default: The default as the user wrote it: a value, a function of a `ParameterContext`, or None.
-        kind: `int`, `float`, `str`, `bool`, `JSONType`, or what else the user gave as `type`.
+        type: `int`, `float`, `str`, `bool`, `JSONType`, or what else the user gave, before `separator` splits.
         help: A sentence for `--help`.
         required: A run cannot start without it.
         show_default: `--help` shows the default.
@@ -157,20 +157,9 @@ class Parameter(Generic[T_co]):
         self.show_default = show_default
         self.separator = separator
         self.options = options
-        self.given_type = type
-        frame = sys._getframe(1)  # noqa: SLF001 - there is no public way that does not import inspect
-        self.where = Where(frame.f_code.co_filename, frame.f_lineno)
+        self.type: Any = _type_of(default) if type is None else type
+        self.where = caller(1)
         self.attribute = ""
-
-    @property
-    def kind(self) -> Any:
-        """The type of its values before `separator` splits them."""
-        if self.given_type is not None:
-            return self.given_type
-        default = self.default
-        if default is None or callable(default):
-            return str
-        return JSONType if isinstance(default, dict | list | tuple) else type(default)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.attribute = self.attribute or name
@@ -197,6 +186,13 @@ class Parameter(Generic[T_co]):
 def of(cls: type) -> list[Parameter[Any]]:
     """The parameters of a flow, inherited ones included, in the order of the source."""
     return list(facts(cls).parameters.values())
+
+
+def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | None = None, *, user: str = "") -> dict[str, object]:
+    """The values of all parameters of a run, by attribute; see `evflow.flow.parameter_values.resolve`."""
+    from evflow.flow import parameter_values
+
+    return parameter_values.resolve(cls, given, env, user=user)
 
 
 def canonical(name: str) -> str:
@@ -232,10 +228,16 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
         yield from _type_mistakes(parameter)
 
 
+def _type_of(default: object) -> Any:
+    if default is None or callable(default):
+        return str
+    return JSONType if isinstance(default, dict | list | tuple) else type(default)
+
+
 def _type_mistakes(parameter: Parameter[Any]) -> Iterator[tuple[str, Where, str, str]]:
     from evflow.flow.parameter_values import ParameterInvalid, converted
 
-    kind = parameter.kind
+    kind = parameter.type
     if kind not in (int, float, str, bool, JSONType) and not hasattr(kind, "convert"):
         shown = getattr(kind, "__name__", repr(kind))
         yield (
@@ -258,8 +260,3 @@ def _type_mistakes(parameter: Parameter[Any]) -> Iterator[tuple[str, Where, str,
             converted(parameter, parameter.default)
         except ParameterInvalid as error:
             yield "parameter-default", parameter.where, f"The default does not fit: {error.message}", ""
-
-
-def names_by_option(cls: type) -> Mapping[str, Parameter[Any]]:
-    """Parameters by their canonical names."""
-    return {canonical(parameter.name): parameter for parameter in of(cls)}

@@ -58,7 +58,7 @@ class Frame(NamedTuple):
         step: The step that split.
         task: Its task.
         kind: `split` or `foreach`.
-        index: The task's place among the members of the split.
+        position: The task's place among the members of the split.
         size: Their number.
         items: Digest of a foreach's packed items.
         variable: A foreach's variable.
@@ -67,7 +67,7 @@ class Frame(NamedTuple):
     step: str
     task: int
     kind: str
-    index: int
+    position: int
     size: int
     items: bytes | None = None
     variable: str | None = None
@@ -163,7 +163,7 @@ class Scope:
         if frame.task not in self._items:
             if self.load_item is None or frame.items is None:
                 raise LookupError(f"The items of the foreach over {frame.variable} are not at hand.")
-            self._items[frame.task] = self.load_item(frame.items, frame.index)
+            self._items[frame.task] = self.load_item(frame.items, frame.position)
         return self._items[frame.task]
 
     def parameter(self, attribute: str) -> Any:

@@ -48,7 +48,7 @@ class NextCall:
     steps: tuple[str, ...]
     foreach: str | None = None
     condition: str | None = None
-    cases: Mapping[str, str] = field(default_factory=dict)
+    cases: Mapping[str, str] = field(default_factory=dict[str, str])
     mistake: tuple[str, str] = ("", "")
 
 
@@ -115,8 +115,9 @@ _steps: dict[CodeType, StepSource] = {}
 
 def _code(function: object) -> CodeType | None:
     """The code of the innermost function under decorators that kept `__wrapped__`."""
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
+    inner: object = function
+    while inner is not None:
+        function, inner = inner, getattr(inner, "__wrapped__", None)
     code = getattr(function, "__code__", None)
     return code if isinstance(code, CodeType) else None
 

@@ -48,10 +48,10 @@ class Walk:
         loops_out: Edges that leave a split by going back to before it, with that split.
     """
 
-    stacks: dict[str, list[Stack]] = field(default_factory=dict)
-    arrivals: dict[Edge, list[Stack]] = field(default_factory=dict)
-    joins: dict[tuple[str, int, Stack], dict[str, set[str]]] = field(default_factory=dict)
-    loops_out: dict[Edge, Opened] = field(default_factory=dict)
+    stacks: dict[str, list[Stack]] = field(default_factory=dict[str, list[Stack]])
+    arrivals: dict[Edge, list[Stack]] = field(default_factory=dict[Edge, list[Stack]])
+    joins: dict[tuple[str, int, Stack], dict[str, set[str]]] = field(default_factory=dict[tuple[str, int, Stack], dict[str, set[str]]])
+    loops_out: dict[Edge, Opened] = field(default_factory=dict[Edge, Opened])
 
 
 def walk(graph: Graph, calls: Mapping[str, Sequence[NextCall]]) -> Walk:
@@ -59,7 +59,7 @@ def walk(graph: Graph, calls: Mapping[str, Sequence[NextCall]]) -> Walk:
     seen = Walk()
     before = {step: _always_before(graph, step) for step, made in calls.items() if any(_splits(call) for call in made)}
     pending: deque[tuple[str, Stack]] = deque([(graph.start, ())])
-    visited = {(graph.start, ())}
+    visited: set[tuple[str, Stack]] = {(graph.start, ())}
     while pending and len(visited) < MOST_STATES:
         step, stack = pending.popleft()
         seen.stacks.setdefault(step, []).append(stack)

@@ -69,7 +69,7 @@ def _cut(frames: "Sequence[FrameSummary]") -> "list[FrameSummary]":
 def _is_framework(file: str) -> bool:
     if file.startswith(("<frozen importlib", _OURS)):
         return True
-    folders = set(file.split(os.sep))
+    folders = set(Path(file).parts)
     return bool(folders & _SIBLINGS) or (bool(folders & _MACHINERY) and _is_installed(file))
 
 

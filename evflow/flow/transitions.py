@@ -4,7 +4,6 @@ A call is judged when it is made, so that a mistake is shown at the user's line.
 (is the target a join, are there too many splits) is judged by the scheduler from the recorded transition.
 """
 
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -75,12 +74,6 @@ def finish(flow: "FlowSpec", scope: Scope) -> Transition:
         f"Step {scope.step} is missing a self.next() transition to the next step.",
         "Add a self.next() as the last line in the function; every way through it has to end with one.",
     )
-
-
-def caller(depth: int) -> Where:
-    """The file and line of a calling frame."""
-    frame = sys._getframe(depth)  # noqa: SLF001 - there is no public way that does not import inspect
-    return Where(frame.f_code.co_filename, frame.f_lineno)
 
 
 def _transition(flow: "FlowSpec", scope: Scope, targets: Sequence[object], foreach: object, condition: object) -> Transition:

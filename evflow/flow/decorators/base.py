@@ -10,10 +10,11 @@ something that is no step is noted, and told by `check` with all other mistakes.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar, cast
 
 from evflow.errors import UsageError
-from evflow.flow.steps import INFO, Where
+from evflow.flow.steps import INFO, NOWHERE, Where, caller
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
@@ -41,10 +42,10 @@ class StepDecorator:
     """
 
     name: ClassVar[str]
-    defaults: ClassVar[Mapping[str, object]] = {}
+    defaults: ClassVar[Mapping[str, object]] = MappingProxyType({})
     repeatable: ClassVar[bool] = False
 
-    def __init__(self, given: Mapping[str, object], where: Where = Where()) -> None:
+    def __init__(self, given: Mapping[str, object], where: Where = NOWHERE) -> None:
         """Take the user's fields.
 
         Raises:
@@ -92,23 +93,20 @@ class StepDecorator:
         return f"<{self} at {self.where}>"
 
 
-def apply(kind: type[StepDecorator], function: F | None, given: Mapping[str, object]) -> Any:
+def apply(kind: type[StepDecorator], function: Callable[..., Any] | None, given: Mapping[str, object]) -> Any:
     """Put a decorator on a step: at once (`@retry`), or when the function comes (`@retry(times=3)`)."""
-    place = _caller(2)
-    fields = dict(given)
+    place = caller(2)
     if function is not None and not callable(function):
         raise_at_import(DecoratorInvalid(f"@{kind.name} takes its fields by name ({place}).", f"Write @{kind.name}(<field>={function!r})."))
+    try:
+        decorator = kind(given, place)
+    except DecoratorInvalid as error:
+        raise_at_import(error)
 
-    def decorate(decorated: F) -> F:
-        try:
-            _attach(kind(fields, place), decorated)
-        except DecoratorInvalid as error:
-            raise_at_import(error)
+    def decorate(decorated: Callable[..., Any]) -> Callable[..., Any]:
+        _attach(decorator, decorated)
         return decorated
 
-    unknown = set(fields) - set(kind.defaults)
-    if unknown:
-        decorate(cast("F", lambda: None))
     return decorate if function is None else decorate(function)
 
 
@@ -117,7 +115,7 @@ def misplaced(function: object) -> list[StepDecorator]:
     return list(getattr(function, MISPLACED, ()))
 
 
-def raise_at_import(error: UsageError) -> None:
+def raise_at_import(error: UsageError) -> NoReturn:
     """Raise an error of the user's file while that file is being imported, to be shown without a traceback.
 
     `python flow.py` imports the file before any code of ours could catch it, so the last word is the hook for
@@ -149,8 +147,3 @@ def _attach(decorator: StepDecorator, function: object) -> None:
                 f"@{decorator.name} stands on something that is not a step ({decorator.where}).", "Decorate methods marked with @step."
             )
         )
-
-
-def _caller(depth: int) -> Where:
-    frame = sys._getframe(depth + 1)  # noqa: SLF001 - there is no public way that does not import inspect
-    return Where(frame.f_code.co_filename, frame.f_lineno)

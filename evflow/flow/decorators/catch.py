@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from evflow.exception import ExceptionWrapper
@@ -15,7 +16,7 @@ class Catch(StepDecorator):
     """See `catch`."""
 
     name = "catch"
-    defaults = {"var": None, "print_exception": True}
+    defaults = MappingProxyType({"var": None, "print_exception": True})
 
     def mistakes(self) -> Iterator[str]:
         """`var` can be an artifact's name."""
@@ -48,7 +49,7 @@ class Catch(StepDecorator):
 def catch(function: F, /) -> F: ...
 @overload
 def catch(*, var: str | None = None, print_exception: bool = True) -> Callable[[F], F]: ...
-def catch(function: Any = None, /, **fields: Any) -> Any:
+def catch(function: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Let the flow go on after the last attempt of a step failed.
 
     The artifacts that the step set before stay. It must have one `self.next`, and lead neither into a foreach nor a switch.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
@@ -14,7 +15,7 @@ class Environment(StepDecorator):
     """See `environment`."""
 
     name = "environment"
-    defaults = {"vars": {}}
+    defaults = MappingProxyType({"vars": {}})
 
     def mistakes(self) -> Iterator[str]:
         """A dict from names to values that a process can have."""
@@ -41,7 +42,7 @@ class Environment(StepDecorator):
 def environment(function: F, /) -> F: ...
 @overload
 def environment(*, vars: Mapping[str, str] = {}) -> Callable[[F], F]: ...
-def environment(function: Any = None, /, **fields: Any) -> Any:
+def environment(function: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Set environment variables for the process that runs the step.
 
     Args:

@@ -1,6 +1,7 @@
 """`@resources`: what a step needs of a machine."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
@@ -11,7 +12,7 @@ class Resources(StepDecorator):
     """See `resources`."""
 
     name = "resources"
-    defaults = {"cpu": 1, "gpu": None, "disk": None, "memory": 4096, "shared_memory": None}
+    defaults = MappingProxyType({"cpu": 1, "gpu": None, "disk": None, "memory": 4096, "shared_memory": None})
 
     def mistakes(self) -> Iterator[str]:
         """Numbers, not negative, or strings of such."""
@@ -41,7 +42,7 @@ def resources(
     memory: int | str = 4096,
     shared_memory: int | str | None = None,
 ) -> Callable[[F], F]: ...
-def resources(function: Any = None, /, **fields: Any) -> Any:
+def resources(function: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Declare what a step needs, so that no more steps run at once than fit the machine.
 
     Args:

@@ -1,6 +1,7 @@
 """`@retry`: more attempts of a step that fails."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
@@ -14,7 +15,7 @@ class Retry(StepDecorator):
     """See `retry`."""
 
     name = "retry"
-    defaults = {"times": 3, "minutes_between_retries": 2, "seconds_between_retries": None, "backoff": 1, "max_minutes": 0}
+    defaults = MappingProxyType({"times": 3, "minutes_between_retries": 2, "seconds_between_retries": None, "backoff": 1, "max_minutes": 0})
 
     def mistakes(self) -> Iterator[str]:
         """Numbers, not negative; `times` a whole one, `backoff` at least 1."""
@@ -51,7 +52,7 @@ def retry(
     backoff: float = 1,
     max_minutes: float = 0,
 ) -> Callable[[F], F]: ...
-def retry(function: Any = None, /, **fields: Any) -> Any:
+def retry(function: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Run a step again that failed, up to `times` times.
 
     Args:

@@ -1,6 +1,7 @@
 """`@timeout`: a limit for each attempt of a step."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
@@ -14,7 +15,7 @@ class Timeout(StepDecorator):
     """See `timeout`."""
 
     name = "timeout"
-    defaults = {"seconds": 0, "minutes": 0, "hours": 0}
+    defaults = MappingProxyType({"seconds": 0, "minutes": 0, "hours": 0})
 
     def mistakes(self) -> Iterator[str]:
         """Numbers, not negative, not all zero."""
