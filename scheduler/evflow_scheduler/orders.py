@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.retry import is_last
-from evflow.core.state import RunState, Task
+from evflow.core.state import RunState, Split, Task
 from evflow.worker.spec import AttemptOrder
 
 
@@ -22,18 +22,22 @@ def order_of(state: RunState, task: Task, environment: Mapping[str, str]) -> Att
         crash=before.message if before is not None and attempt.mode == "catch" else "",
         parents=_parents(state, task, takes_inputs=node.takes_inputs),
         takes_inputs=node.takes_inputs,
-        frames=tuple(
-            (f.split.step, f.split.task, f.split.kind, f.index, f.split.size, f.split.items, f.split.variable) for f in task.frames()
-        ),
+        frames=tuple(_frame(frame.split, frame.index) for frame in task.frames()),
         iteration=task.iteration,
         timeout_s=node.policy.timeout_us / 1e6,
         environment=environment,
+        joined=_frame(state.splits[task.parent], 0) if node.takes_inputs else None,
     )
 
 
 def name_of(run: RunId, task: Task) -> AttemptId:
     """The name of the task's current attempt, for its executor."""
     return AttemptId(run, TaskId(task.id), task.attempt.number)
+
+
+def _frame(split: Split, index: int) -> tuple[str, int, str, int, int, bytes | None, str | None]:
+    """A member's place in a split, as an order has it."""
+    return split.step, split.task, split.kind, index, split.size, split.items, split.variable
 
 
 def _parents(state: RunState, task: Task, *, takes_inputs: bool) -> tuple[tuple[str, int, bytes], ...]:
