@@ -136,6 +136,11 @@ def after(call: AppendCall) -> Head:
     return Head(call.expected.seq + len(call.events), call.links[-1], call.status)
 
 
+def bury(shard: str, owner: str) -> Operation[None]:
+    """End the lease of an owner whose process is known to be gone."""
+    return Operation((_lease(shard, "bury", owner, 0),), _nothing)
+
+
 def append(lease: Lease, call: AppendCall) -> Operation[Head]:
     """Append whole turns: raises LeaseLost, HeadMoved, AppendTooLarge."""
     check_limits(call)
@@ -189,14 +194,19 @@ def fsynced(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
     return Operation((*_barrier(barrier), ("WAITAOF", 1, 0, round(timeout_s * 1_000))), parse)
 
 
-def fsynced_always() -> Operation[bool]:
-    """Whether the server writes to its disk before it answers, for servers without WAITAOF."""
-    names = ("appendonly", "appendfsync")
+def fsync_policy() -> Operation[str]:
+    """The server's `appendfsync`, or `off` where it keeps no append-only file."""
 
-    def parse(replies: list[type_of_reply]) -> bool:
-        return [reply[1] for reply in replies if len(reply) > 1] == [b"yes", b"always"]
+    def parse(replies: list[type_of_reply]) -> str:
+        only, policy = (str(reply[1].decode()) if len(reply) > 1 else "" for reply in replies)
+        return policy if only == "yes" else "off"
 
-    return Operation(tuple(("CONFIG", "GET", name) for name in names), parse)
+    return Operation((("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "appendfsync")), parse)
+
+
+def knows_waitaof() -> Operation[bool]:
+    """Whether the server can be asked to wait for its disk."""
+    return Operation((("COMMAND", "INFO", "WAITAOF"),), lambda replies: bool(replies[0] and replies[0][0]))
 
 
 def replicated(where: str, timeout_s: float, barrier: bool) -> Operation[None]:

@@ -7,11 +7,13 @@ is ever repeated here: `evflow.log.writer` decides what may be.
 
 from typing import TypeVar
 
+import anyio
+
 from evflow import clock
 from evflow.core.ids import Micros, RunId
 from evflow.log import commands
 from evflow.log.commands import Operation
-from evflow.log.errors import LogTooOld, NotDurable
+from evflow.log.errors import LogAccessDenied, NotDurable
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound, Lease, RunEntry, StoredEvent
 from evflow.log.scripts import load_scripts
 from evflow.log.transport import AsyncConnector, AsyncTransport, connect_async, perform_async
@@ -36,7 +38,7 @@ class RedisEventLog:
         self._offset_us = 0
         self._latest_us = 0
         self._wrote = False
-        self._waitaof = True
+        self._policy = ""
 
     async def open(self) -> None:
         """Connect and compare clocks.
@@ -66,22 +68,14 @@ class RedisEventLog:
         """See `EventLog.wait_durable`."""
         if level == "everysec":
             return
+        connection = await self._connected()
         # The server waits for this connection's writes. What was written before a reconnection is covered by one
         # more write on the new one, since both disk and replicas take writes in order.
-        connection = await self._connected()
         barrier = not self._wrote
         if level == "replicated":
             await self._wait(connection, commands.replicated(connection.where, DURABLE_TIMEOUT_S, barrier))
-            return
-        if self._waitaof:
-            try:
-                await self._wait(connection, commands.fsynced(connection.where, DURABLE_TIMEOUT_S, barrier))
-            except LogTooOld:
-                self._waitaof = False
-            else:
-                return
-        if not await perform_async(connection, commands.fsynced_always()):
-            raise NotDurable(connection.where, level, "it has no WAITAOF, and appends without `appendfsync always`")
+        elif await self._fsync_policy(connection) != "always":
+            await self._wait(connection, commands.fsynced(connection.where, DURABLE_TIMEOUT_S, barrier))
 
     async def head(self, shard: str, run: RunId) -> Head:
         """See `EventLog.head`."""
@@ -103,7 +97,8 @@ class RedisEventLog:
             reply = await connection.call_blocking(timeout_s, *operation.commands[0])
         except BaseException:
             # Cancelled or broken: a wait that goes on at the server would hold up the next one.
-            connection.abort()
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
             raise
         return operation.parse([reply])
 
@@ -142,9 +137,31 @@ class RedisEventLog:
                 # Another coroutine was faster.
                 await connection.aclose()
                 return self._commands
-            self._commands, self._wrote = connection, False
+            self._commands, self._wrote, self._policy = connection, False, ""
             self.generation += 1
         return connection
+
+    async def _fsync_policy(self, connection: AsyncTransport) -> str:
+        """When the server syncs its file: `always` (before it answers), or a wait for the disk is needed.
+
+        Raises:
+            NotDurable: It never does, or cannot be waited for.
+        """
+        if not self._policy:
+            try:
+                self._policy = await perform_async(connection, commands.fsync_policy())
+            except LogAccessDenied:
+                self._policy = "hidden"  # CONFIG is not for us: the wait itself will tell.
+            if self._policy == "everysec" and not await perform_async(connection, commands.knows_waitaof()):
+                self._policy = "unknown"
+        problem = {
+            "off": "it keeps no append-only file",
+            "no": "it leaves syncing to the operating system (`appendfsync no`)",
+            "unknown": "it has no WAITAOF, and answers before it syncs",
+        }.get(self._policy)
+        if problem:
+            raise NotDurable(connection.where, "fsync", problem)
+        return self._policy
 
     async def _do(self, operation: Operation[T]) -> T:
         return await perform_async(await self._connected(), operation)

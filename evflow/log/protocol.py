@@ -142,7 +142,13 @@ class HeadMoved(Conflict):
     code = "head-moved"
 
     def __init__(self, run: RunId, expected: Head, found: Head) -> None:
-        super().__init__(f"The log of '{run}' ends at event {found.seq}, not at {expected.seq} as its owner thought.")
+        if found.status == "sealed":
+            text = f"The log of '{run}' is sealed at event {found.seq}: nothing can follow."
+        elif found.seq == expected.seq:
+            text = f"The log of '{run}' holds other events than its owner wrote, up to event {found.seq}."
+        else:
+            text = f"The log of '{run}' ends at event {found.seq}, not at {expected.seq} as its owner thought."
+        super().__init__(text)
         self.expected = expected
         self.found = found
 
@@ -295,6 +301,10 @@ class LogClient(Protocol):
 
     def owner(self, shard: str) -> tuple[str, float] | None:
         """Who holds the shard's lease and for how many seconds more, or None."""
+        ...
+
+    def bury(self, shard: str, owner: str) -> None:
+        """End the lease of an owner whose process the caller knows to be gone; another owner's stays."""
         ...
 
     def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: "TagChange | None" = None) -> Seq:

@@ -32,12 +32,8 @@ class AsyncTransport(Protocol):
         """Send a command that may wait at the server for `wait_s`."""
         ...
 
-    def abort(self) -> None:
-        """Drop the connection at once; whoever waits for a reply is told."""
-        ...
-
     async def aclose(self) -> None:
-        """Close the connection; a second time does nothing."""
+        """Close the connection, within a second; whoever waits for a reply is told. A second time does nothing."""
         ...
 
 

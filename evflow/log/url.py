@@ -10,6 +10,7 @@ from evflow.log.errors import LogUrlInvalid
 
 DEFAULT_PORT = 6379
 SCHEMES = ("unix", "redis", "rediss")
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 
 
 class Address(NamedTuple):
@@ -23,7 +24,7 @@ class Address(NamedTuple):
         username: The user, or None for the server's default one.
         password: The password, or None.
         db: The number of the database.
-        options: What else the URL's query says, such as `ca` for TLS.
+        options: What the URL's query says of TLS: see `TLS_OPTIONS`.
     """
 
     scheme: str
@@ -55,6 +56,9 @@ def parse(url: str) -> Address:
     options = dict(_pair(part) for part in query.split("&") if part)
     username, password, rest = _credentials(rest, scheme)
     database = options.pop("db", "")
+    unknown = set(options) - set(TLS_OPTIONS if scheme == "rediss" else ())
+    if unknown:
+        raise LogUrlInvalid(shown, f"{scheme}:// has no option '{min(unknown)}'")
     if scheme == "unix":
         if not rest.startswith("/"):
             raise LogUrlInvalid(shown, "a socket's path must be absolute")

@@ -111,13 +111,9 @@ class AsyncWire(asyncio.Protocol):
             raise reply
         return reply
 
-    def abort(self) -> None:
-        """Drop the connection at once; whoever waits for a reply is told."""
-        self._fail(LogConnectionLost(self.where, "it is closed"))
-
     async def aclose(self) -> None:
-        """Close the connection; a second time does nothing."""
-        self.abort()
+        """Close the connection; whoever waits for a reply is told. A second time does nothing."""
+        self._fail(LogConnectionLost(self.where, "it is closed"))
         # No deadline: the transport was aborted, and its end is the loop's next iteration.
         await asyncio.shield(self._gone)
 

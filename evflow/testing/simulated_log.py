@@ -122,6 +122,11 @@ class _State:
             if not shard.inbox:
                 shard.last_entry = (0, 0)
 
+    def bury(self, shard: str, owner: str) -> None:
+        held = self.shard(shard).held
+        if held.owner == owner:
+            self.shard(shard).held = _Held("", held.epoch, 0)
+
     def fence(self, lease: Lease) -> None:
         held = self.shard(lease.shard).held
         if (held.owner, held.epoch) != (lease.owner, lease.epoch):
@@ -248,6 +253,14 @@ class SimulatedServer:
     def forget_lease(self, shard: str) -> None:
         """Lose a shard's lease, epoch and all."""
         self.write(lambda state: setattr(state.shard(shard), "held", _Held()))
+
+    def expire_lease(self, shard: str) -> None:
+        """Let a shard's lease be over, as if its time had passed."""
+
+        def expire(state: _State) -> None:
+            state.shard(shard).held = state.shard(shard).held._replace(expires_us=0)
+
+        self.write(expire)
 
     def steal_lease(self, shard: str, thief: str = "thief", ttl_s: float = 3_600.0) -> Lease:
         """Give the shard to somebody else, as if its owner had slept through its lease."""
@@ -481,6 +494,10 @@ class SimulatedLogClient:
         held = self._live().state.shard(shard).held
         left_s = (held.expires_us - self.server.now_us()) / 1e6
         return (held.owner, left_s) if held.owner and left_s > 0 else None
+
+    def bury(self, shard: str, owner: str) -> None:
+        """See `LogClient.bury`."""
+        self._live().write(lambda state: state.bury(shard, owner))
 
     def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: TagChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
