@@ -102,6 +102,10 @@ class RedisLogClient:
         """See `LogClient.owner`."""
         return self._do(commands.lease_owner(shard))
 
+    def bury(self, shard: str, owner: str) -> None:
+        """See `LogClient.bury`."""
+        self._do(commands.bury(shard, owner))
+
     def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: TagChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
         return self._do(commands.append_flow(flow, expected, payload, tags))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from evflow.core.codec import Record
 from evflow.core.ids import RunId
+from evflow.log.protocol import Durability
 from evflow_executors.protocol import OutputLine
 
 
@@ -89,7 +90,7 @@ class RunRequest:
     run_id_file: str | None = None
     start_method: str = "auto"
     fallback: str = "local"
-    durability: str = "everysec"
+    durability: Durability = "everysec"
     origin: RunId | None = None
     resume_step: str | None = None
     quiet: bool = False

@@ -116,8 +116,11 @@ class Shard:
 
     async def serve(self, first: "Batch | None" = None) -> None:
         """Work until every run is sealed, beginning with `first`: what recovery found, or a start."""
+        first = first or Batch()
+        if first.entries:
+            self._cursor = first.entries[-1].id
         async with self._sources():
-            await self._round(first or Batch())
+            await self._round(first)
             while any(not run.state.sealed for run in self.runs.values()):
                 await self._round(await self._collect())
 

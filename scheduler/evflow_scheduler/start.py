@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evflow import clock
+from evflow import clock, config
 from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
@@ -74,13 +74,13 @@ class PinnedCode:
     warning: str = ""
 
 
-def package_of(flow_file: str, store: Store) -> PinnedCode:
+def package_of(flow_file: str, store: Store, home: Path) -> PinnedCode:
     """Package the folder of the flow's file."""
     if not flow_file:
         return PinnedCode()
     from evflow.store.packages import build
 
-    package = build(store, Path(flow_file))
+    package = build(store, Path(flow_file), suffixes=config.get("package_suffixes"), cache=home / "cache")
     return PinnedCode(package.digest, package.warning)
 
 

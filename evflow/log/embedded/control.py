@@ -162,7 +162,7 @@ def _adopted(places: Places, lock: int) -> bool:
         os.close(lock)
         return False
     try:
-        launch.adopt(places, server, 0, lock)
+        os.waitpid(launch.adopt(places, server, 0, lock), 0)
     finally:
         os.close(lock)
     return True

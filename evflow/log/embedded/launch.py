@@ -1,8 +1,9 @@
 """Starting a server and its guard: the configuration, the shell line, what a child inherits.
 
-One `posix_spawn` starts a shell, which starts the server in the background and becomes the guard, so that the server is
-the guard's child and on its way 2 ms after the call. All three are in a session of their own, in `/`, with no descriptor
-of ours but the lock that passes to the guard: a pipe of the user's terminal ends when the user's command does.
+One `posix_spawn` starts a shell, which forks another and ends: nothing of this stays a child of ours. The other one starts
+the server in the background and becomes the guard, so that the server is the guard's child and on its way 2 ms after the
+call. All of it is in a session of its own, in `/`, with no descriptor of ours but the lock that passes to the guard: a
+pipe of the user's terminal ends when the user's command does.
 """
 
 import os
@@ -22,13 +23,15 @@ _GUARD_LOCK = 3
 _FIRST_OWN_DESCRIPTOR = 3
 _SHELL = """\
 umask 077; trap '' HUP INT QUIT; cd /
-"$1" "$2" 3>&- &
-shift 2; python=$1; code=$2; shift 2
-exec "$python" -I -S -c "$code" "$!" child "$@"
+{
+    "$1" "$2" 3>&- &
+    shift 2; python=$1; code=$2; shift 2
+    exec "$python" -I -S -c "$code" "$!" child "$@"
+} &
 """
 _ADOPT = """\
 umask 077; trap '' HUP INT QUIT; cd /
-exec "$@"
+"$@" &
 """
 _GUARD = "'guard of an embedded evflow server'; import sys; sys.path.append({folder!r}); import guard; guard.main(sys.argv[1:])"
 # For the dynamic linker, messages and temporary files. The rest is the user's, and may be secret: the server lives on.
@@ -36,7 +39,7 @@ _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PA
 
 
 def launch(places: Places, binary: Binary, linger_s: float, lock_fd: int) -> int:
-    """Start the server and its guard, which inherits the lock; returns the guard's pid at once.
+    """Start the server and its guard, which inherits the lock; returns the shell's pid at once.
 
     Raises:
         HomeUnusable: A file of the server cannot be written.

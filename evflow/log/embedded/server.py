@@ -1,5 +1,6 @@
 """A client's handle on the embedded server: join or start it, wait for it, start it again, leave it."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -48,7 +49,7 @@ class EmbeddedServer:
         self._refused: dict[str, EmbeddedProblem] = {}
         self._starting: Binary | None = None  # what we have started and not seen answer yet
         self._starts = 0
-        self._guard = 0
+        self._shell = 0
         self._log_offset = 0
 
     @classmethod
@@ -156,7 +157,7 @@ class EmbeddedServer:
         self._bury()
         server = self._unguarded_server()
         if server is not None:
-            self._guard = launch.adopt(self._places, server, self._linger_s, lock)
+            self._shell = launch.adopt(self._places, server, self._linger_s, lock)
             return
         if self._starting is not None:
             self._learn_from(self._starting)
@@ -168,7 +169,7 @@ class EmbeddedServer:
                 raise next(iter(self._refused.values())) from None
             raise
         self._log_offset = _size(self._places.log)
-        self._guard = launch.launch(self._places, self._starting, self._linger_s, lock)
+        self._shell = launch.launch(self._places, self._starting, self._linger_s, lock)
 
     def _unguarded_server(self) -> int | None:
         """The pid of a server that runs and has lost its guard; one that can no longer be reached is ended."""
@@ -255,6 +256,7 @@ class EmbeddedServer:
             wire.close()
         self._starting = None
         self._starts = 0
+        self._bury()
         return None
 
     def _connected(self) -> "Wire":
@@ -289,13 +291,11 @@ class EmbeddedServer:
         return ServerSilent(self._places.socket, waited_s, why, guard, host)
 
     def _bury(self) -> None:
-        """Take note of the end of a guard that is our child, so that it does not stay as a zombie."""
-        if self._guard:
-            try:
-                if os.waitpid(self._guard, os.WNOHANG)[0]:
-                    self._guard = 0
-            except ChildProcessError:
-                self._guard = 0
+        """Wait for the shell that started the server. It ends within a few milliseconds, whatever the server does."""
+        if self._shell:
+            with contextlib.suppress(ChildProcessError):  # somebody waits for all children, or ignores them
+                os.waitpid(self._shell, 0)
+            self._shell = 0
 
 
 # ---------------------------------------------------------------- what others of this package need, too

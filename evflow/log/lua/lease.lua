@@ -1,9 +1,9 @@
 #!lua
--- Take, renew or release the right to write a shard.
+-- Take, renew, release or bury the right to write a shard.
 --
 -- KEYS: 1 lease (hash: owner, epoch, expires in microseconds of this server)   2 active (set)   3 inbox (stream)
 --       4 feed (stream)
--- ARGV: 1 'take', 'renew' or 'release'  2 owner  3 time to live in microseconds (take, renew)  4 epoch (renew, release)
+-- ARGV: 1 'take', 'renew', 'release' or 'bury'  2 owner  3 time to live in microseconds (take, renew)  4 epoch (renew, release)
 -- Result: {'ok', epoch} (the epoch as text)      {'held', owner, microseconds left}
 -- Atomicity: every check stands before the writes. The key never expires by itself: it must outlive the lease, because the epoch in it
 -- fences whoever still believes to own the shard. Time is this server's alone.
@@ -21,6 +21,14 @@ if verb == 'take' then
   -- Not only old + 1: a fail-over can take the counter back, and the clock goes on.
   epoch = string.format('%.0f', math.max(tonumber(epoch) + 1, now))
   redis.call('HSET', KEYS[1], 'owner', claimant, 'epoch', epoch, 'expires', string.format('%.0f', now + tonumber(ARGV[3])))
+  return {'ok', epoch}
+end
+
+if verb == 'bury' then
+  -- Whoever calls knows that this owner's process is gone: nobody has to wait for the end of its lease.
+  if owner == claimant then
+    redis.call('HSET', KEYS[1], 'owner', '', 'expires', '0')
+  end
   return {'ok', epoch}
 end
 

@@ -1,0 +1,218 @@
+"""`evflow continue`: go on with a run whose process died, from its log.
+
+What must hold: no attempt of the dead owner runs beside a new one, nothing that was reported is done again, and the code is
+the one that the run began with. So, in this order: make sure that the old owner is gone, take its shard, end what is left of
+its attempts, read what they had reported, and only then decide that the others are lost.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from evflow import config
+from evflow.core import events as ev
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.state import RunState
+from evflow.errors import EnvironmentProblem, UsageError
+from evflow.flow.decorators.spec import apply_with
+from evflow.flow.flowspec import FlowSpec
+from evflow.flow.loading import load_flow
+from evflow.log import connect
+from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
+from evflow.log.writer import ShardWriter
+from evflow.replay.load import RunNotFound, events
+from evflow.replay.refold import refold
+from evflow.store import open_store
+from evflow_executors.local import LocalExecutor
+from evflow_executors.protocol import Observation
+from evflow_scheduler.connection import Connection
+from evflow_scheduler.foreground import environment, fork
+from evflow_scheduler.request import RunView
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.shard import Batch
+from evflow_scheduler.start import RunFolder, context_of, owner_name, package_of
+
+OWNER_DIED = "owner-died"
+
+
+class RunIsOver(UsageError):
+    """The run has its outcome: there is nothing to go on with."""
+
+    code = "run-is-over"
+
+    def __init__(self, run: RunId, state: RunState) -> None:
+        reason = f": {state.outcome.reason}" if state.outcome is not None else ""
+        hint = f"`evflow show {run}` shows it."
+        if state.status != "succeeded":
+            hint = f"`python flow.py resume --origin-run-id {run.number}` makes a new run that reuses what it finished."
+        super().__init__(f"'{run}' {state.status}{reason}.".replace("..", "."), hint)
+
+
+class RunIsElsewhere(EnvironmentProblem):
+    """The run lives on another machine, whose attempts cannot be ended from here."""
+
+    code = "run-is-elsewhere"
+
+    def __init__(self, run: RunId, host: str, here: str) -> None:
+        super().__init__(
+            f"'{run}' was running on {host}; this is {here}, where its attempts and its files are not.",
+            f"Continue it on {host}.",
+        )
+
+
+class RunNeverBegan(UsageError):
+    """The process died before the run's first event: there is nothing to go on from."""
+
+    code = "run-never-began"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(f"'{run}' has no events: its process died before the run began.", "Start a new run.")
+
+
+class FlowHasNoFile(UsageError):
+    """The flow was defined where no file is: its code is not in the package."""
+
+    code = "flow-has-no-file"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(f"'{run}' runs a flow that was not defined in a file, so its code died with its process.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A run that can be continued."""
+
+    entry: RunEntry
+    state: RunState
+
+
+def continue_run(run: RunId, *, view: RunView | None = None, max_workers: int | None = None) -> int:
+    """Take a run over and finish it in this process.
+
+    Returns:
+        The exit code: 0 if the run succeeded, else 1.
+
+    Raises:
+        RunNotFound: There is no such run.
+        RunIsOver: It has its outcome.
+        LeaseHeld: Its owner lives.
+        RunIsElsewhere: It was running on another machine.
+    """
+    connection = Connection.begin()
+    try:
+        client = connect(connection.ready())
+        try:
+            found = _find(client, run)
+        finally:
+            client.close()
+        return _continue(connection, found, view, max_workers)
+    finally:
+        if view is not None:
+            view.close()
+        connection.release()
+
+
+def _find(client: LogClient, run: RunId) -> _Found:
+    entry = client.run(run)
+    if entry is None:
+        raise RunNotFound(run, client)
+    state = refold(events(client, entry))
+    if state.status == "new":
+        raise RunNeverBegan(run)
+    if state.over:
+        raise RunIsOver(run, state)
+    host, here = state.header["host"], os.uname().nodename
+    if host != here:
+        raise RunIsElsewhere(run, host, here)
+    held = client.owner(entry.shard)
+    if held is not None:
+        owner, left_s = held
+        if _is_alive(owner, here):
+            raise LeaseHeld(entry.shard, owner.rsplit(":", 2)[0], left_s)
+        client.bury(entry.shard, owner)
+    return _Found(entry, state)
+
+
+def _is_alive(owner: str, here: str) -> bool:
+    """Whether an owner's process lives, where that can be known: on this host, by its number and the time it was named."""
+    host, pid, named_us, _ = owner.split(":")
+    if host != here:
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() * 1e6 <= int(named_us)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _continue(connection: Connection, found: _Found, view: RunView | None, max_workers: int | None) -> int:
+    from evflow_scheduler.drive import Drive, drive
+
+    run, header = found.entry.run, found.state.header
+    started = ev.RunStarted(**header)
+    file = _code(connection, found, view)
+    flow: type[FlowSpec] = load_flow(str(file), run.flow)
+    apply_with(flow, header["options"].get("with", ()))
+    folder = RunFolder.of(connection.home, run)
+    folder.make()
+    fork_server = fork(flow, header["options"].get("start_method", "auto"), connection, view)
+    try:
+        if view is not None:
+            view.on_start(run)
+        owner = owner_name(os.uname().nodename)
+        plan = Drive(
+            connection=connection,
+            context=context_of(started, folder, shard=found.entry.shard, log_url=connection.ready(), flow_file=str(file)),
+            fork_server=fork_server,
+            owner=owner,
+            user=config.get("user"),
+            max_workers=max_workers or header["options"]["max_workers"],
+            durability=header["options"]["durability"],
+            environment_of=lambda step: environment(flow, step),
+            view=view,
+        )
+        state = drive(plan, OwnedRun(run), _Recovery(owner, config.get("user"), view))
+    finally:
+        fork_server.stop()
+    return 0 if state.status == "succeeded" else 1
+
+
+def _code(connection: Connection, found: _Found, view: RunView | None) -> Path:
+    """The flow's file as it was when the run began: in its place if nothing changed, else from the code package."""
+    code = found.state.header["code"]
+    file, digest = Path(code["file"]), code["package"]
+    if not code["file"] or digest is None:
+        raise FlowHasNoFile(found.entry.run)
+    store = open_store(found.state.header["store"])
+    if file.exists() and package_of(str(file), store, connection.home).digest == digest:
+        return file
+    from evflow.store.packages import unpacked
+
+    folder = unpacked(store, digest, connection.home / "cache")
+    if view is not None:
+        view.on_notice(f"{file.parent} has changed since the run began; going on with the code of then, in {folder}.")
+    return folder / file.name
+
+
+class _Recovery:
+    """The first round of a continued run."""
+
+    def __init__(self, owner: str, user: str, view: RunView | None) -> None:
+        self._owner = owner
+        self._user = user
+        self._view = view
+
+    async def __call__(self, run: OwnedRun, writer: ShardWriter, executor: LocalExecutor) -> Batch:
+        after = 0
+        while chunk := await writer.read(run.id, after):
+            run.load(chunk)
+            after = chunk[-1].seq
+        live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
+        kept = await executor.adopt(live)
+        # Read after the last of them has ended: whatever they had to report stands there now.
+        entries = await writer.receive(b"0", 0)
+        fact = ev.RunContinued(os.uname().nodename, self._owner, writer.lease.epoch)
+        exits = [Observation(name, ev.AttemptExited(name.task, name.attempt, None, None, OWNER_DIED)) for name in live if name not in kept]
+        return Batch(entries, {run.id: [(fact, f"user:{self._user}", 0)]}, exits)
