@@ -40,6 +40,10 @@ _STEP_BYTES = 1 << 20
 _MAP_FROM_BYTES = 1 << 20
 
 
+NOTHING = hashlib.sha256().digest()
+"""The digest of no bytes."""
+
+
 class Undecodable(Exception):
     """Stored bytes are not what `encode` wrote; the reader says which object they are from."""
 
@@ -71,10 +75,16 @@ class Content:
             start, index = end, index + 1
         return memoryview(joined)
 
+    def joined(self) -> memoryview:
+        """All of it."""
+        return self._pieces[0] if len(self._pieces) == 1 else self[:]
+
     def digests(self, leading: int = 0) -> tuple[bytes, bytes]:
         """The digest of the first `leading` bytes, and that of all, in one pass."""
+        if not leading:
+            return NOTHING, sha256_of(self._pieces)
         sha = hashlib.sha256()
-        before = sha.digest()
+        before = NOTHING
         for start, piece in zip(self._starts, self._pieces, strict=False):
             cut = leading - start
             if 0 < cut <= len(piece):

@@ -19,6 +19,7 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -40,6 +41,9 @@ SMALL_BYTES = 1 << 20
 
 STEP_BYTES = 256 << 10
 """Hashed and written in turn: what was just hashed is still in the processor's cache."""
+
+JOINED_BYTES = 16 << 10
+"""Smaller chunks are copied together: a system call for each would cost more."""
 
 WRITEBACK_BYTES = 8 << 20
 """The disk starts after so many bytes instead of at the sync: 100 MB take 113 ms instead of 142."""
@@ -111,13 +115,9 @@ class FileStore:
     def _put_large(self, head: list[Buffer], rest: Iterable[Buffer]) -> Digest:
         sha = hashlib.sha256()
         with _Draft(self.root) as draft:
-            for chunks in (head, rest):
-                for chunk in chunks:
-                    view = memoryview(chunk)
-                    for start in range(0, len(view), STEP_BYTES):
-                        step = view[start : start + STEP_BYTES]
-                        sha.update(step)
-                        draft.write(step)
+            for step in _steps(chain(head, rest)):
+                sha.update(step)
+                draft.write(step)
             digest = sha.digest()
             if not self._confirm(digest, draft.size):
                 self._publish(draft, digest)
@@ -358,6 +358,25 @@ def _take(chunks: Iterator[Buffer], limit: int) -> tuple[list[Buffer], bool]:
             return taken, False
         taken.append(bytes(chunk))
     return taken, True
+
+
+def _steps(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+    """The same bytes in portions: small chunks joined, large ones cut without a copy."""
+    joined = bytearray()
+    for chunk in chunks:
+        if len(chunk) < JOINED_BYTES:
+            joined += chunk
+            if len(joined) < STEP_BYTES:
+                continue
+        if joined:
+            yield joined
+            joined = bytearray()
+        if len(chunk) >= JOINED_BYTES:
+            view = memoryview(chunk)
+            for start in range(0, len(view), STEP_BYTES):
+                yield view[start : start + STEP_BYTES]
+    if joined:
+        yield joined
 
 
 def _size(path: Path) -> int | None:

@@ -101,8 +101,10 @@ class Manifest:
         if head[0] != _VERSION:
             raise NotAManifest(where, f"it is of version {head[0]}, and this evflow reads version {_VERSION}")
         base: bytes | None
-        _, base, self.depth, removed, self._tables, entries = head[:6]
+        depth: int
+        _, base, depth, removed, self._tables, entries = head[:6]
         self.base = None if base is None else Digest(base)
+        self.depth = depth
         self.removed: frozenset[str] = frozenset(removed)
         self._rows: dict[str, Sequence[Any]] = {row[0]: row for row in entries}
 

@@ -15,6 +15,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -178,16 +179,20 @@ def _listing(top: Path, main: _File, suffixes: tuple[str, ...]) -> tuple[list[_F
                 continue
             files[file.name] = file
             size += file.size
-            if len(files) > MAX_FILES:
-                raise _TooLarge(f"it has more than {MAX_FILES:,} files of code")
-            if size > MAX_SIZE_BYTES:
-                raise _TooLarge(f"its code has more than {MAX_SIZE_BYTES >> 20} MB")
+            _check_bounds(len(files), size)
     except _TooLarge as error:
         return [main], (
             f"The code package holds {main.name} alone, because {top} is too large for one: {error}. Modules beside the flow are not in it. "
             f"Move the flow into a folder of its own, or name what does not belong to it in {IGNORE_FILE}."
         )
     return [files[name] for name in sorted(files)], ""
+
+
+def _check_bounds(files: int, size: int) -> None:
+    if files > MAX_FILES:
+        raise _TooLarge(f"it has more than {MAX_FILES:,} files of code")
+    if size > MAX_SIZE_BYTES:
+        raise _TooLarge(f"its code has more than {MAX_SIZE_BYTES >> 20} MB")
 
 
 def _walk(top: Path, suffixes: tuple[str, ...], ignored: "GitIgnoreSpec | None") -> Iterator[_File]:
@@ -295,10 +300,8 @@ def unpacked(store: ObjectStore, digest: bytes, cache: Path) -> Path:
     """
     folder = cache / "code" / digest.hex()
     if not folder.is_dir():
-        try:
+        with suppress(FolderTaken):  # another process was faster, with the same content
             extract(store, digest, folder)
-        except FolderTaken:
-            pass  # another process was faster, with the same content
     return folder
 
 

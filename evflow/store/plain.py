@@ -40,7 +40,7 @@ def write(value: Any) -> list[Buffer] | None:
 
 def read(content: Content) -> Any:
     """The value again."""
-    data = content[:]
+    data = content.joined()
     if header := _BYTES_HEADERS.get(data[0]):
         return bytes(data[header:])
     return msgpack.unpackb(data, strict_map_key=False)
