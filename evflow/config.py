@@ -11,15 +11,21 @@ The rules:
   a later version too): `unknown_keys` lists them, and `evflow config` and `evflow doctor` show them.
 * Files are read once per process; variables are read at each call, so that a change inside a notebook counts.
 
-Commands, client and workers import this module, so it imports little: `tomllib` only where a file exists.
+Commands, client and workers import this module, so it imports little: `tomllib` only where a file exists, `pathlib`
+(5 ms) only for whoever wants a `Path`.
 """
+
+# pathlib is a heavy import, see above.
+# ruff: noqa: PTH
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE = "evflow.toml"
 HOME_FILE = "config.toml"
@@ -194,7 +200,7 @@ def _default_user() -> str:
 
 
 def _default_store() -> str:
-    return str(home() / "store")
+    return os.path.join(get("home"), "store")
 
 
 def _default_namespace() -> str:
@@ -202,7 +208,7 @@ def _default_namespace() -> str:
 
 
 def _default_home() -> str:
-    return str(Path.home() / ".evflow")
+    return os.path.join(os.path.expanduser("~"), ".evflow")
 
 
 SETTINGS: dict[str, Setting] = {
@@ -237,7 +243,7 @@ SETTINGS: dict[str, Setting] = {
 
 _options: dict[str, Value] = {}
 _files: dict[str, dict[str, Any]] = {}
-_folder: Path | None = None
+_folder: str | None = None
 
 
 def get(name: str) -> Any:
@@ -262,12 +268,12 @@ def source(name: str) -> Value:
         return _options[name]
     raw = os.environ.get(setting.env)
     if raw:  # an empty variable is an unset one: shells make the two hard to tell apart
-        return Value(_read(setting, raw, setting.env, Path()), "environment", setting.env)
+        return Value(_read(setting, raw, setting.env, ""), "environment", setting.env)
     for path, layer in _places(name):
         values = _file(path)
         if name in values:
             place = f"{path}:{_line(path, name)}"
-            return Value(_read(setting, values[name], place, path.parent), layer, place)
+            return Value(_read(setting, values[name], place, os.path.dirname(path)), layer, place)
     default = setting.default
     return Value(default() if callable(default) else default, "default", "")
 
@@ -279,13 +285,13 @@ def set_option(name: str, value: Any, option: str) -> None:
         ConfigInvalid: The value is not one that the setting takes.
     """
     setting = _setting(name)
-    _options[name] = Value(_read(setting, value, option, Path()), "option", option)
+    _options[name] = Value(_read(setting, value, option, ""), "option", option)
 
 
-def use_folder(folder: Path | None) -> None:
+def use_folder(folder: "str | Path | None") -> None:
     """Look for `evflow.toml` from this folder upwards (a flow's folder); None: the current one."""
     global _folder
-    _folder = folder
+    _folder = None if folder is None else os.fspath(folder)
 
 
 def reset() -> None:
@@ -295,8 +301,10 @@ def reset() -> None:
     use_folder(None)
 
 
-def home() -> Path:
+def home() -> "Path":
     """The folder of everything that evflow keeps on this machine."""
+    from pathlib import Path
+
     return Path(get("home"))
 
 
@@ -311,9 +319,9 @@ def shown(name: str, value: Any) -> Any:
     return f"{head}://{user.partition(':')[0]}:***@{host}"
 
 
-def files() -> list[Path]:
+def files() -> list[str]:
     """The files of settings that exist, the strongest first."""
-    return [path for path, _ in _places("") if _file(path) or path.is_file()]
+    return [path for path, _ in _places("") if os.path.isfile(path)]
 
 
 def unknown_keys() -> list[tuple[str, str]]:
@@ -332,55 +340,60 @@ def _setting(name: str) -> Setting:
         raise UnknownSetting(name) from None
 
 
-def _read(setting: Setting, raw: Any, place: str, folder: Path) -> Any:
+def _read(setting: Setting, raw: Any, place: str, folder: str) -> Any:
     try:
         value = setting.kind.read(raw)
     except (ValueError, TypeError):
         raise ConfigInvalid(place, setting.name, raw, setting.kind.wanted) from None
     if setting.kind.is_path and "://" not in value:
-        return os.path.abspath(folder / os.path.expanduser(value))  # noqa: PTH100, PTH111 - Path.absolute keeps '..'
+        return os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
     return value
 
 
-def _places(name: str) -> Iterator[tuple[Path, str]]:
+def _places(name: str) -> Iterator[tuple[str, str]]:
     """The files that may hold the setting, the strongest first."""
-    start = _folder or Path.cwd()
-    for folder in (start, *start.parents):
-        yield folder / FILE, "project"
+    folder = os.path.abspath(_folder or "")
+    while True:
+        yield os.path.join(folder, FILE), "project"
+        above = os.path.dirname(folder)
+        if above == folder:
+            break
+        folder = above
     if name != "home":  # it lies in there
-        yield home() / HOME_FILE, "home"
+        yield os.path.join(get("home"), HOME_FILE), "home"
 
 
-def _file(path: Path) -> Mapping[str, Any]:
+def _file(path: str) -> Mapping[str, Any]:
     """The file's values, empty where there is no file."""
-    key = str(path)
-    if key not in _files:
-        _files[key] = _load(path)
-    return _files[key]
+    if path not in _files:
+        _files[path] = _load(path)
+    return _files[path]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: str) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         # A folder above the project that we may not look into is none of our business; a file we may not read is.
-        if isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK):
+        if isinstance(error, PermissionError) and not os.access(os.path.dirname(path), os.X_OK):
             return {}
-        raise ConfigUnreadable(str(path), error.strerror or str(error)) from error
+        raise ConfigUnreadable(path, error.strerror or str(error)) from error
     import tomllib
 
     try:
         return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigUnreadable(str(path), str(error)) from error
+        raise ConfigUnreadable(path, str(error)) from error
 
 
-def _line(path: Path, name: str) -> int:
+def _line(path: str, name: str) -> int:
     """The line of a top-level key, 1 where it is written in a way that this simple search does not see."""
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        key = line.partition("=")[0].strip().strip("\"'")
-        if key == name or key == f"[{name}]":
-            return number
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            key = line.partition("=")[0].strip().strip("\"'")
+            if key in (name, f"[{name}]"):
+                return number
     return 1

@@ -80,7 +80,7 @@ def _tell(state: RunState, *, as_json: bool) -> None:
 
 
 @click.pass_context
-def _continue(ctx: click.Context, run: str, quiet: bool, **settings: Any) -> None:
+def _continue(ctx: click.Context, /, run: str, quiet: bool, **settings: Any) -> None:
     from evflow.cli.live import make_view
 
     for setting, value in settings.items():

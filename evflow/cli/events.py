@@ -1,6 +1,7 @@
 """`evflow events`: a run's log, event by event."""
 
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import click
@@ -14,6 +15,8 @@ from evflow.log.protocol import LogClient, RunEntry, StoredEvent
 _FOLLOW_S = 5.0
 """How long one blocking read waits; then the next one begins."""
 _MOST_TEXT = 60
+_YEAR_2000_US = 946_684_800_000_000
+"""Microseconds above that are an instant, below a duration."""
 
 
 @click.command("events", help="Print the events of RUN.")
@@ -80,15 +83,19 @@ def plain(record: Record) -> dict[str, Any]:
 
 
 def line(record: Record) -> str:
-    """An event on a line, for people."""
-    shown = "  ".join(f"{name}={_short(value)}" for name, value in fields_of(record.event).items() if _says_something(value))
+    """An event on a line, for people: without what is as it always is."""
+    shown = "  ".join(f"{name}={text}" for name, text in _said(record))
     who = "" if record.principal == "scheduler" else f"  {click.style(record.principal, dim=True)}"
     kind = click.style(tag_of(record.event).ljust(18), fg="cyan" if record.event.is_fact else "blue", bold=True)
     return f"{record.seq:>6}  {click.style(instant(record.at_us)[11:], dim=True)}  {kind}  {shown}{who}"
 
 
-def _says_something(value: Any) -> bool:
-    return value is not None and value != "" and value != () and value != {}
+def _said(record: Record) -> Iterator[tuple[str, str]]:
+    usual = {field.name: field.default for field in fields(record.event)} if is_dataclass(record.event) else {}
+    for name, value in fields_of(record.event).items():
+        if value == usual.get(name) or value in (None, "", (), {}):
+            continue
+        yield name, instant(value)[11:] if name.endswith("_us") and isinstance(value, int) and value > _YEAR_2000_US else _short(value)
 
 
 def _short(value: Any) -> str:

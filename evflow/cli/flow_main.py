@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
@@ -73,7 +72,7 @@ def main(flow_class: type, arguments: list[str] | None = None) -> None:
 def _run(flow_class: type, arguments: list[str]) -> object:
     file = _file_of(flow_class)
     if file:
-        config.use_folder(Path(file).parent)
+        config.use_folder(os.path.dirname(file))  # noqa: PTH120 - as below
     program = f"python {os.path.basename(sys.argv[0])}"  # noqa: PTH119 - pathlib is not worth its time here
     return group(flow_class).main(arguments, prog_name=program, standalone_mode=False, obj=FlowContext(flow_class, file))
 

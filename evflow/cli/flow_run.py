@@ -44,7 +44,6 @@ def resume_command(flow: type) -> click.Command:
     @click.pass_obj
     def resume(context: FlowContext, /, step: str | None, origin_run_id: str | None, **given: Any) -> None:
         from evflow.cli.naming import origin_of
-
         from evflow.flow.steps import facts
 
         steps = list(facts(flow).steps)

@@ -15,12 +15,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from evflow.errors import EvflowError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -113,9 +115,10 @@ def _debug() -> bool:
         return False
 
 
-def _keep(trace: str) -> Path | None:
+def _keep(trace: str) -> "Path | None":
     """Write the traceback to a file of its own; None where nothing can be written."""
     import tempfile
+    from pathlib import Path
 
     from evflow import config
 
