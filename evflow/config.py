@@ -16,7 +16,7 @@ Commands, client and workers import this module, so it imports little: `tomllib`
 """
 
 # pathlib is a heavy import, see above.
-# ruff: noqa: PTH
+# ruff: noqa: PTH100, PTH111, PTH113, PTH118, PTH120, PTH123
 
 import os
 from collections.abc import Callable, Iterator, Mapping

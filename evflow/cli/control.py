@@ -1,14 +1,12 @@
 """`evflow continue` and `evflow cancel`: act on a run from outside."""
 
-from typing import Any
-
 import click
 
 from evflow import clock, config
 from evflow.cli import session
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import instant, write_json
-from evflow.cli.setting_option import option_of, setting_option
+from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
@@ -80,17 +78,16 @@ def _tell(state: RunState, *, as_json: bool) -> None:
 
 
 @click.pass_context
-def _continue(ctx: click.Context, /, run: str, quiet: bool, **settings: Any) -> None:
+def _continue(ctx: click.Context, run: str, quiet: bool, max_workers: int | None, view: str | None) -> None:
     from evflow.cli.live import make_view
 
-    for setting, value in settings.items():
-        if value is not None:
-            config.set_option(setting, value, option_of(setting))
+    if view is not None:
+        config.set_option("view", view, "--view")
     with session.log() as log:
         name = resolve(log, parse(run))
-    from evflow_scheduler import foreground
+    from evflow_scheduler.recovery import continue_run
 
-    ctx.exit(foreground.continue_run(name, view=make_view(quiet=quiet)))
+    ctx.exit(continue_run(name, view=make_view(quiet=quiet), max_workers=max_workers))
 
 
 continue_command = click.Command(

@@ -91,7 +91,8 @@ def line(record: Record) -> str:
 
 
 def _said(record: Record) -> Iterator[tuple[str, str]]:
-    usual = {field.name: field.default for field in fields(record.event)} if is_dataclass(record.event) else {}
+    kind: Any = type(record.event)
+    usual: dict[str, Any] = {field.name: field.default for field in fields(kind)} if is_dataclass(kind) else {}
     for name, value in fields_of(record.event).items():
         if value == usual.get(name) or value in (None, "", (), {}):
             continue
