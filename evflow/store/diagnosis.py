@@ -4,17 +4,20 @@ Looked for only after pickling failed, so it may take its time, within a bound.
 """
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import FunctionType, GeneratorType, MethodType, ModuleType
-from typing import Any
+from types import FunctionType, GeneratorType, MethodType, ModuleType, NoneType
+from typing import Any, cast
 
 from evflow.errors import UsageError
 
 MAX_TRIALS = 2_000
 """Parts that are pickled on their own before the search gives up and names the part it is in."""
 
+MAX_DEPTH = 100
+
 _TEXT_LIMIT = 300
+_HARMLESS = frozenset({int, str, bytes, float, bool, NoneType})
 
 
 class ArtifactNotSerializable(UsageError):
@@ -64,24 +67,35 @@ def refused(value: object) -> Culprit | None:
 
 def find(value: object, error: BaseException) -> Culprit:
     """The innermost part of `value` that cannot be pickled, given the error of the whole."""
-    path = ""
-    trials = 0
-    on_path = {id(value)}
-    while True:
-        for step, child in _children(value):
-            if id(child) in on_path:
-                continue
-            trials += 1
-            failure = _failure(child)
-            if failure is not None:
-                path += step
-                value, error = child, failure
-                on_path.add(id(child))
-                break
-            if trials >= MAX_TRIALS:
-                return _culprit(value, path, error)
-        else:
+    if isinstance(error, RecursionError):
+        return _culprit(value, "", error)
+    return _Search().of(value, "", error) or _culprit(value, "", error)
+
+
+class _Search:
+    """Goes down where pickling fails, within the bounds."""
+
+    def __init__(self) -> None:
+        self._trials = 0
+        self._seen: set[int] = set()
+
+    def of(self, value: object, path: str, error: BaseException, depth: int = 0) -> Culprit | None:
+        """The culprit in `value`; None where it fails only because it holds what was looked at before."""
+        self._seen.add(id(value))
+        if _of_a_process(value):
             return _culprit(value, path, error)
+        holds_seen = False
+        for step, child in _children(value):
+            if id(child) in self._seen:
+                holds_seen = holds_seen or type(child) not in _HARMLESS
+                continue
+            self._trials += 1
+            if self._trials > MAX_TRIALS or depth >= MAX_DEPTH:
+                return _culprit(value, path, error)
+            failure = _failure(child)
+            if failure is not None and (found := self.of(child, path + step, failure, depth + 1)):
+                return found
+        return None if holds_seen else _culprit(value, path, error)
 
 
 def _failure(value: object) -> BaseException | None:
@@ -94,15 +108,15 @@ def _failure(value: object) -> BaseException | None:
 
 def _children(value: object) -> Iterator[tuple[str, Any]]:
     """The parts that pickling would go into, with what to append to the path."""
-    if isinstance(value, dict):
-        for key, child in value.items():
+    if type(value) is dict:
+        for key, child in cast("dict[object, object]", value).items():
             yield f" (the key {_short(key)})", key
             yield f"[{_short(key)}]", child
-    elif isinstance(value, list | tuple):
-        for index, child in enumerate(value):
+    elif type(value) in {list, tuple}:
+        for index, child in enumerate(cast("Iterable[object]", value)):
             yield f"[{index}]", child
-    elif isinstance(value, set | frozenset):
-        for child in value:
+    elif type(value) in {set, frozenset}:
+        for child in cast("Iterable[object]", value):
             yield f" (the member {_short(child)})", child
     elif not isinstance(value, type | FunctionType | ModuleType):
         yield from _reduced(value)
@@ -130,7 +144,6 @@ def _reduced(value: object) -> Iterator[tuple[str, Any]]:
         yield f"[{index}]", child
     for key, child in pairs or ():
         yield f"[{_short(key)}]", child
-    yield " (its class)", type(value)
     yield " (what makes it)", made_by
     for index, child in enumerate(arguments or ()):
         if child is not type(value):
@@ -178,15 +191,20 @@ def _explain(value: object, error: BaseException | None) -> tuple[str, str]:
             "Define the class at the top of a module, where the process that loads the artifact can find it.",
         )
     name = type_name(value)
-    for beginning, what, hint in _KINDS:
-        if name.startswith(beginning):
-            return f"it is {what} ({name})", hint
+    if kind := _of_a_process(value):
+        return f"it is {kind[0]} ({name})", kind[1]
     if isinstance(error, RecursionError):
         return f"its parts ({name}) are nested too deeply", "Store a flat form of it: a list or a table of its parts."
     return (
         f"pickling {name} failed with {type(error).__name__}: {_cut(str(error))}",
         "Store its parts, or give its class the methods __getstate__ and __setstate__.",
     )
+
+
+def _of_a_process(value: object) -> tuple[str, str] | None:
+    """What the value is, and a hint, if it is a kind of thing that exists in one process only."""
+    name = type_name(value)
+    return next(((what, hint) for beginning, what, hint in _KINDS if name.startswith(beginning)), None)
 
 
 def _explain_function(value: FunctionType | MethodType) -> tuple[str, str]:

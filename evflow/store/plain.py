@@ -18,6 +18,9 @@ NAME = "msgpack"
 MAX_NODES = 100_000
 """Values inside a value. Looking through more of them costs more than pickling them."""
 
+MAX_DEPTH = 200
+"""Containers inside containers. msgpack writes 1,024 levels and more, but reads fewer."""
+
 _JOIN_UP_TO_BYTES = 64 << 10
 _LEAVES = frozenset({NoneType, bool, int, float, str, bytes})
 _CONTAINERS = frozenset({list, dict})
@@ -35,7 +38,7 @@ def write(value: Any) -> list[Buffer] | None:
     try:
         return [msgpack.packb(value)]
     except (ValueError, OverflowError):
-        return None  # an int past 64 bits, a lone surrogate, nesting past msgpack's limit
+        return None  # an int past 64 bits, a lone surrogate
 
 
 def read(content: Content) -> Any:
@@ -53,25 +56,28 @@ def is_plain(value: Any) -> bool:
         return True
     if kind not in _CONTAINERS:
         return False
-    pending: list[Any] = [value]
+    level: list[Any] = [value]
     seen = {id(value)}
-    count = 1
-    for container in pending:  # grows while it is walked
-        count += len(container)
-        if count > MAX_NODES:
-            return False
-        children = container
-        if type(container) is dict:
-            if not _KEYS.issuperset(map(type, container)):
+    count = depth = 1
+    while level:
+        below: list[Any] = []
+        for container in level:
+            count += len(container)
+            if count > MAX_NODES:
                 return False
-            children = container.values()
-        kinds = set(map(type, children))
-        if not _NODES.issuperset(kinds):
-            return False
-        if not _CONTAINERS.isdisjoint(kinds):
-            inner = [child for child in children if type(child) in _CONTAINERS]
-            pending.extend(inner)
-            seen.update(map(id, inner))
-            if len(seen) != len(pending):
+            children = container
+            if type(container) is dict:
+                if not _KEYS.issuperset(map(type, container)):
+                    return False
+                children = container.values()
+            kinds = set(map(type, children))
+            if not _NODES.issuperset(kinds):
                 return False
+            if not _CONTAINERS.isdisjoint(kinds):
+                below += [child for child in children if type(child) in _CONTAINERS]
+        known = len(seen)
+        seen.update(map(id, below))
+        if len(seen) != known + len(below) or depth == MAX_DEPTH:
+            return not below
+        level, depth = below, depth + 1
     return True
