@@ -9,11 +9,10 @@ import atexit
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
@@ -127,6 +126,9 @@ def prepare(flow: type[FlowSpec], with_specs: Iterable[str] = ()) -> AttemptRunn
     """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
     import evflow.log.client
     import evflow.store.encodings  # noqa: F401
+    from evflow.log import commands
+
+    commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
 
     if with_specs:
         from evflow.flow.decorators.spec import apply_with
@@ -191,10 +193,7 @@ def _settle(context: RunContext, name: AttemptId, order: AttemptOrder) -> None:
     os.environ[leftovers.ATTEMPT_VARIABLE] = str(name)
     os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file
     os.environ.update(order.environment)
-    if "random" in sys.modules:
-        import random
-
-        random.seed()
+    # `random` does it itself after each fork.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
@@ -326,8 +325,8 @@ def _exit_callbacks() -> int:
 def _finish_threads(callbacks: int) -> None:
     """Do what a Python program does at its end, before finalisation: wait for threads, call what was registered for it."""
     with user_view():
-        if threading.active_count() > 1:
-            shutdown: Any = vars(threading)["_shutdown"]
-            shutdown()
+        threading = sys.modules.get("threading")
+        if threading is not None and threading.active_count() > 1:
+            vars(threading)["_shutdown"]()
         if _exit_callbacks() > callbacks:
             vars(atexit)["_run_exitfuncs"]()

@@ -14,14 +14,14 @@ from evflow.worker.spec import AttemptOrder, RunContext
 def main(arguments: list[str]) -> int:
     """Run the attempt; return the process's exit code."""
     from evflow.worker import attempt, parentage, stdio
-    from evflow.worker.launchers import default_signals
+    from evflow.worker.launchers import lead_session
 
+    lead_session()
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     try:
         parentage.die_with(int(options["--owner"]), signal.SIGKILL)
     except parentage.Orphaned:
         return 0
-    default_signals()
     context, order = _read(int(options["--fd"]))
     stdio.open_line_buffered()
     try:

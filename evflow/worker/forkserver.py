@@ -87,22 +87,13 @@ class ForkServer:
 
         Call it from a thread that lives as long as this process: the kernel tells the fork server when it ends.
         """
-        import subprocess
-
-        from evflow.worker.launchers import interpreter
+        from evflow.worker.launchers import start
 
         ours, theirs = _socketpair()
         with theirs:
-            command = interpreter("evflow.worker.forkserver", "--fd", str(theirs.fileno()), "--owner", str(os.getpid()), "--method", asked)
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        process.returncode = 0  # waited for by its number, as a forked one
-        return cls(process.pid, ours, StartMethod("spawn" if asked == "spawn" else "fork", why))
+            arguments = ("--fd", "3", "--owner", str(os.getpid()), "--method", asked)
+            pid = start("evflow.worker.forkserver", {0: None, 1: None, 2: 2, 3: theirs.fileno()}, *arguments)
+        return cls(pid, ours, StartMethod("spawn" if asked == "spawn" else "fork", why))
 
     def poll(self) -> bool:
         """Whether its process has ended; it is waited for then."""
@@ -181,9 +172,10 @@ def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: 
 def main(arguments: list[str]) -> None:
     """Serve as a fresh interpreter: `--fd N --owner PID --method auto|fork|spawn`."""
     from evflow.worker import parentage, stdio
-    from evflow.worker.launchers import LazyForkLauncher, Runner
+    from evflow.worker.launchers import LazyForkLauncher, Runner, lead_session
     from evflow.worker.supervisor import Supervisor
 
+    lead_session()
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     control = socket.socket(fileno=int(options["--fd"]))
     os.set_inheritable(control.fileno(), False)

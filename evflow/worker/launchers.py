@@ -1,10 +1,11 @@
 """The two ways in which the process of an attempt comes into being: a fork, or a fresh interpreter."""
 
+import fcntl
 import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn, Protocol
 
 from evflow.worker import descriptors, locks, parentage, stdio
@@ -119,7 +120,6 @@ class SpawnLauncher:
 
     def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
         """Start an interpreter that reads its order from a file that has no name."""
-        import subprocess
         import tempfile
 
         packed = context.pack()
@@ -127,17 +127,44 @@ class SpawnLauncher:
             file.write(len(packed).to_bytes(4, "big") + packed + order)
             file.flush()
             file.seek(0)
-            command = interpreter("evflow.worker.entry", "--fd", str(file.fileno()), "--owner", str(os.getpid()))
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=[file.fileno()],
-                start_new_session=True,
-            )
-        process.returncode = 0  # the supervisor waits for it, by its number
-        return process.pid
+            return start("evflow.worker.entry", {0: None, 1: stdout, 2: stderr, 3: file.fileno()}, "--fd", "3", "--owner", str(os.getpid()))
+
+
+def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str) -> int:
+    """Start a fresh interpreter that runs a module of ours; return its pid.
+
+    It gets a session of its own by `lead_session`, since not every system can give it one. Nothing waits: unlike
+    `subprocess`, this can be called from an event loop.
+
+    Args:
+        module: The module.
+        descriptors_of: What each of its descriptors is here; None for /dev/null.
+        arguments: For the module.
+
+    Raises:
+        OSError: The system gave no process.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    # First out of the way of each other, then to their places; what is not named here is closed by the exec.
+    moved = {number: fcntl.fcntl(null if own is None else own, fcntl.F_DUPFD_CLOEXEC, 64) for number, own in descriptors_of.items()}
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            interpreter(module, *arguments),
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, own, number) for number, own in moved.items()],
+            setsigmask=(),
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE),
+        )
+    finally:
+        for descriptor in (null, *moved.values()):
+            os.close(descriptor)
+
+
+def lead_session() -> None:
+    """Have this process lead a session and group of its own, if it does not yet."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
 
 
 def interpreter(module: str, *arguments: str) -> list[str]:

@@ -81,7 +81,10 @@ def kill_group(leader: int, number: int) -> None:
     if leader <= 1:  # 0 and 1 would mean our own group and everybody
         return
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, number)
+        try:
+            os.killpg(leader, number)
+        except ProcessLookupError:  # a fresh interpreter that does not lead its group yet
+            os.kill(leader, number)
 
 
 def in_session(leader: int) -> "list[psutil.Process]":

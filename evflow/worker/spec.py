@@ -5,8 +5,8 @@ all attempts of a run and is sent once; the order is small.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import msgpack
 
@@ -15,17 +15,17 @@ class _Plain:
     """Values that travel as a msgpack map of their fields; unknown fields are dropped."""
 
     __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()  # the fields, as `dataclass` fills it in
 
     def pack(self) -> bytes:
         """As bytes."""
-        names = [item.name for item in fields(self)]  # type: ignore[arg-type]
-        packed: bytes = msgpack.packb({name: getattr(self, name) for name in names})
+        packed: bytes = msgpack.packb({name: getattr(self, name) for name in type(self).__match_args__})
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The inverse of `pack`."""
-        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+        known = cls.__match_args__
         plain: dict[str, Any] = msgpack.unpackb(data, use_list=False, strict_map_key=False)
         return cls(**{name: value for name, value in plain.items() if name in known})
 
