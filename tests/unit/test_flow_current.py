@@ -1,0 +1,76 @@
+"""`current`: what a step may ask about itself."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from evflow import current
+from evflow.flow.current import enter, extend, leave
+
+
+@pytest.fixture
+def inside() -> Iterator[None]:
+    enter(
+        flow_name="Flow",
+        run_id=3,
+        step_name="train",
+        task_id=17,
+        retry_count=1,
+        namespace="user:ada",
+        username="ada",
+        tags=("a", "b"),
+        graph=lambda: {"start": "start"},
+        parameter_names=["alpha"],
+    )
+    yield
+    leave()
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_step_knows_where_it_is() -> None:
+    assert (current.flow_name, current.run_id, current.step_name, current.task_id) == ("Flow", "3", "train", "17")
+    assert current.pathspec == "Flow/3/train/17"
+    assert (current.retry_count, current.origin_run_id, current.namespace, current.username) == (1, None, "user:ada", "ada")
+    assert current.tags == {"a", "b"}
+    assert current.graph == {"start": "start"}
+    assert current.parameter_names == ["alpha"]
+    assert current.is_running_flow
+
+
+@pytest.mark.usefixtures("inside")
+def test_members_can_be_asked_for() -> None:
+    assert "run_id" in current
+    assert "pathspec" in current
+    assert "card" not in current
+    assert current.get("run_id") == "3"
+    assert current.get("card", "none") == "none"
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_decorator_adds_members_of_its_own() -> None:
+    extend("project_name", "p")
+    calls: list[int] = []
+    extend("card", compute=lambda: calls.append(1) or len(calls))
+    assert current.project_name == "p"
+    assert (current.card, current.card) == (1, 2)
+    assert current.get("project_name") == "p"
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_member_of_a_missing_decorator_names_the_decorator() -> None:
+    with pytest.raises(AttributeError, match="only in a step with @card"):
+        _ = current.card
+
+
+@pytest.mark.usefixtures("inside")
+def test_an_unknown_member_is_guessed() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'run_di'. Did you mean 'run_id'"):
+        _ = current.run_di
+
+
+def test_outside_of_a_step_nothing_is_there() -> None:
+    assert not current.is_running_flow
+    assert "run_id" not in current
+    assert current.get("pathspec") is None
+    with pytest.raises(AttributeError, match="only while a step runs"):
+        _ = current.run_id
