@@ -20,6 +20,7 @@ import anyio
 from evflow.core.events import LogRegressed
 from evflow.core.ids import Micros, RunId
 from evflow.errors import Conflict
+from evflow.log.commands import after
 from evflow.log.errors import LogUnavailable, LogUnreachable
 from evflow.log.protocol import (
     AppendCall,
@@ -114,6 +115,7 @@ class ShardWriter:
         self._kept_bytes = 0
         self._number = 0
         self._waits = False
+        self._pending: AppendCall | None = None
         self._stopped: Conflict | None = None
         self._writing = anyio.Lock(fast_acquire=True)
         self._restarting = anyio.Lock(fast_acquire=True)
@@ -164,8 +166,10 @@ class ShardWriter:
                 async with self._writing:
                     # An append may have found it out and taken the shard anew.
                     if self._lease is lease:
-                        await self._regain(lost)
-            await self._compare_after_reconnection()
+                        self._check()
+                        self._refuse_a_rival(lost)
+                        await self._repair(fence=True)
+            await self._repair_after_reconnection()
 
     async def release(self) -> None:
         """Give the shard back. A server that is away is left alone: the lease ends by itself."""
@@ -187,17 +191,21 @@ class ShardWriter:
             LogUnavailable: The server was away for too long, or refuses for good.
         """
         async with self._writing:
+            self._pending = call
             while True:
                 self._check()
                 try:
                     head = await self._patiently(partial(self._log.append, self.lease, call))
                 except LeaseLost as lost:
-                    await self._regain(lost)
+                    self._refuse_a_rival(lost)
+                    await self._repair(fence=True)
                 except HeadMoved as moved:
-                    await self._mend(call, moved)
+                    self._refuse_a_rival_s_events(call, moved)
+                    await self._repair()
                 else:
                     self._keep(call, head)
-                    await self._compare()
+                    if self._log.generation != self._generation:
+                        await self._repair()
                     return head
 
     async def wait_durable(self, level: Durability) -> None:
@@ -218,7 +226,7 @@ class ShardWriter:
                     self._forget()
                 return
             # A new connection: what it waited for may not be what was written.
-            await self._compare_after_reconnection()
+            await self._repair_after_reconnection()
 
     async def index_run(self, entry: RunEntry) -> None:
         """Write a run's line in the index of runs."""
@@ -272,27 +280,38 @@ class ShardWriter:
             # Nothing follows a seal.
             self._heads.pop(kept.call.run, None)
 
-    async def _compare_after_reconnection(self) -> None:
+    async def _repair_after_reconnection(self) -> None:
         if self._log.generation != self._generation:
             async with self._writing:
-                await self._compare()
+                await self._repair()
 
-    async def _compare(self) -> None:
-        """See whether the server still has all that was written, if it was connected anew since the last look."""
-        while self._log.generation != self._generation:
+    async def _repair(self, *, fence: bool = False) -> None:
+        """Bring the server back to what was written; begin again when it fails in the middle of it.
+
+        Args:
+            fence: Take the shard anew first, because the server does not know our lease.
+        """
+        while True:
             generation = self._log.generation
-            for run, written in list(self._heads.items()):
-                found = await self._patiently(partial(self._log.head, self.shard, run))
-                if found != written:
-                    await self._write_again(run, written, found)
-            self._generation = generation
+            try:
+                if fence:
+                    await self._take_again()
+                for run, written in list(self._heads.items()):
+                    found = await self._patiently(partial(self._log.head, self.shard, run))
+                    if found != written and not self._is_pending(run, found):
+                        await self._write_again(run, written, found)
+            except LeaseLost as lost:
+                self._refuse_a_rival(lost)
+                fence = True
+                continue
+            if self._log.generation == generation:
+                self._generation = generation
+                return
+            fence = False
 
-    async def _mend(self, call: AppendCall, moved: HeadMoved) -> None:
-        """The log of `call` ends elsewhere: write again what the server lost, or stop."""
-        written = self._heads.get(call.run)
-        if written is None or written != call.expected or moved.found == written:
-            raise self._stop(moved)
-        await self._write_again(call.run, written, moved.found)
+    def _is_pending(self, run: RunId, found: Head) -> bool:
+        """Whether the log ends with the call that is under way: it arrived, and its reply was lost."""
+        return self._pending is not None and self._pending.run == run and after(self._pending) == found
 
     async def _write_again(self, run: RunId, written: Head, found: Head) -> None:
         if found.seq >= written.seq:
@@ -306,27 +325,28 @@ class ShardWriter:
         await self._take_again()
         for call in missing:
             try:
-                head = await self._patiently(partial(self._log.append, self.lease, call))
-            except Conflict as conflict:
-                raise self._stop(conflict) from None
-        if head != written:
-            raise self._stop(HeadMoved(run, written, head))
+                await self._patiently(partial(self._log.append, self.lease, call))
+            except HeadMoved as moved:
+                self._refuse_a_rival_s_events(call, moved)
+                return  # Lost once more, within this connection or another: the next look finds it.
         self.incidents.append(Incident(run, LogRegressed(found.seq + 1, written.seq, self.lease.epoch)))
-
-    async def _regain(self, lost: LeaseLost) -> None:
-        """The server does not know our lease: take the shard again if nobody has it, and see what else is lost."""
-        self._check()
-        if lost.owner not in ("", self.owner):
-            raise self._stop(lost)
-        await self._take_again()
-        self._generation = -1
-        await self._compare()
 
     async def _take_again(self) -> None:
         try:
             self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s))
         except LeaseHeld as held:
             raise self._stop(LeaseLost(self.shard, held.owner)) from None
+
+    def _refuse_a_rival(self, lost: LeaseLost) -> None:
+        """Stop where somebody else holds the lease; where nobody does, the server has lost it."""
+        if lost.owner not in ("", self.owner):
+            raise self._stop(lost) from None
+
+    def _refuse_a_rival_s_events(self, call: AppendCall, moved: HeadMoved) -> None:
+        """Stop where the log holds what we never wrote; where it ends before our end, the server has lost some."""
+        written = self._heads.get(call.run)
+        if written is None or moved.found.seq >= min(written.seq, call.expected.seq):
+            raise self._stop(moved) from None
 
     def _stop(self, why: Conflict) -> Conflict:
         self._stopped = why

@@ -1,0 +1,330 @@
+"""The writer of a shard, in virtual time, against every way in which a server can fail it."""
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from evflow.core.chain import links
+from evflow.core.events import LogRegressed
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.errors import Conflict
+from evflow.log.errors import LogAccessDenied, LogOutOfMemory, LogUnavailable, LogUnreachable
+from evflow.log.protocol import AppendCall, Head, HeadMoved, LeaseHeld, LeaseLost
+from evflow.log.writer import KEPT_S, LogLostTooMuch, ShardWriter
+from evflow.testing.faults import Crash, RandomFaults
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from tests.effort import rng, seeds
+
+pytestmark = pytest.mark.virtual_time
+
+SHARD = "run:Flow:1"
+RUN = RunId(FlowName("Flow"), RunNumber(1))
+OTHER = RunId(FlowName("Flow"), RunNumber(2))
+
+
+class Owner:
+    """A writer and what it has written, on a server of its own."""
+
+    def __init__(self, server: SimulatedServer | None = None, **options: object) -> None:
+        self.server = server or SimulatedServer()
+        self.log = SimulatedEventLog(self.server)
+        self.client = SimulatedLogClient(self.server)
+        self.writer = ShardWriter(self.log, SHARD, "owner", **options)  # type: ignore[arg-type]
+        self.heads: dict[RunId, Head] = {}
+
+    async def write(self, *events: bytes, run: RunId = RUN, consumed: Sequence[bytes] = (), status: str = "active") -> Head:
+        at = self.heads.get(run, Head())
+        call = AppendCall(run, at, events, tuple(links(at.digest, events)), tuple(consumed), status)
+        self.heads[run] = await self.writer.append(call)
+        return self.heads[run]
+
+    def written(self, run: RunId = RUN) -> list[bytes]:
+        return [event.payload for event in self.client.read(SHARD, run)]
+
+
+async def owner(**options: object) -> Owner:
+    new = Owner(**options)
+    await new.writer.take()
+    return new
+
+
+async def write_behind_its_back(owner: Owner) -> None:
+    """Let another process take the shard, append, and go."""
+    log = SimulatedEventLog(owner.server)
+    lease = owner.server.steal_lease(SHARD, ttl_s=1.0)
+    head = await log.head(SHARD, RUN)
+    events = [b"foreign"]
+    await log.append(lease, AppendCall(RUN, head, events, links(head.digest, events)))
+    await log.release(lease)
+
+
+async def test_a_lost_reply_is_asked_for_again_and_the_turn_stands_once() -> None:
+    me = await owner()
+    faults = RandomFaults(rng("lost reply"), lost_reply=1.0, budget=3)
+    me.log.faults = faults
+    await me.write(b"a", b"b")
+    assert len(faults.log) == 3
+    assert me.written() == [b"a", b"b"]
+
+
+async def test_a_server_that_is_away_is_waited_for() -> None:
+    troubles: list[LogUnavailable] = []
+    me = await owner(on_trouble=lambda error, away_s: troubles.append(error))
+    me.server.kill()
+    async with anyio.create_task_group() as group:
+        group.start_soon(me.write, b"a")
+        await anyio.sleep(10)
+        assert me.server.down
+        me.server.start()
+    assert me.written() == [b"a"]
+    assert any(isinstance(error, LogUnreachable) for error in troubles)
+
+
+async def test_a_server_that_can_be_restarted_is_restarted() -> None:
+    restarts: list[float] = []
+
+    async def restart() -> None:
+        restarts.append(anyio.current_time())
+        me.server.start()
+
+    me = await owner(restart=restart)
+    me.server.kill()
+    await me.write(b"a")
+    assert len(restarts) == 1
+    assert me.written() == [b"a"]
+
+
+async def test_patience_ends() -> None:
+    me = await owner(patience_s=30)
+    me.server.kill()
+    began_s = anyio.current_time()
+    with pytest.raises(LogUnreachable):
+        await me.write(b"a")
+    assert 30 <= anyio.current_time() - began_s < 35
+
+
+async def test_what_waiting_cannot_mend_is_raised_at_once() -> None:
+    me = await owner()
+    me.server.refusal = LogAccessDenied("here", "NOPERM")
+    began_s = anyio.current_time()
+    with pytest.raises(LogAccessDenied):
+        await me.write(b"a")
+    assert anyio.current_time() == began_s
+
+
+async def test_a_server_without_memory_is_waited_for() -> None:
+    me = await owner()
+    me.server.refusal = LogOutOfMemory("here", "OOM")
+    async with anyio.create_task_group() as group:
+        group.start_soon(me.write, b"a")
+        await anyio.sleep(5)
+        me.server.refusal = None
+    assert me.written() == [b"a"]
+
+
+async def test_what_the_server_lost_is_written_again_under_a_new_epoch() -> None:
+    me = await owner()
+    epoch = me.writer.lease.epoch
+    await me.write(b"a")
+    me.client.report(SHARD, RUN, b"report")
+    (report,) = await me.writer.receive(b"0", 0)
+    await me.write(b"b", b"c", consumed=[report.id])
+    await me.write(b"d")
+    assert me.server.regress(2) == 2
+    assert me.written() == [b"a"]
+    await me.write(b"e")
+    assert me.written() == [b"a", b"b", b"c", b"d", b"e"]
+    assert await me.writer.receive(b"0", 0) == []
+    assert me.writer.lease.epoch > epoch
+    ((run, event),) = me.writer.take_incidents()
+    assert (run, event) == (RUN, LogRegressed(2, 4, me.writer.lease.epoch))
+    assert me.writer.take_incidents() == []
+
+
+async def test_a_loss_is_found_without_an_append_when_the_lease_is_renewed() -> None:
+    me = await owner(ttl_s=9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(me.writer.keep)
+        await anyio.sleep(8)
+        await me.write(b"a", b"b")
+        me.server.regress(1)
+        assert me.written() == []
+        await anyio.sleep(4)
+        group.cancel_scope.cancel()
+    assert me.written() == [b"a", b"b"]
+    assert len(me.writer.take_incidents()) == 1
+
+
+async def test_a_loss_in_another_run_of_the_shard_is_found_by_the_next_append() -> None:
+    me = await owner()
+    await me.write(b"mine")
+    await me.write(b"other's", run=OTHER)
+    me.server.regress(1)
+    await me.write(b"more")
+    assert me.written(OTHER) == [b"other's"]
+    assert me.written() == [b"mine", b"more"]
+
+
+async def test_a_loss_of_the_lease_alone_is_mended() -> None:
+    me = await owner()
+    await me.write(b"a")
+    epoch = me.writer.lease.epoch
+    me.server.forget_lease(SHARD)
+    await anyio.sleep(0.001)
+    await me.write(b"b")
+    assert me.written() == [b"a", b"b"]
+    assert me.writer.lease.epoch > epoch
+
+
+async def test_a_lost_lease_stops_the_writer_before_its_next_append() -> None:
+    me = await owner()
+    await me.write(b"a")
+    thief = me.server.steal_lease(SHARD)
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            await me.write(b"b")
+    await me.log.release(thief)
+    with pytest.raises(LeaseLost):
+        await me.write(b"b")
+    assert me.written() == [b"a"]
+
+
+async def test_keeping_the_lease_ends_when_another_has_it() -> None:
+    me = await owner(ttl_s=9)
+    me.server.steal_lease(SHARD)
+    with pytest.raises(LeaseLost):
+        await me.writer.keep()
+
+
+async def test_a_renewed_lease_outlives_its_time_to_live() -> None:
+    me = await owner(ttl_s=9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(me.writer.keep)
+        await anyio.sleep(100)
+        with pytest.raises(LeaseHeld):
+            await me.log.take(SHARD, "rival", 9)
+        group.cancel_scope.cancel()
+
+
+async def test_where_another_wrote_in_between_the_writer_stops() -> None:
+    me = await owner()
+    await me.write(b"a")
+    await write_behind_its_back(me)
+    for _ in range(2):
+        with pytest.raises(Conflict):
+            await me.write(b"b")
+    assert me.written() == [b"a", b"foreign"]
+
+
+async def test_a_loss_after_which_another_wrote_stops_the_writer() -> None:
+    me = await owner()
+    await me.write(b"a")
+    await me.write(b"b")
+    me.server.regress(1)
+    await write_behind_its_back(me)
+    with pytest.raises(HeadMoved):
+        await me.write(b"c")
+    assert me.written() == [b"a", b"foreign"]
+
+
+async def test_a_loss_of_more_than_is_kept_stops_the_writer() -> None:
+    me = await owner()
+    await me.write(b"a")
+    await anyio.sleep(KEPT_S + 1)
+    await me.write(b"b")
+    me.server.regress(2)
+    with pytest.raises(LogLostTooMuch):
+        await me.write(b"c")
+    assert me.written() == []
+
+
+async def test_what_was_waited_for_is_not_kept_and_not_lost() -> None:
+    me = await owner()
+    await me.write(b"a")
+    await me.writer.wait_durable("fsync")
+    await me.write(b"b")
+    assert me.server.regress(10) == 1
+    await me.write(b"c")
+    assert me.written() == [b"a", b"b", b"c"]
+
+
+async def test_waiting_for_the_disk_goes_on_over_a_reconnection() -> None:
+    me = await owner()
+    await me.write(b"a")
+    await me.write(b"b")
+    me.server.regress(1)
+    await me.writer.wait_durable("fsync")
+    assert me.written() == [b"a", b"b"]
+    assert me.server.regress(10) == 0
+
+
+async def test_a_shard_is_taken_when_its_dead_owner_s_lease_ends() -> None:
+    me = await owner(ttl_s=9)
+    rival = ShardWriter(SimulatedEventLog(me.server), SHARD, "rival", ttl_s=9)
+    with pytest.raises(LeaseHeld):
+        await rival.take()
+    lease = await rival.take(wait_s=60)
+    assert lease.epoch > me.writer.lease.epoch
+    assert anyio.current_time() == pytest.approx(9, abs=1)
+
+
+async def test_releasing_to_a_server_that_is_away_does_not_wait() -> None:
+    me = await owner()
+    me.server.kill()
+    began_s = anyio.current_time()
+    await me.writer.release()
+    assert anyio.current_time() == began_s
+
+
+@pytest.mark.parametrize("seed", seeds(200))
+async def test_whatever_goes_wrong_each_turn_stands_once_and_each_report_is_consumed_once(seed: int) -> None:
+    random = rng("writer", seed)
+    me = await owner(patience_s=10_000)
+
+    def regression() -> None:
+        me.server.regress(random.randint(1, 4))
+
+    def amnesia() -> None:
+        me.server.forget_lease(SHARD)
+
+    me.log.faults = faults = RandomFaults(
+        random, lost_request=0.05, lost_reply=0.05, delay=0.05, mischief=[(0.03, regression), (0.02, amnesia)], budget=60
+    )
+    turns: list[bytes] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(me.writer.keep)
+        for number in range(60):
+            turn = b"turn %d" % number
+            turns.append(turn)
+            await me.write(turn, status="sealed" if number == 59 else "active")
+            if random.random() < 0.2:
+                await me.writer.wait_durable("fsync")
+        group.cancel_scope.cancel()
+    assert me.written() == turns, "\n".join(faults.log)
+    assert (await me.writer.head(RUN)).status == "sealed"
+    epochs = [event.epoch for _, event in me.writer.take_incidents()]
+    assert epochs == sorted(set(epochs)), "\n".join(faults.log)
+
+
+@pytest.mark.parametrize("seed", seeds(50))
+async def test_an_owner_that_dies_anywhere_leaves_whole_turns_to_the_next(seed: int) -> None:
+    random = rng("crash", seed)
+    server = SimulatedServer()
+    turns = [b"turn %d" % number for number in range(20)]
+    owners = 0
+    while True:
+        owners += 1
+        me = Owner(server, ttl_s=5, patience_s=1_000)
+        me.writer.owner = f"owner-{owners}"
+        me.log.faults = RandomFaults(random, crash=0.05 if owners < 20 else 0.0)
+        try:
+            await me.writer.take(wait_s=60)
+            me.heads[RUN] = head = await me.writer.head(RUN)
+            for turn in turns[head.seq // 2 :]:
+                await me.write(turn, turn)
+        except Crash:
+            assert len(me.written()) % 2 == 0
+            continue
+        break
+    assert me.written() == [event for turn in turns for event in (turn, turn)]
