@@ -87,7 +87,7 @@ def _continue(ctx: click.Context, run: str, quiet: bool, max_workers: int | None
         name = resolve(log, parse(run))
     from evflow_scheduler.recovery import continue_run
 
-    ctx.exit(continue_run(name, view=make_view(quiet=quiet), max_workers=max_workers))
+    ctx.exit(continue_run(name, view=make_view(quiet=quiet, continued=True), max_workers=max_workers))
 
 
 continue_command = click.Command(

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Lazy(NamedTuple):
@@ -83,6 +86,14 @@ class LazyGroup(click.Group):
         for title, commands in self._sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), lazy.help) for name, lazy in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """The commands and options that begin so, without importing any command."""
+        from click.shell_completion import CompletionItem
+
+        begun = alike(incomplete)
+        found = [CompletionItem(name, help=lazy.help) for name, lazy in self._lazy.items() if name.startswith(begun)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def _fail_unknown(self, ctx: click.Context, name: str) -> NoReturn:
         raise click.UsageError(f"There is no command '{name}'.{suggestion(name, list(self._lazy))}", ctx)

@@ -36,23 +36,40 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b
 """What moves the cursor or rings the bell; colors (`…m`) stay."""
 
 
-def make_view(*, quiet: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> RunView:
-    """The view that suits the terminal and the setting `view`."""
+def make_view(*, quiet: bool = False, continued: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> RunView:
+    """The view that suits the terminal and the setting `view`.
+
+    Args:
+        quiet: Show only what tasks print, and errors.
+        continued: The run has been going on before.
+        out: Where tasks' lines go; stdout if not given.
+        err: Where evflow's own words go; stderr if not given.
+    """
     from evflow import config
 
     out, err = out or sys.stdout, err or sys.stderr
     wanted = config.get("view")
     if wanted == "live" or (wanted == "auto" and is_terminal(out)):
-        return LiveView(out, err, quiet=quiet, colored=use_color(out))
-    return PlainView(out, err, quiet=quiet, colored=use_color(out))
+        return LiveView(out, err, quiet=quiet, continued=continued, colored=use_color(out))
+    return PlainView(out, err, quiet=quiet, continued=continued, colored=use_color(err))
 
 
 class _View:
     """What both views share: following the run, and the words at its end."""
 
-    def __init__(self, out: TextIO, err: TextIO, *, quiet: bool, colored: bool, now_us: Callable[[], int] = clock.now_us) -> None:
+    def __init__(
+        self,
+        out: TextIO,
+        err: TextIO,
+        *,
+        quiet: bool = False,
+        continued: bool = False,
+        colored: bool = False,
+        now_us: Callable[[], int] = clock.now_us,
+    ) -> None:
         self._err = err
         self._quiet = quiet
+        self._begun = "goes on" if continued else "has started"
         self._colored = colored
         self._now_us = now_us
         self._run: RunId | None = None
@@ -67,12 +84,12 @@ class _View:
         """The run has its number."""
         self._run = run
         if not self._quiet:
-            self._say(f"Run {self._style(str(run), bold=True)} has started.")
+            self._say(f"Run {self._style(str(run), bold=True)} {self._begun}.")
 
     def on_event(self, record: Record, state: RunState) -> None:
         """An event is durable, and folded into the state."""
         self._state = state
-        self._photographer.see(record)
+        self._photographer.see(record, state)
         self._event(record, state)
 
     def on_line(self, line: OutputLine) -> None:
@@ -158,7 +175,7 @@ class LiveView(_View):
 
     def on_line(self, line: OutputLine) -> None:
         """An attempt printed a line."""
-        self._line(line.at_us, line.attempt.task, line.text)
+        self._line(line.at_us, line.attempt.task, line.text, wrong=line.stream == "stderr")
 
     def tick(self) -> None:
         """Show a new picture, if it is time for one."""
@@ -181,13 +198,14 @@ class LiveView(_View):
         else:
             super()._say(text)
 
-    def _line(self, at_us: int, task: int, text: str) -> None:
+    def _line(self, at_us: int, task: int, text: str, *, wrong: bool = False) -> None:
         step, _ = self._where(task)
         shown = _CONTROL.sub("", text.rstrip("\r").rpartition("\r")[2]).expandtabs()
         color = _STEP_COLORS[self._place(step) % len(_STEP_COLORS)]
         at = self._style(instant(at_us)[11:19], dim=True)
+        separator = self._style(self._separator, fg="red") if wrong else self._style(self._separator, dim=True)
         reset = "\x1b[0m" if "\x1b" in shown else ""
-        self._screen.write(f"{at} {self._style(f'{step}/{task}', fg=color)} {self._style(self._separator, dim=True)} {shown}{reset}")
+        self._screen.write(f"{at} {self._style(f'{step}/{task}', fg=color)} {separator} {shown}{reset}")
 
     def _place(self, step: str) -> int:
         names = self._state.graph.nodes if self._state is not None else {}

@@ -92,7 +92,7 @@ def parse(text: str) -> Reference:
     """
     parts = text.strip("/").split("/")
     flow = "" if parts[0].isdecimal() else parts.pop(0)
-    if flow and not flow.isidentifier():
+    if not (flow.isidentifier() or (not flow and parts)):
         raise BadReference(text)
     if not parts:
         return Reference(text, flow)

@@ -102,11 +102,15 @@ class Photographer:
 
     def __init__(self) -> None:
         self.retried = 0
+        self._seen = False
         self._retries: dict[int, tuple[int, int]] = {}
         self._failed: deque[int] = deque(maxlen=SHOWN_FAILURES)
 
-    def see(self, record: Record) -> None:
+    def see(self, record: Record, state: RunState) -> None:
         """Take notice of an event that was just folded into the state."""
+        if not self._seen:
+            self._seen = True
+            self._catch_up(state)
         match record.event:
             case ev.RetryScheduled() as event:
                 self.retried += 1
@@ -114,7 +118,8 @@ class Photographer:
             case ev.TaskQueued() as event:
                 self._retries.pop(event.task, None)
             case ev.TaskFailed() as event:
-                self._failed.append(event.task)
+                if event.task not in self._failed:
+                    self._failed.append(event.task)
             case _:
                 pass
 
@@ -136,6 +141,14 @@ class Photographer:
             failures=tuple(_failure(state.tasks[task]) for task in self._failed),
             reason=state.outcome.reason if state.outcome else "",
         )
+
+    def _catch_up(self, state: RunState) -> None:
+        """Take over what was before the first event that is seen: a run that is continued has a past."""
+        for task in state.all_tasks():
+            if task.status == "retrying":
+                self._retries[task.id] = (task.attempt.number + 1, task.retry_at_us)
+            elif task.status == "failed":
+                self._failed.append(task.id)
 
 
 def why(attempt: Attempt) -> str:

@@ -20,13 +20,15 @@ STATUS_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(flow: str | None, limit: int, status: str | None, tags: tuple[str, ...], as_json: bool) -> None:
     """List them."""
-    with session.log() as log:
-        runs = _runs(log, flow, limit, status, set(tags))
+    try:
+        with session.log() as log:
+            runs = _runs(log, flow, limit, status, set(tags))
+    except session.NoRunsYet as error:
+        runs = []
+        click.echo(f"{error.message}\n{error.hint}", err=True)
     if as_json:
         write_json([plain(run) for run in runs])
-    elif not runs:
-        click.echo("No run fits.", err=True)
-    else:
+    elif runs:
         _print(runs)
 
 

@@ -133,24 +133,25 @@ def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[
         yield from _task(state, tasks[0])
         return
     if reference.step:
-        yield from _tasks(tasks)
+        yield from task_lines(tasks)
         return
-    yield from _run(state, tags, interrupted=interrupted)
+    end_us = state.finished_us or (state.at_us if interrupted else clock.now_us())
+    yield from run_lines(state, tags, end_us=end_us, interrupted=interrupted)
     yield ""
     if len(tasks) <= FEW_TASKS:
-        yield from _tasks(tasks)
+        yield from task_lines(tasks)
     else:
         yield from _steps(state)
     yield from _failures(state)
     yield from _next(state, interrupted=interrupted)
 
 
-def _run(state: RunState, tags: list[str], *, interrupted: bool) -> Iterator[str]:
+def run_lines(state: RunState, tags: list[str], *, end_us: int, interrupted: bool = False) -> Iterator[str]:
+    """A run in lines for people, without its tasks; it took until `end_us`."""
     header = state.header
-    end = state.finished_us or (state.at_us if interrupted else clock.now_us())
     yield (
         f"{click.style(f'{state.flow}/{state.number}', bold=True)}  {styled_status(status_of(state, interrupted=interrupted))}"
-        f"  {duration(end - state.started_us)}"
+        f"  {duration(end_us - state.started_us)}"
     )
     by = " on ".join(part for part in (header.get("user", ""), header.get("host", "")) if part)
     facts = [
@@ -196,7 +197,8 @@ def _ran(attempt: Attempt) -> bool:
     return bool(attempt.started_us and attempt.ended_us)
 
 
-def _tasks(tasks: list[Task]) -> Iterator[str]:
+def task_lines(tasks: list[Task]) -> Iterator[str]:
+    """A table of tasks."""
     rows: list[list[str]] = []
     for task in tasks:
         last = task.attempts[-1] if task.attempts else None

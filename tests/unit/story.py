@@ -7,13 +7,16 @@ story.fail(7, "ValueError", "nope", "train.py:31")
 
 from collections.abc import Callable
 
-from evflow.core import events as ev
+from evflow.core import canonical, chain, events as ev, flow_events
 from evflow.core.apply import apply
-from evflow.core.codec import Record
+from evflow.core.codec import Record, encode
 from evflow.core.decide import settle
 from evflow.core.graph import Graph, Node, Policy
-from evflow.core.ids import Micros, Seq
+from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.state import RunState
+from evflow.log.protocol import AppendCall, Head, RunEntry
+from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from evflow_scheduler.observer import summary
 
 NOON_US = 1_795_435_200_000_000
 """2026-11-23 12:00:00 UTC."""
@@ -124,3 +127,43 @@ class Story:
         self.records.append(record)
         if self._listener is not None:
             self._listener(record, self.state)
+
+    # --- the log that the story leaves ---------------------------------------------------------------------
+
+    @property
+    def run(self) -> RunId:
+        """The run's name."""
+        return RunId(FlowName(self._flow), RunNumber(self._number))
+
+    def seal(self) -> "Story":
+        """End the log."""
+        before = self._payloads()
+        event = ev.RunSealed(canonical.digest(self.state), ([chain.START, *chain.links(chain.START, before)])[-1], len(before))
+        self._turn += 1
+        self._fold(Record(Seq(self.state.seq + 1), self._turn, Micros(self.now_us), "scheduler", 0, event))
+        return self
+
+    def write_to(self, server: SimulatedServer, *, owned: bool = False) -> "Story":
+        """Put the log and the run's line in the index into a server.
+
+        Args:
+            server: The server.
+            owned: Somebody holds the shard's lease.
+        """
+        shard = f"run:{self._flow}:{self._number}"
+        payloads = self._payloads()
+        status = "sealed" if self.state.sealed else "active"
+        call = AppendCall(self.run, Head(), payloads, chain.links(chain.START, payloads), status=status)
+        lease = server.write(lambda state: state.take(shard, "box:1", 30.0, server.now_us()))
+        server.write(lambda state: state.append(lease, call))
+        if not owned:
+            server.write(lambda state: state.release(lease))
+        client = SimulatedLogClient(server)
+        client.index_run(RunEntry(self.run, shard, summary(self.state)))
+        requested = flow_events.encode(flow_events.RunRequested(0, "ada"), at_us=NOON_US, principal="user:ada")
+        while client.request_run(self.run.flow, requested) < self._number:
+            continue
+        return self
+
+    def _payloads(self) -> list[bytes]:
+        return [encode(r.event, turn=r.turn, at_us=r.at_us, principal=r.principal, cause=r.cause) for r in self.records]

@@ -1,0 +1,5 @@
+"""`python -m evflow.cli` is `evflow`."""
+
+from evflow.cli import main
+
+main()

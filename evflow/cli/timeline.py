@@ -1,0 +1,147 @@
+"""A run as a story: what happened, when and why, with waits, retries and durations. One line for what people care about.
+
++0.000  run      started by ada on box with --n_folds 24
++0.012  start/1  started after 12 ms (1 of 16 slots), pid 4001
++1.212  start/1  succeeded in 1.2 s, on to 24 tasks of train
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from evflow.cli.output import count, duration, iso
+from evflow.cli.picture import why
+from evflow.core import events as ev
+from evflow.core.apply import apply
+from evflow.core.codec import Record, decode
+from evflow.core.state import RunState, Task
+from evflow.log.protocol import StoredEvent
+
+_COLORS = {"good": "green", "bad": "red", "odd": "yellow", "": None}
+
+
+class Told(NamedTuple):
+    """Something that happened.
+
+    Attributes:
+        seq: The event.
+        at_us: Its instant.
+        since_us: How long after the run's start.
+        about: `run`, or the task: `train/7`.
+        text: What happened, a sentence without its subject.
+        mood: `good`, `bad`, `odd` or nothing special.
+    """
+
+    seq: int
+    at_us: int
+    since_us: int
+    about: str
+    text: str
+    mood: str = ""
+
+    def line(self, width: int = 16) -> str:
+        """For people."""
+        at = f"+{self.since_us / 1e6:.3f}".rjust(9)
+        return f"{click.style(at, dim=True)}  {click.style(self.about.ljust(width), bold=self.about == 'run')}  {click.style(self.text, fg=_COLORS[self.mood])}"
+
+
+def plain(told: Told) -> dict[str, Any]:
+    """For JSON."""
+    return {"seq": told.seq, "at": iso(told.at_us), "since_s": told.since_us / 1e6, "about": told.about, "what": told.text}
+
+
+def told(events: Iterable[StoredEvent]) -> Iterator[Told]:
+    """The story of a log."""
+    state = RunState()
+    for stored in events:
+        record = decode(stored.seq, stored.payload)
+        apply(state, record)
+        found = _about_run(record, state) or _about_task(record, state)
+        if found is not None:
+            about, text, mood = found
+            yield Told(record.seq, record.at_us, record.at_us - state.started_us, about, text, mood)
+
+
+def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
+    match record.event:
+        case ev.RunStarted() as event:
+            given = " ".join(f"--{name} {value}" for name, value in event.parameters_shown.items())
+            origin = f", resuming {event.origin}" if event.origin else ""
+            text = f"started by {event.user}{f' on {event.host}' if event.host else ''}{origin}{f' with {given}' if given else ''}"
+            return "run", text, ""
+        case ev.RunContinued() as event:
+            return "run", f"continued on {event.host}: the process before had died", "odd"
+        case ev.LogRegressed() as event:
+            return "run", f"the log's server had lost events {event.from_seq} to {event.to_seq}; they were written again", "odd"
+        case ev.RunCancelRequested() as event:
+            return "run", f"{record.principal} asked for its end: {event.reason}{' (forced)' if event.forced else ''}", "odd"
+        case ev.RunSucceeded():
+            return "run", f"succeeded after {duration(state.finished_us - state.started_us)}", "good"
+        case ev.RunFailed() as event:
+            return "run", f"failed after {duration(state.finished_us - state.started_us)}: {event.reason}", "bad"
+        case ev.RunCancelled() as event:
+            return "run", f"cancelled after {duration(state.finished_us - state.started_us)}: {event.reason}", "bad"
+        case ev.RunSealed() as event:
+            late = f"; {count(event.late_reports, 'report')} came too late to count" if event.late_reports else ""
+            return "run", f"sealed with {count(event.events, 'event')}{late}", ""
+        case ev.Unknown() as event:
+            return "run", f"{event.tag}: an event of a later version, without effect here", "odd"
+        case _:
+            return None
+
+
+def _about_task(record: Record, state: RunState) -> tuple[str, str, str] | None:
+    event = record.event
+    number = getattr(event, "task", 0)
+    task = state.task(number) if number else None
+    if task is None:
+        return None
+    found = _of_task(event, record, state, task)
+    return (f"{task.step}/{task.id}", *found) if found else None
+
+
+def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tuple[str, str] | None:
+    attempt = task.attempt if task.attempts else None
+    match event:
+        case ev.AttemptStarted() if attempt is not None:
+            waited = attempt.launched_us - attempt.queued_us
+            again = f" again, attempt {event.attempt + 1}," if event.attempt else ""
+            slot = f" after {duration(waited)} in the queue ({attempt.wait})" if waited > 0 else ""
+            return f"started{again}{slot} on {event.host}, pid {event.pid}", ""
+        case ev.AttemptSucceeded():
+            took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
+            onward = _onward(event)
+            if event.caught:
+                return f"failed{took}, and @catch took it: {event.caught.partition(chr(10))[0]}{onward}", "odd"
+            return f"succeeded{took}{onward}", "good"
+        case ev.TaskReused():
+            return f"taken over from {event.origin_task}", "good"
+        case ev.AttemptFailed() if attempt is not None:
+            took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
+            return f"failed{took}: {why(attempt)}{f' ({event.where})' if event.where else ''}", "bad"
+        case ev.AttemptLost() | ev.AttemptCrashed():
+            kind = "was lost" if isinstance(event, ev.AttemptLost) else "crashed"
+            return f"{kind}: {event.reason}", "bad"
+        case ev.AttemptTimedOut():
+            return f"was killed: it did not end within {event.limit_us / 1e6:g} s", "bad"
+        case ev.AttemptCancelRequested():
+            return f"was asked to end: {event.reason}", "odd"
+        case ev.AttemptCancelled():
+            return "was cancelled", "odd"
+        case ev.RetryScheduled():
+            wait = event.at_us - record.at_us
+            counted = f" of {state.graph[task.step].policy.retry_times + 1}" if event.counted else ", which does not count"
+            return f"will be tried again {f'in {duration(wait)}' if wait > 0 else 'at once'}: attempt {event.attempt + 1}{counted}", "odd"
+        case ev.TaskFailed():
+            return "failed for good: no attempt is left", "bad"
+        case _:
+            return None
+
+
+def _onward(event: ev.AttemptSucceeded) -> str:
+    if not event.next_steps:
+        return ""
+    if event.next_kind == "foreach":
+        return f", on to {count(event.splits, 'task')} of {event.next_steps[0]}"
+    return f", on to {' and '.join(event.next_steps)}"

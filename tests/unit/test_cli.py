@@ -1,0 +1,463 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from evflow import config
+from evflow.cli import output, session
+from evflow.cli.app import app
+from evflow.cli.explain import of_run
+from evflow.cli.lazy import Lazy, LazyGroup
+from evflow.cli.naming import BadReference, Reference, flows_in, parse
+from evflow.cli.render import outcome
+from evflow.core.graph import Node
+from evflow.errors import Conflict, UsageError
+from evflow.log.protocol import LogClient
+from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from tests.unit.story import NOON_US, Story, cross_validation, graph
+
+TWO_STEPS = graph(Node("start", "linear", ("end",)), Node("end", "end"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_config() -> Iterator[None]:
+    config.reset()
+    yield
+    config.reset()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> SimulatedServer:
+    """A log that the commands look at."""
+    made = SimulatedServer(lambda: NOON_US)
+
+    @contextmanager
+    def log() -> Iterator[LogClient]:
+        yield SimulatedLogClient(made)
+
+    monkeypatch.setattr(session, "log", log)
+    return made
+
+
+def evflow(*arguments: str) -> Result:
+    """The outcome of `evflow …`, as a process would have it."""
+
+    @click.command()
+    @click.pass_context
+    def process(ctx: click.Context) -> None:
+        ctx.exit(outcome(lambda: app().main(list(arguments), prog_name="evflow", standalone_mode=False)))
+
+    return CliRunner().invoke(process)
+
+
+def finished(number: int = 3, flow: str = "TrainFlow") -> Story:
+    story = Story(TWO_STEPS, flow=flow, number=number).start().wait(1)
+    return story.succeed(1, "end").wait(1).succeed(2).seal()
+
+
+def spreading() -> Story:
+    story = Story(cross_validation(retries=2, delay_s=60), slots=4).start()
+    return story.succeed(1, "train", kind="foreach", splits=12).succeed(2, "join").fail(3, where="/flows/cv.py:31")
+
+
+# --- what people type for a run ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("TrainFlow/3/train/7", ("TrainFlow", 3, "train", 7)),
+        ("TrainFlow/3/train", ("TrainFlow", 3, "train", None)),
+        ("TrainFlow/3/7", ("TrainFlow", 3, "", 7)),
+        ("TrainFlow/3", ("TrainFlow", 3, "", None)),
+        ("TrainFlow", ("TrainFlow", None, "", None)),
+        ("3", ("", 3, "", None)),
+        ("3/train/7", ("", 3, "train", 7)),
+    ],
+)
+def test_a_reference_is_taken_apart(text: str, reference: tuple[Any, ...]) -> None:
+    assert parse(text) == Reference(text, *reference)
+
+
+@pytest.mark.parametrize("text", ["", "/", "Train-Flow/3", "TrainFlow/x", "TrainFlow/3/train/7/x", "TrainFlow/3/train/x", "a/b/c"])
+def test_what_names_nothing_is_refused(text: str) -> None:
+    with pytest.raises(BadReference):
+        parse(text)
+
+
+def test_a_number_is_the_run_of_the_flow_in_this_folder(server: SimulatedServer) -> None:
+    finished(3, "TrainFlow").write_to(server)
+    finished(3, "OtherFlow").write_to(server)
+    Path("train.py").write_text("from evflow import FlowSpec\n\n\nclass TrainFlow(FlowSpec):\n    pass\n")
+    assert json.loads(evflow("show", "3", "--json").stdout)["run"] == "TrainFlow/3"
+
+
+def test_a_number_is_the_one_run_that_has_it(server: SimulatedServer) -> None:
+    finished(3, "TrainFlow").write_to(server)
+    finished(1, "OtherFlow").write_to(server)
+    assert json.loads(evflow("show", "3", "--json").stdout)["run"] == "TrainFlow/3"
+
+
+def test_a_number_that_several_flows_have_lists_the_candidates(server: SimulatedServer) -> None:
+    finished(3, "TrainFlow").write_to(server)
+    finished(3, "OtherFlow").write_to(server)
+    result = evflow("show", "3")
+    assert result.exit_code == 1
+    assert "  OtherFlow/3\n  TrainFlow/3\n" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_flow_alone_is_its_newest_run(server: SimulatedServer) -> None:
+    finished(1).write_to(server)
+    finished(2).write_to(server)
+    assert json.loads(evflow("show", "TrainFlow", "--json").stdout)["number"] == 2
+
+
+def test_a_flow_that_never_ran_gets_a_suggestion(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    result = evflow("show", "TranFlow")
+    assert result.exit_code == 1
+    assert "Did you mean 'TrainFlow'?" in result.stderr
+
+
+def test_a_step_that_is_not_there_gets_a_suggestion(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    result = evflow("show", "TrainFlow/3/strat")
+    assert (result.exit_code, "Did you mean 'start'?" in result.stderr) == (1, True)
+
+
+def test_flows_are_found_in_files_without_importing_them(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("raise SystemExit\n\nclass A(FlowSpec):\n    ...\n")
+    (tmp_path / "b.py").write_text("class B(evflow.FlowSpec): ...\nclass NoFlow(dict): ...\n")
+    (tmp_path / "c.txt").write_text("class C(FlowSpec): ...\n")
+    assert list(flows_in(tmp_path)) == ["A", "B"]
+
+
+# --- commands on runs -------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_newest_first(server: SimulatedServer) -> None:
+    for number in (1, 2, 3):
+        story = Story(TWO_STEPS, number=number)
+        story.now_us += number
+        story.start().write_to(server, owned=True)
+    assert [run["number"] for run in json.loads(evflow("runs", "--json").stdout)] == [3, 2, 1]
+    assert [run["number"] for run in json.loads(evflow("runs", "--json", "--limit", "1").stdout)] == [3]
+
+
+def test_a_run_that_nobody_runs_any_more_is_interrupted(server: SimulatedServer) -> None:
+    Story(TWO_STEPS).start().write_to(server)
+    result = evflow("runs")
+    assert "interrupted" in result.stdout
+    assert "evflow continue TrainFlow/3" in result.stderr
+
+
+def test_a_run_that_is_being_run_is_running(server: SimulatedServer) -> None:
+    Story(TWO_STEPS).start().write_to(server, owned=True)
+    assert [run["status"] for run in json.loads(evflow("runs", "--json").stdout)] == ["running"]
+
+
+def test_runs_are_filtered_by_status(server: SimulatedServer) -> None:
+    finished(1).write_to(server)
+    Story(TWO_STEPS, number=2).start().write_to(server, owned=True)
+    assert [run["number"] for run in json.loads(evflow("runs", "--json", "--status", "succeeded").stdout)] == [1]
+
+
+def test_a_fresh_machine_has_no_runs_and_is_left_as_it_is(evflow_home: Path) -> None:
+    assert evflow("runs", "--json").stdout == "[]\n"
+    result = evflow("show", "TrainFlow/1")
+    assert (result.exit_code, "There are no runs in" in result.stderr) == (1, True)
+    assert not evflow_home.exists()
+
+
+def test_a_run_is_shown_with_its_tasks(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    shown = json.loads(evflow("show", "TrainFlow/3", "--json").stdout)
+    assert (shown["status"], shown["duration_s"]) == ("succeeded", 2.0)
+    assert [(task["task"], task["status"]) for task in shown["tasks"]] == [
+        ("TrainFlow/3/start/1", "succeeded"),
+        ("TrainFlow/3/end/2", "succeeded"),
+    ]
+
+
+def test_a_large_run_is_shown_by_its_steps(server: SimulatedServer) -> None:
+    story = Story(cross_validation(), slots=4).start()
+    story.succeed(1, "train", kind="foreach", splits=50).write_to(server, owned=True)
+    shown = evflow("show", "TrainFlow/3").stdout
+    assert "train/40" not in shown
+    assert "STEP" in shown
+
+
+def test_a_failed_task_is_shown_with_its_reason_and_place(server: SimulatedServer) -> None:
+    story = Story(cross_validation()).start().succeed(1, "train", kind="foreach", splits=1).fail(2, where="/flows/cv.py:31").seal()
+    story.write_to(server)
+    shown = evflow("show", "TrainFlow/3").stdout
+    assert "ValueError: nope  (/flows/cv.py:31)" in shown
+
+
+def test_a_task_is_shown_with_its_attempts(server: SimulatedServer) -> None:
+    spreading().write_to(server, owned=True)
+    [attempt] = json.loads(evflow("show", "TrainFlow/3/train/3", "--json").stdout)["attempts"]
+    assert (attempt["outcome"], attempt["error"], attempt["message"]) == ("failed", "builtins.ValueError", "nope")
+
+
+def test_events_are_printed_in_their_order_and_by_type(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    events = json.loads(evflow("events", "TrainFlow/3", "--json").stdout)
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert (events[0]["type"], events[-1]["type"]) == ("RunStarted", "RunSealed")
+    only = json.loads(evflow("events", "TrainFlow/3", "--json", "--type", "TaskQueued", "--after", "3").stdout)
+    assert [event["type"] for event in only] == ["TaskQueued"]
+
+
+def test_following_ends_with_the_seal_and_gives_a_document_a_line(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    lines = evflow("events", "TrainFlow/3", "--follow", "--json").stdout.splitlines()
+    assert json.loads(lines[-1])["type"] == "RunSealed"
+
+
+def test_a_digest_is_hexadecimal_in_json(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    started = json.loads(evflow("events", "TrainFlow/3", "--json").stdout)[0]
+    assert started["fields"]["parameters"] == "00" * 32
+
+
+def test_cancel_leaves_a_request_and_says_when_nobody_takes_it(server: SimulatedServer) -> None:
+    Story(TWO_STEPS).start().write_to(server)
+    result = evflow("cancel", "TrainFlow/3")
+    assert result.exit_code == 1
+    assert "evflow continue TrainFlow/3" in result.stderr
+    assert len(server.state.shard("run:TrainFlow:3").inbox) == 1
+
+
+def test_cancelling_a_run_that_is_over_changes_nothing(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    result = evflow("cancel", "TrainFlow/3")
+    assert (result.exit_code, "succeeded at" in result.stderr) == (1, True)
+    assert not server.state.shard("run:TrainFlow:3").inbox
+
+
+# --- explain ----------------------------------------------------------------------------------------------
+
+
+def explained(story: Story, after_s: int = 0) -> str:
+    return "\n".join(of_run(story.state, story.now_us + after_s * 1_000_000))
+
+
+def test_a_queued_task_is_explained_by_the_slots_and_its_place() -> None:
+    assert "TrainFlow/3/train/8 waits for a slot of 'local'" in explained(spreading())
+    assert "2 tasks ahead of it." in explained(spreading())
+
+
+def test_a_retry_is_explained_by_its_time_and_the_failure() -> None:
+    assert "train/3 waits for its retry: attempt 1 begins in 50.0 s, because attempt 0 ended with ValueError: nope." in explained(
+        spreading(), after_s=10
+    )
+
+
+def test_a_join_is_explained_by_the_members_that_are_missing() -> None:
+    assert "The join 'join' of the split at start/1 in TrainFlow/3 waits for 11 of 12 members (index 1, 2, 3, 4, 5, …)." in explained(
+        spreading()
+    )
+
+
+def test_a_run_without_an_owner_is_explained_by_continue() -> None:
+    story = spreading()
+    assert "evflow continue TrainFlow/3" in "\n".join(of_run(story.state, story.now_us, owned=False))
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+def test_config_shows_each_value_and_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_MAX_WORKERS", "6")
+    rows = {row["name"]: row for row in json.loads(evflow("config", "--json").stdout)["settings"]}
+    assert (rows["max_workers"]["value"], rows["max_workers"]["place"]) == (6, "EVFLOW_MAX_WORKERS")
+    assert set(rows) == set(config.SETTINGS)
+
+
+def test_config_masks_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_REDIS_URL", "redis://ada:secret@host")
+    result = evflow("config")
+    assert "redis://ada:***@host" in result.stdout
+    assert "secret" not in result.output
+
+
+def test_config_shows_all_settings_though_one_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_MAX_WORKERS", "many")
+    result = evflow("config")
+    assert result.exit_code == 1
+    assert "task_budget" in result.stdout
+    assert "EVFLOW_MAX_WORKERS" in result.stderr
+
+
+def test_one_setting_is_printed_bare() -> None:
+    assert evflow("config", "max-workers").stdout == "16\n"
+
+
+# --- help, usage, errors ----------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    code = "import sys; from evflow.cli.app import app; app().main(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown, modules = done.stdout.rsplit("\n", 2)[0], done.stdout.split()
+    for name in app().list_commands(click.Context(app())):
+        assert f"  {name} " in shown
+    heavy = {
+        "rich",
+        "asyncio",
+        "anyio",
+        "redis",
+        "structlog",
+        "orjson",
+        "hiredis",
+        "evflow.cli.runs",
+        "evflow.log",
+        "evflow.store",
+        "tomllib",
+    }
+    assert heavy.isdisjoint(modules)
+
+
+@pytest.mark.parametrize("name", app().list_commands(click.Context(app())))
+def test_every_command_has_help(name: str) -> None:
+    result = evflow(name, "--help")
+    assert result.exit_code == 0
+    assert "Usage: evflow" in result.stdout
+
+
+def test_an_unknown_command_gets_a_suggestion() -> None:
+    result = evflow("rnus")
+    assert result.exit_code == 2
+    assert "There is no command 'rnus'. Did you mean 'runs'?" in result.stderr
+
+
+def test_options_are_taken_with_dashes_and_underscores_alike() -> None:
+    group = LazyGroup(name="g", sections={"S": {"go-on": Lazy("tests.unit.test_cli", "go_on", "Go.")}})
+    for given in (["go-on", "--n-folds", "3"], ["go_on", "--n_folds", "3"]):
+        assert CliRunner().invoke(group, given).stdout == "3\n"
+
+
+@click.command()
+@click.option("--n_folds", type=int)
+def go_on(n_folds: int) -> None:
+    click.echo(n_folds)
+
+
+class Broken(Conflict):
+    code = "broken"
+
+
+def test_an_error_of_ours_is_a_message_a_hint_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise UsageError("Run 'F/3' has no artifact 'x'.", "Did you mean 'y'?")
+
+    assert outcome(fail) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "Error: Run 'F/3' has no artifact 'x'.\nDid you mean 'y'?\n"
+    assert captured.out == ""
+
+
+def test_an_unexpected_error_names_a_file_with_its_traceback(capsys: pytest.CaptureFixture[str], evflow_home: Path) -> None:
+    assert outcome(lambda: 1 / 0) == 1
+    shown = capsys.readouterr().err
+    assert "Internal error: ZeroDivisionError" in shown
+    assert "Traceback" not in shown
+    [kept] = (evflow_home / "errors").iterdir()
+    assert str(kept) in shown
+    assert "1 / 0" in kept.read_text()
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_DEBUG", "1")
+    outcome(lambda: 1 / 0)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_internal_error_is_told_though_nothing_can_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVFLOW_HOME", "/proc/nowhere")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/proc/nowhere")
+    assert outcome(lambda: 1 / 0) == 1
+    assert "EVFLOW_DEBUG=1 shows the traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_command_with_130() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert outcome(interrupted) == 130
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    process = subprocess.run(
+        f"{sys.executable} -m evflow.cli config | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_ask_evflow_itself(shell: str) -> None:
+    result = evflow("completion", shell)
+    assert (result.exit_code, "_EVFLOW_COMPLETE" in result.stdout) == (0, True)
+
+
+def test_a_command_is_completed_from_its_beginning() -> None:
+    environment = {**os.environ, "_EVFLOW_COMPLETE": "bash_complete", "COMP_WORDS": "evflow con", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-m", "evflow.cli"], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["plain,continue", "plain,config"]
+
+
+# --- output -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (0, "0 ms"),
+        (12_300, "12 ms"),
+        (999_400, "999 ms"),
+        (999_600, "1.0 s"),
+        (59_940_000, "59.9 s"),
+        (59_960_000, "1 m 00 s"),
+        (3_599_400_000, "59 m 59 s"),
+        (3_599_600_000, "1 h 00 m"),
+        (90_000_000_000, "1 d 01 h"),
+    ],
+)
+def test_a_duration_is_as_long_as_people_read(us: int, text: str) -> None:
+    assert output.duration(us) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_600, "1.0 MB"), (2_500_000_000, "2.5 GB")])
+def test_a_size_is_as_long_as_people_read(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+def test_a_table_keeps_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = output.table(["name", "value"], [["a", "x" * 100], ["b", "1"]], right=["value"])
+    assert max(len(click.unstyle(line)) for line in lines) <= 40
+    assert lines[1].endswith("…")
+
+
+def test_a_table_in_a_pipe_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert output.table(["name"], [["x" * 500]])[1] == "x" * 500
