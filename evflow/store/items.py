@@ -1,10 +1,10 @@
 """The items of a foreach: one object, from which a child reads its own item only.
 
-    items, each at a multiple of 64 bytes · a record of 64 bytes for each · "evfi" · u32 · u64 number of items
+    items, each at a multiple of 64 bytes · a record of 64 bytes for each · "evfi" · u32 CRC · u64 number of items
 
-A record is: u64 offset, u64 length, u64 size, u8 serializer, u8 encoding, u16, u32 CRC of the record, the 32
-bytes of the item's digest. Integers are little endian. Reading the n-th item takes two or three reads, however many there are; its digest is checked, that of
-the whole object is not.
+A record is: u64 offset, u64 length, u64 size, u8 serializer, u8 encoding, u16 0, u32 CRC, the 32 bytes of the item's
+digest. Integers are little endian; a CRC is that of its record, or of the end, with 0 in its place. Reading an item takes
+three reads, however many there are. They are checked each for itself: the item by its digest, the rest by the CRCs.
 """
 
 import zlib
@@ -76,7 +76,11 @@ def _packed(items: Iterable[Any], name: str, records: bytearray) -> Iterator[Buf
         yield bytes(padding)
         offset += encoded.stored + padding
     yield records
-    yield _TAIL.pack(_MAGIC, 0, len(records) // _RECORD.size)
+    yield _tail(len(records) // _RECORD.size)
+
+
+def _tail(count: int) -> bytes:
+    return _TAIL.pack(_MAGIC, zlib.crc32(_TAIL.pack(_MAGIC, 0, count)), count)
 
 
 def _record(offset: int, length: int, size: int, serializer: int, encoding: int, digest: bytes) -> bytes:
@@ -127,8 +131,8 @@ def _count(store: ObjectStore, digest: bytes) -> tuple[int, int]:
     if size is None:
         raise ObjectMissing(digest, store.where(digest))
     if size >= _TAIL.size:
-        magic, _, count = _TAIL.unpack(store.get(digest, size - _TAIL.size, _TAIL.size))
-        records_at = size - _TAIL.size - count * _RECORD.size
-        if magic == _MAGIC and records_at >= 0:
-            return count, records_at
+        tail = bytes(store.get(digest, size - _TAIL.size, _TAIL.size))
+        _, _, count = _TAIL.unpack(tail)
+        if tail == _tail(count):
+            return count, size - _TAIL.size - count * _RECORD.size
     raise ObjectDamaged(store.where(digest), digest, None, "it does not end as a pack of items does")
