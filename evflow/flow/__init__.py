@@ -13,8 +13,6 @@ def graph_of(cls: type) -> "Graph":
         FlowInvalid: It has mistakes; `problems` lists all of them.
         SourceMissing: A step's source cannot be found.
     """
-    from evflow.flow.checks import demand_valid
-    from evflow.flow.graph import read_graph
+    from evflow.flow.checks import checked_graph
 
-    demand_valid(cls)
-    return read_graph(cls)
+    return checked_graph(cls)

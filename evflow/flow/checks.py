@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from evflow.core.graph import Graph
 from evflow.errors import UsageError
@@ -72,6 +73,10 @@ class _Flow:
         self.file, self.line = class_line(cls)
         self.start, self.end = edge_step(self.steps, "start"), edge_step(self.steps, "end")
 
+    @cached_property
+    def graph(self) -> Graph:
+        return read_graph(self.cls)
+
     def of_class(self, code: str, message: str, hint: str) -> Problem:
         return Problem(code, message, hint, self.file, self.line)
 
@@ -86,24 +91,29 @@ def check(cls: type) -> list[Problem]:
     Raises:
         SourceMissing: A step's source cannot be found.
     """
-    flow = _Flow(cls)
-    structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
-    others = [*_parameters(flow), *_decorators(flow), *_misplaced(flow)]
-    if not structure:
-        structure = list(_together(flow))
-    return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
+    return _examine(_Flow(cls))
 
 
-def demand_valid(cls: type) -> None:
-    """Check a flow.
+def checked_graph(cls: type) -> Graph:
+    """The graph of a flow without mistakes.
 
     Raises:
         FlowInvalid: It has mistakes.
         SourceMissing: A step's source cannot be found.
     """
-    problems = check(cls)
+    flow = _Flow(cls)
+    problems = _examine(flow)
     if problems:
         raise FlowInvalid(cls.__name__, problems)
+    return flow.graph
+
+
+def _examine(flow: _Flow) -> list[Problem]:
+    structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
+    others = [*_parameters(flow), *_decorators(flow), *_misplaced(flow)]
+    if not structure:
+        structure = list(_together(flow, flow.graph))
+    return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
 
 
 # --- a step by itself ------------------------------------------------------------------------------------
@@ -275,8 +285,7 @@ def _at(flow: _Flow, code: str, where: Where, step: str, message: str, hint: str
 # --- the steps together ----------------------------------------------------------------------------------
 
 
-def _together(flow: _Flow) -> Iterator[Problem]:
-    graph = read_graph(flow.cls)
+def _together(flow: _Flow, graph: Graph) -> Iterator[Problem]:
     reachable = _reachable(graph.start, {name: node.out for name, node in graph.nodes.items()})
     for name in graph.nodes:
         if name not in reachable:

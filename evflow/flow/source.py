@@ -6,6 +6,8 @@ Each file is parsed once per process. A step is found by its code object (file, 
 
 import ast
 import linecache
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 from evflow.errors import UsageError
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
-_Index = Mapping[tuple[int, str], Definition]
 
-_NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+_NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_YIELDS = 0x20 | 0x200
+"""CO_GENERATOR and CO_ASYNC_GENERATOR of a code's flags."""
 
 
 class SourceMissing(UsageError):
@@ -79,38 +82,63 @@ def read_step(name: str, function: object) -> StepSource:
     code = _code(function)
     if code is None:
         raise SourceMissing(name, repr(function))
-    if code not in _steps:
-        definition = _index(code.co_filename).get((code.co_firstlineno, code.co_name))
+    parsed = _parsed(code.co_filename)
+    place = (code.co_firstlineno, code.co_name)
+    if place not in parsed.steps:
+        definition = parsed.definitions.get(place)
         if definition is None:
             raise SourceMissing(name, code.co_filename)
-        _steps[code] = _read(code.co_filename, definition)
-    return _steps[code]
+        parsed.steps[place] = _read(code, definition)
+    return parsed.steps[place]
 
 
 def class_line(cls: type) -> tuple[str, int]:
     """The file and the line of a class; line 0 where its source cannot be found."""
     for value in cls.__dict__.values():
         code = _code(value)
-        if code is None or not code.co_qualname.startswith(f"{cls.__qualname__}."):
-            continue
-        tree = _trees.get(code.co_filename) or _parse(code.co_filename)
-        lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
-        before = [line for line in lines if line <= code.co_firstlineno]
-        return code.co_filename, max(before, default=0)
-    import sys
-
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or "", 0
+        if code is not None and code.co_qualname.startswith(f"{cls.__qualname__}."):
+            lines = _parsed(code.co_filename).classes.get(cls.__name__, ())
+            return code.co_filename, max((line for line in lines if line <= code.co_firstlineno), default=0)
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+    lines = _parsed(file).classes.get(cls.__name__, ()) if file else ()
+    return file, max(lines, default=0)
 
 
-def forget(file: str) -> None:
-    """Drop what is known of a file that changed."""
-    _trees.pop(file, None)
-    _indexes.pop(file, None)
+class _Parsed:
+    """A file, parsed.
+
+    Attributes:
+        stamp: When it was changed; None for what is no file.
+        definitions: First line (that of the first decorator) and name to function.
+        classes: Name to the lines of classes of that name.
+        steps: The same to what was read from it.
+    """
+
+    def __init__(self, file: str, stamp: int | None) -> None:
+        self.stamp = stamp
+        self.definitions: dict[tuple[int, str], Definition] = {}
+        self.classes: dict[str, list[int]] = {}
+        self.steps: dict[tuple[int, str], StepSource] = {}
+        for statement in _statements(_parse(file).body, into_functions=True):
+            if isinstance(statement, Definition):
+                self.definitions[_first_line(statement), statement.name] = statement
+            elif isinstance(statement, ast.ClassDef):
+                self.classes.setdefault(statement.name, []).append(statement.lineno)
 
 
-_trees: dict[str, ast.Module] = {}
-_indexes: dict[str, _Index] = {}
-_steps: dict[CodeType, StepSource] = {}
+_files: dict[str, _Parsed] = {}
+
+
+def _parsed(file: str) -> _Parsed:
+    """The file as it is now: a notebook may have reloaded it."""
+    try:
+        stamp = os.stat(file).st_mtime_ns  # noqa: PTH116 - asked for each step
+    except (OSError, ValueError):
+        stamp = None
+    known = _files.get(file)
+    if known is None or known.stamp != stamp:
+        known = _files[file] = _Parsed(file, stamp)
+    return known
 
 
 def _code(function: object) -> CodeType | None:
@@ -128,55 +156,48 @@ def _parse(file: str) -> ast.Module:
     except (OSError, ValueError):
         text = "".join(linecache.getlines(file)).encode()
     try:
-        _trees[file] = ast.parse(text, file)
+        return ast.parse(text, file)
     except (SyntaxError, ValueError):  # edited since it was imported
-        _trees[file] = ast.Module([], [])
-    return _trees[file]
+        return ast.Module([], [])
 
 
-def _index(file: str) -> _Index:
-    if file not in _indexes:
-        tree = _trees.get(file) or _parse(file)
-        _indexes[file] = {(_first_line(node), node.name): node for node in _definitions(tree.body)}
-    return _indexes[file]
-
-
-def _definitions(statements: Sequence[ast.stmt]) -> Iterator[Definition]:
-    for statement in statements:
-        if isinstance(statement, Definition):
-            yield statement
-        for block in ("body", "orelse", "finalbody"):
-            yield from _definitions(getattr(statement, block, ()))
-        for part in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
-            yield from _definitions(part.body)
+def _statements(block: Sequence[ast.stmt], *, into_functions: bool) -> Iterator[ast.stmt]:
+    """The statements of a block and of all blocks in it, in the order of the source."""
+    for statement in block:
+        yield statement
+        if isinstance(statement, _NESTED) and not into_functions:
+            continue
+        for name in ("body", "orelse", "handlers", "cases", "finalbody"):
+            for inner in getattr(statement, name, ()):
+                if isinstance(inner, ast.stmt):
+                    yield from _statements((inner,), into_functions=into_functions)
+                else:  # a handler of `try`, a case of `match`
+                    yield from _statements(inner.body, into_functions=into_functions)
 
 
 def _first_line(node: Definition) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
-def _read(file: str, node: Definition) -> StepSource:
-    arguments = node.args
-    names = [*arguments.posonlyargs, *arguments.args]
-    calls: list[NextCall] = []
-    is_generator = False
+def _read(code: CodeType, node: Definition) -> StepSource:
+    names = [*node.args.posonlyargs, *node.args.args]
     own_name = names[0].arg if names else ""
-    for child in _body(node):
-        if isinstance(child, ast.Yield | ast.YieldFrom):
-            is_generator = True
-        elif isinstance(child, ast.Call) and _attribute_of(child.func, own_name) == "next":
-            calls.append(_call(child, own_name))
-    return StepSource(file, node.lineno, len(names), is_generator, sorted(calls, key=lambda call: call.line))
+    calls = [
+        _call(call, own_name)
+        for statement in _statements(node.body, into_functions=False)
+        for call in _calls(statement)
+        if _attribute_of(call.func, own_name) == "next"
+    ]
+    return StepSource(code.co_filename, node.lineno, len(names), bool(code.co_flags & _YIELDS), calls)
 
 
-def _body(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below a function, without those of functions and classes inside it."""
-    pending = list(getattr(node, "body", ()))
-    while pending:
-        child = pending.pop()
-        yield child
-        if not isinstance(child, _NESTED):
-            pending.extend(ast.iter_child_nodes(child))
+def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
+    """The calls that a statement consists of: `self.next(...)`, `return self.next(...)`, `self.next(...) if c else ...`."""
+    value = statement.value if isinstance(statement, ast.Expr | ast.Return) else None
+    if isinstance(value, ast.Call):
+        yield value
+    elif value is not None and not isinstance(value, ast.Constant):
+        yield from (node for node in ast.walk(value) if isinstance(node, ast.Call))
 
 
 def _attribute_of(node: ast.AST, owner: str) -> str | None:
