@@ -143,10 +143,8 @@ class CoreWorld:
         return "linear", step.out, 0
 
     def _keep(self, records: list[Record]) -> None:
-        call = self.run.pending((), {})
-        if call is None:
-            return
-        for record, payload in zip(records, call.events, strict=True):
+        payloads = [payload for call in self.run.pending((), {}) for payload in call.events]
+        for record, payload in zip(records, payloads, strict=True):
             self._digest = extend(self._digest, payload)
             self.stored.append(StoredEvent(record.seq, payload, self._digest[:LINK_BYTES]))
         self.run.appended()

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from evflow.core.ids import AttemptId
+from evflow.core.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiting:
     """A queued attempt and what its step declared; 0 where it declared nothing."""
 
@@ -21,7 +22,7 @@ class Waiting:
     gpu: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Grant:
     """A numbered slot for an attempt."""
 
@@ -30,7 +31,7 @@ class Grant:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capacity:
     """What there is: slots, and the machine's resources (0 where a resource is not bounded)."""
 
@@ -58,10 +59,20 @@ class Slots:
         self.taken[waiting.attempt] = (slot, waiting)
         return slot
 
+    def hold(self, waiting: Waiting, slot: int) -> None:
+        """Note the slot that an attempt got from a former owner, who may have had more of them, until it is freed."""
+        if slot not in self.unused and self.unused:
+            slot = self.unused[0]
+        if slot in self.unused:
+            self.unused.remove(slot)
+            heapify(self.unused)
+        self.taken[waiting.attempt] = (slot, waiting)
+
     def free(self, attempt: AttemptId) -> None:
         """Take an ended attempt's slot back; one that has none changes nothing."""
         found = self.taken.pop(attempt, None)
-        if found is not None:
+        # One of a former owner's that is beyond those of now is gone.
+        if found is not None and found[0] < self.capacity.slots:
             heappush(self.unused, found[0])
 
     def room_for(self, waiting: Waiting) -> str:

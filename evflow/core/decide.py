@@ -110,7 +110,8 @@ def _explain_exit(state: RunState, task: Task) -> ev.Decision:
     """Give a process that ended without a report its meaning.
 
     An end that we asked for is that; SIGKILL and a death together with its owner, its host or its fork server
-    are nobody's fault in the task; everything else is the task's own crash.
+    are nobody's fault in the task. Neither is exit code 0, with which an attempt ends only when the log has its
+    report: the server lost it. Everything else is the task's own crash.
     """
     attempt = task.attempt
     if attempt.cancel == "timeout":
@@ -122,6 +123,8 @@ def _explain_exit(state: RunState, task: Task) -> ev.Decision:
         return ev.AttemptLost(task.id, attempt.number, attempt.kind)
     if attempt.signal == _SIGKILL:
         return ev.AttemptLost(task.id, attempt.number, "killed (signal 9); out of memory?")
+    if attempt.exit_code == 0:
+        return ev.AttemptLost(task.id, attempt.number, "ended as if reported, but the log's server has no report; did it lose its tail?")
     if attempt.signal is not None:
         reason = f"Its process was ended by signal {attempt.signal}{_SIGNALS.get(attempt.signal, '')}."
         return ev.AttemptCrashed(task.id, attempt.number, reason)

@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import anyio
 
 from evflow.core.admit import Capacity, Slots
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
+from evflow.core.values import value
 from evflow.log import open_event_log
 from evflow.log.errors import LogUnavailable
 from evflow.log.protocol import Durability
@@ -28,7 +28,7 @@ _TOLD_AFTER_S = 1.0
 """A server that is away for less is nobody's business."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Drive:
     """What a run needs to be driven.
 

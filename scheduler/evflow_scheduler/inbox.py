@@ -5,11 +5,13 @@ counted under its reason.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from evflow.core.codec import UnreadableEvent, decode_report
 from evflow.core.events import Event, Fact, Unknown
 from evflow.core.ids import RunId
 from evflow.core.state import RunState
+from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import Inbound
 
 _FROM_OUTSIDE_A_RUN = frozenset(("RunStarted", "RunContinued", "LogRegressed", "SlotGranted", "TaskReused"))
@@ -22,13 +24,36 @@ class Accepted:
 
     Attributes:
         facts: Run to `(event, principal, cause)`, in the order of arrival.
-        consumed: Ids of all entries.
-        dropped: Reason to number of entries that did not become events.
+        consumed: Run to the ids of the entries that became its facts, in the same order: an entry is struck off in the
+            act that writes its own event, since a crash may come between the appends of two runs.
+        useless: Ids of the entries that became none.
+        dropped: Reason to number of those.
     """
 
     facts: dict[RunId, list[tuple[Event, str, int]]] = field(default_factory=dict)
-    consumed: list[bytes] = field(default_factory=list)
+    consumed: dict[RunId, list[bytes]] = field(default_factory=dict)
+    useless: list[bytes] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Inbox(Protocol):
+    """Where reports wait."""
+
+    async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
+        """As `EventLog.receive`, for the shard."""
+        ...
+
+
+async def waiting_reports(inbox: Inbox) -> list[Inbound]:
+    """All reports that wait now."""
+    found: list[Inbound] = []
+    after = b"0"
+    while True:
+        entries = await inbox.receive(after, 0)
+        found += entries
+        if len(entries) < INBOX_BATCH:
+            return found
+        after = entries[-1].id
 
 
 def accept(entries: list[Inbound], runs: dict[RunId, RunState]) -> Accepted:
@@ -36,14 +61,15 @@ def accept(entries: list[Inbound], runs: dict[RunId, RunState]) -> Accepted:
     accepted = Accepted()
     by_name = {str(run): run for run in runs}
     for entry in entries:
-        accepted.consumed.append(entry.id)
         run = by_name.get(entry.run)
         reason = "unknown-run" if run is None else ""
         if run is not None:
             event, principal, reason = _read(entry, runs[run])
             if event is not None:
                 accepted.facts.setdefault(run, []).append((event, principal, 0))
+                accepted.consumed.setdefault(run, []).append(entry.id)
         if reason:
+            accepted.useless.append(entry.id)
             accepted.dropped[reason] = accepted.dropped.get(reason, 0) + 1
     return accepted
 

@@ -2,39 +2,35 @@
 
 What must hold: no attempt of the dead owner runs beside a new one, nothing that was reported is done again, and the code is
 the one that the run began with. So, in this order: make sure that the old owner is gone, take its shard, end what is left of
-its attempts, read what they had reported, and only then decide that the others are lost.
+its attempts, read what they had reported, and only then decide that the others are lost (`evflow_scheduler.takeover`).
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from evflow import config
 from evflow.core import events as ev
-from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.ids import RunId
 from evflow.core.state import RunState
+from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.loading import load_flow
 from evflow.log import connect
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
-from evflow.log.writer import ShardWriter
 from evflow.replay.load import RunNotFound, events
 from evflow.replay.refold import refold
 from evflow.store import open_store
-from evflow_executors.local import LocalExecutor
-from evflow_executors.protocol import Observation
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.foreground import environment, fork
+from evflow_scheduler.observer import summary
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
-from evflow_scheduler.shard import Batch
 from evflow_scheduler.start import RunFolder, context_of, owner_name, package_of
-
-OWNER_DIED = "owner-died"
+from evflow_scheduler.takeover import TakeOver
 
 
 class RunIsOver(UsageError):
@@ -80,7 +76,7 @@ class FlowHasNoFile(UsageError):
         super().__init__(f"'{run}' runs a flow that was not defined in a file, so its code died with its process.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Found:
     """A run that can be continued."""
 
@@ -121,7 +117,9 @@ def _find(client: LogClient, run: RunId) -> _Found:
     state = refold(events(client, entry))
     if state.status == "new":
         raise RunNeverBegan(run)
-    if state.over:
+    if state.sealed:
+        # The dead owner may not have come to say so in the index.
+        client.index_run(RunEntry(run, entry.shard, summary(state)))
         raise RunIsOver(run, state)
     host, here = state.header["host"], os.uname().nodename
     if host != here:
@@ -173,7 +171,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
             environment_of=lambda step: environment(flow, step),
             view=view,
         )
-        state = drive(plan, OwnedRun(run), _Recovery(owner, config.get("user"), view))
+        state = drive(plan, OwnedRun(run), TakeOver(os.uname().nodename, config.get("user")))
     finally:
         fork_server.stop()
     return 0 if state.status == "succeeded" else 1
@@ -194,25 +192,3 @@ def _code(connection: Connection, found: _Found, view: RunView | None) -> Path:
     if view is not None:
         view.on_notice(f"{file.parent} has changed since the run began; going on with the code of then, in {folder}.")
     return folder / file.name
-
-
-class _Recovery:
-    """The first round of a continued run."""
-
-    def __init__(self, owner: str, user: str, view: RunView | None) -> None:
-        self._owner = owner
-        self._user = user
-        self._view = view
-
-    async def __call__(self, run: OwnedRun, writer: ShardWriter, executor: LocalExecutor) -> Batch:
-        after = 0
-        while chunk := await writer.read(run.id, after):
-            run.load(chunk)
-            after = chunk[-1].seq
-        live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
-        kept = await executor.adopt(live)
-        # Read after the last of them has ended: whatever they had to report stands there now.
-        entries = await writer.receive(b"0", 0)
-        fact = ev.RunContinued(os.uname().nodename, self._owner, writer.lease.epoch)
-        exits = [Observation(name, ev.AttemptExited(name.task, name.attempt, None, None, OWNER_DIED)) for name in live if name not in kept]
-        return Batch(entries, {run.id: [(fact, f"user:{self._user}", 0)]}, exits)

@@ -4,7 +4,11 @@
 
 What a run does next is decided in `evflow.core`; what is written here is the order of the acts. One round of the
 loop appends once per run, whatever came in: the turn of the reports and the turn of the slots that it freed go in
-one call. Nothing is launched, cancelled or shown before the log has it as durably as asked.
+one call (in several where one would be too large). Nothing is launched, cancelled or shown before the log has it as
+durably as asked.
+
+Reports are known by id and content, not by a position in the inbox: a server that lost its tail, or whose clock went
+back, gives new entries smaller ids than those that were read before.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -19,15 +23,20 @@ from evflow.core import events as ev
 from evflow.core.admit import Slots, Waiting, admit
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.protocol import Executor, Observation, OutputLine
-from evflow_scheduler.inbox import accept
+from evflow_scheduler.inbox import accept, waiting_reports
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.run import OWNER, OwnedRun
 
 ROUND_LIMIT = 200
-"""Reports and observations of one round: with their decisions well within one append call."""
+"""Reports and observations of one round, and slots granted in it: with their decisions about one append call."""
+TURN_LIMIT = 50
+"""Facts of one turn, which cannot be divided among append calls."""
+KNOWN_REPORTS = 10 * ROUND_LIMIT + 2 * INBOX_BATCH
+"""How many reports are remembered, so that one that is read twice counts once."""
 MAILBOX = 1_000
 CANCEL_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL of an attempt that is cancelled (Metaflow: 5 s)."""
@@ -103,12 +112,21 @@ class Shard:
         self._durability: Durability = durability
         self._environment_of = environment_of
         self._send, self._mail = anyio.create_memory_object_stream[Incoming](MAILBOX)
-        self._cursor = b"0"
+        self._known: dict[Inbound, None] = {}
         self._more = False
+        self._ahead_us = 0
 
     def add(self, run: OwnedRun) -> None:
-        """Own one more run; what its state asks for is done in the next round."""
+        """Own one more run; what its state asks for is done in the next round.
+
+        Attempts of a former owner hold their slots until they are seen to have ended. Where the log is ahead of the
+        server's clock of now (it went back), the shard's clock goes on from the log: timers would stand still else.
+        """
         self.runs[run.id] = run
+        self._ahead_us = max(self._ahead_us, run.state.at_us - self._log.now_us())
+        for number in run.state.live:
+            task = run.state.tasks[number]
+            self._slots.hold(self._asks(run, number), task.attempt.slot)
 
     async def tell(self, run: RunId, event: ev.Fact, principal: str) -> None:
         """Hand in a fact from this process, such as Ctrl-C."""
@@ -117,12 +135,11 @@ class Shard:
     async def serve(self, first: "Batch | None" = None) -> None:
         """Work until every run is sealed, beginning with `first`: what recovery found, or a start."""
         first = first or Batch()
-        if first.entries:
-            self._cursor = first.entries[-1].id
+        first.entries = self._new(first.entries)
         async with self._sources():
-            await self._round(first)
+            await self._rounds(first)
             while any(not run.state.sealed for run in self.runs.values()):
-                await self._round(await self._collect())
+                await self._rounds(await self._collect())
 
     @asynccontextmanager
     async def _sources(self) -> AsyncIterator[TaskGroup]:
@@ -134,11 +151,12 @@ class Shard:
             group.cancel_scope.cancel()
 
     async def _receive(self) -> None:
-        cursor = self._cursor
+        cursor = b"0"
         while True:
-            # Blocks at the server; a wait without an entry is no event.
-            for entry in await self._log.receive(cursor, _RECEIVE_WAIT_S):
-                cursor = entry.id
+            # Blocks at the server. After a wait without an entry it looks at all there is: see the module's text.
+            entries = await self._log.receive(cursor, _RECEIVE_WAIT_S)
+            cursor = entries[-1].id if entries else b"0"
+            for entry in entries:
                 await self._send.send(entry)
 
     async def _watch(self, executor: Executor) -> None:
@@ -169,18 +187,22 @@ class Shard:
             elif self._is_live(item.attempt):
                 fact: Fact = (item.event, f"executor:{item.event.host}", 0)
                 batch.facts.setdefault(item.attempt.run, []).append(fact)
+        batch.entries = self._new(batch.entries)
         if batch.exits:
-            last = batch.entries[-1].id if batch.entries else self._cursor
-            batch.entries += await self._log.receive(last, 0)
-        batch.entries = [entry for entry in batch.entries if _order(entry.id) > _order(self._cursor)]
-        if batch.entries:
-            self._cursor = batch.entries[-1].id
+            batch.entries += self._new(await waiting_reports(self._log))
         return batch
+
+    def _new(self, entries: Sequence[Inbound]) -> list[Inbound]:
+        new = [entry for entry in entries if entry not in self._known]
+        self._known.update(dict.fromkeys(new))
+        while len(self._known) > KNOWN_REPORTS:
+            del self._known[next(iter(self._known))]
+        return new
 
     async def _wait(self) -> list[Incoming]:
         batch: list[Incoming] = []
         due = [due for run in self.runs.values() if (due := run.state.next_timer_us()) is not None]
-        timeout = max(0.0, (min(due) - self._log.now_us()) / 1e6) if due else None
+        timeout = max(0.0, (min(due) - self._now_us()) / 1e6) if due else None
         if self._more:
             timeout, self._more = 0.0, False
         with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
@@ -192,31 +214,55 @@ class Shard:
                 break
         return batch
 
+    async def _rounds(self, batch: "Batch") -> None:
+        """Work on a batch; on a large one in several rounds, exits after all reports."""
+        entries, exits = batch.entries, batch.exits
+        while len(entries) > ROUND_LIMIT or len(exits) > ROUND_LIMIT:
+            if entries:
+                part, entries = Batch(entries[:ROUND_LIMIT], batch.facts), entries[ROUND_LIMIT:]
+            else:
+                part, exits = Batch(facts=batch.facts, exits=exits[:ROUND_LIMIT]), exits[ROUND_LIMIT:]
+            await self._round(part)
+            batch.facts = {}
+        await self._round(Batch(entries, batch.facts, exits))
+
     async def _round(self, batch: "Batch") -> None:
         """Fold, decide, admit, append, act."""
-        now = self._log.now_us()
+        now = self._now_us()
         accepted = accept(batch.entries, {run.id: run.state for run in self.runs.values()})
         for name, run in self.runs.items():
             if not run.state.sealed:
-                run.turn([*batch.facts.get(name, ()), *accepted.facts.get(name, ())], now)
+                run.turn(batch.facts.get(name, ()), now)
+                reports, ids = accepted.facts.get(name, []), accepted.consumed.get(name, [])
+                for first in range(0, len(reports), TURN_LIMIT):
+                    run.turn(reports[first : first + TURN_LIMIT], now, ids[first : first + TURN_LIMIT])
                 exits = [seen for seen in batch.exits if seen.attempt.run == name and self._is_live(seen.attempt)]
-                if exits:
-                    run.turn([(seen.event, "executor", 0) for seen in exits], now)
+                for first in range(0, len(exits), TURN_LIMIT):
+                    run.turn([(seen.event, "executor", 0) for seen in exits[first : first + TURN_LIMIT]], now)
                 self._take_over(run, now)
         for name, grants in self._grants().items():
-            self.runs[name].turn(grants, now)
-        consumed, dropped = accepted.consumed, accepted.dropped
+            for first in range(0, len(grants), ROUND_LIMIT):
+                self.runs[name].turn(grants[first : first + ROUND_LIMIT], now)
+        useless, dropped = accepted.useless, accepted.dropped
         for run in self.runs.values():
             if run.state.over and not run.state.sealed:
                 run.seal(now)
-            call = run.pending(consumed, dropped)
-            if call is not None:
-                consumed, dropped = [], {}
-                await self._log.append(call)
-                await self._log.wait_durable(self._durability)
-                records = run.appended()
-                await self._act(run, records)
-                await self._observer.on_records(run, records)
+            calls = run.pending(useless, dropped)
+            if calls:
+                useless, dropped = [], {}
+                await self._write(run, calls)
+
+    async def _write(self, run: OwnedRun, calls: Sequence[AppendCall]) -> None:
+        """Append, and act on it when it is durable."""
+        for call in calls:
+            await self._log.append(call)
+        await self._log.wait_durable(self._durability)
+        records = run.appended()
+        await self._act(run, records)
+        await self._observer.on_records(run, records)
+
+    def _now_us(self) -> int:
+        return self._log.now_us() + self._ahead_us
 
     def _take_over(self, run: OwnedRun, now: int) -> None:
         """In a resumed run, take over what the origin finished; more than one round's share waits for the next one."""
@@ -247,9 +293,13 @@ class Shard:
             if state.stopping or self._more:
                 continue
             for number in state.waiting:
-                task = state.tasks[number]
-                policy = state.graph[task.step].policy
-                yield Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu)
+                yield self._asks(run, number)
+
+    def _asks(self, run: OwnedRun, number: int) -> Waiting:
+        """What a task asks for."""
+        task = run.state.tasks[number]
+        policy = run.state.graph[task.step].policy
+        return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu)
 
     def _is_live(self, attempt: AttemptId) -> bool:
         run = self.runs.get(attempt.run)
@@ -271,9 +321,3 @@ class Shard:
                 grace_s = 0.0 if event.reason in ("killed", "timeout") else CANCEL_GRACE_S
                 executor = self._executors[task.attempt.executor]
                 await executor.cancel(AttemptId(run.id, TaskId(task.id), event.attempt), grace_s=grace_s)
-
-
-def _order(entry: bytes) -> tuple[int, int]:
-    """Stream ids compare as pairs of numbers."""
-    time_ms, _, number = entry.partition(b"-")
-    return int(time_ms), int(number or 0)

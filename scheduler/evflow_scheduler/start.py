@@ -2,7 +2,6 @@
 
 import platform
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from evflow.core.events import RunStarted
 from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId
 from evflow.core.state import RunState
+from evflow.core.values import value
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
@@ -24,7 +24,7 @@ SHOWN_CHARS = 200
 """How much of a parameter's value stands in the log, for people."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunFolder:
     """A run's folder on this host: the locks of its attempts and what they print."""
 
@@ -50,7 +50,7 @@ class RunFolder:
         self.logs.mkdir(parents=True, exist_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """What a resumed run takes from the run that it resumes, beside the results of its tasks."""
 
@@ -66,7 +66,7 @@ class Origin:
         return cls(run, header["parameters"], dict(header["parameters_shown"]))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PinnedCode:
     """The code package of a run, or none where the flow has no file; `warning` is for the user."""
 

@@ -1,0 +1,59 @@
+"""The first round of an owner that takes a run over: what must be known before anything is decided.
+
+Called when the shard is ours, so nobody else writes the log any more. In this order: fold the log; end, or find again,
+the attempts that it says are running; read the reports. An attempt that is gone then and has not reported is lost, and
+not before: whatever it had to report was written before its end.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from evflow.core import events as ev
+from evflow.core.ids import AttemptId, TaskId
+from evflow.log.writer import ShardWriter
+from evflow_executors.protocol import Executor, Observation
+from evflow_scheduler.inbox import waiting_reports
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.shard import Batch
+
+OWNER_DIED: Final = "owner-died"
+_CHUNK: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Loads runs of a former owner and gives their first round.
+
+    Attributes:
+        host: This machine.
+        user: Who takes them over.
+    """
+
+    host: str
+    user: str
+
+    async def __call__(self, run: OwnedRun, writer: ShardWriter, executor: Executor) -> Batch:
+        """Take one run over."""
+        return await self.of([run], writer, executor)
+
+    async def of(self, runs: Iterable[OwnedRun], writer: ShardWriter, executor: Executor) -> Batch:
+        """Take all runs of a shard over."""
+        batch = Batch()
+        for run in runs:
+            await _load(run, writer)
+            live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
+            kept = set(await executor.adopt(live))
+            gone = [name for name in live if name not in kept]
+            fact = ev.RunContinued(self.host, writer.owner, writer.lease.epoch)
+            batch.facts[run.id] = [(fact, f"user:{self.user}", 0)]
+            batch.exits += [Observation(name, ev.AttemptExited(name.task, name.attempt, None, None, OWNER_DIED)) for name in gone]
+        batch.entries = await waiting_reports(writer)
+        return batch
+
+
+async def _load(run: OwnedRun, writer: ShardWriter) -> None:
+    after = 0
+    while chunk := await writer.read(run.id, after, _CHUNK):
+        run.load(chunk)
+        after = chunk[-1].seq
