@@ -281,8 +281,9 @@ class SimulatedServer:
     # --- the inside --------------------------------------------------------------------------------------
 
     def now_us(self) -> Micros:
-        """The server's clock."""
-        return Micros(self._clock_us())
+        """The server's clock; no two looks see the same microsecond, as none of two commands do."""
+        self._latest_us = max(self._latest_us + 1, self._clock_us())
+        return Micros(self._latest_us)
 
     @property
     def state(self) -> _State:
@@ -318,11 +319,9 @@ class SimulatedServer:
 
     def _loop_clock_us(self) -> int:
         try:
-            now_us = START_US + round(asyncio.get_running_loop().time() * 1e6)
+            return START_US + round(asyncio.get_running_loop().time() * 1e6)
         except RuntimeError:
-            now_us = 0
-        self._latest_us = max(self._latest_us, now_us)
-        return self._latest_us
+            return START_US
 
 
 class SimulatedEventLog:
