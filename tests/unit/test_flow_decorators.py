@@ -1,0 +1,136 @@
+"""Decorators: their fields, and those of `--with`."""
+
+from typing import Any
+
+import pytest
+
+from evflow import FlowSpec, environment, retry, step, timeout
+from evflow.flow.decorators import REGISTRY, decorator_class, environment_of
+from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
+from evflow.flow.decorators.retry import Retry
+from evflow.flow.decorators.spec import apply_with, from_spec
+from evflow.flow.steps import NOWHERE, facts
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_registered_decorator_is_sound_with_its_defaults(name: str) -> None:
+    kind = decorator_class(name)
+    assert kind is not None
+    assert kind.name == name
+    assert list(kind({}).mistakes()) == ([] if name != "timeout" else ["Specify a duration for @timeout, as in @timeout(minutes=5)."])
+    assert str(kind({})) == f"@{name}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "delay_us"),
+    [
+        ({}, 120_000_000),
+        ({"minutes_between_retries": 0}, 0),
+        ({"seconds_between_retries": 30}, 30_000_000),
+        ({"seconds_between_retries": 30, "minutes_between_retries": 1}, 90_000_000),
+        ({"minutes_between_retries": 0.5}, 30_000_000),
+    ],
+)
+def test_the_wait_between_retries_adds_up(fields: dict[str, object], delay_us: int) -> None:
+    assert Retry(fields).policy()["retry_delay_us"] == delay_us
+
+
+def test_no_more_than_four_retries_is_no_rule_here() -> None:
+    assert list(Retry({"times": 100}).mistakes()) == []
+
+
+def test_an_unknown_field_is_told_at_the_line_of_the_decorator(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(DecoratorInvalid, match=r"@retry has no field 'tims' \(.*test_flow_decorators.py:\d+\)\.\nIts fields are: times, .*Did you mean 'times'"):
+        retry(tims=3)  # type: ignore[call-overload]  # pyright: ignore
+
+
+def test_a_field_without_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(DecoratorInvalid, match="takes its fields by name"):
+        retry(3)  # type: ignore[call-overload]  # pyright: ignore
+
+
+def test_a_decorator_leaves_the_function_as_it_is() -> None:
+    def body(self: Any) -> None: ...
+
+    marked = step(body)
+    assert retry(marked) is body
+    assert timeout(seconds=1)(marked) is body
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "given"),
+    [
+        ("retry", "retry", {}),
+        ("retry:times=4", "retry", {"times": 4}),
+        ("retry:times=4,minutes_between_retries=0.5", "retry", {"times": 4, "minutes_between_retries": 0.5}),
+        (" timeout : seconds = 3 ", "timeout", {"seconds": 3}),
+        ("catch:var=err,print_exception=False", "catch", {"var": "err", "print_exception": False}),
+        ('environment:vars={"A": "x:1,2"}', "environment", {"vars": {"A": "x:1,2"}}),
+        ("resources:cpu=2,memory=4000", "resources", {"cpu": 2, "memory": 4000}),
+    ],
+)
+def test_a_spec_names_a_decorator_and_its_fields(text: str, name: str, given: dict[str, object]) -> None:
+    decorator = from_spec(text)
+    assert (decorator.name, decorator.given, decorator.where) == (name, given, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("retri", "there is no decorator 'retri'.\nThere are: catch, environment, resources, retry, timeout. Did you mean 'retry'?"),
+        ("retry:4", "'4' is not of the form <field>=<value>"),
+        ("retry:tims=4", "@retry has no field 'tims'"),
+        ("retry:times=-4", "@retry takes a whole number of at least 0 as times, not -4"),
+        ("timeout", "Specify a duration for @timeout"),
+        ("", "there is no decorator ''"),
+    ],
+)
+def test_a_wrong_spec_is_told(text: str, message: str) -> None:
+    with pytest.raises(DecoratorInvalid) as caught:
+        from_spec(text)
+    assert message in str(caught.value)
+
+
+class Flow(FlowSpec):
+    @retry(times=1)
+    @step
+    def start(self) -> None:
+        self.next(self.end)
+
+    @environment(vars={"A": "1"})
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_with_adds_to_steps_that_lack_the_decorator_and_the_last_one_wins() -> None:
+    class Copy(Flow):
+        pass
+
+    apply_with(Copy, ["retry:times=2", "timeout:seconds=5"])
+    apply_with(Copy, ["retry:times=3"])
+    found = {name: [str(each) for each in facts(Copy).decorators(name)] for name in facts(Copy).steps}
+    assert found == {"start": ["@retry(times=1)", "@timeout(seconds=5)"], "end": ["@environment(vars={'A': '1'})", "@timeout(seconds=5)", "@retry(times=3)"]}
+    assert [str(each) for each in facts(Flow).decorators("end")] == ["@environment(vars={'A': '1'})"]
+
+
+def test_the_variables_of_a_step_are_collected() -> None:
+    assert environment_of(facts(Flow).decorators("end")) == {"A": "1"}
+    assert environment_of(facts(Flow).decorators("start")) == {}
+
+
+def test_a_new_decorator_is_one_small_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "label", (__name__, "Label"))
+    decorator = from_spec("label:text=fast")
+    assert decorator.value("text") == "fast"
+
+
+class Label(StepDecorator):
+    name = "label"
+    defaults = {"text": ""}
