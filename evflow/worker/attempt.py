@@ -63,7 +63,7 @@ class AttemptRunner:
             report = self._report(context, told)
             stdio.flush()
             return _deliver(context, name, report)
-        except locks.AttemptRuns as error:
+        except (locks.AttemptRuns, locks.AttemptGivenUp) as error:
             sys.stderr.write(f"{error}\n")
             return EXIT_TWIN
         except Cancelled:

@@ -45,7 +45,7 @@ class AttemptWillNotEnd(EnvironmentProblem):
 
 
 def end_attempt(lock_file: str, attempt: AttemptId, *, grace_s: float = 0.0) -> int:
-    """End an attempt wherever it came from, with everything that it started; return when its lock is free.
+    """End an attempt wherever it came from, with everything that it started, and see that it never starts again.
 
     Blocking: up to `grace_s` for it to end itself after SIGTERM, then `FREE_WITHIN_S` after SIGKILL.
 
@@ -68,7 +68,16 @@ def end_attempt(lock_file: str, attempt: AttemptId, *, grace_s: float = 0.0) -> 
             kill_group(leader, signal.SIGKILL)
             ended += 1
     ended += kill([*members, *(process for process, name in marked(lock_file) if name == str(attempt))])
-    if not _wait(lambda: locks.holder(lock_file, attempt.task, attempt.attempt) is None, FREE_WITHIN_S):
+
+    def is_given_up() -> bool:
+        if locks.give_up(lock_file, attempt.task, attempt.attempt):
+            return True
+        late = locks.holder(lock_file, attempt.task, attempt.attempt)
+        if late and late != leader:  # it was on its way to its lock
+            kill_group(late, signal.SIGKILL)
+        return False
+
+    if not _wait(is_given_up, FREE_WITHIN_S):
         raise AttemptWillNotEnd(attempt, locks.holder(lock_file, attempt.task, attempt.attempt) or 0)
     return ended
 

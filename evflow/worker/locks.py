@@ -5,6 +5,9 @@ exit. The kernel names the holder's pid (F_GETLK), frees the lock at the holder'
 child inherits it. So "is it still running?" needs no heartbeat and no pid file, and a second process of the same
 attempt cannot start its body.
 
+Who declares an attempt dead writes a mark into its byte, under its lock. So an attempt whose process had not come as
+far as its lock, or whose launch a stopped owner sends when it is resumed, finds the mark and does not start either.
+
 The trap of POSIX locks: a process loses its lock when it closes *any* descriptor of the file. Therefore a process
 that holds one asks through the descriptor that it keeps, never through a new one.
 """
@@ -18,7 +21,8 @@ from typing import Final
 from evflow.errors import Conflict, EnvironmentProblem
 
 ATTEMPTS_A_TASK: Final = 4096
-"""Bytes between two tasks in the lock file; nothing is written there, so the file stays empty."""
+"""Bytes between two tasks in the lock file. Marks are rare, so the file is sparse, and mostly empty."""
+_GIVEN_UP: Final = b"x"
 
 # `struct flock`, which the two systems lay out differently: (format, index of the pid).
 _FLOCK: Final = ("qqihh", 2) if sys.platform == "darwin" else ("hhqqi", 4)
@@ -33,6 +37,15 @@ class AttemptRuns(Conflict):
     def __init__(self, lock_file: str, task: int, attempt: int, pid: int | None) -> None:
         super().__init__(f"Attempt {attempt} of task {task} is run by process {pid or '?'} (lock file {lock_file}).")
         self.pid = pid
+
+
+class AttemptGivenUp(Conflict):
+    """A later owner of the run has declared this attempt dead: it must not start."""
+
+    code = "attempt-given-up"
+
+    def __init__(self, lock_file: str, task: int, attempt: int) -> None:
+        super().__init__(f"Attempt {attempt} of task {task} was given up before it started (lock file {lock_file}).")
 
 
 class LocksUnusable(EnvironmentProblem):
@@ -52,6 +65,7 @@ def take(lock_file: str, task: int, attempt: int) -> None:
 
     Raises:
         AttemptRuns: Another process holds it.
+        AttemptGivenUp: It was declared dead.
         LocksUnusable: The file cannot be opened or locked.
     """
     try:
@@ -60,6 +74,7 @@ def take(lock_file: str, task: int, attempt: int) -> None:
             descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             _held[lock_file] = descriptor
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(task, attempt))
+        given_up = os.pread(descriptor, 1, _place(task, attempt)) == _GIVEN_UP
     except (BlockingIOError, PermissionError) as error:
         pid = holder(lock_file, task, attempt) if os.path.exists(lock_file) else None  # noqa: PTH110 - pathlib is a heavy import
         if pid is None and isinstance(error, PermissionError):
@@ -67,6 +82,33 @@ def take(lock_file: str, task: int, attempt: int) -> None:
         raise AttemptRuns(lock_file, task, attempt, pid) from None
     except OSError as error:
         raise LocksUnusable(lock_file, error) from error
+    if given_up:
+        raise AttemptGivenUp(lock_file, task, attempt)
+
+
+def give_up(lock_file: str, task: int, attempt: int) -> bool:
+    """Declare the attempt dead for ever, unless a process holds its lock; not for a process that holds locks itself.
+
+    Returns:
+        Whether it is dead now.
+
+    Raises:
+        LocksUnusable: The file cannot be opened, locked or written.
+    """
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(task, attempt))
+            os.pwrite(descriptor, _GIVEN_UP, _place(task, attempt))
+        finally:
+            os.close(descriptor)  # frees the lock, too
+    except (BlockingIOError, PermissionError) as error:
+        if holder(lock_file, task, attempt) is None and isinstance(error, PermissionError):
+            raise LocksUnusable(lock_file, error) from error
+        return False
+    except OSError as error:
+        raise LocksUnusable(lock_file, error) from error
+    return True
 
 
 def holder(lock_file: str, task: int, attempt: int) -> int | None:

@@ -1,0 +1,59 @@
+"""An attempt that was declared dead never starts, however late its process comes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evflow.core.ids import AttemptId
+from evflow.worker import leftovers, locks
+from tests.waiting import wait_until
+
+ATTEMPT = AttemptId.parse("LateFlow/1/7.0")
+TAKE = "import sys; from evflow.worker import locks; locks.take(sys.argv[1], 7, 0); print('started', flush=True); sys.stdin.read()"
+
+
+def attempt(lock_file: Path) -> "subprocess.Popen[str]":
+    """A process that starts the attempt, as far as its lock."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TAKE, str(lock_file)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_an_attempt_that_was_ended_before_it_took_its_lock_does_not_start(tmp_path: Path) -> None:
+    """A stopped owner that is resumed may still launch what its successor has given up."""
+    lock_file = tmp_path / "locks"
+    assert leftovers.end_attempt(str(lock_file), ATTEMPT) == 0
+    late = attempt(lock_file)
+    out, err = late.communicate(timeout=20)
+    assert out == ""
+    assert "AttemptGivenUp" in err
+
+
+def test_another_attempt_of_the_task_starts(tmp_path: Path) -> None:
+    """The mark is the attempt's alone."""
+    lock_file = tmp_path / "locks"
+    leftovers.end_attempt(str(lock_file), AttemptId.parse("LateFlow/1/7.1"))
+    other = attempt(lock_file)
+    out, _ = other.communicate("", timeout=20)
+    assert out == "started\n"
+
+
+def test_a_running_attempt_is_not_given_up_while_it_lives(tmp_path: Path) -> None:
+    """`end_attempt` kills it first."""
+    lock_file = tmp_path / "locks"
+    with attempt(lock_file) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "started\n"
+        assert not locks.give_up(str(lock_file), 7, 0)
+        assert leftovers.end_attempt(str(lock_file), ATTEMPT) == 1
+        assert wait_until(running.poll, "the attempt is dead") == -9
+    assert locks.give_up(str(lock_file), 7, 0)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Whoever cannot mark an attempt must not take it for dead."""
+    with pytest.raises(locks.LocksUnusable, match="nowhere"):
+        locks.give_up(str(tmp_path / "nowhere" / "locks"), 7, 0)
