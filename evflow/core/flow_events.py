@@ -5,7 +5,7 @@ A flow's log has no owner and no turns, so its events are smaller than a run's: 
 renamed, a released field never moves, new ones go to the end with a default.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, cast
 
 import msgpack
@@ -13,11 +13,12 @@ import msgpack
 from evflow.core.codec import MAX_EVENT_BYTES, EventTooLarge, UnreadableEvent
 from evflow.core.events import Event, Fact, Unknown
 from evflow.core.ids import Micros, Seq
+from evflow.core.values import value
 
 _HEAD = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunRequested(Fact):
     """Somebody asked for a run, and it got its number.
 
@@ -36,7 +37,7 @@ class RunRequested(Fact):
     host: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunTagged(Fact):
     """Somebody changed a run's user tags.
 
@@ -60,7 +61,7 @@ _TAG_OF = {cls: tag for tag, cls in TAGS.items()}
 _FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FlowRecord:
     """An event at its place in a flow's log; the attributes as in `evflow.core.codec.Record`."""
 

@@ -6,11 +6,13 @@ takes through it is what `self.next` said at run time.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from typing import Any
 
+from evflow.core.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Policy:
     """What the decorators of a step ask of the scheduler.
 
@@ -43,7 +45,7 @@ class Policy:
     gpu: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """A step.
 
@@ -75,7 +77,7 @@ class Node:
     policy: Policy = Policy()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Graph:
     """All steps of a flow by name, in the order of the source."""
 

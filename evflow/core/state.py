@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evflow.core.graph import Graph
+from evflow.core.values import value
 
 RunStatus = Literal["new", "running", "succeeded", "failed", "cancelled"]
 TaskStatus = Literal[
@@ -54,7 +55,7 @@ class Split:
     first_arrival: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Frame:
     """A task's place in the split around it."""
 
@@ -154,7 +155,7 @@ class Task:
         return found[::-1]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """Why a run that is not over will not succeed."""
 

@@ -9,10 +9,11 @@ Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simul
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.core.values import value
 from evflow.errors import Conflict
 from evflow.log.errors import LogUnavailable as LogUnavailable
 
@@ -33,7 +34,7 @@ class StoredEvent(NamedTuple):
     link: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Head:
     """Where a run's log ends: the last position, the chain's digest (32 bytes), the status.
 
@@ -45,7 +46,7 @@ class Head:
     status: str = "active"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lease:
     """The right to write a shard until it expires or is taken."""
 
@@ -69,7 +70,7 @@ class Inbound(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AppendCall:
     """Whole turns of one run, appended in one atomic act.
 
@@ -94,7 +95,7 @@ class AppendCall:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunEntry:
     """A line of the index of runs: a projection, disposable, for lists.
 
@@ -340,7 +341,7 @@ class LogClient(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TagChange:
     """A run's user tags after a change: kept beside the flow's log so that nobody folds it from 1."""
 

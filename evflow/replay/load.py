@@ -1,9 +1,9 @@
 """A run's whole log, from wherever it lives."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from evflow.core.ids import RunId
+from evflow.core.values import value
 from evflow.errors import UsageError
 from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent
 
@@ -26,7 +26,7 @@ class RunNotFound(UsageError):
         super().__init__(f"There is no run '{run}'.", hint)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunLog:
     """A run's events as they are stored, and where the log says that it ends."""
 

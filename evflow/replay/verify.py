@@ -21,10 +21,11 @@ from evflow.core.codec import Record, UnreadableEvent, decode, fields_of, tag_of
 from evflow.core.decide import LOGIC, settle
 from evflow.core.events import RunSealed, Unknown
 from evflow.core.state import RunState
+from evflow.core.values import value
 from evflow.log.protocol import Head, StoredEvent
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Problem:
     """Something that is not as it must be.
 

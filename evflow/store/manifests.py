@@ -13,12 +13,12 @@ of bases has at most `MAX_DEPTH` members. Opening a manifest checks its digest, 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
 
 from evflow.core.ids import Digest
+from evflow.core.values import value
 from evflow.errors import InternalError
 from evflow.store.protocol import Buffer, ObjectStore
 
@@ -144,7 +144,7 @@ class Manifest:
         yield from self._tables[0]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """What a manifest is made of.
 

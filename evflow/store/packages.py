@@ -16,13 +16,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from evflow.clock import now_us
 from evflow.core.ids import Digest
+from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.store.protocol import ObjectStore
 
@@ -94,7 +94,7 @@ class FolderTaken(UsageError):
         super().__init__(f"'{folder}' exists and is not empty; a code package is unpacked into a folder of its own.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Package:
     """A code package in the store.
 
@@ -197,10 +197,9 @@ def _check_bounds(files: int, size: int) -> None:
 
 def _walk(top: Path, suffixes: tuple[str, ...], ignored: "GitIgnoreSpec | None") -> Iterator[_File]:
     seen = 0
-    been: set[tuple[int, int]] = set()
-    pending = [("", str(top))]
+    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [("", str(top), frozenset())]
     while pending:
-        prefix, folder = pending.pop()
+        prefix, folder, above = pending.pop()
         try:
             with os.scandir(folder) as scan:
                 entries: list[os.DirEntry[str]] = []
@@ -212,16 +211,16 @@ def _walk(top: Path, suffixes: tuple[str, ...], ignored: "GitIgnoreSpec | None")
             status = os.stat(folder)  # noqa: PTH116  thousands of these: a Path each would cost more than the call
         except OSError:
             continue  # not ours to read, or gone again: Python could not import from it either
-        if (status.st_dev, status.st_ino) in been:
-            continue  # reached by a link before
-        been.add((status.st_dev, status.st_ino))
+        itself = (status.st_dev, status.st_ino)
+        if itself in above:
+            continue  # a link to a folder that it is in
         if prefix and any(entry.name == _ENVIRONMENT_MARK for entry in entries):
             continue
         for entry in entries:
             name = prefix + entry.name
             if entry.is_dir():
                 if not (entry.name.startswith(".") or entry.name in _PASSED_OVER or _matches(ignored, name + "/")):
-                    pending.append((name + "/", entry.path))
+                    pending.append((name + "/", entry.path, above | {itself}))
             elif entry.name.endswith(suffixes) and entry.is_file() and not _matches(ignored, name):
                 yield _file(name, entry.path, entry.stat())
 

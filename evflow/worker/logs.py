@@ -16,9 +16,10 @@ bounded: past the limit only the last 64 KiB are kept, because an end explains m
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from heapq import merge
 from typing import Final, Literal
+
+from evflow.core.values import value
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: Final[tuple[Stream, Stream]] = ("stdout", "stderr")
@@ -31,7 +32,7 @@ _LETTER: Final[dict[Stream, bytes]] = {"stdout": b"o", "stderr": b"e"}
 _STREAM: Final[dict[bytes, Stream]] = {b"o": "stdout", b"e": "stderr"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogLine:
     """A record of a log.
 

@@ -5,10 +5,12 @@ all attempts of a run and is sent once; the order is small.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Self
 
 import msgpack
+
+from evflow.core.values import value
 
 
 class _Plain:
@@ -30,7 +32,7 @@ class _Plain:
         return cls(**{name: value for name, value in plain.items() if name in known})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunContext(_Plain):
     """What all attempts of a run share.
 
@@ -69,7 +71,7 @@ class RunContext(_Plain):
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptOrder(_Plain):
     """One attempt of one task.
 

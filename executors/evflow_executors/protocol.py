@@ -6,15 +6,15 @@ One contract suite runs over every executor, the simulated one included.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from evflow.core.events import AttemptExited, AttemptStarted
 from evflow.core.ids import AttemptId
+from evflow.core.values import value
 from evflow.worker.spec import AttemptOrder
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Observation:
     """Something that an executor saw of an attempt; `event` becomes a fact of the run's log."""
 
@@ -22,7 +22,7 @@ class Observation:
     event: AttemptStarted | AttemptExited
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutputLine:
     """A line that an attempt printed, for the live view; the captured log is written elsewhere."""
 

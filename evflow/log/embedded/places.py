@@ -7,16 +7,16 @@ one, and a cron job does not have the XDG_RUNTIME_DIR of a terminal.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from evflow.core.values import value
 from evflow.log.embedded.problems import HomeUnusable, SocketPathTooLong
 
 SOCKET_PATH_LIMIT_BYTES = 103
 _PLACE = "place"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Places:
     """The files of one embedded server.
 
