@@ -21,16 +21,22 @@ def banner(context: FlowContext) -> None:
     context.say(f"evflow {__version__}: {context.flow.__name__} for user:{config.get('user')}", bold=True)
 
 
-def checked(context: FlowContext) -> None:
-    """Check the flow.
+def checked(context: FlowContext) -> Graph:
+    """The flow's graph, checked, with the decorators of `--with` before the command.
 
     Raises:
         FlowInvalid: The flow cannot run; the error names the file and the line.
+        DecoratorInvalid: `--with` names no decorator.
     """
-    from evflow.flow.checks import demand_valid
+    from evflow.flow import graph_of
 
-    demand_valid(context.flow)
+    if context.with_specs:
+        from evflow.flow.decorators.spec import apply_with
+
+        apply_with(context.flow, context.with_specs)
+    graph = graph_of(context.flow)
     context.say("The flow is sound.", fg="green")
+    return graph
 
 
 def check_command(_: type) -> click.Command:
@@ -71,10 +77,7 @@ def show_command(_: type) -> click.Command:
     @click.pass_obj
     def show(context: FlowContext) -> None:
         banner(context)
-        from evflow.flow.graph import read_graph
-
-        checked(context)
-        for line in described(context.flow, read_graph(context.flow)):
+        for line in described(context.flow, checked(context)):
             click.echo(line)
 
     return click.Command("show", callback=show, help="Show the flow's parameters and steps.")

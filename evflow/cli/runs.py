@@ -24,11 +24,11 @@ def command(flow: str | None, limit: int, status: str | None, tags: tuple[str, .
         with session.log() as log:
             runs = _runs(log, flow, limit, status, set(tags))
     except session.NoRunsYet as error:
-        runs = []
-        click.echo(f"{error.message}\n{error.hint}", err=True)
+        click.echo("[]" if as_json else f"{error.message}\n{error.hint}", err=not as_json)
+        return
     if as_json:
         write_json([plain(run) for run in runs])
-    elif runs:
+    else:
         _print(runs)
 
 
@@ -43,7 +43,7 @@ def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags
     entries.sort(key=lambda entry: (entry.summary.get("started_us") or 0, entry.run.number), reverse=True)
     found: list[RunEntry] = []
     for entry in entries:
-        seen = with_real_status(log, entry)
+        seen = as_it_is(log, entry)
         if (status is None or seen.summary.get("status") == status) and tags <= _tags(seen):
             found.append(seen)
         if len(found) == limit:
@@ -51,11 +51,15 @@ def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags
     return found
 
 
-def with_real_status(log: LogClient, entry: RunEntry) -> RunEntry:
-    """The entry, with the status `interrupted` where it says `running` and nobody runs it."""
-    if entry.summary.get("status") != "running" or log.owner(entry.shard) is not None:
-        return entry
-    return RunEntry(entry.run, entry.shard, {**entry.summary, "status": "interrupted"})
+def as_it_is(log: LogClient, entry: RunEntry) -> RunEntry:
+    """The entry with what its owner did not write: tags that changed later, and `interrupted` where nobody runs it."""
+    summary = dict(entry.summary)
+    changed = log.tags(entry.run)
+    if changed is not None:
+        summary["tags"] = list(changed)
+    if summary.get("status") == "running" and log.owner(entry.shard) is None:
+        summary["status"] = "interrupted"
+    return RunEntry(entry.run, entry.shard, summary)
 
 
 def _tags(entry: RunEntry) -> set[str]:
@@ -90,6 +94,9 @@ def styled_status(status: str) -> str:
 
 
 def _print(runs: list[RunEntry]) -> None:
+    if not runs:
+        click.echo("No run fits.", err=True)
+        return
     rows: list[list[str]] = []
     for entry in runs:
         summary = entry.summary

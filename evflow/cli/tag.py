@@ -1,0 +1,205 @@
+"""`evflow tag` and `python flow.py tag`: the tags of runs.
+
+A run has the tags that its users gave it and may change, and those that evflow gave it (`user:ada`, `python_version:…`).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from evflow import config
+from evflow.cli import session
+from evflow.cli.naming import parse, resolve
+from evflow.cli.output import write_json
+from evflow.core.ids import FlowName, RunId
+from evflow.log.protocol import LogClient
+
+
+class Tagged(NamedTuple):
+    """A run's tags."""
+
+    run: RunId
+    user: tuple[str, ...]
+    system: tuple[str, ...]
+
+
+def _changed(run: RunId, change: Callable[[Any], None]) -> None:
+    """Change a run's tags by the client, whatever the namespace, and show what it has now."""
+    from evflow.client import Run, namespace
+
+    namespace(None)
+    found = Run(str(run))
+    change(found)
+    click.echo(f"{run}: {', '.join(sorted(found.user_tags)) or 'no tags'}")
+
+
+def _named(text: str, flow: str = "") -> RunId:
+    with session.log() as log:
+        return resolve(log, parse(text), flow=flow)
+
+
+# --- evflow tag -------------------------------------------------------------------------------------------
+
+
+@click.group("tag", help="List and change the tags of runs.")
+def command() -> None:
+    """Group of the four."""
+
+
+@command.command("add", help="Give RUN these tags.")
+@click.argument("run")
+@click.argument("tags", nargs=-1, required=True)
+def add(run: str, tags: tuple[str, ...]) -> None:
+    """Add them."""
+    _changed(_named(run), lambda found: found.add_tags(tags))
+
+
+@command.command("remove", help="Take these tags from RUN.")
+@click.argument("run")
+@click.argument("tags", nargs=-1, required=True)
+def remove(run: str, tags: tuple[str, ...]) -> None:
+    """Remove them."""
+    _changed(_named(run), lambda found: found.remove_tags(tags))
+
+
+@command.command("replace", help="Take tags from RUN and give it others, in one act.")
+@click.argument("run")
+@click.option("--add", "added", multiple=True, metavar="TAG", help="A tag to give; may be repeated.")
+@click.option("--remove", "removed", multiple=True, metavar="TAG", help="A tag to take; may be repeated.")
+def replace(run: str, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+    """Replace them."""
+    _replace(_named(run), added, removed)
+
+
+@command.command("list", help="List the tags of RUN, or of all runs.")
+@click.argument("run", required=False)
+@click.option("--hide-system-tags", is_flag=True, help="Only tags that users gave.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_tags(run: str | None, hide_system_tags: bool, as_json: bool) -> None:
+    """List them."""
+    with session.log() as log:
+        found = [tagged for flow in log.flows() for tagged in _all(log, flow)] if run is None else [_of(log, resolve(log, parse(run)))]
+    _print_by_run(found, hide_system=hide_system_tags, as_json=as_json)
+
+
+# --- python flow.py tag -----------------------------------------------------------------------------------
+
+
+def flow_tag(flow: type) -> click.Command:
+    """`tag add|remove|replace|list` of a flow's own command line; without --run-id its newest run is meant."""
+    name = flow.__name__
+
+    def chosen(run_id: str | None) -> RunId:
+        return _named(run_id or name, name)
+
+    def add_tags(run_id: str | None, tags: tuple[str, ...]) -> None:
+        _changed(chosen(run_id), lambda found: found.add_tags(tags))
+
+    def remove_tags(run_id: str | None, tags: tuple[str, ...]) -> None:
+        _changed(chosen(run_id), lambda found: found.remove_tags(tags))
+
+    def replace_tags(run_id: str | None, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+        _replace(chosen(run_id), added, removed)
+
+    group = click.Group("tag", help="List and change the tags of runs.")
+    tags = click.Argument(["tags"], nargs=-1, required=True)
+    both = [
+        click.Option(["--add", "added"], multiple=True, metavar="TAG"),
+        click.Option(["--remove", "removed"], multiple=True, metavar="TAG"),
+    ]
+    group.add_command(click.Command("add", callback=add_tags, params=[*_run_options(), tags], help="Give a run tags."))
+    group.add_command(click.Command("remove", callback=remove_tags, params=[*_run_options(), tags], help="Take tags from a run."))
+    group.add_command(click.Command("replace", callback=replace_tags, params=[*_run_options(), *both], help="Take tags and give others."))
+    group.add_command(_flow_list(name))
+    return group
+
+
+def _run_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--run-id"], metavar="RUN", help="The run; the newest one if not given."),
+        click.Option(["--namespace"], hidden=True, expose_value=False),
+    ]
+
+
+def _flow_list(flow: str) -> click.Command:
+    def listed(
+        run_id: str | None,
+        every: bool,
+        my_runs: bool,
+        hide_system_tags: bool,
+        group_by_tag: bool,
+        group_by_run: bool,
+        flat: bool,
+        as_json: bool,
+    ) -> None:
+        with session.log() as log:
+            found = [_of(log, resolve(log, parse(run_id), flow=flow))] if run_id else list(_all(log, FlowName(flow)))
+        if my_runs and not every:
+            mine = f"user:{config.get('user')}"
+            found = [tagged for tagged in found if mine in tagged.system]
+        if as_json or group_by_run:
+            _print_by_run(found, hide_system=hide_system_tags, as_json=as_json)
+        elif group_by_tag:
+            _print_by_tag(found, hide_system=hide_system_tags)
+        else:
+            tags = sorted({tag for tagged in found for tag in _shown(tagged, hide_system_tags)})
+            click.echo("\n".join(tags) if flat else f"{flow}: {', '.join(tags) or 'no tags'}")
+
+    options: list[click.Parameter] = [
+        *_run_options(),
+        click.Option(["--all", "every"], is_flag=True, help="Runs of all users  [default]"),
+        click.Option(["--my-runs"], is_flag=True, help="Only runs that you started."),
+        click.Option(["--hide-system-tags"], is_flag=True, help="Only tags that users gave."),
+        click.Option(["--group-by-tag"], is_flag=True, help="The runs of each tag."),
+        click.Option(["--group-by-run"], is_flag=True, help="The tags of each run."),
+        click.Option(["--flat"], is_flag=True, help="A tag on each line."),
+        click.Option(["--json", "as_json"], is_flag=True, help="As JSON."),
+    ]
+    return click.Command("list", callback=listed, params=options, help="List tags.")
+
+
+# --- both -------------------------------------------------------------------------------------------------
+
+
+def _replace(run: RunId, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+    if not added and not removed:
+        raise click.UsageError("Name tags to --add or to --remove.")
+    _changed(run, lambda found: found.replace_tags(removed, added))
+
+
+def _of(log: LogClient, run: RunId) -> Tagged:
+    from evflow.replay.load import RunNotFound
+
+    entry = log.run(run)
+    if entry is None:
+        raise RunNotFound(run, log)
+    changed = log.tags(run)
+    tags = entry.summary.get("tags", ()) if changed is None else changed
+    return Tagged(run, tuple(sorted(tags)), tuple(sorted(entry.summary.get("system_tags", ()))))
+
+
+def _all(log: LogClient, flow: FlowName) -> Iterator[Tagged]:
+    for entry in log.runs(flow):
+        yield _of(log, entry.run)
+
+
+def _shown(tagged: Tagged, hide_system: bool) -> tuple[str, ...]:
+    return tagged.user if hide_system else (*tagged.user, *tagged.system)
+
+
+def _print_by_run(found: list[Tagged], *, hide_system: bool, as_json: bool) -> None:
+    if as_json:
+        write_json([{"run": str(t.run), "tags": t.user, **({} if hide_system else {"system_tags": t.system})} for t in found])
+        return
+    for tagged in found:
+        click.echo(f"{click.style(str(tagged.run), bold=True)}: {', '.join(_shown(tagged, hide_system)) or 'no tags'}")
+
+
+def _print_by_tag(found: list[Tagged], *, hide_system: bool) -> None:
+    runs: dict[str, list[str]] = {}
+    for tagged in found:
+        for tag in _shown(tagged, hide_system):
+            runs.setdefault(tag, []).append(str(tagged.run))
+    for tag in sorted(runs):
+        click.echo(f"{click.style(tag, bold=True)}: {', '.join(runs[tag])}")
