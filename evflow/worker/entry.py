@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from evflow.imports import framework_view  # before every other module of ours: it notes what is loaded already
 from evflow.worker.spec import AttemptOrder, RunContext
 
 
@@ -39,8 +40,6 @@ def _read(descriptor: int) -> tuple[RunContext, bytes]:
 
 
 if __name__ == "__main__":
-    from evflow.imports import framework_view
-
     # By its name and not as `__main__`, which the flow's file becomes.
     from evflow.worker import entry, stdio as streams
 

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from evflow.clock import monotonic_s
+from evflow.imports import framework_view
 from evflow.worker.method import StartMethod, choose
 
 if TYPE_CHECKING:
@@ -192,8 +193,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from evflow.imports import framework_view
-
     # `evflow.worker.forkserver` and not `__main__`: the flow's file becomes `__main__`.
     from evflow.worker.forkserver import main as serve
 
