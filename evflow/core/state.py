@@ -22,7 +22,7 @@ TaskStatus = Literal[
 Outcome = Literal["", "succeeded", "failed", "exited", "lost", "crashed", "timed-out", "cancelled"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Split:
     """A task that split, and how far its members are.
 
@@ -63,7 +63,7 @@ class Frame:
     index: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One attempt of a task, times in microseconds, 0 where it did not come so far."""
 
@@ -92,7 +92,7 @@ class Attempt:
     cancel: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """A task.
 
@@ -164,7 +164,7 @@ class Ending:
     task: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Agenda:
     """What needs a decision. `timers` is a heap of `(at_us, task, attempt, kind)`, stale entries included."""
 
@@ -178,7 +178,7 @@ class Agenda:
     timers: list[tuple[int, int, int, str]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Counts:
     """Tasks of one step by what became of them."""
 
@@ -187,7 +187,7 @@ class Counts:
     failed: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunState:
     """A run.
 

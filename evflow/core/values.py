@@ -25,10 +25,11 @@ def value(cls: type[_T]) -> type[_T]:
     return made
 
 
-def _equal(self: Any, other: Any) -> bool:
+def _equal(self: Any, other: Any) -> Any:
     if type(other) is not type(self):
         return NotImplemented
-    return all(getattr(self, name) == getattr(other, name) for name in type(self).__match_args__)
+    names: tuple[str, ...] = type(self).__match_args__
+    return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 def _hash(self: Any) -> int:

@@ -1,6 +1,5 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,7 @@ def started_event(
     """The first event of the run."""
     import evflow
 
-    python = platform.python_version()
+    python = ".".join(map(str, sys.version_info[:3]))
     code: dict[str, Any] = {
         "file": request.flow_file,
         "package": package,
