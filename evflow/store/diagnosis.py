@@ -60,7 +60,7 @@ def type_name(value: object) -> str:
 
 def refused(value: object) -> Culprit | None:
     """Values that might pickle, but never as somebody who assigns them to an artifact means it."""
-    if isinstance(value, FunctionType | MethodType | ModuleType | GeneratorType) or _is_flow(value):
+    if any(_is_a(kind, value) for kind in (FunctionType, MethodType, ModuleType, GeneratorType)) or _is_flow(value):
         return _culprit(value, "", None)
     return None
 
@@ -69,7 +69,11 @@ def find(value: object, error: BaseException) -> Culprit:
     """The innermost part of `value` that cannot be pickled, given the error of the whole."""
     if isinstance(error, RecursionError):
         return _culprit(value, "", error)
-    return _Search().of(value, "", error) or _culprit(value, "", error)
+    try:
+        found = _Search().of(value, "", error)
+    except Exception:  # noqa: BLE001  looking runs the code of the value's classes, which may fail in more ways than one
+        found = None
+    return found or _culprit(value, "", error)
 
 
 class _Search:
@@ -131,14 +135,11 @@ def _reduced(value: object) -> Iterator[tuple[str, Any]]:
     if not isinstance(parts, tuple):
         return
     made_by, arguments, state, items, pairs = _padded(parts)
-    slots: Any = None
-    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
-        state, slots = state
-    for attributes in (state, slots):
-        if isinstance(attributes, dict):
+    for attributes in _states(state):
+        if _is_a(dict, attributes):
             for key, child in attributes.items():
                 yield f".{key}", child
-        elif attributes is not None:
+        else:
             yield " (its state)", attributes
     for index, child in enumerate(items or ()):
         yield f"[{index}]", child
@@ -153,6 +154,19 @@ def _reduced(value: object) -> Iterator[tuple[str, Any]]:
 def _padded(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     """What `__reduce_ex__` gave, as (callable, arguments, state, list items, dict items)."""
     return (*parts, None, None, None, None, None)[:5]
+
+
+def _states(state: Any) -> list[Any]:
+    """An object's state; where it has slots, what is in its `__dict__` and what is in them."""
+    states: list[Any] = [state]
+    if _is_a(tuple, state) and len(state) == 2 and _is_a(dict, state[1]):
+        states = [*state]
+    return [one for one in states if one is not None]
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    # isinstance, without telling the type checkers: what they conclude of a user's value is of no use.
+    return isinstance(value, kind)
 
 
 _OPEN_HINT = "Keep it in a local variable, and open it in each step that uses it."

@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -443,7 +443,7 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path) -> Generator[None]:
     """Say what an error of the operating system means for the store."""
     try:
         yield

@@ -5,6 +5,7 @@ them with keys of str or int. By exact type: a subclass, a tuple or a numpy numb
 else. A container that is in the value twice would come back as two; that is for pickle too.
 """
 
+from collections.abc import Collection
 from types import NoneType
 from typing import Any
 
@@ -24,6 +25,7 @@ MAX_DEPTH = 200
 _JOIN_UP_TO_BYTES = 64 << 10
 _LEAVES = frozenset({NoneType, bool, int, float, str, bytes})
 _CONTAINERS = frozenset({list, dict})
+_DICTS = frozenset({dict})
 _NODES = _LEAVES | _CONTAINERS
 _KEYS = frozenset({str, int})
 _BYTES_HEADERS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
@@ -51,10 +53,9 @@ def read(content: Content) -> Any:
 
 def is_plain(value: Any) -> bool:
     """Whether the value is of the types above, without an alias, and not too large to look through."""
-    kind = type(value)
-    if kind in _LEAVES:
+    if type(value) in _LEAVES:
         return True
-    if kind not in _CONTAINERS:
+    if type(value) not in _CONTAINERS:
         return False
     level: list[Any] = [value]
     seen = {id(value)}
@@ -65,8 +66,8 @@ def is_plain(value: Any) -> bool:
             count += len(container)
             if count > MAX_NODES:
                 return False
-            children = container
-            if type(container) is dict:
+            children: Collection[Any] = container
+            if type(container) in _DICTS:
                 if not _KEYS.issuperset(map(type, container)):
                     return False
                 children = container.values()

@@ -36,7 +36,8 @@ def temporary(store: FileStore) -> list[Path]:
 
 
 def age(path: Path, seconds: float) -> None:
-    os.utime(path, (time.time() - seconds,) * 2)
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
 
 
 def test_processes_that_write_the_same_objects_at_once_all_succeed(store: FileStore) -> None:
@@ -101,7 +102,7 @@ def test_an_object_is_synced_before_it_has_its_name_and_its_folder_after(store: 
     sync = os.fsync
 
     def seen(file: int) -> None:
-        acts.append((Path(os.readlink(f"/proc/self/fd/{file}")).parent.name, store.exists(digest)))
+        acts.append((Path(f"/proc/self/fd/{file}").readlink().parent.name, store.exists(digest)))
         sync(file)
 
     monkeypatch.setattr(os, "fsync", seen)

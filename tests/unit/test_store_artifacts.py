@@ -118,7 +118,9 @@ def test_opening_a_manifest_reads_it_alone_and_loading_reads_the_artifact_alone(
 
 
 def test_a_loaded_value_can_be_changed_and_the_next_load_does_not_see_it(store: CountingStore) -> None:
-    opened = view(store, save(store, {"list": [1], "small": np.arange(10), "packed": noise(60_000), "big": noise(), "calm": np.zeros(500_000)}))
+    opened = view(
+        store, save(store, {"list": [1], "small": np.arange(10), "packed": noise(60_000), "big": noise(), "calm": np.zeros(500_000)})
+    )
     for name in opened.names():
         first = opened.load(name)
         first[0] = 77
@@ -142,6 +144,16 @@ def test_a_task_that_adds_nothing_has_its_parents_manifest_and_writes_nothing(st
     assert store.puts == puts
 
 
+def strided() -> np.ndarray:
+    return np.arange(900_000).reshape(300, 3000)[::2, ::3]
+
+
+def forest() -> RandomForestClassifier:
+    made = RandomForestClassifier(3, random_state=1)
+    made.fit(np.arange(40).reshape(20, 2), np.arange(20) % 2)
+    return made
+
+
 VALUES: dict[str, Callable[[], Any]] = {
     "number": lambda: 1.5,
     "list": lambda: [1, {"a": 2}],
@@ -149,12 +161,12 @@ VALUES: dict[str, Callable[[], Any]] = {
     "set": lambda: {"b", "a", "c"},
     "array": noise,
     "small array": lambda: np.arange(10),
-    "strided": lambda: np.arange(900_000).reshape(300, 3000)[::2, ::3],
+    "strided": strided,
     "calm": lambda: np.zeros(500_000),
     "frame": lambda: pd.DataFrame({"a": np.arange(5000), "b": noise(5000), "c": ["x", "y"] * 2500}),
     "large frame": lambda: pd.DataFrame({"a": np.arange(300_000), "b": noise(), "c": ["x", "y"] * 150_000}),
     "indexed": lambda: pd.DataFrame({"b": noise(5000)}, index=pd.date_range("2020", periods=5000, freq="h")),
-    "forest": lambda: RandomForestClassifier(3, random_state=1).fit(np.arange(40).reshape(20, 2), np.arange(20) % 2),
+    "forest": forest,
 }
 
 
@@ -240,7 +252,9 @@ def test_a_chain_of_bases_is_made_flat_before_it_is_long(store: CountingStore) -
 
 
 NAMES = st.sampled_from("abcdefgh")
-STEPS = st.lists(st.tuples(st.dictionaries(NAMES, st.integers(0, 3) | st.lists(st.integers(0, 3))), st.sets(NAMES), st.sets(NAMES)), max_size=12)
+STEPS = st.lists(
+    st.tuples(st.dictionaries(NAMES, st.integers(0, 3) | st.lists(st.integers(0, 3))), st.sets(NAMES), st.sets(NAMES)), max_size=12
+)
 
 
 @given(steps=STEPS, flat=st.integers(0, 5), inline=st.sampled_from([0, 3, 1000]))
