@@ -1,5 +1,7 @@
 """Attempts of a real flow: its file, a fork server that loads it, a real log and store, and what came of each attempt."""
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -105,6 +107,13 @@ class AttemptWorld:
             assert isinstance(event, AttemptSucceeded | AttemptFailed)
             found.append((AttemptId(RunId.parse(inbound.run), TaskId(event.task), event.attempt), event))
         return found
+
+    def kill_server(self) -> None:
+        """Kill the log's server as a machine's failure would."""
+        info: bytes = self.client._connected().call("INFO", "server")
+        [pid] = [int(line.partition(b":")[2]) for line in info.splitlines() if line.startswith(b"process_id:")]
+        os.kill(pid, signal.SIGKILL)
+        self.client.close()
 
     def report_of(self, name: AttemptId) -> AttemptSucceeded | AttemptFailed | None:
         mine = [event for attempt, event in self.reports() if attempt == name]
