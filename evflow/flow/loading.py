@@ -91,6 +91,19 @@ def stay_inert() -> None:
     _inert = True
 
 
+class inert:  # noqa: N801 - used like a function; contextlib is not for a module that every flow imports
+    """A context in which no flow starts a command line: code of somebody's is being loaded for its classes."""
+
+    def __enter__(self) -> None:
+        global _inert
+        self._before = _inert
+        _inert = True
+
+    def __exit__(self, *_: object) -> None:
+        global _inert
+        _inert = self._before
+
+
 def load_flow(file: str, class_name: str | None = None) -> "type[FlowSpec]":
     """Run a user's file as `__main__`, without starting its flow, and return the flow's class.
 

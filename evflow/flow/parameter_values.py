@@ -7,7 +7,8 @@ of the command.
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TextIO, cast
+from dataclasses import dataclass
+from typing import Any, TextIO, cast
 
 from evflow.errors import UsageError
 from evflow.flow.parameters import JSONType, Parameter, canonical, of
@@ -77,7 +78,8 @@ class ParameterDefaultFailed(UsageError):
         super().__init__(f"The default of parameter '{parameter.name}' ({parameter.where}) raised an exception:\n{traceback.rstrip()}")
 
 
-class ParameterContext(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ParameterContext:
     """What a function that computes a default gets.
 
     Attributes:

@@ -7,7 +7,7 @@ A user's import pays for this module; what only a starting run needs is in `evfl
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, Where, caller, facts
 
@@ -176,7 +176,7 @@ class Parameter(Generic[T_co]):
             raise AttributeError(f"Parameter '{self.name}' has a value only while a step runs.")
         return scope.parameter(self.attribute)
 
-    def __set__(self, flow: "FlowSpec", value: Any) -> NoReturn:
+    def __set__(self, flow: "FlowSpec", value: Never) -> NoReturn:
         raise AttributeError(f"{NOT_MODIFIABLE}: '{self.attribute}' is a Parameter. Keep the new value under another name.")
 
     def __repr__(self) -> str:

@@ -521,24 +521,24 @@ def test_catch_on_a_static_split_is_clear() -> None:
     ("decorator", "message"),
     [
         (retry(times=-1), "@retry takes a whole number of at least 0 as times, not -1"),
-        (retry(times=1.5), "@retry takes a whole number of at least 0 as times, not 1.5"),  # type: ignore[call-overload]  # pyright: ignore
+        (retry(times=1.5), "@retry takes a whole number of at least 0 as times, not 1.5"),  # type: ignore[call-overload]
         (retry(backoff=0.5), "@retry takes a number of at least 1 as backoff, not 0.5"),
         (retry(seconds_between_retries=-1), "@retry takes a number of at least 0 as seconds_between_retries, not -1"),
         (timeout(), "Specify a duration for @timeout"),
         (timeout(minutes=-1), "@timeout takes a number of at least 0 as minutes, not -1"),
         (catch(var="not a name"), "@catch takes the name of an artifact as var, not 'not a name'"),
         (resources(cpu="many"), "@resources takes a number of at least 0 as cpu, not 'many'"),
-        (environment(vars={"A": None}), "@environment takes a string as the value of A, not None"),  # type: ignore[dict-item]  # pyright: ignore
+        (environment(vars={"A": None}), "@environment takes a string as the value of A, not None"),  # type: ignore[dict-item]
         (environment(vars={"A=B": "x"}), "@environment cannot set a variable named 'A=B'"),
     ],
 )
 def test_a_wrong_value_of_a_decorator(decorator: Any, message: str) -> None:
     class Flow(Ends):
-        @decorator
         @step
         def start(self) -> None:
             self.next(self.end)
 
+    decorator(Flow.start)
     [problem] = check(Flow)
     assert problem.message.startswith(f"Step start: {message}")
     assert problem.file == __file__
@@ -588,9 +588,9 @@ def test_problems_of_parameters() -> None:
         tag = Parameter("tag")
         workers = Parameter("max-workers")
         bad = Parameter("no good")
-        rate = Parameter("rate", default="fast", type=float)  # type: ignore[type-var]  # pyright: ignore
+        rate = Parameter("rate", default="fast", type=float)
         kind = Parameter("kind", type=complex)
-        parts = Parameter("parts", type=int, separator=",")  # type: ignore[arg-type]  # pyright: ignore
+        parts = Parameter("parts", type=int, separator=",")
 
     problems = check(Flow)
     assert [(problem.code, line_of(problem).split(" ")[0]) for problem in problems] == [

@@ -224,7 +224,7 @@ def test_a_property_of_the_users_shows_its_own_error() -> None:
 def test_an_instance_of_another_class_may_be_mixed_in() -> None:
     class Mixin:
         def greet(self) -> str:
-            return f"hello {self.who}"  # type: ignore[attr-defined]  # pyright: ignore
+            return f"hello {self.who}"  # type: ignore[attr-defined]
 
     class Mixed(Mixin, Flow):
         pass

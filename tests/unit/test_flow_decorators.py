@@ -1,5 +1,6 @@
 """Decorators: their fields, and those of `--with`."""
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -43,8 +44,11 @@ def test_an_unknown_field_is_told_at_the_line_of_the_decorator(monkeypatch: pyte
     import sys
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with pytest.raises(DecoratorInvalid, match=r"@retry has no field 'tims' \(.*test_flow_decorators.py:\d+\)\.\nIts fields are: times, .*Did you mean 'times'"):
-        retry(tims=3)  # type: ignore[call-overload]  # pyright: ignore
+    with pytest.raises(
+        DecoratorInvalid,
+        match=r"@retry has no field 'tims' \(.*test_flow_decorators.py:\d+\)\.\nIts fields are: times, .*Did you mean 'times'",
+    ):
+        retry(tims=3)  # type: ignore[call-overload]
 
 
 def test_a_field_without_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +56,7 @@ def test_a_field_without_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(DecoratorInvalid, match="takes its fields by name"):
-        retry(3)  # type: ignore[call-overload]  # pyright: ignore
+        retry(3)  # type: ignore[call-overload]
 
 
 def test_a_decorator_leaves_the_function_as_it_is() -> None:
@@ -116,7 +120,10 @@ def test_with_adds_to_steps_that_lack_the_decorator_and_the_last_one_wins() -> N
     apply_with(Copy, ["retry:times=2", "timeout:seconds=5"])
     apply_with(Copy, ["retry:times=3"])
     found = {name: [str(each) for each in facts(Copy).decorators(name)] for name in facts(Copy).steps}
-    assert found == {"start": ["@retry(times=1)", "@timeout(seconds=5)"], "end": ["@environment(vars={'A': '1'})", "@timeout(seconds=5)", "@retry(times=3)"]}
+    assert found == {
+        "start": ["@retry(times=1)", "@timeout(seconds=5)"],
+        "end": ["@environment(vars={'A': '1'})", "@timeout(seconds=5)", "@retry(times=3)"],
+    }
     assert [str(each) for each in facts(Flow).decorators("end")] == ["@environment(vars={'A': '1'})"]
 
 
@@ -133,4 +140,4 @@ def test_a_new_decorator_is_one_small_class(monkeypatch: pytest.MonkeyPatch) -> 
 
 class Label(StepDecorator):
     name = "label"
-    defaults = {"text": ""}
+    defaults = MappingProxyType({"text": ""})

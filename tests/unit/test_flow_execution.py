@@ -4,9 +4,11 @@ import os
 import signal
 import threading
 import time
+from types import MappingProxyType
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from evflow import FlowSpec, catch, environment, retry, step
@@ -26,15 +28,15 @@ class Flow(FlowSpec):
 
     @step
     async def waits(self) -> None:
-        await anyio.sleep(0)
-        self.order = []
+        await anyio.lowlevel.checkpoint()
+        self.order: list[int] = []
         async with anyio.create_task_group() as group:
             for number in range(3):
                 group.start_soon(self.add, number)
         self.next(self.end)
 
     async def add(self, number: int) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         self.order.append(number)
 
     @step
@@ -89,7 +91,7 @@ class Flow(FlowSpec):
     def a(self) -> None:
         self.next(self.end)
 
-    @environment(vars={"EVFLOW_TEST_WORD": "set", "NUMBER": 3})  # type: ignore[dict-item]  # pyright: ignore
+    @environment(vars={"EVFLOW_TEST_WORD": "set", "NUMBER": 3})  # type: ignore[dict-item]
     @step
     def reads_environment(self) -> None:
         self.word = os.environ["EVFLOW_TEST_WORD"] + os.environ["NUMBER"]
@@ -221,7 +223,7 @@ def test_decorators_run_from_the_outermost_to_the_body_and_back() -> None:
 
     class Noting(StepDecorator):
         repeatable = True
-        defaults = {"as_": ""}
+        defaults = MappingProxyType({"as_": ""})
 
         def before(self, flow: FlowSpec) -> None:
             seen.append(f"before {self.value('as_')}")

@@ -45,7 +45,9 @@ class Joining:
         self.views = views
         self.opened: list[int] = []
         parents = [(steps[index % len(steps)], index + 2, str(index).encode()) for index in range(len(views))]
-        self.flow: Any = instantiate(Flow, "join", parameters=stored(alpha=1), parents=parents, open_views=self.open, joined=("start", 1, "split", 0, 2))
+        self.flow: Any = instantiate(
+            Flow, "join", parameters=stored(alpha=1), parents=parents, open_views=self.open, joined=("start", 1, "split", 0, 2)
+        )
         self.inputs: Any = scope_of(self.flow).inputs
 
     def open(self, digests: Iterable[bytes]) -> list[StoredView]:
@@ -99,7 +101,7 @@ def test_an_input_has_the_parameters_and_the_methods_of_the_flow() -> None:
 
 
 def test_reading_an_artifact_that_an_input_lacks_says_so() -> None:
-    with pytest.raises(AttributeError, match="Flow Flow has no attribute 'y'. In step a it has: x"):
+    with pytest.raises(AttributeError, match=r"Flow Flow has no attribute 'y'\. In step a it has: x"):
         _ = Joining(stored(x=1), stored()).inputs.a.y
 
 

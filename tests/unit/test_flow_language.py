@@ -1,5 +1,6 @@
 """What a flow's author writes, and which steps run with which values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -168,7 +169,9 @@ def test_a_switch_runs_the_chosen_step_only(mode: str) -> None:
 def test_a_switch_on_an_unknown_value_names_value_and_cases() -> None:
     with pytest.raises(SwitchValueUnknown) as caught:
         run_flow(Switch, {"mode": "zzz"})
-    assert caught.value.message == "Switch condition variable 'mode' has value 'zzz' which is not in the available cases: ['small', 'large']"
+    assert (
+        caught.value.message == "Switch condition variable 'mode' has value 'zzz' which is not in the available cases: ['small', 'large']"
+    )
     assert isinstance(caught.value, RuntimeError)
 
 
@@ -276,9 +279,11 @@ def test_a_flow_of_one_step_ends_where_it_starts() -> None:
     assert run_step(instantiate(One, "only", parameters=stored())).transition.kind == "end"
 
 
-@pytest.mark.parametrize("items", ["abc", range(3), {"a": 1, "b": 2, "c": 3}, (x for x in "abc"), {1, 2, 3}], ids=lambda items: type(items).__name__)
+@pytest.mark.parametrize(
+    "items", ["abc", range(3), {"a": 1, "b": 2, "c": 3}, (x for x in "abc"), {1, 2, 3}], ids=lambda items: type(items).__name__
+)
 def test_foreach_takes_whatever_a_for_loop_takes(items: Any) -> None:
-    class Any_(FlowSpec):
+    class Iterating(FlowSpec):
         @step
         def start(self) -> None:
             self.__dict__["items"] = items
@@ -292,12 +297,12 @@ def test_foreach_takes_whatever_a_for_loop_takes(items: Any) -> None:
         def end(self) -> None:
             pass
 
-    done = run_step(instantiate(Any_, "start", parameters=stored()))
+    done = run_step(instantiate(Iterating, "start", parameters=stored()))
     assert done.transition.items is not None
     assert len(list(done.transition.items)) == 3
 
 
-def said_by(body: Any) -> str:
+def said_by(body: Callable[[Any], object] | None) -> str:
     """The error of a step `start` with this body, in a flow with the steps a, b and end."""
 
     class Wrong(FlowSpec):
@@ -305,6 +310,7 @@ def said_by(body: Any) -> str:
 
         @step
         def start(self) -> None:
+            assert body is not None
             body(self)
 
         @step
@@ -354,12 +360,20 @@ def test_next_to_a_step_of_another_instance_is_told() -> None:
 
 
 def test_a_missing_foreach_variable_is_told_with_the_one_that_was_meant() -> None:
-    text = said_by(lambda self: (setattr(self, "numbers", [1]), self.next(self.a, foreach="number")))
+    def body(self: Any) -> None:
+        self.numbers = [1]
+        self.next(self.a, foreach="number")
+
+    text = said_by(body)
     assert "Foreach variable self.number in step start does not exist. Did you mean 'numbers'?" in text
 
 
 def test_an_empty_foreach_is_told() -> None:
-    text = said_by(lambda self: (setattr(self, "xs", []), self.next(self.a, foreach="xs")))
+    def body(self: Any) -> None:
+        self.xs = ()
+        self.next(self.a, foreach="xs")
+
+    text = said_by(body)
     assert "Foreach iterator over xs in step start produced zero splits. Check your variable." in text
 
 

@@ -1,6 +1,7 @@
 """Parameters: what a run gets from texts, values, variables, defaults."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,6 +26,10 @@ def flow_with(**parameters: Parameter[Any]) -> type[FlowSpec]:
 
 def value_of(parameter: Parameter[Any], given: object = None, env: dict[str, str] | None = None) -> Any:
     return resolve(flow_with(p=parameter), {} if given is None else {parameter.name: given}, env or {})["p"]
+
+
+def computing(result: object) -> Callable[[ParameterContext], Any]:
+    return lambda _: result
 
 
 class Click:
@@ -178,12 +183,14 @@ def test_a_computed_default_may_log_for_the_user(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(("kind", "result"), [(int, "5"), (str, 5), (bool, 1), (int, True), (float, "x"), (JSONType, {1, 2})])
 def test_a_computed_default_of_another_type_is_told(kind: Any, result: object) -> None:
     with pytest.raises(ParameterFieldTypeMismatch, match="The default of parameter 'p'"):
-        value_of(Parameter("p", default=lambda _: result, type=kind))
+        value_of(Parameter("p", default=computing(result), type=kind))
 
 
-@pytest.mark.parametrize(("kind", "result", "expected"), [(JSONType, '{"a": 1}', {"a": 1}), (JSONType, {"a": 1}, {"a": 1}), (float, 2, 2.0), (int, None, None)])
+@pytest.mark.parametrize(
+    ("kind", "result", "expected"), [(JSONType, '{"a": 1}', {"a": 1}), (JSONType, {"a": 1}, {"a": 1}), (float, 2, 2.0), (int, None, None)]
+)
 def test_a_computed_default_of_a_fitting_type_is_taken(kind: Any, result: object, expected: object) -> None:
-    assert value_of(Parameter("p", default=lambda _: result, type=kind)) == expected
+    assert value_of(Parameter("p", default=computing(result), type=kind)) == expected
 
 
 def test_a_computed_default_that_raises_shows_the_users_frames() -> None:
@@ -216,6 +223,6 @@ def test_texts_for_people_are_short() -> None:
     assert values.type_name(Parameter("p", type=int)) == "int"
     assert values.default_shown(Parameter("p", default=[1, 2])) == "[1, 2]"
     assert values.default_shown(Parameter("p", default="secret", show_default=False)) is None
-    assert values.default_shown(Parameter("p", default=lambda _: 1, type=int)) is None
+    assert values.default_shown(Parameter("p", default=computing(1), type=int)) is None
     assert values.shown(Parameter("p", separator=","), ["a", "b"]) == "a,b"
     assert json.loads(values.shown(Parameter("p", type=JSONType), {"a": 1})) == {"a": 1}

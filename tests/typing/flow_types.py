@@ -1,0 +1,85 @@
+# pyright: strict
+"""What the type checkers see of a flow. `make check` reads this file with mypy and pyright in their strict modes.
+
+An ignore here stands where a mistake must be found: mypy complains when it is not needed.
+"""
+
+from typing import Any, assert_type
+
+from evflow import FlowSpec, Inputs, JSONType, Parameter, catch, current, environment, resources, retry, step, timeout
+from evflow.flow.parameter_values import ParameterContext
+
+
+def tonight(context: ParameterContext) -> str:
+    return context.flow_name
+
+
+class Typed(FlowSpec):
+    folds = Parameter("folds", default=5, help="Into how many parts.")
+    rate = Parameter("rate", type=float, required=True)
+    fast = Parameter("fast", default=False)
+    label = Parameter("label")
+    night = Parameter("night", default=tonight)
+    windows = Parameter("windows", default="7,14", separator=",")
+    options = Parameter("options", type=JSONType, default="{}")
+
+    limit = 3
+    total: float
+
+    @retry
+    @step
+    def start(self) -> None:
+        assert_type(self.folds, int)
+        assert_type(self.rate, float)
+        assert_type(self.fast, bool)
+        assert_type(self.label, str)
+        assert_type(self.night, str)
+        assert_type(self.windows, list[str])
+        assert_type(self.options, Any)
+        assert_type(Typed.folds, Parameter[int])
+        self.parts = list(range(self.folds))
+        self.next(self.part, foreach="parts")
+
+    @catch(var="error", print_exception=False)
+    @timeout(minutes=5)
+    @resources(cpu=2, memory=4000)
+    @environment(vars={"OMP_NUM_THREADS": "1"})
+    @step
+    async def part(self) -> None:
+        assert_type(self.input, Any)
+        assert_type(self.index, int | None)
+        assert_type(self.foreach_stack(), list[tuple[int, int, Any]])
+        assert_type(self.parts, list[int])
+        assert_type(self.set_in_another_class, Any)
+        assert_type(current.run_id, str)
+        assert_type(current.retry_count, int)
+        self.score = 0.5
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        assert_type(len(inputs), int)
+        assert_type(inputs[0], Any)
+        assert_type(inputs[:2], list[Any])
+        self.total = sum(each.score for each in inputs)
+        self.merge_artifacts(inputs, exclude=["score"])
+        self.next({"small": self.end, "large": self.large}, condition="size")
+
+    @step
+    def large(self) -> None:
+        self.next(self.end)
+
+    @step(end=True)
+    def end(self) -> None:
+        assert_type(self.total, float)
+
+
+def wrong_uses() -> None:
+    """Each line has one mistake that a checker finds."""
+    Typed(use_cli=False).folds = 3  # type: ignore[assignment]
+    retry(times="three")  # type: ignore[call-overload]
+    retry(tims=3)  # type: ignore[call-overload]
+    timeout(secs=3)  # type: ignore[call-overload]
+    catch(var=3)  # type: ignore[call-overload]
+    Typed(use_cli=False).next("end")  # type: ignore[arg-type]
+    Typed(use_cli=False).next(Typed(use_cli=False).end, foreach=[1])  # type: ignore[arg-type]
