@@ -7,6 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evflow.client.artifact import DataArtifact as DataArtifact
+    from evflow.client.flow import Flow as Flow
+    from evflow.client.namespaces import default_namespace as default_namespace, get_namespace as get_namespace, namespace as namespace
+    from evflow.client.root import Evflow as Evflow
+    from evflow.client.run import Run as Run
+    from evflow.client.step import Step as Step
+    from evflow.client.task import Task as Task
     from evflow.exception import EvflowException as EvflowException, ExceptionWrapper as ExceptionWrapper
     from evflow.flow.current import current as current
     from evflow.flow.decorators.catch import catch as catch
@@ -22,15 +29,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DataArtifact": "evflow.client.artifact",
+    "Evflow": "evflow.client.root",
     "EvflowException": "evflow.exception",
     "ExceptionWrapper": "evflow.exception",
+    "Flow": "evflow.client.flow",
     "FlowSpec": "evflow.flow.flowspec",
     "Inputs": "evflow.flow.inputs",
     "JSONType": "evflow.flow.parameters",
     "Parameter": "evflow.flow.parameters",
+    "Run": "evflow.client.run",
+    "Step": "evflow.client.step",
+    "Task": "evflow.client.task",
     "catch": "evflow.flow.decorators.catch",
     "current": "evflow.flow.current",
+    "default_namespace": "evflow.client.namespaces",
     "environment": "evflow.flow.decorators.environment",
+    "get_namespace": "evflow.client.namespaces",
+    "namespace": "evflow.client.namespaces",
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",
     "step": "evflow.flow.steps",

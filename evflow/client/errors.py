@@ -1,0 +1,107 @@
+"""What can be wrong with a question to the client."""
+
+from collections.abc import Collection, Iterable
+
+from evflow.errors import EnvironmentProblem, UsageError
+
+MOST_NAMES = 20
+"""How many names a message lists."""
+
+
+class EvflowNotFound(UsageError):
+    """There is no such flow, run, step, task or artifact."""
+
+    code = "not-found"
+
+    def __init__(self, kind: str, pathspec: str, hint: str = "") -> None:
+        super().__init__(f"{kind}('{pathspec}') does not exist.", hint)
+        self.pathspec = pathspec
+
+
+class EvflowNamespaceMismatch(UsageError):
+    """The object exists, and is not in the namespace in force.
+
+    Attributes:
+        namespace: That namespace.
+    """
+
+    code = "namespace-mismatch"
+
+    def __init__(self, kind: str, pathspec: str, namespace: str, tags: Iterable[str]) -> None:
+        if kind == "Flow":
+            what = f"No run of Flow('{pathspec}') is in the namespace '{namespace}'."
+        else:
+            what = f"{kind}('{pathspec}') is not in the namespace '{namespace}'. Its run has the tags: {', '.join(sorted(tags))}."
+        super().__init__(what, "namespace(None) makes all runs visible, namespace('user:NAME') those of a user.")
+        self.namespace = namespace
+
+
+class EvflowInvalidPathspec(UsageError):
+    """The text is not of the form that the class wants."""
+
+    code = "invalid-pathspec"
+
+    def __init__(self, kind: str, form: str, given: object) -> None:
+        super().__init__(f"Expects {kind}('{form}'), not {given!r}.")
+
+
+class NoSuchChild(UsageError, KeyError):
+    """`run['x']`, `step['x']`, `task['x']`: there is no x in there."""
+
+    code = "no-such-child"
+
+    def __init__(self, owner: object, kind: str, name: object, existing: Collection[str]) -> None:
+        super().__init__(f"{owner!r} has no {kind} {str(name)!r}.", _choice(str(name), existing))
+        self.name = name
+
+
+class NoSuchArtifact(UsageError, AttributeError):
+    """`task.data.x`: the task left no artifact x behind."""
+
+    code = "no-such-artifact"
+
+    def __init__(self, task: str, name: str, existing: Collection[str], why: str) -> None:
+        super().__init__(f"Task '{task}' has no artifact '{name}'.{why}", _choice(name, existing))
+
+
+class EvflowTaggingError(UsageError):
+    """These are no tags that a run can have."""
+
+    code = "tagging"
+
+
+class DataElsewhere(EnvironmentProblem):
+    """What the log names lies on the disk of another machine."""
+
+    code = "data-elsewhere"
+
+    def __init__(self, what: str, host: str, where: str, missing: str) -> None:
+        super().__init__(
+            f"{what} is not on this machine: there is no '{missing}'. It was written on the host '{host}', to {where}.",
+            "Ask for it there, or let both machines use one store (EVFLOW_STORE) from the next run on.",
+        )
+        self.host = host
+
+
+class CodeMissing(EnvironmentProblem):
+    """The code that an artifact's class is from cannot be had."""
+
+    code = "code-missing"
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(f"The class was defined in `__main__`, the file '{file}', and its code cannot be had: {why}.")
+
+
+def did_you_mean(name: str, candidates: Collection[str]) -> str:
+    """A hint at the name that was probably meant, or an empty string."""
+    import difflib  # only a mistake pays for it
+
+    close = difflib.get_close_matches(name, list(candidates)[:500], n=1)
+    return f"Did you mean '{close[0]}'?" if close else ""
+
+
+def _choice(name: str, existing: Collection[str]) -> str:
+    if not existing:
+        return "It has none."
+    listed = ", ".join(list(existing)[:MOST_NAMES]) + (", …" if len(existing) > MOST_NAMES else "")
+    return f"It has: {listed}. {did_you_mean(name, existing)}".rstrip()

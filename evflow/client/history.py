@@ -1,0 +1,220 @@
+"""A run as its log tells it: folded once, and from then on only what is new.
+
+Whoever asks for something that can still change reads the log's tail first; a sealed run is never read again. Reading
+1,000 tasks is one request of some 4,000 events and one fold, not a request for each.
+"""
+
+import gc
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from evflow import clock
+from evflow.client.connection import SharedLog
+from evflow.core.apply import apply
+from evflow.core.codec import decode
+from evflow.core.ids import RunId
+from evflow.core.state import RunState, Task
+from evflow.log.protocol import RunEntry
+
+if TYPE_CHECKING:
+    from evflow.client.data import RunData
+
+PARAMETERS = "_parameters"
+"""The step whose task 0 holds parameters and the class's constants."""
+
+OVER = frozenset({"succeeded", "failed", "cancelled"})
+"""What a task's status is when nothing will change it."""
+
+FRESH_S = 0.001
+"""What was read so shortly ago is not asked for again: a loop over unfinished tasks is not a request for each."""
+
+_CHUNK = 5_000
+
+
+class RunHistory:
+    """A run, read as far as its log went when somebody last asked.
+
+    Attributes:
+        log: Where it is.
+        entry: Its line in the index when it was found; the tags in it may have changed since.
+    """
+
+    def __init__(self, log: SharedLog, entry: RunEntry) -> None:
+        self.log = log
+        self.entry = entry
+        self._forget()
+        self._tags: frozenset[str] | None = None
+        self._tags_read_s = 0.0
+        self._data: RunData | None = None
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._state = RunState()
+        self._read_s = 0.0
+        self._folding = False
+        self._indexed = 1
+        self._steps: dict[str, list[int]] = {}
+        self._children: dict[int, list[int]] = {}
+
+    @property
+    def run(self) -> RunId:
+        """The run."""
+        return self.entry.run
+
+    @property
+    def shard(self) -> str:
+        """Where its log is."""
+        return self.entry.shard
+
+    @property
+    def data(self) -> "RunData":
+        """Its artifacts."""
+        if self._data is None:
+            from evflow.client.data import RunData  # who only asks how a run went needs no store
+
+            self._data = RunData(self)
+        return self._data
+
+    # --- the state ------------------------------------------------------------------------------------------
+
+    def known(self) -> RunState:
+        """The state as it was last read; read now if it never was."""
+        return self._state if self._state.seq and self._pid == os.getpid() else self.now()
+
+    def now(self) -> RunState:
+        """The state as it is now."""
+        state = self._state
+        if state.sealed and self._pid == os.getpid():
+            return state
+        with self.log.lock:
+            if self._pid != os.getpid():
+                self._adopt()
+            if clock.monotonic_s() - self._read_s >= FRESH_S:
+                self._advance()
+            return self._state
+
+    def task(self, number: int) -> Task:
+        """A task as it is now."""
+        state = self.known()
+        task = state.tasks[number]
+        return task if task.status in OVER else self.now().tasks[number]
+
+    def _adopt(self) -> None:
+        """In a forked child: take the parent's state over."""
+        self._pid = os.getpid()
+        self._read_s = 0.0
+
+    def _advance(self) -> None:
+        if self._folding:  # a fold was interrupted, here or by the fork that made us: its state is in no known place
+            self._forget()
+        state = self._state
+        entry = self.entry
+        self._folding = True
+        collecting = gc.isenabled()
+        # Tens of thousands of objects that all stay: looking through them for garbage again and again takes a third.
+        gc.disable()
+        try:
+            while True:
+                after = state.seq
+                events = self.log.ask(lambda log, after=after: log.read(entry.shard, entry.run, after, _CHUNK))  # type: ignore[misc]
+                for seq, payload, _ in events:
+                    apply(state, decode(seq, payload))
+                if len(events) < _CHUNK or state.sealed:
+                    break
+        finally:
+            if collecting:
+                gc.enable()
+        self._folding = False
+        self._read_s = clock.monotonic_s()
+
+    # --- who belongs to whom --------------------------------------------------------------------------------
+
+    def steps(self) -> list[str]:
+        """The steps that have tasks, in the order in which they were reached."""
+        return list(self.now().steps)
+
+    def tasks_of(self, step: str) -> list[int]:
+        """The ids of a step's tasks, as far as they exist now."""
+        if step == PARAMETERS:
+            return [0] if self.now().tasks else []
+        self._index(self.now())
+        return self._steps.get(step, [])
+
+    def has_task(self, step: str, number: int) -> bool:
+        """Whether the step has a task of this id."""
+
+        def there(state: RunState) -> bool:
+            return number < len(state.tasks) and state.tasks[number].step == step
+
+        return there(self.known()) or there(self.now())
+
+    def parents(self, number: int) -> list[int]:
+        """The tasks whose artifacts the task got: one, or all members of the split that a join joined."""
+        state = self.known()
+        task = state.tasks[number]
+        if not task.parent:
+            return []
+        if state.graph[task.step].takes_inputs:
+            return [member for member in state.splits[task.parent].arrived if member]
+        return [task.parent]
+
+    def children(self, number: int) -> list[int]:
+        """The tasks that exist because this one ended; for a member of a split, the task of the join."""
+        state = self.now()
+        self._index(state)
+        task = state.tasks[number]
+        own = [child for child in self._children.get(number, ()) if not self._joins(state, child)]
+        if own or task.frame is None or not task.next_steps or not state.graph[task.next_steps[0]].takes_inputs:
+            return own
+        split = task.frame.split
+        return [child for child in self._children.get(split.task, ()) if self._joins(state, child)]
+
+    def _joins(self, state: RunState, number: int) -> bool:
+        return state.graph[state.tasks[number].step].takes_inputs
+
+    def _index(self, state: RunState) -> None:
+        if self._indexed >= len(state.tasks):
+            return
+        with self.log.lock:
+            while self._indexed < len(state.tasks):
+                task = state.tasks[self._indexed]
+                self._steps.setdefault(task.step, []).append(task.id)
+                self._children.setdefault(task.parent, []).append(task.id)
+                self._indexed += 1
+
+    # --- tags -----------------------------------------------------------------------------------------------
+
+    @property
+    def system_tags(self) -> frozenset[str]:
+        """The tags that evflow gave; they never change."""
+        return frozenset(self.entry.summary.get("system_tags", ()))
+
+    @property
+    def user_tags(self) -> frozenset[str]:
+        """The user's tags as they are now."""
+        with self.log.lock:
+            if self._tags is None or clock.monotonic_s() - self._tags_read_s >= FRESH_S:
+                changed = self.log.ask(lambda log: log.tags(self.run))
+                self.set_tags(self.entry.summary.get("tags", ()) if changed is None else changed)
+            assert self._tags is not None
+            return self._tags
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Both."""
+        return self.user_tags | self.system_tags
+
+    def set_tags(self, tags: Iterable[str]) -> None:
+        """Take note of tags that were just read or written."""
+        self._tags = frozenset(tags)
+        self._tags_read_s = clock.monotonic_s()
+
+    def in_namespace(self, ns: str | None) -> bool:
+        """Whether the run is in a namespace; asks for changed tags only where the others do not tell."""
+        return ns is None or ns in self.system_tags or ns in self.user_tags
+
+
+def ended_us(task: Task) -> int:
+    """When a task ended, 0 where it goes on. That of the parameters is done from the start."""
+    return task.ended_us if task.id else task.created_us

@@ -1,0 +1,65 @@
+"""What attempts printed, from this machine's log files."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from evflow import config
+from evflow.client.errors import DataElsewhere
+from evflow.client.history import RunHistory
+from evflow.core.state import Task
+from evflow.errors import UsageError
+from evflow.worker.logs import STREAMS, Stream, read_log, read_text
+
+
+class NoSuchStream(UsageError):
+    """The output has two streams."""
+
+    code = "no-such-stream"
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"There is no stream '{stream}'; there are {' and '.join(STREAMS)}.")
+
+
+class LogText(NamedTuple):
+    """One stream of one attempt."""
+
+    folder: str
+    task: int
+    attempt: int
+    stream: Stream
+
+    def text(self) -> str:
+        """All of it."""
+        return read_text(self.folder, self.task, self.attempt, self.stream)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Its lines with the instant (microseconds) at which each was read."""
+        start_us, parts = 0, list[str]()
+        for line in read_log(self.folder, self.task, self.attempt, self.stream):
+            start_us = line.at_us if not parts else start_us
+            parts.append(line.text)
+            if line.ends:
+                yield start_us, "".join(parts)
+                parts.clear()
+        if parts:
+            yield start_us, "".join(parts)
+
+
+def output_of(history: RunHistory, task: Task, attempt: int, stream: str) -> LogText:
+    """A stream of an attempt; empty where the attempt printed nothing.
+
+    Raises:
+        NoSuchStream: It is neither `stdout` nor `stderr`.
+        DataElsewhere: The attempt ran on another machine, and its output is not here.
+    """
+    found: Stream | None = next((known for known in STREAMS if known == stream), None)
+    if found is None:
+        raise NoSuchStream(stream)
+    run = history.run
+    folder = f"{config.get('home')}/runs/{run.flow}/{run.number}/logs"
+    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib is slow, and a loop over tasks comes here
+        host = next((known.host for known in reversed(task.attempts) if known.host), "") or history.known().header.get("host", "")
+        if host and host != os.uname().nodename:
+            raise DataElsewhere(f"The output of Task '{run}/{task.step}/{task.id}'", host, "its EVFLOW_HOME", folder)
+    return LogText(folder, task.id, attempt, found)

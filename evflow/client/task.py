@@ -1,0 +1,351 @@
+"""`Task`: one execution of a step, and what it left behind."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from evflow.client.artifact import Artifacts, DataArtifact, TaskData
+from evflow.client.errors import EvflowNotFound
+from evflow.client.history import PARAMETERS, RunHistory, ended_us
+from evflow.client.objects import Parent, local_time
+from evflow.client.output import LogText, output_of
+from evflow.core import state as core
+from evflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from evflow.client.code import RunCode
+    from evflow.client.step import Step
+    from evflow.exception import ExceptionWrapper
+
+_RUNTIME = "runtime:"
+
+__all__ = ["ForeachFrame", "Metadata", "Task", "TaskData", "environment_of"]
+
+
+class NoSuchAttempt(UsageError):
+    """The task has no such attempt."""
+
+    code = "attempt-not-found"
+
+    def __init__(self, task: str, attempt: object, attempts: int) -> None:
+        super().__init__(f"Task '{task}' has no attempt {attempt!r}.", f"It has {attempts}, counted from 0.")
+
+
+class Metadata(NamedTuple):
+    """A fact about a task, as text; `created_at` in milliseconds since 1970."""
+
+    name: str
+    value: str
+    created_at: int
+    type: str
+    task: "Task"
+
+
+class ForeachFrame(NamedTuple):
+    """A foreach around a task: its place in it, how many items there are, and its item."""
+
+    index: int
+    num_splits: int
+    value: Any
+
+
+class Task(Parent[DataArtifact]):
+    """A task. Iterating over it gives its public artifacts; `task["model"]` is one of them, `task.data.model` its value.
+
+    Args:
+        pathspec: `FlowName/RunID/StepName/TaskID`.
+        attempt: Look at this attempt, counted from 0, and not at the one that counts.
+
+    Raises:
+        EvflowInvalidPathspec: The pathspec has another form.
+        EvflowNotFound: There is no such task.
+        EvflowNamespaceMismatch: It is not in the namespace in force.
+        NoSuchAttempt: It has no such attempt.
+    """
+
+    kind = "Task"
+    child = "artifact"
+    depth = 4
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, pathspec: str, attempt: int | None = None) -> None:
+        self._attempt = attempt
+        super().__init__(pathspec)
+
+    @classmethod
+    def of(cls, parts: tuple[str, ...], history: RunHistory | None) -> Self:
+        """See `ClientObject.of`."""
+        made = super().of(parts, history)
+        made._attempt = None
+        return made
+
+    @classmethod
+    def restored(cls, parts: tuple[str, ...], attempt: int | None = None) -> Self:
+        """See `ClientObject.restored`."""
+        made = cls.of(parts, None)
+        made._attempt = attempt
+        return made
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self._attempt is None else f"Task('{self.pathspec}', attempt={self._attempt})"
+
+    # --- how it went ----------------------------------------------------------------------------------------
+
+    @property
+    def successful(self) -> bool:
+        """Whether it succeeded, without an exception that `@catch` took; as it is now."""
+        task = self._history.task(self._number)
+        if self._attempt is None:
+            return task.status == "succeeded" and task.caught is None
+        return task.attempts[self._attempt].outcome == "succeeded" and task.caught is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is done, with or without an exception that `@catch` took. A task that failed is not: see `status`."""
+        task = self._history.task(self._number)
+        if self._attempt is None:
+            return task.status == "succeeded"
+        return task.attempts[self._attempt].outcome == "succeeded"
+
+    @property
+    def status(self) -> str:
+        """`created`, `queued`, `granted`, `launched`, `running`, `retrying`, `succeeded`, `failed` or `cancelled`; as it is now."""
+        return self._history.task(self._number).status
+
+    @property
+    def exception(self) -> "ExceptionWrapper | None":
+        """What the attempt failed with: text, class and the traceback's user frames. None for one that `@catch` took."""
+        attempt = self._current
+        if attempt is None or attempt.outcome in ("", "succeeded"):
+            return None
+        from evflow.client.failure import exception_of
+
+        return exception_of(self._history, attempt)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the task came into being; of an attempt, when it was queued."""
+        task = self._history.known().tasks[self._number]
+        return local_time(task.created_us if self._attempt is None else task.attempts[self._attempt].queued_us)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, however it ended, or None."""
+        task = self._history.task(self._number)
+        at_us = ended_us(task) if self._attempt is None else task.attempts[self._attempt].ended_us
+        return local_time(at_us) if at_us else None
+
+    @property
+    def current_attempt(self) -> int:
+        """The attempt that this object looks at, counted from 0."""
+        attempt = self._current
+        return attempt.number if attempt is not None else 0
+
+    # --- artifacts ------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> TaskData:
+        """The artifacts' values as attributes: `task.data.model`, `"model" in task.data`, `dir(task.data)`."""
+        return TaskData(self)
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The artifacts themselves as attributes, none loaded: `task.artifacts.model.size`."""
+        return Artifacts(self)
+
+    # --- output ---------------------------------------------------------------------------------------------
+
+    @property
+    def stdout(self) -> str:
+        """What the attempt printed to stdout, so far."""
+        return self._output("stdout").text()
+
+    @property
+    def stderr(self) -> str:
+        """What the attempt printed to stderr, so far."""
+        return self._output("stderr").text()
+
+    @property
+    def stdout_size(self) -> int:
+        """Size of `stdout` in bytes."""
+        return len(self.stdout.encode())
+
+    @property
+    def stderr_size(self) -> int:
+        """Size of `stderr` in bytes."""
+        return len(self.stderr.encode())
+
+    def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime, Any]]:
+        """The lines of `stdout` or `stderr` with the time at which each was read, in this machine's time zone.
+
+        Args:
+            stream: Which.
+            as_unicode: Text; else bytes.
+        """
+        return ((local_time(at_us), text if as_unicode else text.encode()) for at_us, text in self._output(stream).lines())
+
+    def _output(self, stream: str) -> LogText:
+        return output_of(self._history, self._history.task(self._number), self.current_attempt, stream)
+
+    # --- its place ------------------------------------------------------------------------------------------
+
+    @property
+    def index(self) -> int | None:
+        """Its position in the innermost foreach around it, or None."""
+        frames = self._foreach_frames()
+        return frames[-1].index if frames else None
+
+    @property
+    def foreach_stack(self) -> list[ForeachFrame]:
+        """Every foreach around it, outermost first, with its item in each; the items are loaded."""
+        data = self._history.data
+        return [
+            ForeachFrame(frame.index, frame.split.size, data.item(frame.split.items, frame.index) if frame.split.items else None)
+            for frame in self._foreach_frames()
+        ]
+
+    @property
+    def parent_tasks(self) -> Iterator["Task"]:
+        """The tasks whose artifacts it got; for a join, all that it joined."""
+        return self._tasks(self._history.parents(self._number))
+
+    @property
+    def child_tasks(self) -> Iterator["Task"]:
+        """The tasks that got its artifacts, as far as they exist now."""
+        return self._tasks(self._history.children(self._number))
+
+    @property
+    def parent_task_pathspecs(self) -> Iterator[str]:
+        """The pathspecs of `parent_tasks`."""
+        return (task.pathspec for task in self.parent_tasks)
+
+    @property
+    def child_task_pathspecs(self) -> Iterator[str]:
+        """The pathspecs of `child_tasks`."""
+        return (task.pathspec for task in self.child_tasks)
+
+    @property
+    def parent(self) -> "Step":
+        """The step."""
+        from evflow.client.step import Step
+
+        return Step.of(self.parts[:3], self._history)
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """The task that did the work, where a resumed run took its result over; else None."""
+        return self._history.task(self._number).reused
+
+    # --- facts about it -------------------------------------------------------------------------------------
+
+    @property
+    def metadata(self) -> list[Metadata]:
+        """Facts about the task and its attempts, as texts."""
+        from evflow.client.facts import facts_of
+
+        history = self._history
+        task = history.task(self._number)
+        return [Metadata(*fact, self) for fact in facts_of(history.known(), task, system_tags=history.system_tags)]
+
+    @property
+    def metadata_dict(self) -> dict[str, str]:
+        """`metadata` by name; of several with one name, the last."""
+        return {datum.name: datum.value for datum in self.metadata}
+
+    @property
+    def runtime_name(self) -> str | None:
+        """What ran it, from the run's tag `runtime:…`; `dev` for a foreground run."""
+        return next((tag.removeprefix(_RUNTIME) for tag in self.system_tags if tag.startswith(_RUNTIME)), None)
+
+    @property
+    def code(self) -> "RunCode | None":
+        """The code package of the run, or None where none was made."""
+        from evflow.client.code import RunCode
+
+        return RunCode.of(self._history)
+
+    @property
+    def environment_info(self) -> dict[str, str]:
+        """What it ran with: versions of Python and evflow, the script, the host, the code package."""
+        return environment_of(self._history)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    @property
+    def _number(self) -> int:
+        return int(self.parts[3])
+
+    @property
+    def _current(self) -> core.Attempt | None:
+        attempts = self._history.task(self._number).attempts
+        if self._attempt is not None:
+            return attempts[self._attempt]
+        return attempts[-1] if attempts else None
+
+    def manifest(self) -> bytes | None:
+        """Digest of the manifest of its artifacts, or None as long as it has none."""
+        task = self._history.task(self._number)
+        if self._attempt is not None:
+            return task.attempts[self._attempt].manifest
+        return task.manifest or (task.attempts[-1].manifest if task.attempts else None)
+
+    def artifact_names(self) -> list[str]:
+        """The names of its artifacts, private ones included."""
+        manifest = self.manifest()
+        return self._history.data.view(manifest).names() if manifest is not None else []
+
+    def _foreach_frames(self) -> list[core.Frame]:
+        return [frame for frame in self._history.known().tasks[self._number].frames() if frame.split.kind == "foreach"]
+
+    def _tasks(self, numbers: list[int]) -> Iterator["Task"]:
+        history = self._history
+        tasks = history.known().tasks
+        return iter([Task.of((*self.parts[:2], tasks[number].step, str(number)), history) for number in numbers])
+
+    def _names(self) -> list[str]:
+        return [name for name in self.artifact_names() if not name.startswith("_")]
+
+    def _has(self, name: str) -> bool:
+        return name in self.artifact_names()
+
+    def _make(self, name: str) -> DataArtifact:
+        return DataArtifact.of_task(self, name)
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (self.parts, self._attempt)
+
+    def _check(self, history: RunHistory) -> None:
+        step, task = self.parts[2:]
+        if not (task.isdecimal() and history.has_task(step, int(task))):
+            raise EvflowNotFound(self.kind, self.pathspec, _hint(history, step, task))
+        attempts = history.now().tasks[int(task)].attempts
+        if self._attempt is not None and not (isinstance(self._attempt, int) and 0 <= self._attempt < len(attempts)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise NoSuchAttempt(self.pathspec, self._attempt, len(attempts))
+
+
+def environment_of(history: RunHistory) -> dict[str, str]:
+    """What a run ran with."""
+    header = history.known().header
+    code = header.get("code") or {}
+    package: bytes | None = code.get("package")
+    found = {
+        "script": code.get("file") or "",
+        "python_version": code.get("python") or "",
+        "evflow_version": code.get("evflow") or "",
+        "user": header.get("user") or "",
+        "host": header.get("host") or "",
+        "package": package.hex() if package else "",
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _hint(history: RunHistory, step: str, task: str) -> str:
+    state = history.known()
+    if task.isdecimal() and int(task) < len(state.tasks):
+        return f"Task {task} is one of step '{state.tasks[int(task)].step}'."
+    numbers = [0] if step == PARAMETERS else history.tasks_of(step)
+    if not numbers:
+        return f"The steps of the flow are: {', '.join(state.graph.nodes)}."
+    shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
+    return f"The tasks of this step are: {shown}."
