@@ -16,6 +16,7 @@ each second until the next client starts another, and a killed server costs a re
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import sys
 import time
@@ -144,6 +145,8 @@ class Guard:
         try:
             if not self.adopted:
                 return os.waitpid(self.server, os.WNOHANG)[0] != 0
+            if self.pidfd >= 0:  # readable once it has ended, even where nobody waits for it yet
+                return bool(select.select([self.pidfd], [], [], 0)[0])
             os.kill(self.server, 0)
         except (ChildProcessError, ProcessLookupError):
             return True

@@ -40,7 +40,7 @@ _SHOWN_LINES = 6
 class EmbeddedServer:
     """This process's share in the embedded server of a home. Not for two threads at once."""
 
-    def __init__(self, places: Places, linger_s: float, binary: str | None, durability: str) -> None:
+    def __init__(self, places: Places, linger_s: float, binary: str | None, durability: str | None) -> None:
         self._places = places
         self._linger_s = linger_s
         self._explicit = binary
@@ -54,7 +54,7 @@ class EmbeddedServer:
 
     @classmethod
     def begin(
-        cls, home: Path | str, *, linger_s: float | None = None, binary: str | None = None, durability: str = "everysec"
+        cls, home: Path | str, *, linger_s: float | None = None, binary: str | None = None, durability: str | None = None
     ) -> "EmbeddedServer":
         """Join the server of a home, and start it where it does not run. Returns at once.
 
@@ -64,16 +64,18 @@ class EmbeddedServer:
             home: EVFLOW_HOME.
             linger_s: How long the server outlives its last client; None: the setting. Who starts the server decides.
             binary: The server program; None: the setting, else the one that `binaries.choose` finds.
-            durability: `fsync` makes the server sync before it answers, for all its clients, until it stops.
+            durability: `fsync` makes the server sync before it answers, for all its clients, until it stops; None: the
+                setting.
 
         Raises:
             EmbeddedProblem: The home or the program cannot be used.
         """
-        if linger_s is None or binary is None:
+        if linger_s is None or binary is None or durability is None:
             from evflow import config
 
             linger_s = float(config.get("linger_s")) if linger_s is None else linger_s
             binary = config.get("server_binary") if binary is None else binary
+            durability = config.get("durability") if durability is None else durability
         server = cls(where.find(home), linger_s, binary, durability)
         try:
             server._advance()
@@ -190,7 +192,7 @@ class EmbeddedServer:
             return recorded[1] if recorded else None
         except LogUnavailable:
             if recorded is not None and _is_ours(recorded[1], self._places):
-                _end(recorded[1])  # two servers must never write one log
+                _end(recorded[1], self._places)  # two servers must never write one log
             return None
 
     def _learn_from(self, failed: Binary) -> None:
@@ -208,10 +210,11 @@ class EmbeddedServer:
         if "unix socket" in text and self._places.sockets == self._places.data:
             self._move(locks_too=False, error=problem)
             return
-        if "rdb format version" in text or "rdb version" in text:
-            asked = binaries.asked_binary(failed.path)
-            written = binaries.snapshot_format(self._places.append_only)
-            problem = DataOfAnotherServer(self._places.append_only, binaries.writer_of(written), [f"{asked.path} ({asked.shown})"])
+        snapshot = binaries.snapshot_format(self._places.append_only)
+        if not binaries.readable_by_all(snapshot) and not binaries.readable(snapshot, asked := binaries.asked_binary(failed.path)):
+            record = binaries.read_record(self._places.binary_record)
+            wrote = record.shown if record and record.version else binaries.writer_of(snapshot)
+            problem = DataOfAnotherServer(self._places.append_only, wrote, [f"{asked.path} ({asked.shown})"])
         elif "directive" in text or "config" in text:
             asked = binaries.asked_binary(failed.path)
             if asked.version < binaries.OLDEST_VERSION:
@@ -329,15 +332,12 @@ def _is_ours(pid: int, places: Places) -> bool:
     return str(places.config) in done.stdout or str(places.socket) in done.stdout
 
 
-def _end(pid: int) -> None:
-    try:
+def _end(pid: int, places: Places) -> None:
+    deadline = monotonic_s() + _ORPHAN_END_S
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-        deadline = monotonic_s() + _ORPHAN_END_S
-        while monotonic_s() < deadline:
-            os.kill(pid, 0)
-            time.sleep(_FIRST_PAUSE_S)
-    except ProcessLookupError:
-        return
+    while _is_ours(pid, places) and monotonic_s() < deadline:
+        time.sleep(_FIRST_PAUSE_S)
 
 
 def _size(path: Path) -> int:
