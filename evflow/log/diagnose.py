@@ -431,7 +431,7 @@ def _allowed(server: Server, refused: list[str], *command: Argument) -> None:
     except (LogConnectionLost, LogTimeout):
         raise  # nothing more can be asked
     except LogUnavailable as error:
-        refused.append(f"{command[0]}: {error.message}")
+        refused.append(f"{command[0]!s}: {error.message}")
 
 
 def _bytes(count: float) -> str:

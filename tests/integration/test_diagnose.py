@@ -33,7 +33,7 @@ def own_redis() -> Iterator[DebianRedis]:
         pytest.skip(missing)
     with DebianRedis.started() as server:
         server.call("CONFIG", "SET", "appendonly", "yes")
-        wait_until(lambda: b"aof_rewrite_in_progress:0" in bytes(server.call("INFO", "persistence")), "the log is there")  # type: ignore[arg-type]
+        wait_until(lambda: "aof_rewrite_in_progress:0" in str(server.call("INFO", "persistence")), "the log is there")
         yield server
 
 
@@ -167,7 +167,7 @@ def test_a_store_elsewhere_is_not_looked_at(root: Path) -> None:
 
 
 def test_a_low_limit_of_open_files_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (128, 4_096))
+    monkeypatch.setattr(resource, "getrlimit", {resource.RLIMIT_NOFILE: (128, 4_096)}.__getitem__)
     found = next(doctor.check_files_limit())
     assert (found.level, "ulimit -n" in found.advice) == ("error", True)
 

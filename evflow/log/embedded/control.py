@@ -13,7 +13,7 @@ from evflow.log.embedded import launch, locks
 from evflow.log.embedded.places import Places, look
 from evflow.log.embedded.problems import HomeUnusable, ServerInUse, ServerSilent
 from evflow.log.embedded.server import EmbeddedServer, info, recorded_pids
-from evflow.log.errors import LogUnreachable
+from evflow.log.errors import LogConnectionLost, LogUnreachable
 from evflow.log.wire import Wire
 
 STOP_TIMEOUT_S = 30.0
@@ -61,12 +61,12 @@ def status(home: Path | str) -> ServerStatus | None:
         return None
     try:
         wire = Wire.connect(places.url)
-    except LogUnreachable:
+        try:
+            said = info(wire, "server") | info(wire, "memory") | info(wire, "clients")
+        finally:
+            wire.close()
+    except (LogUnreachable, LogConnectionLost):  # a crash left its socket; or it is being stopped
         return None
-    try:
-        said = info(wire, "server") | info(wire, "memory") | info(wire, "clients")
-    finally:
-        wire.close()
     pids = recorded_pids(places)
     return ServerStatus(
         pid=int(said["process_id"]),
@@ -158,7 +158,7 @@ def _adopted(places: Places, lock: int) -> bool:
             server = int(info(wire, "server")["process_id"])
         finally:
             wire.close()
-    except LogUnreachable:
+    except (LogUnreachable, LogConnectionLost):
         os.close(lock)
         return False
     try:
