@@ -38,6 +38,8 @@ TURN_LIMIT = 50
 KNOWN_REPORTS = 10 * ROUND_LIMIT + 2 * INBOX_BATCH
 """How many reports are remembered, so that one that is read twice counts once."""
 MAILBOX = 1_000
+UNHURRIED_S = 0.02
+"""How long a fact that nothing follows from waits for company: a round costs as much for one as for ten."""
 CANCEL_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL of an attempt that is cancelled (Metaflow: 5 s)."""
 
@@ -182,9 +184,11 @@ class Shard:
             elif not isinstance(item, Observation):
                 run, event, principal = item
                 batch.facts.setdefault(run, []).append((event, principal, 0))
+            elif not self._is_live(item.attempt):
+                continue  # The usual end: its report was folded before its process was seen to end.
             elif isinstance(item.event, ev.AttemptExited):
                 batch.exits.append(item)
-            elif self._is_live(item.attempt):
+            else:
                 fact: Fact = (item.event, f"executor:{item.event.host}", 0)
                 batch.facts.setdefault(item.attempt.run, []).append(fact)
         batch.entries = self._new(batch.entries)
@@ -207,12 +211,21 @@ class Shard:
             timeout, self._more = 0.0, False
         with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
             batch.append(await self._mail.receive())
+        with anyio.move_on_after(UNHURRIED_S):
+            while batch and len(batch) < ROUND_LIMIT and self._is_unhurried(batch[-1]):
+                batch.append(await self._mail.receive())
         while len(batch) < ROUND_LIMIT:
             try:
                 batch.append(self._mail.receive_nowait())
             except anyio.WouldBlock:
                 break
         return batch
+
+    def _is_unhurried(self, item: Incoming) -> bool:
+        """Nothing follows from a start, nor from the exit of an attempt whose report was folded."""
+        if not isinstance(item, Observation):
+            return False
+        return isinstance(item.event, ev.AttemptStarted) or not self._is_live(item.attempt)
 
     async def _rounds(self, batch: "Batch") -> None:
         """Work on a batch; on a large one in several rounds, exits after all reports."""
