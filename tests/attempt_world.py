@@ -126,7 +126,9 @@ class AttemptWorld:
 
 
 @asynccontextmanager
-async def an_attempt_world(root: Path, steps: str, *, method: str = "fork", options: dict[str, Any] | None = None) -> AsyncIterator[AttemptWorld]:
+async def an_attempt_world(
+    root: Path, steps: str, *, method: str = "fork", options: dict[str, Any] | None = None
+) -> AsyncIterator[AttemptWorld]:
     server = EmbeddedServer.begin(root / "e", linger_s=0)
     world = AttemptWorld(root, server, steps, method, options or {})
     try:

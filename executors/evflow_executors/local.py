@@ -9,8 +9,10 @@ lock is free, whatever it had started is ended, and a new fork server is started
 """
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -52,11 +54,13 @@ class RunUnknown(UsageError):
         super().__init__(f"The local executor was not told the context of run '{run}'.", "Call `prepare` before `launch`.")
 
 
-class _Launched(NamedTuple):
-    """An attempt that was handed over and has not been observed to exit."""
+class _Launched:
+    """An attempt that was launched and has not been observed to exit: what a new fork server has to be told of it."""
 
-    order: bytes
-    pids: list[int]
+    __slots__ = ("frames",)
+
+    def __init__(self, launch: bytes) -> None:
+        self.frames = launch
 
 
 class LocalExecutor:
@@ -81,9 +85,9 @@ class LocalExecutor:
         self._launched: dict[AttemptId, _Launched] = {}
         self._unsent = bytearray()
         self._sending = anyio.Lock()
+        self._received: deque[bytes] = deque()
+        self._reading = False
         self._closing = False
-        self._watched = False
-        self._ended = anyio.Event()
         self._fruitless = 0
 
     @property
@@ -114,14 +118,17 @@ class LocalExecutor:
             return
         if attempt.run not in self._contexts:
             raise RunUnknown(attempt.run)
-        packed = order.pack()
-        self._launched[attempt] = _Launched(packed, [])
-        await self._send(_launch(attempt, packed))
+        launch = frames.frame(frames.LAUNCH, str(attempt.run), attempt.task, attempt.attempt, order.pack())
+        self._launched[attempt] = _Launched(launch)
+        await self._send(launch)
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """SIGTERM to the attempt's group now, SIGKILL after `grace_s`. Unknown names are ignored."""
-        if attempt in self._launched:
-            await self._send(frames.frame(frames.CANCEL, str(attempt.run), attempt.task, attempt.attempt, grace_s))
+        launched = self._launched.get(attempt)
+        if launched is not None:
+            cancel = frames.frame(frames.CANCEL, str(attempt.run), attempt.task, attempt.attempt, grace_s)
+            launched.frames += cancel
+            await self._send(cancel)
 
     async def watch(self) -> AsyncIterator[Observation | OutputLine]:
         """What happens, in order, until the executor is closed. One at a time may watch.
@@ -129,22 +136,17 @@ class LocalExecutor:
         Raises:
             ForkServerBroken: No fork server lives long enough to run anything.
         """
-        self._watched = True
-        try:
-            while True:
-                data = await self._receive()
-                if data:
-                    for values in self._reader.feed(data):
-                        for seen in self._translate(*values):
-                            yield seen
-                    continue
-                for seen in await self._after_death():
-                    yield seen
-                if self._closing:
-                    return
-        finally:
-            self._watched = False
-            self._ended.set()
+        while True:
+            data = await self._receive()
+            if data:
+                for values in self._reader.feed(data):
+                    for seen in self._translate(*values):
+                        yield seen
+                continue
+            for seen in await self._after_death():
+                yield seen
+            if self._closing:
+                return
 
     async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
         """End what is left of a former owner's attempts; none of them is kept.
@@ -171,15 +173,13 @@ class LocalExecutor:
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(CLOSE_WITHIN_S):
                 await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S))
-                if self._watched:
-                    await self._ended.wait()
-                else:
-                    async for _ in self.watch():
-                        pass
+                await self._gone(drain=True)
             self._server.kill()
-            self._server.close()
             with anyio.move_on_after(CLOSE_WITHIN_S):
-                await self._gone()
+                await self._gone(drain=True)
+                if not self._reading:  # else `watch` meets the end, and does this
+                    self._server.close()
+                    await anyio.to_thread.run_sync(self._end, list(self._launched))
 
     # --- the fork server ---------------------------------------------------------------------------------
 
@@ -199,11 +199,17 @@ class LocalExecutor:
 
     async def _receive(self) -> bytes:
         """The next bytes, or none at the fork server's end."""
+        if self._received:
+            return self._received.popleft()
         while True:
             try:
                 return self._server.socket.recv(frames.READ_BYTES)
             except BlockingIOError:
-                await anyio.wait_readable(self._server.socket)
+                self._reading = True
+                try:
+                    await anyio.wait_readable(self._server.socket)
+                finally:
+                    self._reading = False
             except OSError:
                 return b""
 
@@ -222,22 +228,30 @@ class LocalExecutor:
         return [_exited(attempt, None, None, FORK_SERVER_DIED) for attempt in dead]
 
     async def _start_again(self) -> None:
+        """Start another fork server, and tell it what was asked for since the death of the one before."""
         async with self._sending:
             self._server.close()
             # Not in a thread of anyio's: the kernel would take that thread's end for the owner's.
             self._server = self._restart()
             self._reader = frames.FrameReader()
-            self._unsent.clear()
-        for run, context in self._contexts.items():
-            await self._send(frames.frame(frames.CONTEXT, str(run), context))
+            contexts = [frames.frame(frames.CONTEXT, str(run), context) for run, context in self._contexts.items()]
+            self._unsent[:] = b"".join([*contexts, *(launched.frames for launched in self._launched.values())])
+        await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S) if self._closing else b"")
 
     def _end(self, attempts: Sequence[AttemptId]) -> None:
         for attempt in attempts:
             leftovers.end_attempt(self._folders[attempt.run].lock_file, attempt)
 
-    async def _gone(self) -> None:
+    async def _gone(self, *, drain: bool = False) -> None:
+        """Wait for the fork server's exit; with `drain` keep what it says until then, so that it is not held up."""
         pause_s = 0.001
         while not self._server.poll():
+            if drain and not self._reading:
+                with suppress(OSError):
+                    data = self._server.socket.recv(frames.READ_BYTES)
+                    if data:
+                        self._received.append(data)
+                        continue
             await anyio.sleep(pause_s)
             pause_s = min(0.02, 2 * pause_s)
 
@@ -255,15 +269,10 @@ class LocalExecutor:
             return ()
         if kind == frames.STARTED:
             pid, at_us = rest
-            self._launched[attempt].pids.append(pid)
             return [Observation(attempt, AttemptStarted(task, number, self._host, pid, at_us))]
         self._fruitless = 0
         del self._launched[attempt]
         return [_exited(attempt, *rest)]
-
-
-def _launch(attempt: AttemptId, order: bytes) -> bytes:
-    return frames.frame(frames.LAUNCH, str(attempt.run), attempt.task, attempt.attempt, order)
 
 
 def _exited(attempt: AttemptId, exit_code: int | None, signal: int | None, why: str) -> Observation:
