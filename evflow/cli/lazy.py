@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
+from evflow.cli.render import color_wish
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -55,6 +57,10 @@ class LazyGroup(click.Group):
         self._sections = sections
         self._lazy = {name: lazy for commands in sections.values() for name, lazy in commands.items()}
         self._subject = subject
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        """Make the context of an invocation; what it prints is colored as the user wishes."""
+        return super().make_context(info_name, args, parent, **{"color": color_wish(), **extra})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the help."""

@@ -22,7 +22,7 @@ from evflow.cli.render import use_color
 from evflow.cli.screen import Screen, is_terminal
 from evflow.core import events as ev
 from evflow.core.codec import Record
-from evflow.core.ids import RunId
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.request import RunView
@@ -75,6 +75,7 @@ class _View:
         self._run: RunId | None = None
         self._state: RunState | None = None
         self._photographer = Photographer()
+        self._early: dict[AttemptId, list[OutputLine]] = {}
         self._screen = self._make_screen(out)
 
     def _make_screen(self, out: TextIO) -> Screen:
@@ -91,10 +92,16 @@ class _View:
         self._state = state
         self._photographer.see(record, state)
         self._event(record, state)
+        if self._early and isinstance(record.event, ev.AttemptStarted | ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptExited):
+            for line in self._early.pop(AttemptId(self._name(state), TaskId(record.event.task), record.event.attempt), ()):
+                self._output(line)
 
     def on_line(self, line: OutputLine) -> None:
-        """An attempt printed a line."""
-        raise NotImplementedError
+        """An attempt printed a line; one that came before its process was announced waits for that."""
+        if self._pid(line.attempt):
+            self._output(line)
+        else:
+            self._early.setdefault(line.attempt, []).append(line)
 
     def on_notice(self, text: str) -> None:
         """Something that the user should know."""
@@ -105,16 +112,26 @@ class _View:
 
     def close(self) -> None:
         """Write what is left, then the summary."""
+        for lines in self._early.values():
+            for line in lines:
+                self._output(line)
+        self._early.clear()
         self._screen.close()
         if self._state is None or self._run is None:
             return
         picture = self._photographer.take(self._state, self._now_us())
-        for line in self._summary(picture):
-            print(line, file=self._err)
+        for text in self._summary(picture):
+            print(text, file=self._err)
         self._err.flush()
 
     def _event(self, record: Record, state: RunState) -> None:
         raise NotImplementedError
+
+    def _output(self, line: OutputLine) -> None:
+        raise NotImplementedError
+
+    def _name(self, state: RunState) -> RunId:
+        return self._run or RunId(FlowName(state.flow), RunNumber(state.number))
 
     def _say(self, text: str) -> None:
         print(text, file=self._err, flush=True)
@@ -122,12 +139,15 @@ class _View:
     def _style(self, text: str, **style: Any) -> str:
         return click.style(text, **style) if self._colored else text
 
-    def _where(self, task: int) -> tuple[str, int]:
-        """The step of a task, and its pid (0 while unknown)."""
+    def _step(self, task: int) -> str:
         found = self._state.task(task) if self._state is not None else None
-        if found is None:
-            return "?", 0
-        return found.step, found.attempt.pid if found.attempts else 0
+        return found.step if found is not None else "?"
+
+    def _pid(self, name: AttemptId) -> int:
+        """The process of an attempt, 0 while it is not known."""
+        task = self._state.task(name.task) if self._state is not None else None
+        attempts = task.attempts if task is not None else []
+        return next((attempt.pid for attempt in reversed(attempts) if attempt.number == name.attempt), 0)
 
     def _summary(self, picture: Picture) -> list[str]:
         if self._quiet and picture.status == "succeeded":
@@ -141,21 +161,19 @@ class PlainView(_View):
     def _make_screen(self, out: TextIO) -> Screen:
         return Screen(out, live=False, colored=False)
 
-    def on_line(self, line: OutputLine) -> None:
-        """An attempt printed a line."""
-        self._line(line.at_us, line.attempt.task, line.text)
+    def _output(self, line: OutputLine) -> None:
+        self._line(line.at_us, line.attempt, line.text)
 
     def _event(self, record: Record, state: RunState) -> None:
         told = None if self._quiet else lifecycle(record, state)
         if told is not None:
-            task, text = told
-            self._line(record.at_us, task, text)
+            task, attempt, text = told
+            self._line(record.at_us, AttemptId(self._name(state), TaskId(task), attempt), text)
 
-    def _line(self, at_us: int, task: int, text: str) -> None:
-        step, pid = self._where(task)
-        number = self._run.number if self._run else 0
+    def _line(self, at_us: int, name: AttemptId, text: str) -> None:
+        pid = self._pid(name)
         process = f" (pid {pid})" if pid else ""
-        self._screen.write(f"{instant(at_us)} [{number}/{step}/{task}{process}] {text}")
+        self._screen.write(f"{instant(at_us)} [{name.run.number}/{self._step(name.task)}/{name.task}{process}] {text}")
 
 
 class LiveView(_View):
@@ -173,8 +191,7 @@ class LiveView(_View):
     def _make_screen(self, out: TextIO) -> Screen:
         return Screen(out, live=not self._quiet, colored=self._colored)
 
-    def on_line(self, line: OutputLine) -> None:
-        """An attempt printed a line."""
+    def _output(self, line: OutputLine) -> None:
         self._line(line.at_us, line.attempt.task, line.text, wrong=line.stream == "stderr")
 
     def tick(self) -> None:
@@ -190,7 +207,7 @@ class LiveView(_View):
             return
         told = lifecycle(record, state)
         if told is not None:
-            self._line(record.at_us, told[0], self._style(told[1], fg="red"))
+            self._line(record.at_us, told[0], self._style(told[2], fg="red"))
 
     def _say(self, text: str) -> None:
         if self._shared:
@@ -199,7 +216,7 @@ class LiveView(_View):
             super()._say(text)
 
     def _line(self, at_us: int, task: int, text: str, *, wrong: bool = False) -> None:
-        step, _ = self._where(task)
+        step = self._step(task)
         shown = _CONTROL.sub("", text.rstrip("\r").rpartition("\r")[2]).expandtabs()
         color = _STEP_COLORS[self._place(step) % len(_STEP_COLORS)]
         at = self._style(instant(at_us)[11:19], dim=True)
@@ -212,34 +229,38 @@ class LiveView(_View):
         return next((index for index, name in enumerate(names) if name == step), 0)
 
 
-def lifecycle(record: Record, state: RunState) -> tuple[int, str] | None:
-    """What an event says of a task: the task and a sentence; None for events that people need not read."""
-    event = record.event
-    match event:
-        case ev.AttemptStarted():
-            again = f" again (attempt {event.attempt + 1})" if event.attempt else ""
-            return event.task, f"Task has started{again}."
-        case ev.AttemptSucceeded():
+def lifecycle(record: Record, state: RunState) -> tuple[int, int, str] | None:
+    """What an event says of an attempt: task, attempt and a sentence; None for events that people need not read."""
+    text = _sentence(record, state)
+    if text is None:
+        return None
+    event: Any = record.event
+    # A retry is said of the attempt that ended.
+    return event.task, getattr(event, "attempt", 0) - isinstance(event, ev.RetryScheduled), text
+
+
+def _sentence(record: Record, state: RunState) -> str | None:
+    match record.event:
+        case ev.AttemptStarted() as event:
+            return f"Task has started{f' again (attempt {event.attempt + 1})' if event.attempt else ''}."
+        case ev.AttemptSucceeded() as event:
             took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
-            if event.caught:
-                return event.task, f"Task failed{took}, and @catch took it: {event.caught}"
-            return event.task, f"Task has finished{took}."
-        case ev.AttemptFailed():
-            place = f" ({event.where})" if event.where else ""
-            first, _, _ = event.message.partition("\n")
-            return event.task, f"Task failed: {event.error.removeprefix('builtins.')}: {first}{place}".replace(":  (", " (")
-        case ev.AttemptCrashed() | ev.AttemptLost():
-            return event.task, f"Task failed: {event.reason}"
-        case ev.AttemptTimedOut():
-            return event.task, f"Task failed: it was killed, no end within {event.limit_us / 1e6:g} s."
-        case ev.RetryScheduled():
+            return f"Task failed{took}, and @catch took it: {event.caught}" if event.caught else f"Task has finished{took}."
+        case ev.AttemptFailed() as event:
+            first = event.message.partition("\n")[0]
+            said = ": ".join(part for part in (event.error.removeprefix("builtins."), first) if part)
+            return f"Task failed: {said}{f' ({event.where})' if event.where else ''}"
+        case ev.AttemptCrashed() | ev.AttemptLost() as event:
+            return f"Task failed: {event.reason}"
+        case ev.AttemptTimedOut() as event:
+            return f"Task failed: it was killed, no end within {event.limit_us / 1e6:g} s."
+        case ev.RetryScheduled() as event:
             wait = event.at_us - record.at_us
-            when = f" in {duration(wait)}" if wait > 0 else " now"
-            return event.task, f"Task will be tried again{when} (attempt {event.attempt + 1}{_limit(state, event)})."
+            return f"Task will be tried again{f' in {duration(wait)}' if wait > 0 else ' now'} (attempt {event.attempt + 1}{_limit(state, event)})."
         case ev.AttemptCancelled():
-            return event.task, "Task was cancelled."
-        case ev.TaskReused():
-            return event.task, f"Task is taken over from {event.origin_task}."
+            return "Task was cancelled."
+        case ev.TaskReused() as event:
+            return f"Task is taken over from {event.origin_task}."
         case _:
             return None
 

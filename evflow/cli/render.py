@@ -93,8 +93,8 @@ def show_internal_error(error: Exception) -> None:
         print("This is a defect of evflow. EVFLOW_DEBUG=1 shows the traceback; please report it.", file=sys.stderr)
 
 
-def use_color(stream: TextIO) -> bool:
-    """Whether to color what goes to a stream: the setting `color`, NO_COLOR, a terminal that can."""
+def color_wish() -> bool | None:
+    """Whether to color output, as the setting `color`, NO_COLOR and TERM say; None: where it is a terminal."""
     from evflow import config
 
     try:
@@ -103,7 +103,13 @@ def use_color(stream: TextIO) -> bool:
         wanted = "auto"
     if wanted != "auto":
         return bool(wanted == "always")
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
+def use_color(stream: TextIO) -> bool:
+    """Whether to color what goes to a stream."""
+    wish = color_wish()
+    return stream.isatty() if wish is None else wish
 
 
 def _debug() -> bool:
@@ -111,7 +117,7 @@ def _debug() -> bool:
 
     try:
         return bool(config.get("debug"))
-    except EvflowError:  # see use_color
+    except EvflowError:  # see color_wish
         return False
 
 

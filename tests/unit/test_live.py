@@ -1,5 +1,6 @@
 import io
 import threading
+from typing import Any
 
 import pytest
 
@@ -7,8 +8,10 @@ from evflow.cli.live import LiveView, PlainView, lifecycle, summary
 from evflow.cli.panel import ASCII, UNICODE, panel
 from evflow.cli.picture import Photographer, Picture, StepRow
 from evflow.cli.screen import MAX_PENDING, Painter, Screen
+from evflow.core.apply import apply
 from evflow.core.graph import Node
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from evflow.core.state import RunState
 from evflow_executors.protocol import OutputLine
 from tests.unit.story import NOON_US, SECOND, Story, cross_validation, graph
 
@@ -155,6 +158,22 @@ def test_plain_lines_tell_starts_ends_and_retries() -> None:
         "Task failed: ValueError: nope (/flows/cv.py:31)",
         "Task will be tried again in 1 m 30 s (attempt 2 of 3).",
     ]
+
+
+def test_a_line_that_is_faster_than_its_start_waits_for_it() -> None:
+    view, out, _ = plain_view()
+    records: list[Any] = []
+    story = Story(cross_validation(), listener=lambda record, _: records.append(record)).start()
+    early, late = RunState(), [record for record in records if type(record.event).__name__ == "AttemptStarted"]
+    for record in records[: records.index(late[0])]:
+        apply(early, record)
+        view.on_event(record, early)
+    view.on_line(line(1, "first"))
+    view.on_event(late[0], story.state)
+    view.on_line(line(1, "second"))
+    view.close()
+    texts = [text.partition("(pid 4001)] ")[2] for text in out.getvalue().splitlines()]
+    assert texts == ["Task has started.", "first", "second"]
 
 
 def test_quiet_shows_only_what_tasks_print() -> None:
