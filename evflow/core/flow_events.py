@@ -94,10 +94,11 @@ def decode(seq: int, payload: bytes) -> FlowRecord:
         UnreadableEvent: The bytes are no event of a flow's log.
     """
     try:
-        values = msgpack.unpackb(payload, use_list=False)
+        unpacked: object = msgpack.unpackb(payload, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise UnreadableEvent(str(error) or type(error).__name__) from error
-    if not isinstance(values, tuple) or len(values) < _HEAD or not isinstance(values[0], str):
+    values = cast("tuple[Any, ...]", unpacked) if isinstance(unpacked, tuple) else ()
+    if len(values) < _HEAD or not isinstance(values[0], str):
         raise UnreadableEvent("not an array that begins with a tag")
     tag, at_us, principal = values[:_HEAD]
     return FlowRecord(Seq(seq), at_us, principal, _build(tag, values))

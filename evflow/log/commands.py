@@ -8,7 +8,7 @@ Replies are RESP2's (`evflow.log.wire` says why): bytes, int, None and lists.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgpack
 
@@ -55,11 +55,14 @@ class FlowLogMoved(Conflict):
         self.found = found
 
 
-class Operation(NamedTuple, Generic[T]):
+class Operation(Generic[T]):
     """Commands that are sent in one write, and what their replies mean."""
 
-    commands: tuple[Command, ...]
-    parse: Callable[[list[type_of_reply]], T]
+    __slots__ = ("commands", "parse")
+
+    def __init__(self, commands: tuple[Command, ...], parse: Callable[[list[type_of_reply]], T]) -> None:
+        self.commands = commands
+        self.parse = parse
 
 
 def repaired(operation: Operation[Any], replies: list[type_of_reply]) -> Command | None:

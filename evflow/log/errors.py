@@ -249,6 +249,6 @@ def error_of(where: str, said: str) -> Exception:
     lowered = said.lower()
     if "unknown command" in lowered or "compiling script" in lowered:
         return LogTooOld(where, said)
-    if "AUTH" in said or "invalid password" in lowered or "invalid username" in lowered:
+    if "AUTH" in said or "no permissions" in lowered or "invalid password" in lowered or "invalid username" in lowered:
         return LogAccessDenied(where, said)
     return LogRefused(where, said)

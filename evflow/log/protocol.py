@@ -92,7 +92,7 @@ class AppendCall:
     consumed: Sequence[bytes] = ()
     status: str = "active"
     wake_at_us: int | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @value

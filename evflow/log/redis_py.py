@@ -8,6 +8,7 @@ runs over both. redis-py takes 0.3 s to import, so nothing imports this module b
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -33,6 +34,7 @@ from evflow.log.wire import (
     type_of_reply,
 )
 
+_RELEASE = int(redis.__version__.partition(".")[0])
 RedisPyConnection = Any
 """A connection of redis-py, whose annotations are too patchy for a strict check."""
 
@@ -63,6 +65,8 @@ def settings_of(address: Address, socket_timeout_s: float) -> dict[str, Any]:
         "decode_responses": False,
         "health_check_interval": 0,
         "protocol": 2,
+        # Telling the server redis-py's name costs a round trip, and finding out its version reads files.
+        **({"driver_info": None} if _RELEASE >= 8 else {"lib_name": None, "lib_version": None}),
     }
     if address.scheme == "unix":
         settings["path"] = address.path

@@ -97,7 +97,7 @@ class RandomFaults:
     longest_delay_s: float = 2.0
     mischief: Sequence[tuple[float, Callable[[], None]]] = ()
     budget: int = 1_000
-    log: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list[str])
 
     async def before(self, act: str) -> None:
         """Delay, do mischief, crash or break the connection; then the act does not happen."""

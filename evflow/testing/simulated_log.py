@@ -50,9 +50,9 @@ _EMPTY = Head()
 
 @dataclass(slots=True)
 class _Run:
-    events: list[StoredEvent] = field(default_factory=list)
+    events: list[StoredEvent] = field(default_factory=list[StoredEvent])
     head: Head = _EMPTY
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class _Held(NamedTuple):
@@ -67,27 +67,27 @@ _NOBODY = _Held()
 @dataclass(slots=True)
 class _Shard:
     held: _Held = _NOBODY
-    inbox: dict[tuple[int, int], tuple[str, bytes]] = field(default_factory=dict)
+    inbox: dict[tuple[int, int], tuple[str, bytes]] = field(default_factory=dict[tuple[int, int], tuple[str, bytes]])
     last_entry: tuple[int, int] = (0, 0)
-    runs: dict[RunId, _Run] = field(default_factory=dict)
-    active: set[RunId] = field(default_factory=set)
-    timers: dict[RunId, int] = field(default_factory=dict)
+    runs: dict[RunId, _Run] = field(default_factory=dict[RunId, _Run])
+    active: set[RunId] = field(default_factory=set[RunId])
+    timers: dict[RunId, int] = field(default_factory=dict[RunId, int])
 
 
 @dataclass(slots=True)
 class _Flow:
-    events: list[FlowEvent] = field(default_factory=list)
+    events: list[FlowEvent] = field(default_factory=list[FlowEvent])
     runs: int = 0
-    lines: dict[int, tuple[str, bytes]] = field(default_factory=dict)
-    tags: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    lines: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
+    tags: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
 
 
 @dataclass(slots=True)
 class _State:
     """All that the server holds. Its methods are the scripts in `evflow/log/lua`, check by check."""
 
-    shards: dict[str, _Shard] = field(default_factory=dict)
-    flows: dict[FlowName, _Flow] = field(default_factory=dict)
+    shards: dict[str, _Shard] = field(default_factory=dict[str, _Shard])
+    flows: dict[FlowName, _Flow] = field(default_factory=dict[FlowName, _Flow])
     installation: str = ""
 
     def shard(self, name: str) -> _Shard:

@@ -4,7 +4,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +105,7 @@ class SimulatedWorld:
         self.server.litter(shard)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RawServer:
     """A server of the tests' own, without anybody's care: on a socket and on a port."""
 
@@ -113,6 +113,7 @@ class RawServer:
     folder: Path
     port: int
     options: tuple[str, ...] = ()
+    process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def unix_url(self) -> str:
@@ -122,7 +123,7 @@ class RawServer:
     def tcp_url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self) -> None:
         settings = (
             "--port",
             str(self.port),
@@ -134,9 +135,15 @@ class RawServer:
             str(self.folder),
             *self.options,
         )
-        process = subprocess.Popen([self.binary, *settings], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(
+            [self.binary, *settings], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         wait_until(self.answers, f"{self.binary} answers")
-        return process
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
 
     def answers(self) -> bool:
         try:
@@ -152,16 +159,15 @@ class RawServer:
 
 
 @contextmanager
-def raw_server(binary: str, *options: str) -> Iterator[RawServer]:
-    """Run a server; its end is the end of the block, whoever started it again in between."""
+def raw_server(binary: str, *options: str) -> Generator[RawServer]:
+    """Run a server; its end is the end of the block, also if it was started again in between."""
     folder = Path(tempfile.mkdtemp(prefix="ev-log-", dir="/tmp"))
     server = RawServer(binary, folder, free_port(), options)
-    process = server.start()
     try:
+        server.start()
         yield server
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

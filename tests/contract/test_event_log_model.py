@@ -84,10 +84,12 @@ class Program:
         return len(self.leases)
 
     async def renew(self, which: int) -> object:
-        return await self.log.renew(self.lease(which))
+        await self.log.renew(self.lease(which))
+        return None
 
     async def release(self, which: int) -> object:
-        return await self.log.release(self.lease(which))
+        await self.log.release(self.lease(which))
+        return None
 
     async def append(self, which: int, where: str, count: int, consumed: set[int], status: str, drop: bool) -> object:
         head = await self.log.head(SHARD, RUN)
@@ -124,7 +126,8 @@ class Program:
         return None
 
     async def litter(self) -> object:
-        return self.world.litter(SHARD)
+        self.world.litter(SHARD)
+        return None
 
     async def head(self) -> object:
         return self.client.head(SHARD, RUN)
@@ -152,7 +155,8 @@ class Program:
         return self.client.append_flow(RUN.flow, Seq(expected), b"event", TagChange(RUN, ("a",)) if tagged else None)
 
     async def index(self, value: int) -> object:
-        return self.client.index_run(RunEntry(RUN, SHARD, {"value": value}))
+        self.client.index_run(RunEntry(RUN, SHARD, {"value": value}))
+        return None
 
     async def runs(self, limit: int | None) -> object:
         return self.client.runs(RUN.flow, limit), self.client.run(RUN)

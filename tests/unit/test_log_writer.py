@@ -1,6 +1,7 @@
 """The writer of a shard, in virtual time, against every way in which a server can fail it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
@@ -26,11 +27,11 @@ OTHER = RunId(FlowName("Flow"), RunNumber(2))
 class Owner:
     """A writer and what it has written, on a server of its own."""
 
-    def __init__(self, server: SimulatedServer | None = None, **options: object) -> None:
+    def __init__(self, server: SimulatedServer | None = None, **options: Any) -> None:
         self.server = server or SimulatedServer()
         self.log = SimulatedEventLog(self.server)
         self.client = SimulatedLogClient(self.server)
-        self.writer = ShardWriter(self.log, SHARD, "owner", **options)  # type: ignore[arg-type]
+        self.writer = ShardWriter(self.log, SHARD, "owner", **options)
         self.heads: dict[RunId, Head] = {}
 
     async def write(self, *events: bytes, run: RunId = RUN, consumed: Sequence[bytes] = (), status: str = "active") -> Head:
@@ -43,7 +44,7 @@ class Owner:
         return [event.payload for event in self.client.read(SHARD, run)]
 
 
-async def owner(**options: object) -> Owner:
+async def owner(**options: Any) -> Owner:
     new = Owner(**options)
     await new.writer.take()
     return new
@@ -70,7 +71,11 @@ async def test_a_lost_reply_is_asked_for_again_and_the_turn_stands_once() -> Non
 
 async def test_a_server_that_is_away_is_waited_for() -> None:
     troubles: list[LogUnavailable] = []
-    me = await owner(on_trouble=lambda error, away_s: troubles.append(error))
+
+    def hear(error: LogUnavailable, away_s: float) -> None:
+        troubles.append(error)
+
+    me = await owner(on_trouble=hear)
     me.server.kill()
     async with anyio.create_task_group() as group:
         group.start_soon(me.write, b"a")
