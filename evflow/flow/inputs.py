@@ -1,19 +1,25 @@
 """The inputs of a join: the flow as each of the joined tasks left it.
 
 Views of manifests are opened in chunks as iteration comes to them, by a function that may read many in parallel.
-Whether inputs agree on an artifact is decided by digests; a value is loaded when it is read from an input.
+Whether inputs agree on an artifact is decided by digests, as the views are opened; a value is loaded when it is read from
+an input. A join of 10,000 inputs holds neither all manifests nor all values at once: both are dropped when they were not used for
+long, and read again if need be (docs/decisions/0032-a-join-does-not-hold-its-inputs.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from evflow.flow.scope import Entry, Frame, LoadItem, Scope, View, did_you_mean, place
+from evflow.flow.scope import Entry, Frame, LoadItem, Scope, View, did_you_mean, place, scope_of
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
 
 CHUNK = 64
 """How many manifests are opened at once: enough to hide the latency of a remote store, and few to hold in flight."""
+VIEWS_HELD = 256
+"""Opened manifests in memory; the store keeps up to 256 KB of small values in each."""
+VALUES_HELD_BYTES = 256 << 20
+"""Values read from inputs, as serialised, that stay in memory although the step may be done with them."""
 OWNERS_SHOWN = 4
 
 OpenViews = Callable[[Sequence[bytes]], Iterable[View]]
@@ -66,7 +72,10 @@ class Inputs:
         self._load_item = load_item
         self._views: dict[int, View] = {}
         self._flows: dict[int, FlowSpec] = {}
+        self._bytes: dict[int, int] = {}
+        self._held_bytes = 0
         self._agreed: dict[str, Entry] | None = None
+        self._asked = bytearray(len(self._members))
 
     def __len__(self) -> int:
         return len(self._members)
@@ -101,22 +110,31 @@ class Inputs:
         raise TypeError("the inputs of a join cannot be kept as an artifact; keep the values that you need from them")
 
     def view(self, index: int) -> View:
-        """The artifacts of one input; its neighbours' are opened with it."""
+        """The artifacts of one input; its neighbours' are opened with it. The first one's is always the same object."""
         if index not in self._views:
             span = [position for position in range(index, min(index + CHUNK, len(self))) if position not in self._views]
             digests = [self._members[position].manifest for position in span]
-            self._views.update(zip(span, self._open_views(digests), strict=True))
-        return self._views[index]
+            for position, view in zip(span, self._open_views(digests), strict=True):
+                self._views[position] = view
+                self._compare(position, view)
+            droppable = [position for position in self._views if position and position not in span]
+            for position in droppable[: max(0, len(self._views) - VIEWS_HELD)]:
+                del self._views[position]
+        view = self._views[index]
+        if index:
+            self._views[index] = self._views.pop(index)  # the last one used is the last one dropped
+        return view
 
     def views(self) -> Iterator[View]:
         """The artifacts of every input, in order."""
         return map(self.view, range(len(self)))
 
     def agreed(self) -> Mapping[str, Entry]:
-        """The public artifacts that every input has with one and the same digest; found once, by digests alone."""
-        if self._agreed is None:
-            self._agreed = _agreed(self.views())
-        return self._agreed
+        """The public artifacts that every input has with one and the same digest; found by digests alone."""
+        for index in range(len(self)):
+            if not self._asked[index]:
+                self.view(index)
+        return self._agreed or {}
 
     def agreed_names(self) -> Iterable[str]:
         """The names in `agreed`."""
@@ -154,7 +172,7 @@ class Inputs:
             scope = Scope(
                 member.step,
                 parameters=self._parameters,
-                view=self.view(index),
+                view=_MemberView(self, index),
                 frames=(*self._frames, *inner),
                 load_item=self._load_item,
                 running=False,
@@ -162,21 +180,57 @@ class Inputs:
             self._flows[index] = place(self._cls, scope)
         return self._flows[index]
 
+    def note_read(self, index: int, size: int) -> None:
+        """Count a value that was read from an input; forget those that were read first when it becomes too much.
+
+        What the step itself set on an input is kept, and not counted.
+        """
+        self._bytes[index] = self._bytes.pop(index, 0) + size
+        self._held_bytes += size
+        while self._held_bytes > VALUES_HELD_BYTES and (oldest := next(iter(self._bytes))) != index:
+            self._held_bytes -= self._bytes.pop(oldest)
+            flow = self._flows[oldest]
+            read = scope_of(flow).read
+            if all(read.get(name, self) is value for name, value in flow.__dict__.items()):
+                del self._flows[oldest]
+
+    def _compare(self, index: int, view: View) -> None:
+        """Keep of what the inputs agree on what this one has as well."""
+        if self._asked[index]:
+            return
+        self._asked[index] = True
+        if self._agreed is None:
+            self._agreed = {name: view.entry(name) for name in view.names() if not name.startswith("_")}
+        else:
+            entries = self._agreed.items()
+            self._agreed = {name: entry for name, entry in entries if name in view and view.entry(name).digest == entry.digest}
+
     def _no_branch(self, name: str) -> str:
         steps = list(dict.fromkeys(member.step for member in self._members))
         text = f"No input of this join comes from a step '{name}'; they come from: {', '.join(steps)}."
         return f"{text}{did_you_mean(name, steps)}"
 
 
-def _agreed(views: Iterator[View]) -> dict[str, Entry]:
-    first = next(views, None)
-    if first is None:
-        return {}
-    agreed = {name: first.entry(name) for name in first.names() if not name.startswith("_")}
-    for view in views:
-        if view is first:
-            continue
-        agreed = {name: entry for name, entry in agreed.items() if name in view and view.entry(name).digest == entry.digest}
-        if not agreed:
-            break
-    return agreed
+class _MemberView:
+    """The artifacts of one input, without holding its manifest."""
+
+    __slots__ = ("_index", "_inputs")
+
+    def __init__(self, inputs: Inputs, index: int) -> None:
+        self._inputs = inputs
+        self._index = index
+
+    def names(self) -> Collection[str]:
+        return self._inputs.view(self._index).names()
+
+    def entry(self, name: str) -> Entry:
+        return self._inputs.view(self._index).entry(name)
+
+    def load(self, name: str) -> object:
+        view = self._inputs.view(self._index)
+        value = view.load(name)
+        self._inputs.note_read(self._index, view.entry(name).size)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._inputs.view(self._index)

@@ -32,6 +32,11 @@ class Entry(Protocol):
         """SHA-256 of the serialised value: equal digests, equal values."""
         ...
 
+    @property
+    def size(self) -> int:
+        """Bytes of the serialised value."""
+        ...
+
 
 class View(Protocol):
     """A task's artifacts, read lazily (`evflow.store.artifacts.ArtifactView`)."""

@@ -21,6 +21,7 @@ class StoredEntry:
     def __init__(self, value: object) -> None:
         self.data = pickle.dumps(value)
         self.digest = hashlib.sha256(self.data).digest()
+        self.size = len(self.data)
         self.loads = 0
 
     def load(self) -> object:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import evflow.flow.inputs
 from evflow import FlowSpec, Inputs, Parameter, step
 from evflow.exception import MergeArtifactsException, MissingInMergeArtifactsException, UnhandledInMergeArtifactsException
 from evflow.flow.execution import collect, instantiate
@@ -119,6 +120,35 @@ def test_manifests_are_opened_in_chunks_and_once() -> None:
     assert joining.opened == list(range(CHUNK))
     assert sum(each.x for each in joining.inputs) == sum(range(CHUNK + 5))
     assert joining.opened == list(range(CHUNK + 5))
+
+
+def test_a_join_of_many_holds_few_manifests_and_opens_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evflow.flow.inputs, "VIEWS_HELD", 2 * CHUNK)
+    joining = Joining(*(stored(x=index, same="s") for index in range(10 * CHUNK)))
+    assert sum(each.x for each in joining.inputs) == sum(range(10 * CHUNK))
+    assert joining.left().keys() == {"alpha", "same"}
+    assert joining.opened == list(range(10 * CHUNK))
+    assert len(joining.inputs._views) <= 2 * CHUNK
+    assert joining.inputs.view(0) is joining.views[0]
+
+
+def test_a_join_of_large_values_holds_few_of_them_but_all_that_it_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    joining = Joining(*(stored(x=bytes(1000)) for _ in range(50)))
+    monkeypatch.setattr(evflow.flow.inputs, "VALUES_HELD_BYTES", 5_000)
+    joining.inputs[3].x = b"set"
+    first = joining.inputs[0]
+    assert [len(each.x) for each in joining.inputs] == [1000] * 3 + [3] + [1000] * 46
+    assert len(joining.inputs._flows) <= 6
+    assert joining.inputs[3].x == b"set"
+    assert len(first.x) == 1000
+
+
+def test_values_of_inputs_stay_in_memory_while_they_are_small() -> None:
+    joining = Joining(*(stored(x=[index]) for index in range(3)))
+    for each in joining.inputs:
+        each.x.append("changed")
+    assert [each.x for each in joining.inputs] == [[0, "changed"], [1, "changed"], [2, "changed"]]
+    assert joining.loads() == 3
 
 
 def test_inputs_cannot_be_kept() -> None:
