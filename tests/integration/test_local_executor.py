@@ -14,7 +14,7 @@ from evflow.core.ids import AttemptId, RunId
 from evflow.worker import locks
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.spec import AttemptOrder
-from evflow_executors.local import FORK_SERVER_DIED, ForkServerBroken, LocalExecutor, RunUnknown
+from evflow_executors.local import FORK_SERVER_DIED, MAX_FRUITLESS_STARTS, ForkServerBroken, LocalExecutor, RunUnknown
 from evflow_executors.protocol import Observation
 from tests.contract.test_executor import World
 from tests.fork_bench import a_context, runner_of
@@ -98,9 +98,11 @@ async def test_fork_servers_that_always_die_are_given_up(root: Path) -> None:
     world = World(LocalExecutor(broken(), restart=broken))
     await executor_of(world).prepare(a_context(root))
     try:
+        for attempt in range(MAX_FRUITLESS_STARTS):
+            assert (await world.end(await world.launch("quick", 1, attempt))).why == FORK_SERVER_DIED
+        await world.launch("quick", 1, MAX_FRUITLESS_STARTS)
         with anyio.fail_after(30), pytest.raises(ForkServerBroken):
-            for attempt in range(10):
-                assert (await world.end(await world.launch("quick", 1, attempt))).why == FORK_SERVER_DIED
+            await anext(world._watch)
     finally:
         await world.aclose()
 

@@ -131,8 +131,8 @@ class MyFlow(FlowSpec):
     @catch(var="error")
     @step
     def sleeps(self):
-        print("asleep")
         try:
+            print("asleep")
             time.sleep(600)
         except Exception as error:
             print("caught", type(error).__name__)
@@ -142,8 +142,8 @@ class MyFlow(FlowSpec):
     @catch(var="error")
     @step
     def takes_all(self):
-        print("asleep")
         try:
+            print("asleep")
             time.sleep(600)
         except:
             print("cleaning up")

@@ -1,0 +1,78 @@
+"""Captured output as a file: exact, bounded, readable while it is written."""
+
+from pathlib import Path
+
+from hypothesis import given, strategies as st
+
+from evflow.worker.logs import TAIL_BYTES, LogLine, LogWriter, merged, path_of, read_log, read_text
+
+texts = st.lists(
+    st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(st.characters(exclude_characters="\n", codec="utf-8")), st.booleans())
+)
+
+
+@given(printed=texts)
+def test_what_is_read_is_what_was_written(printed: list[tuple[str, str, bool]], tmp_path_factory: object) -> None:
+    folder = tmp_path_factory.mktemp("logs")  # type: ignore[attr-defined]
+    writer = LogWriter(str(folder), 3, 1)
+    for at_us, (stream, text, ends) in enumerate(printed):
+        writer.write(stream, at_us, [text.encode()], ends=ends)  # type: ignore[arg-type]
+    writer.close(0)
+    assert list(read_log(str(folder), 3, 1)) == [LogLine(at, stream, text, ends) for at, (stream, text, ends) in enumerate(printed)]  # type: ignore[arg-type]
+
+
+def test_lines_of_one_stream_are_read_alone_and_joined_where_they_go_on(root: Path) -> None:
+    writer = LogWriter(str(root), 1, 0)
+    writer.write("stdout", 1, [b"a", b"b"])
+    writer.write("stderr", 2, [b"warning"])
+    writer.write("stdout", 3, [b"10 %"], ends=False)
+    writer.write("stdout", 4, [b" 20 %"])
+    writer.close(5)
+    assert read_text(str(root), 1, 0, "stdout") == "a\nb\n10 % 20 %\n"
+    assert read_text(str(root), 1, 0, "stderr") == "warning\n"
+    assert [line.at_us for line in read_log(str(root), 1, 0)] == [1, 1, 2, 3, 4]
+
+
+def test_a_log_that_was_never_written_reads_as_nothing(root: Path) -> None:
+    LogWriter(str(root), 1, 0).close(0)
+    assert not Path(path_of(str(root), 1, 0)).exists()
+    assert read_text(str(root), 1, 0) == ""
+
+
+def test_a_record_that_was_torn_off_is_not_read(root: Path) -> None:
+    writer = LogWriter(str(root), 1, 0)
+    writer.write("stdout", 1, [b"whole", b"torn"])
+    writer.close(0)
+    path = Path(path_of(str(root), 1, 0))
+    path.write_bytes(path.read_bytes()[:-3])
+    assert read_text(str(root), 1, 0) == "whole\n"
+
+
+def test_past_the_limit_the_end_is_kept_and_the_gap_is_told(root: Path) -> None:
+    writer = LogWriter(str(root), 1, 0, limit_bytes=10_000)
+    for number in range(20_000):
+        writer.write("stdout", number, [b"line %06d" % number])
+    writer.close(20_000)
+    lines = [line.text for line in read_log(str(root), 1, 0)]
+    assert (lines[0], lines[-1]) == ("line 000000", "line 019999")
+    [gap] = [line for line in lines if "left out" in line]
+    written = Path(path_of(str(root), 1, 0)).stat().st_size
+    assert written <= 10_000 + TAIL_BYTES + 100
+    assert int(gap.split()[0].removeprefix("[")) > 0
+
+
+def test_a_log_a_little_over_its_limit_has_no_gap(root: Path) -> None:
+    writer = LogWriter(str(root), 1, 0, limit_bytes=100)
+    for number in range(20):
+        writer.write("stdout", number, [b"line %06d" % number])
+    writer.close(20)
+    assert [line.text for line in read_log(str(root), 1, 0)] == [f"line {number:06}" for number in range(20)]
+
+
+def test_logs_are_merged_by_time(root: Path) -> None:
+    for task, times in ((1, (1, 4)), (2, (2, 3))):
+        writer = LogWriter(str(root), task, 0)
+        for at_us in times:
+            writer.write("stdout", at_us, [b"%d" % at_us])
+        writer.close(9)
+    assert [line.text for line in merged([read_log(str(root), 1, 0), read_log(str(root), 2, 0)])] == ["1", "2", "3", "4"]
