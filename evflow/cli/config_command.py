@@ -1,6 +1,6 @@
 """`evflow config`: every setting, its value and its place."""
 
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -70,7 +70,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return " ".join(value)
+        return " ".join(cast("tuple[str, ...]", value))
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

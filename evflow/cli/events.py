@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -103,8 +103,9 @@ def _short(value: Any) -> str:
     if isinstance(value, bytes):
         return value.hex()[:12] or "''"
     if isinstance(value, dict):
-        return f"{{{len(value)} entries}}" if len(str(value)) > _MOST_TEXT else str(value)
+        entries = cast("dict[str, Any]", value)
+        return f"{{{len(entries)} entries}}" if len(str(entries)) > _MOST_TEXT else str(entries)
     if isinstance(value, tuple | list):
-        return ",".join(_short(item) for item in value)
+        return ",".join(_short(item) for item in cast("tuple[Any, ...]", value))
     text = str(value).replace("\n", "\\n")
     return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -132,8 +132,8 @@ def _top(ctx: click.Context, quiet: bool, with_specs: tuple[str, ...]) -> None:
     context.quiet = quiet
     context.with_specs = with_specs
     if ctx.invoked_subcommand is None:
-        check = ctx.command.get_command(ctx, "check")  # type: ignore[attr-defined]
-        ctx.invoke(check)
+        check = cast("LazyGroup", ctx.command).get_command(ctx, "check")
+        ctx.invoke(cast("click.Command", check))
 
 
 def _file_of(flow_class: type) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -47,7 +47,8 @@ def make_view(*, quiet: bool = False, continued: bool = False, out: TextIO | Non
     """
     from evflow import config
 
-    out, err = out or sys.stdout, err or sys.stderr
+    out = out or cast("TextIO", sys.stdout)
+    err = err or cast("TextIO", sys.stderr)
     wanted = config.get("view")
     if wanted == "live" or (wanted == "auto" and is_terminal(out)):
         return LiveView(out, err, quiet=quiet, continued=continued, colored=use_color(out))
@@ -225,8 +226,9 @@ class LiveView(_View):
         self._screen.write(f"{at} {self._style(f'{step}/{task}', fg=color)} {separator} {shown}{reset}")
 
     def _place(self, step: str) -> int:
-        names = self._state.graph.nodes if self._state is not None else {}
-        return next((index for index, name in enumerate(names) if name == step), 0)
+        if self._state is None:
+            return 0
+        return next((index for index, name in enumerate(self._state.graph.nodes) if name == step), 0)
 
 
 def lifecycle(record: Record, state: RunState) -> tuple[int, int, str] | None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -31,10 +31,10 @@ def _json(value: Any, *, indent: bool) -> bytes:
 
 def _plain(value: Any) -> Any:
     """What JSON has no word for: bytes (digests) as hex, everything else as its text."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, set | frozenset):
-        return sorted(value, key=str)
+        return sorted(cast("frozenset[Any]", value), key=str)
     return str(value)
 
 

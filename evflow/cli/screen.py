@@ -7,7 +7,6 @@ the bound they are counted and left out (the captured logs have them all). Of pi
 The panel is the lower end of the output: it is erased, the new lines are written, it is drawn again, in one write.
 """
 
-import sys
 import threading
 from collections import deque
 from typing import Any, TextIO
@@ -183,9 +182,8 @@ def _size_of(stream: TextIO) -> tuple[int, int]:
     return size.columns or 80, size.lines or 24
 
 
-def is_terminal(stream: TextIO | None = None) -> bool:
-    """Whether a panel can be drawn on the stream (stdout if not given)."""
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a panel can be drawn on the stream."""
     import os
 
-    stream = stream or sys.stdout
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and not os.environ.get("CI")

@@ -1,6 +1,6 @@
 """The log and the store that a command looks at, as the settings say."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ class NoRunsYet(UsageError):
 
 
 @contextmanager
-def log() -> Iterator["LogClient"]:
+def log() -> Generator["LogClient"]:
     """The log, connected; an embedded server is joined, or started where its data is there.
 
     Raises:

@@ -77,7 +77,7 @@ class RunRequest:
 
     flow: type
     flow_file: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tags: tuple[str, ...] = ()
     namespace: str = ""
     namespace_given: bool = False

@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> SimulatedServer:
     made = SimulatedServer(lambda: NOON_US)
 
     @contextmanager
-    def log() -> Iterator[LogClient]:
+    def log() -> Generator[LogClient]:
         yield SimulatedLogClient(made)
 
     monkeypatch.setattr(session, "log", log)

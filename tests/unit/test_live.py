@@ -21,7 +21,7 @@ RUN = RunId(FlowName("TrainFlow"), RunNumber(3))
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
 
     def isatty(self) -> bool:
         return True
