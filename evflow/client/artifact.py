@@ -1,5 +1,8 @@
 """`DataArtifact`, and the two ways to a task's artifacts by attribute: `task.data` (values) and `task.artifacts`."""
 
+# ruff: noqa: SLF001 - tasks and artifacts make each other
+# pyright: reportPrivateUsage=false
+
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -38,9 +41,10 @@ class DataArtifact(ClientObject):
     @classmethod
     def of_task(cls, task: "Task", name: str) -> Self:
         """An artifact that a task is known to have."""
-        parts, attempt = task._identity()  # noqa: SLF001 - the same family  # pyright: ignore[reportPrivateUsage]
-        made = cls.of((*parts, name), task._history)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        made._attempt = attempt
+        made = cls.__new__(cls)
+        made.parts = (*task.parts, name)
+        made._history = task._history
+        made._attempt = task._attempt
         return made
 
     @classmethod
@@ -95,9 +99,7 @@ class DataArtifact(ClientObject):
         """The task."""
         from evflow.client.task import Task
 
-        task = Task.restored(self.parts[:4], self._attempt)
-        task._bound = self._history  # noqa: SLF001
-        return task
+        return Task.of(self.parts[:4], self._history, self._attempt)
 
     @property
     def origin_pathspec(self) -> str | None:
@@ -117,9 +119,8 @@ class DataArtifact(ClientObject):
     def _check(self, history: RunHistory) -> None:
         from evflow.client.task import Task
 
-        task = Task.restored(self.parts[:4], self._attempt)
-        task._check(history)  # noqa: SLF001
-        task._bound = history  # noqa: SLF001
+        task = Task.of(self.parts[:4], history, self._attempt)
+        task._check(history)
         names = task.artifact_names()
         if self.id not in names:
             hint = f"The task has: {', '.join(names[:20])}. {did_you_mean(self.id, names)}".rstrip() if names else absence(task).strip()

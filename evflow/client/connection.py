@@ -21,12 +21,13 @@ from evflow.core.ids import RunId
 from evflow.imports import framework_view
 from evflow.log import connect
 from evflow.log.client import RedisLogClient
+from evflow.log.embedded.places import look
+from evflow.log.embedded.server import EmbeddedServer
 from evflow.log.errors import LogUnavailable
 from evflow.log.protocol import LogClient, RunEntry
 
 if TYPE_CHECKING:
     from evflow.client.history import RunHistory
-    from evflow.log.embedded import EmbeddedServer
 
 T = TypeVar("T")
 
@@ -54,8 +55,6 @@ class SharedLog:
         """False where there cannot be a run: an embedded log whose server was never started."""
         if self._url or self._client is not None:
             return True
-        from evflow.log.embedded.places import look
-
         return look(self._home) is not None
 
     def ask(self, question: Callable[[LogClient], T], *, repeat: bool = True) -> T:
@@ -118,8 +117,6 @@ class SharedLog:
             if self._url:
                 self._client = connect(self._url)
             else:
-                from evflow.log.embedded import EmbeddedServer
-
                 self._server = EmbeddedServer.begin(self._home)
                 try:
                     self._client = connect(self._server.ready())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from evflow import config
 from evflow.client.errors import DataElsewhere
+from evflow.errors import EnvironmentProblem
 from evflow.imports import framework_view, user_view
 from evflow.store import ObjectMissing, Store, open_store
 from evflow.store.artifacts import ArtifactNotLoadable, ArtifactView, Entry, load_entry, load_item
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 KEPT_VIEWS = 256
 """Manifests of a run that stay in memory: the tasks of a foreach that set nothing share one, others have one each."""
+
+KEPT_NAMES = 10_000
 
 
 class RunData:
@@ -35,6 +38,7 @@ class RunData:
         configured: str = config.get("store")
         if configured != self._url:
             self._stores.append(open_store(configured))  # a store that was moved is found by the setting
+        self._names: dict[bytes, tuple[str, ...]] = {}
         self._views: OrderedDict[bytes, ArtifactView] = OrderedDict()
 
     def view(self, manifest: bytes) -> ArtifactView:
@@ -50,6 +54,15 @@ class RunData:
             found = self._views[manifest] = self._from_store(lambda store: ArtifactView.open(store, manifest))
             if len(self._views) > KEPT_VIEWS:
                 self._views.popitem(last=False)
+        return found
+
+    def names(self, manifest: bytes) -> tuple[str, ...]:
+        """The names of the artifacts of a manifest, sorted; errors as for `view`."""
+        found = self._names.get(manifest)
+        if found is None:
+            found = self._names[manifest] = tuple(self.view(manifest).names())
+            if len(self._names) > KEPT_NAMES:
+                del self._names[next(iter(self._names))]
         return found
 
     def load(self, name: str, entry: Entry) -> Any:
@@ -113,10 +126,11 @@ class RunData:
                 raise
             from evflow.client.code import folder_of
 
+            package = self._package
             try:
                 with framework_view():
-                    folder = str(folder_of(self.store(), self._package))
-            except ObjectMissing:
+                    folder = str(self._from_store(lambda store: folder_of(store, package)))
+            except EnvironmentProblem:
                 raise error from None
             name = (error.__cause__.name or "").partition(".")[0]
             if not any(os.path.exists(f"{folder}/{name}{suffix}") for suffix in (".py", "/__init__.py")):  # noqa: PTH110

@@ -49,8 +49,8 @@ class Flow:
         """A flow that is known to exist."""
         made = cls.__new__(cls)
         made.id = name
-        made._log = log
-        made._namespace = namespace[0] if namespace else namespaces.get_namespace()
+        made._log = log  # noqa: SLF001 - its own class
+        made._namespace = namespace[0] if namespace else namespaces.get_namespace()  # noqa: SLF001
         return made
 
     # --- runs -----------------------------------------------------------------------------------------------

@@ -7,18 +7,15 @@ Whoever asks for something that can still change reads the log's tail first; a s
 import gc
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from evflow import clock
 from evflow.client.connection import SharedLog
+from evflow.client.data import RunData
 from evflow.core.apply import apply
 from evflow.core.codec import decode
 from evflow.core.ids import RunId
 from evflow.core.state import RunState, Task
 from evflow.log.protocol import RunEntry
-
-if TYPE_CHECKING:
-    from evflow.client.data import RunData
 
 PARAMETERS = "_parameters"
 """The step whose task 0 holds parameters and the class's constants."""
@@ -68,11 +65,9 @@ class RunHistory:
         return self.entry.shard
 
     @property
-    def data(self) -> "RunData":
+    def data(self) -> RunData:
         """Its artifacts."""
         if self._data is None:
-            from evflow.client.data import RunData  # who only asks how a run went needs no store
-
             self._data = RunData(self)
         return self._data
 
@@ -80,12 +75,13 @@ class RunHistory:
 
     def known(self) -> RunState:
         """The state as it was last read; read now if it never was."""
-        return self._state if self._state.seq and self._pid == os.getpid() else self.now()
+        state = self._state
+        return state if state.seq and not self._folding else self.now()
 
     def now(self) -> RunState:
         """The state as it is now."""
         state = self._state
-        if state.sealed and self._pid == os.getpid():
+        if state.sealed and not self._folding:
             return state
         with self.log.lock:
             if self._pid != os.getpid():
@@ -96,9 +92,12 @@ class RunHistory:
 
     def task(self, number: int) -> Task:
         """A task as it is now."""
-        state = self.known()
-        task = state.tasks[number]
-        return task if task.status in OVER else self.now().tasks[number]
+        state = self._state
+        if state.seq and not self._folding:
+            task = state.tasks[number]
+            if task.status in OVER:
+                return task
+        return self.now().tasks[number]
 
     def _adopt(self) -> None:
         """In a forked child: take the parent's state over."""

@@ -74,12 +74,13 @@ class ClientObject:
     kind: ClassVar[str]
     depth: ClassVar[int]
 
-    __slots__ = ("__weakref__", "_bound", "parts")
+    __slots__ = ("__weakref__", "_history", "parts")
+
+    _history: RunHistory
 
     def __init__(self, pathspec: str) -> None:
         self.parts = split(self.kind, self.depth, pathspec)
-        self._bound: RunHistory | None = None
-        history = self._history
+        history = self._history  # looks the object up: see `__getattr__`
         ns = namespaces.get_namespace()
         if not history.in_namespace(ns):
             raise EvflowNamespaceMismatch(self.kind, pathspec, str(ns), history.tags)
@@ -89,7 +90,8 @@ class ClientObject:
         """An object that is known to exist, or (without a history) one that is looked up at its first use."""
         made = cls.__new__(cls)
         made.parts = parts
-        made._bound = history
+        if history is not None:
+            made._history = history  # noqa: SLF001 - its own class
         return made
 
     @classmethod
@@ -104,13 +106,14 @@ class ClientObject:
             EvflowNotFound: It does not.
         """
 
-    @property
-    def _history(self) -> RunHistory:
-        if self._bound is None:
-            history = find_run(*self.parts[:2])
-            self._check(history)
-            self._bound = history
-        return self._bound
+    def __getattr__(self, name: str) -> Any:
+        # The slot is empty until the object was looked up; a slot costs the thousands of accesses of a loop nothing.
+        if name != "_history":
+            raise AttributeError(f"'{self.kind}' object has no attribute '{name}'", name=name, obj=self)
+        history = find_run(*self.parts[:2])
+        self._check(history)
+        self._history = history
+        return history
 
     # --- names ----------------------------------------------------------------------------------------------
 

@@ -74,18 +74,16 @@ class Task(Parent[DataArtifact]):
         super().__init__(pathspec)
 
     @classmethod
-    def of(cls, parts: tuple[str, ...], history: RunHistory | None) -> Self:
+    def of(cls, parts: tuple[str, ...], history: RunHistory | None, attempt: int | None = None) -> Self:
         """See `ClientObject.of`."""
         made = super().of(parts, history)
-        made._attempt = None
+        made._attempt = attempt  # noqa: SLF001 - its own class
         return made
 
     @classmethod
     def restored(cls, parts: tuple[str, ...], attempt: int | None = None) -> Self:
         """See `ClientObject.restored`."""
-        made = cls.of(parts, None)
-        made._attempt = attempt
-        return made
+        return cls.of(parts, None, attempt)
 
     def __repr__(self) -> str:
         return super().__repr__() if self._attempt is None else f"Task('{self.pathspec}', attempt={self._attempt})"
@@ -285,15 +283,15 @@ class Task(Parent[DataArtifact]):
 
     def manifest(self) -> bytes | None:
         """Digest of the manifest of its artifacts, or None as long as it has none."""
-        task = self._history.task(self._number)
+        task = self._history.task(int(self.parts[3]))
         if self._attempt is not None:
             return task.attempts[self._attempt].manifest
         return task.manifest or (task.attempts[-1].manifest if task.attempts else None)
 
-    def artifact_names(self) -> list[str]:
-        """The names of its artifacts, private ones included."""
+    def artifact_names(self) -> tuple[str, ...]:
+        """The names of its artifacts, sorted, private ones included."""
         manifest = self.manifest()
-        return self._history.data.view(manifest).names() if manifest is not None else []
+        return self._history.data.names(manifest) if manifest is not None else ()
 
     def _foreach_frames(self) -> list[core.Frame]:
         return [frame for frame in self._history.known().tasks[self._number].frames() if frame.split.kind == "foreach"]
@@ -304,7 +302,7 @@ class Task(Parent[DataArtifact]):
         return iter([Task.of((*self.parts[:2], tasks[number].step, str(number)), history) for number in numbers])
 
     def _names(self) -> list[str]:
-        return [name for name in self.artifact_names() if not name.startswith("_")]
+        return [name for name in self.artifact_names() if name[0] != "_"]
 
     def _has(self, name: str) -> bool:
         return name in self.artifact_names()
