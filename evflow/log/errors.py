@@ -238,6 +238,10 @@ _BY_PREFIX: dict[str, type[LogUnavailable]] = {
 }
 
 
+# Without a word of their own: a script's refusals by Redis 7.0 and by others, and AUTH where no password is set.
+_DENIALS = ("no permissions", "user executing the script can't", "invalid password", "invalid username")
+
+
 def error_of(where: str, said: str) -> Exception:
     """The exception for an error reply of the server."""
     prefix = said.partition(" ")[0]
@@ -249,6 +253,12 @@ def error_of(where: str, said: str) -> Exception:
     lowered = said.lower()
     if "unknown command" in lowered or "compiling script" in lowered:
         return LogTooOld(where, said)
-    if "AUTH" in said or "no permissions" in lowered or "invalid password" in lowered or "invalid username" in lowered:
+    if (
+        "AUTH" in said
+        or "no permissions" in lowered
+        or "user executing the script can" in lowered
+        or "invalid password" in lowered
+        or "invalid username" in lowered
+    ):
         return LogAccessDenied(where, said)
     return LogRefused(where, said)

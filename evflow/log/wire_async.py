@@ -5,7 +5,7 @@ order. A caller that is cancelled leaves its place in the queue, so that the nex
 caller; nothing is ever torn out of the middle of a stream.
 
 An asyncio protocol and not anyio's streams: see `docs/decisions/0010-the-thin-client.md` for the figures. There
-is no task in here, so there is nothing to be structured; a deadline is a timer that fails the caller's future.
+is no task in here, so there is nothing to be structured; a reply that is overdue breaks the connection.
 """
 
 import asyncio
@@ -33,11 +33,16 @@ from evflow.log.wire import (
 class _Waiting:
     """A caller and the replies that it has so far."""
 
-    __slots__ = ("count", "future", "replies")
+    __slots__ = ("count", "deadline_s", "future", "name", "replies", "timeout_s")
 
-    def __init__(self, future: "asyncio.Future[list[type_of_reply]]", count: int) -> None:
+    def __init__(
+        self, future: "asyncio.Future[list[type_of_reply]]", count: int, name: Argument, timeout_s: float, deadline_s: float
+    ) -> None:
         self.future = future
         self.count = count
+        self.name = name
+        self.timeout_s = timeout_s
+        self.deadline_s = deadline_s
         self.replies: list[type_of_reply] = []
 
 
@@ -51,6 +56,7 @@ class AsyncWire(asyncio.Protocol):
         self._reader = new_reader()
         self._waiting: deque[_Waiting] = deque()
         self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._lost: LogUnavailable | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
@@ -121,20 +127,35 @@ class AsyncWire(asyncio.Protocol):
         transport = self._transport
         if self._lost is not None or transport is None:
             raise LogConnectionLost(self.where, "it is closed")
-        waiting = _Waiting(self._loop.create_future(), count)
+        waiting = _Waiting(self._loop.create_future(), count, name, timeout_s, self._loop.time() + timeout_s)
         self._waiting.append(waiting)
         transport.write(data)
-        timer = self._loop.call_later(timeout_s, self._expire, waiting, name, timeout_s)
-        waiting.future.add_done_callback(lambda _: timer.cancel())
+        # One timer for all: setting and cancelling one for each call would cost as much as the call.
+        if self._timer is None or waiting.deadline_s < self._timer.when():
+            self._look_again(waiting.deadline_s)
         return waiting.future
 
-    def _expire(self, waiting: _Waiting, name: Argument, timeout_s: float) -> None:
-        if not waiting.future.done():
-            self._fail(LogTimeout(self.where, str(name), timeout_s))
+    def _look_again(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at_s, self._look)
+
+    def _look(self) -> None:
+        """Called by the timer: break the connection if a reply is overdue."""
+        self._timer = None
+        if not self._waiting:
+            return
+        first = min(self._waiting, key=lambda waiting: waiting.deadline_s)
+        if first.deadline_s <= self._loop.time():
+            self._fail(LogTimeout(self.where, str(first.name), first.timeout_s))
+        else:
+            self._look_again(first.deadline_s)
 
     def _fail(self, why: LogUnavailable) -> None:
         if self._lost is None:
             self._lost = why
+            if self._timer is not None:
+                self._timer.cancel()
             if self._transport is None:
                 self._end()
             else:
