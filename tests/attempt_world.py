@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ class AttemptWorld:
 @asynccontextmanager
 async def an_attempt_world(
     root: Path, steps: str, *, method: str = "fork", options: dict[str, Any] | None = None
-) -> AsyncIterator[AttemptWorld]:
+) -> AsyncGenerator[AttemptWorld]:
     server = EmbeddedServer.begin(root / "e", linger_s=0)
     world = AttemptWorld(root, server, steps, method, options or {})
     try:

@@ -2,7 +2,7 @@
 
 import os
 import select
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def a_context(root: Path, **fields: Any) -> RunContext:
     """The context of run Flow/1 with its places below a folder."""
     logs = root / "logs"
     logs.mkdir(exist_ok=True)
-    known = {
+    known: dict[str, Any] = {
         "flow": "Flow", "run": 1, "flow_file": "", "shard": "s", "log_url": "", "store_url": "", "parameters": b"",
         "lock_file": str(root / "locks"), "log_folder": str(logs),
     }  # fmt: skip
@@ -95,7 +95,7 @@ class ForkBench:
 
 
 @contextmanager
-def a_fork_server(root: Path, bodies: Mapping[str, Body], **context: Any) -> Iterator[ForkBench]:
+def a_fork_server(root: Path, bodies: Mapping[str, Body], **context: Any) -> Generator[ForkBench]:
     bench = ForkBench(root, bodies, **context)
     try:
         yield bench

@@ -5,7 +5,7 @@ what it reports, how it ends. The machine outlives its executors, as real proces
 test can crash an owner and let another one take over.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -77,9 +77,9 @@ class SimulatedMachine:
     choose: Choose
     deliver: Deliver = _nowhere
     survive: bool = False
-    launches: list[AttemptId] = field(default_factory=list)
-    _processes: dict[AttemptId, _Process] = field(default_factory=dict)
-    _agenda: list[tuple[float, int, AttemptId, str, int]] = field(default_factory=list)
+    launches: list[AttemptId] = field(default_factory=list[AttemptId])
+    _processes: dict[AttemptId, _Process] = field(default_factory=dict[AttemptId, _Process])
+    _agenda: list[tuple[float, int, AttemptId, str, int]] = field(default_factory=list[tuple[float, int, AttemptId, str, int]])
     _count: int = 0
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -184,7 +184,7 @@ class SimulatedExecutor:
             self._machine.signal(attempt, SIGTERM)
             self._machine.signal(attempt, SIGKILL, grace_s)
 
-    async def watch(self) -> AsyncIterator[Observation | OutputLine]:
+    async def watch(self) -> AsyncGenerator[Observation | OutputLine]:
         """See `Executor.watch`."""
         while not self._closed or self._watched & self._machine.running:
             for seen in await self._machine.next():

@@ -21,7 +21,8 @@ from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.exception import InvalidNextException, TimeoutException, class_name
 from evflow.flow import current, graph_of
-from evflow.flow.execution import Done, FlowSpec, collect, instantiate, record_crash, run_step
+from evflow.flow.execution import Done, collect, instantiate, record_crash, run_step
+from evflow.flow.flowspec import FlowSpec
 from evflow.flow.scope import scope_of
 from evflow.flow.steps import facts
 from evflow.imports import set_user_folder, user_view
@@ -124,9 +125,10 @@ class AttemptRunner:
 
 def prepare(flow: type[FlowSpec], with_specs: Iterable[str] = ()) -> AttemptRunner:
     """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
-    import evflow.log.client
-    import evflow.store.encodings  # noqa: F401
-    from evflow.log import commands
+    from evflow.log import client, commands
+    from evflow.store import encodings
+
+    del client, encodings  # they are there now
 
     commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
 
@@ -135,7 +137,9 @@ def prepare(flow: type[FlowSpec], with_specs: Iterable[str] = ()) -> AttemptRunn
 
         apply_with(flow, with_specs)
     if _has_async_step(flow):
-        import anyio._backends._asyncio  # noqa: F401
+        from importlib import import_module
+
+        import_module("anyio._backends._asyncio")
     return AttemptRunner(flow)
 
 

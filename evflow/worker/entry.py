@@ -47,8 +47,8 @@ if __name__ == "__main__":
     try:
         with framework_view():
             code = entry.main(sys.argv[1:])
-    except BaseException:  # noqa: BLE001 - shown in the attempt's own log
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 - shown in the attempt's own log
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         streams.flush()
         os._exit(code)

@@ -164,8 +164,8 @@ def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: 
         settle_memory()
         Supervisor(control, ForkLauncher(runner, kept), owner).run()
         code = 0
-    except BaseException:  # noqa: BLE001 - shown on the terminal; the executor starts another one
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 - shown on the terminal; the executor starts another one
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(code)
 

@@ -19,7 +19,7 @@ EXIT_DEFECT: Final = 70
 class Runner(Protocol):
     """Runs one attempt of a loaded flow in the process that calls it."""
 
-    def __call__(self, context: RunContext, order: bytes) -> int:
+    def __call__(self, context: RunContext, order: bytes, /) -> int:
         """Run the attempt whose order these bytes are; return its process's exit code."""
         ...
 
@@ -61,8 +61,8 @@ class ForkLauncher:
             code = self._runner(context, order)
         except parentage.Orphaned:
             code = 0
-        except BaseException:  # noqa: BLE001 - shown in the attempt's own log; the exit code says the rest
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:  # noqa: BLE001 - shown in the attempt's own log; the exit code says the rest
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             stdio.flush()
             os._exit(code)

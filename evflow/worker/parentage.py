@@ -6,7 +6,7 @@ are made by threads that live as long as their process. Elsewhere a pipe or sock
 
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -47,10 +47,10 @@ def warm() -> None:
     assert libc.prctl is not None if sys.platform == "linux" else libc.fflush is not None
 
 
-_loaded = None
+_loaded: Any = None
 
 
-def _libc():  # noqa: ANN202 - its type would import ctypes
+def _libc() -> Any:  # a `ctypes.CDLL`; naming its type would import it
     global _loaded
     if _loaded is None:
         import ctypes

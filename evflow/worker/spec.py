@@ -68,7 +68,7 @@ class RunContext(_Plain):
     origin: str | None = None
     lock_file: str = ""
     log_folder: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @value
@@ -103,5 +103,5 @@ class AttemptOrder(_Plain):
     frames: tuple[tuple[str, int, str, int, int, bytes | None, str | None], ...] = ()
     iteration: int = 0
     timeout_s: float = 0
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     joined: tuple[str, int, str, int, int, bytes | None, str | None] | None = None

@@ -22,9 +22,10 @@ def open_line_buffered() -> None:
     a log handler may hold them.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and _number(stream) == descriptor:
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
+        stream: object = getattr(sys, name)
+        text = stream if isinstance(stream, io.TextIOWrapper) else None
+        if text is not None and _number(stream) == descriptor:
+            text.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
             continue
         _replaced.append(stream)
         raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115
@@ -39,9 +40,10 @@ def forget_stdin() -> None:
     os.dup2(null, 0)
     if null != 0:
         os.close(null)
-    if isinstance(sys.stdin, io.TextIOWrapper) and _number(sys.stdin) == 0:
+    stdin: object = sys.stdin
+    if _number(stdin) == 0:
         return
-    _replaced.append(sys.stdin)
+    _replaced.append(stdin)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc] # noqa: SIM115
 
 

@@ -10,7 +10,7 @@ lock is free, whatever it had started is ended, and a new fork server is started
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -130,7 +130,7 @@ class LocalExecutor:
             launched.frames += cancel
             await self._send(cancel)
 
-    async def watch(self) -> AsyncIterator[Observation | OutputLine]:
+    async def watch(self) -> AsyncGenerator[Observation | OutputLine]:
         """What happens, in order, until the executor is closed. One at a time may watch.
 
         Raises:
@@ -162,7 +162,7 @@ class LocalExecutor:
             context = self._folders.get(attempt.run)
             if context is None:
                 raise RunUnknown(attempt.run)
-            await anyio.to_thread.run_sync(lambda name=attempt, file=context.lock_file: leftovers.end_attempt(file, name))
+            await anyio.to_thread.run_sync(leftovers.end_attempt, context.lock_file, attempt)
         return ()
 
     async def aclose(self) -> None:

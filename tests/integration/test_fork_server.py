@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from evflow.core.ids import AttemptId
 from evflow.worker import frames, leftovers, locks
 from evflow.worker.attempt import _settle
 from evflow.worker.logs import read_log, read_text
@@ -101,7 +102,7 @@ def test_cancelling_an_attempt_that_waits_for_its_turn_never_starts_it(root: Pat
 
 def test_hundred_forked_children_draw_hundred_different_numbers(root: Path) -> None:
     def draw() -> None:
-        _settle(a_context(root), "Flow/1/1.0", AttemptOrder("draw", 1, 0))
+        _settle(a_context(root), AttemptId.parse("Flow/1/1.0"), AttemptOrder("draw", 1, 0))
         print(random.random(), np.random.random())
 
     count = scaled(100, at_least=20)
@@ -279,10 +280,13 @@ def test_cancelling_ends_children_in_sessions_of_their_own_too(root: Path) -> No
 
 def test_sigterm_comes_first_and_sigkill_after_the_grace(root: Path) -> None:
     def polite() -> int:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+        signal.signal(signal.SIGTERM, leave)
         print("ready")
         sleep_long()
         return 0
+
+    def leave(_number: int, _frame: object) -> None:
+        os._exit(9)
 
     def stubborn() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -362,8 +366,6 @@ def _root_of(process: psutil.Process) -> str | None:
 
 
 def test_end_attempt_ends_holder_children_and_strays_and_returns_when_the_lock_is_free(root: Path) -> None:
-    from evflow.core.ids import AttemptId
-
     def start() -> None:
         for own_session in (False, True):
             print(subprocess.Popen(SLEEPER, start_new_session=own_session).pid, flush=True)
@@ -383,8 +385,6 @@ def test_end_attempt_ends_holder_children_and_strays_and_returns_when_the_lock_i
 
 
 def test_end_attempt_leaves_other_attempts_and_other_runs_alone(root: Path) -> None:
-    from evflow.core.ids import AttemptId
-
     with a_fork_server(root, {"sleep": sleep_long}) as bench:
         bench.launch("sleep", 1, 0)
         pid = bench.until(frames.STARTED)[0]

@@ -1,6 +1,7 @@
 """One attempt of a real flow: what its body meets, and what it reports."""
 
 import signal
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
@@ -180,7 +181,7 @@ def helper():
 
 
 @pytest.fixture
-async def world(root: Path) -> "AttemptWorld":  # type: ignore[misc]
+async def world(root: Path) -> AsyncGenerator[AttemptWorld]:
     async with an_attempt_world(root, BODIES) as made:
         yield made
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from evflow.worker import locks
 
 
 @contextmanager
-def a_process(act: Callable[[], None]) -> Iterator[int]:
+def a_process(act: Callable[[], None]) -> Generator[int]:
     """A child that acts, says so, and lives until the end of the block."""
     reading, writing = os.pipe()
     pid = os.fork()

@@ -17,9 +17,7 @@ ORDER = AttemptOrder(
 
 
 def test_context_and_order_come_back_as_they_were() -> None:
-    assert RunContext.unpack(CONTEXT.pack()) == RunContext(
-        **{**{n: getattr(CONTEXT, n) for n in CONTEXT.__match_args__}, "options": {"with": ("retry",)}}
-    )
+    assert RunContext.unpack(CONTEXT.pack()) == replace(CONTEXT, options={"with": ("retry",)})
     assert AttemptOrder.unpack(ORDER.pack()) == ORDER
 
 
