@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from evflow.exception import FailureHandledByCatch, FunctionIsNoArtifact, InvalidNextException, TimeoutException, class_name
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.flowspec import FlowSpec
-from evflow.flow.inputs import Inputs, OpenViews
+from evflow.flow.joined import JoinedTasks, OpenViews
 from evflow.flow.merging import passed_down
 from evflow.flow.scope import IMMUTABLE, AnyFlow, Entry, Frame, LoadItem, Scope, View, place, scope_of
 from evflow.flow.steps import facts, is_function, is_kept
@@ -48,6 +48,7 @@ class Outcome(NamedTuple):
         base: The view whose entries go on unchanged, but for those in `values` and `without`.
         without: Names of `base` that do not go on.
         inherited: More entries that go on unchanged, from the inputs of a join; they come before those of `base`.
+        read_through: Views besides `base` that values were read through: that of a join's first input.
     """
 
     values: Mapping[str, object]
@@ -55,6 +56,7 @@ class Outcome(NamedTuple):
     base: View
     without: frozenset[str]
     inherited: Mapping[str, Entry]
+    read_through: Sequence[View] = ()
 
 
 def instantiate(
@@ -83,15 +85,15 @@ def instantiate(
         load_item: Loads an item of a foreach by the digest of the items and its index.
     """
     around = tuple(Frame(*frame) for frame in frames)
-    inputs = None
+    tasks = None
     if parents is not None:
         assert open_views is not None
         closed = None if joined is None else Frame(*joined)
-        inputs = Inputs(cls, parents, open_views, parameters=parameters, frames=around, joined=closed, load_item=load_item)
+        tasks = JoinedTasks(cls, parents, open_views, parameters=parameters, frames=around, joined=closed, load_item=load_item)
         view = None
     elif view is None:
         view = parameters
-    return place(cls, Scope(step, parameters=parameters, view=view, inputs=inputs, frames=around, load_item=load_item))
+    return place(cls, Scope(step, parameters=parameters, view=view, joined=tasks, frames=around, load_item=load_item))
 
 
 def run_step(flow: FlowSpec, *, timeout_s: float = 0, last: bool = True) -> Done:
@@ -146,11 +148,11 @@ def collect(flow: FlowSpec) -> Outcome:
     functions = [(name, value) for name, value in attributes.items() if name not in read and is_function(value)]
     if functions:
         raise FunctionIsNoArtifact(cls.__name__, scope.step, functions)
-    inherited = passed_down(scope) if scope.inputs is not None else {}
+    inherited = passed_down(scope) if scope.joined is not None else {}
     values = {
         name: value
         for name, value in attributes.items()
-        if name not in read or (_may_have_changed(value) and (scope.inputs is None or name in inherited))
+        if name not in read or (_may_have_changed(value) and (scope.joined is None or name in inherited))
     }
     base = scope.view if scope.view is not None else scope.parameters
     return Outcome(
@@ -159,6 +161,7 @@ def collect(flow: FlowSpec) -> Outcome:
         base=base,
         without=frozenset(scope.removed),
         inherited={name: entry for name, entry in inherited.items() if name not in values},
+        read_through=[scope.joined.view(0)] if scope.joined is not None and read else [],
     )
 
 
@@ -170,7 +173,7 @@ def _body(flow: FlowSpec, scope: Scope, timeout_s: float) -> None:
     from evflow.imports import user_view
 
     body: Callable[..., object] = getattr(flow, scope.step)
-    arguments = () if scope.inputs is None else (scope.inputs,)
+    arguments = () if scope.joined is None else (scope.joined.inputs,)
     with user_view():
         with _alarm(scope.step, timeout_s):
             result = body(*arguments)

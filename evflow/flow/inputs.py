@@ -1,37 +1,15 @@
-"""The inputs of a join: the flow as each of the joined tasks left it.
+"""What a join's second argument is.
 
-Views of manifests are opened in chunks as iteration comes to them, by a function that may read many in parallel.
-Whether inputs agree on an artifact is decided by digests, as the views are opened; a value is loaded when it is read from
-an input. A join of 10,000 inputs holds neither all manifests nor all values at once: both are dropped when they were not used for
-long, and read again if need be (docs/decisions/0032-a-join-does-not-hold-its-inputs.md).
+It has no attributes but the names of the branches' last steps, so that no step's name is taken.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, overload
 
-from evflow.flow.scope import Entry, Frame, LoadItem, Scope, View, did_you_mean, place, scope_of
+from evflow.flow.scope import did_you_mean
 
 if TYPE_CHECKING:
-    from evflow.flow.flowspec import FlowSpec
-
-CHUNK = 64
-"""How many manifests are opened at once: enough to hide the latency of a remote store, and few to hold in flight."""
-VIEWS_HELD = 256
-"""Opened manifests in memory; the store keeps up to 256 KB of small values in each."""
-VALUES_HELD_BYTES = 256 << 20
-"""Values read from inputs, as serialised, that stay in memory although the step may be done with them."""
-OWNERS_SHOWN = 4
-
-OpenViews = Callable[[Sequence[bytes]], Iterable[View]]
-"""Opens manifests by digest, in order; may read them in parallel."""
-
-
-class Member(NamedTuple):
-    """A task that arrived at the join."""
-
-    step: str
-    task: int
-    manifest: bytes
+    from evflow.flow.joined import JoinedTasks
 
 
 class Inputs:
@@ -41,48 +19,16 @@ class Inputs:
     this step's memory only.
     """
 
-    def __init__(
-        self,
-        cls: "type[FlowSpec]",
-        members: Iterable[Sequence[Any]],
-        open_views: OpenViews,
-        *,
-        parameters: View,
-        frames: Sequence[Frame] = (),
-        joined: Frame | None = None,
-        load_item: LoadItem | None = None,
-    ) -> None:
-        """Describe the members of a join.
+    __slots__ = ("_evflow_joined",)
 
-        Args:
-            cls: The flow.
-            members: `(step, task, manifest)` each, in order.
-            open_views: Opens their manifests.
-            parameters: Values of parameters.
-            frames: The splits around the join.
-            joined: The split that it closes, with any index.
-            load_item: Loads an item of a foreach.
-        """
-        self._cls = cls
-        self._members = [Member(*member) for member in members]
-        self._open_views = open_views
-        self._parameters = parameters
-        self._frames = tuple(frames)
-        self._joined = joined
-        self._load_item = load_item
-        self._views: dict[int, View] = {}
-        self._flows: dict[int, FlowSpec] = {}
-        self._bytes: dict[int, int] = {}
-        self._held_bytes = 0
-        self._agreed: dict[str, Entry] | None = None
-        self._asked = bytearray(len(self._members))
+    def __init__(self, joined: "JoinedTasks") -> None:
+        self._evflow_joined = joined
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._evflow_joined)
 
     def __iter__(self) -> Iterator[Any]:
-        for index in range(len(self)):
-            yield self._flow(index)
+        return map(self._evflow_joined.flow, range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -90,147 +36,25 @@ class Inputs:
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self._flow(position) for position in range(len(self))[index]]
+            return [self._evflow_joined.flow(position) for position in range(len(self))[index]]
         try:
-            return self._flow(range(len(self))[index])
+            position = range(len(self))[index]
         except IndexError:
             raise IndexError(f"This join has {len(self)} inputs; there is no inputs[{index}].") from None
+        return self._evflow_joined.flow(position)
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__"):
-            for index in range(len(self) - 1, -1, -1):
-                if self._members[index].step == name:
-                    return self._flow(index)
-        raise AttributeError(self._no_branch(name))
+        if name.startswith("__"):
+            raise AttributeError(f"Inputs have no attribute '{name}'.")
+        index = self._evflow_joined.find(name)
+        if index is None:
+            steps = self._evflow_joined.steps()
+            text = f"No input of this join comes from a step '{name}'; they come from: {', '.join(steps)}."
+            raise AttributeError(f"{text}{did_you_mean(name, steps)}")
+        return self._evflow_joined.flow(index)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} inputs of {self._cls.__name__}>"
+        return f"<{len(self)} inputs of {self._evflow_joined.cls.__name__}>"
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("the inputs of a join cannot be kept as an artifact; keep the values that you need from them")
-
-    def view(self, index: int) -> View:
-        """The artifacts of one input; its neighbours' are opened with it. The first one's is always the same object."""
-        if index not in self._views:
-            span = [position for position in range(index, min(index + CHUNK, len(self))) if position not in self._views]
-            digests = [self._members[position].manifest for position in span]
-            for position, view in zip(span, self._open_views(digests), strict=True):
-                self._views[position] = view
-                self._compare(position, view)
-            droppable = [position for position in self._views if position and position not in span]
-            for position in droppable[: max(0, len(self._views) - VIEWS_HELD)]:
-                del self._views[position]
-        view = self._views[index]
-        if index:
-            self._views[index] = self._views.pop(index)  # the last one used is the last one dropped
-        return view
-
-    def views(self) -> Iterator[View]:
-        """The artifacts of every input, in order."""
-        return map(self.view, range(len(self)))
-
-    def agreed(self) -> Mapping[str, Entry]:
-        """The public artifacts that every input has with one and the same digest; found by digests alone."""
-        for index in range(len(self)):
-            if not self._asked[index]:
-                self.view(index)
-        return self._agreed or {}
-
-    def agreed_names(self) -> Iterable[str]:
-        """The names in `agreed`."""
-        return self.agreed().keys()
-
-    def agreed_view(self, name: str) -> View | None:
-        """A view to load the artifact from, if all inputs agree on it."""
-        return self.view(0) if name in self.agreed() else None
-
-    def owners(self, name: str) -> str:
-        """Who has which value of an artifact that the inputs do not agree on; empty where nobody has it."""
-        holders: dict[bytes, list[int]] = {}
-        for index, view in enumerate(self.views()):
-            if name in view:
-                holders.setdefault(view.entry(name).digest, []).append(index)
-        if not holders:
-            return ""
-        if len(holders) == 1:
-            [indexes] = holders.values()
-            if len(indexes) == len(self):
-                return f"all {len(self)} inputs have the same"
-            return f"only {self._named(indexes)} of {len(self)} inputs has it"
-        groups = [self._named(indexes) for indexes in list(holders.values())[:OWNERS_SHOWN]]
-        more = f" and {len(holders) - OWNERS_SHOWN} more values" if len(holders) > OWNERS_SHOWN else ""
-        return f"it has {len(holders)} values, of {'; of '.join(groups)}{more}"
-
-    def _named(self, indexes: Sequence[int]) -> str:
-        shown = [f"inputs[{index}] ({self._members[index].step}, task {self._members[index].task})" for index in indexes[:2]]
-        return " and ".join(shown) + (f" and {len(indexes) - 2} more" if len(indexes) > 2 else "")
-
-    def _flow(self, index: int) -> Any:
-        if index not in self._flows:
-            member = self._members[index]
-            inner = () if self._joined is None else (self._joined._replace(position=index),)
-            scope = Scope(
-                member.step,
-                parameters=self._parameters,
-                view=_MemberView(self, index),
-                frames=(*self._frames, *inner),
-                load_item=self._load_item,
-                running=False,
-            )
-            self._flows[index] = place(self._cls, scope)
-        return self._flows[index]
-
-    def note_read(self, index: int, size: int) -> None:
-        """Count a value that was read from an input; forget those that were read first when it becomes too much.
-
-        What the step itself set on an input is kept, and not counted.
-        """
-        self._bytes[index] = self._bytes.pop(index, 0) + size
-        self._held_bytes += size
-        while self._held_bytes > VALUES_HELD_BYTES and (oldest := next(iter(self._bytes))) != index:
-            self._held_bytes -= self._bytes.pop(oldest)
-            flow = self._flows[oldest]
-            read = scope_of(flow).read
-            if all(read.get(name, self) is value for name, value in flow.__dict__.items()):
-                del self._flows[oldest]
-
-    def _compare(self, index: int, view: View) -> None:
-        """Keep of what the inputs agree on what this one has as well."""
-        if self._asked[index]:
-            return
-        self._asked[index] = True
-        if self._agreed is None:
-            self._agreed = {name: view.entry(name) for name in view.names() if not name.startswith("_")}
-        else:
-            entries = self._agreed.items()
-            self._agreed = {name: entry for name, entry in entries if name in view and view.entry(name).digest == entry.digest}
-
-    def _no_branch(self, name: str) -> str:
-        steps = list(dict.fromkeys(member.step for member in self._members))
-        text = f"No input of this join comes from a step '{name}'; they come from: {', '.join(steps)}."
-        return f"{text}{did_you_mean(name, steps)}"
-
-
-class _MemberView:
-    """The artifacts of one input, without holding its manifest."""
-
-    __slots__ = ("_index", "_inputs")
-
-    def __init__(self, inputs: Inputs, index: int) -> None:
-        self._inputs = inputs
-        self._index = index
-
-    def names(self) -> Collection[str]:
-        return self._inputs.view(self._index).names()
-
-    def entry(self, name: str) -> Entry:
-        return self._inputs.view(self._index).entry(name)
-
-    def load(self, name: str) -> object:
-        view = self._inputs.view(self._index)
-        value = view.load(name)
-        self._inputs.note_read(self._index, view.entry(name).size)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._inputs.view(self._index)

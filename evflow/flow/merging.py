@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from evflow.exception import MergeArtifactsException, MissingInMergeArtifactsException, UnhandledInMergeArtifactsException
-from evflow.flow.inputs import Inputs
+from evflow.flow.joined import JoinedTasks
 from evflow.flow.scope import Entry, Scope
 from evflow.flow.steps import facts
 
@@ -53,10 +53,10 @@ def merge(flow: "FlowSpec", scope: Scope, inputs: object, exclude: Iterable[str]
 
 def passed_down(scope: Scope) -> dict[str, Entry]:
     """The inputs' artifacts that go on behind the join, before those that the step set itself."""
-    assert scope.inputs is not None
+    assert scope.joined is not None
     entries: dict[str, Entry] = {}
     if not scope.merge.only_included:
-        entries.update(scope.inputs.agreed())
+        entries.update(scope.joined.agreed())
     entries.update(scope.merge.entries)
     left_out = scope.merge.excluded | scope.removed
     return {name: entry for name, entry in entries.items() if name not in left_out}
@@ -66,17 +66,17 @@ def _set_by_step(flow: "FlowSpec", scope: Scope) -> set[str]:
     return {name for name, value in flow.__dict__.items() if scope.read.get(name, scope) is not value}
 
 
-def _inputs_of(scope: Scope, inputs: object) -> Inputs:
-    if scope.inputs is None:
+def _inputs_of(scope: Scope, inputs: object) -> JoinedTasks:
+    if scope.joined is None:
         raise MergeArtifactsException(
             f"merge_artifacts was called in step {scope.step}, which is not a join.",
             "A join is a step with a second argument: def step(self, inputs).",
         )
-    if inputs is not scope.inputs:
+    if inputs is not scope.joined.inputs:
         raise MergeArtifactsException(
             f"merge_artifacts in step {scope.step} was given {type(inputs).__name__}.", "Give it the inputs of the step, as they are."
         )
-    return scope.inputs
+    return scope.joined
 
 
 def _names(names: Iterable[str], option: str) -> set[str]:

@@ -13,7 +13,7 @@ from evflow.flow.steps import SCOPE, Where, facts, is_kept
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
-    from evflow.flow.inputs import Inputs
+    from evflow.flow.joined import JoinedTasks
     from evflow.flow.transitions import Transition
 
 AnyFlow = TypeVar("AnyFlow", bound="FlowSpec")
@@ -106,7 +106,7 @@ class Scope:
         step: The step that runs, or that ran where the instance is an input of a join.
         parameters: Values of parameters.
         view: The parent's artifacts; None in a join.
-        inputs: The inputs of a join, else None.
+        joined: The tasks that a join joins, else None.
         frames: The splits around the task, outermost first.
         read: Name to value of what was read from artifacts and is cached in the instance's `__dict__`.
         removed: Inherited names that were deleted.
@@ -119,7 +119,7 @@ class Scope:
         "_items",
         "_parameters",
         "frames",
-        "inputs",
+        "joined",
         "load_item",
         "merge",
         "next_at",
@@ -138,7 +138,7 @@ class Scope:
         *,
         parameters: View,
         view: View | None = None,
-        inputs: "Inputs | None" = None,
+        joined: "JoinedTasks | None" = None,
         frames: Iterable[Frame] = (),
         load_item: LoadItem | None = None,
         running: bool = True,
@@ -146,7 +146,7 @@ class Scope:
         self.step = step
         self.parameters = parameters
         self.view = view
-        self.inputs = inputs
+        self.joined = joined
         self.frames = tuple(frames)
         self.load_item = load_item
         self.running = running
@@ -157,6 +157,11 @@ class Scope:
         self.next_at = Where()
         self._items: dict[int, object] = {}
         self._parameters: dict[str, object] = {}
+
+    @property
+    def inputs(self) -> "JoinedTasks | None":
+        """The same as `joined`."""
+        return self.joined
 
     @property
     def foreach_frames(self) -> Sequence[Frame]:
@@ -189,8 +194,8 @@ class Scope:
         if name in self.removed or not is_kept(name, type(flow)):
             raise AttributeError(self._missing(flow, name))
         view = self.view
-        if view is None and self.inputs is not None:
-            view = self.inputs.agreed_view(name)
+        if view is None and self.joined is not None:
+            view = self.joined.agreed_view(name)
         if view is None or name not in view:
             raise AttributeError(self._ambiguous(flow, name) or self._missing(flow, name))
         value = view.load(name)
@@ -204,10 +209,10 @@ class Scope:
             return False
         if self.view is not None:
             return name in self.view
-        return self.inputs is not None and self.inputs.agreed_view(name) is not None
+        return self.joined is not None and self.joined.agreed_view(name) is not None
 
     def _ambiguous(self, flow: "FlowSpec", name: str) -> str:
-        owners = self.inputs.owners(name) if self.inputs is not None else ""
+        owners = self.joined.owners(name) if self.joined is not None else ""
         if not owners:
             return ""
         return (
@@ -232,8 +237,8 @@ class Scope:
         inherited: Iterable[str] = ()
         if self.view is not None:
             inherited = self.view.names()
-        elif self.inputs is not None:
-            inherited = self.inputs.agreed_names()
+        elif self.joined is not None:
+            inherited = self.joined.agreed_names()
         return {name for name in (*flow.__dict__, *inherited) if is_kept(name, type(flow))} - self.removed
 
 

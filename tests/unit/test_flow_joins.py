@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-import evflow.flow.inputs
+import evflow.flow.joined
 from evflow import FlowSpec, Inputs, Parameter, step
 from evflow.exception import MergeArtifactsException, MissingInMergeArtifactsException, UnhandledInMergeArtifactsException
 from evflow.flow.execution import collect, instantiate
-from evflow.flow.inputs import CHUNK
+from evflow.flow.joined import CHUNK
 from evflow.flow.scope import scope_of
 from evflow.flow.transitions import END
 from tests.unit.flow_world import StoredView, after, stored
@@ -49,7 +49,10 @@ class Joining:
         self.flow: Any = instantiate(
             Flow, "join", parameters=stored(alpha=1), parents=parents, open_views=self.open, joined=("start", 1, "split", 0, 2)
         )
-        self.inputs: Any = scope_of(self.flow).inputs
+        joined = scope_of(self.flow).joined
+        assert joined is not None
+        self.joined = joined
+        self.inputs: Any = joined.inputs
 
     def open(self, digests: Iterable[bytes]) -> list[StoredView]:
         indexes = [int(digest) for digest in digests]
@@ -123,22 +126,22 @@ def test_manifests_are_opened_in_chunks_and_once() -> None:
 
 
 def test_a_join_of_many_holds_few_manifests_and_opens_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evflow.flow.inputs, "VIEWS_HELD", 2 * CHUNK)
+    monkeypatch.setattr(evflow.flow.joined, "VIEWS_HELD", 2 * CHUNK)
     joining = Joining(*(stored(x=index, same="s") for index in range(10 * CHUNK)))
     assert sum(each.x for each in joining.inputs) == sum(range(10 * CHUNK))
     assert joining.left().keys() == {"alpha", "same"}
     assert joining.opened == list(range(10 * CHUNK))
-    assert len(joining.inputs._views) <= 2 * CHUNK
-    assert joining.inputs.view(0) is joining.views[0]
+    assert len(joining.joined._views) <= 2 * CHUNK
+    assert joining.joined.view(0) is joining.views[0]
 
 
 def test_a_join_of_large_values_holds_few_of_them_but_all_that_it_set(monkeypatch: pytest.MonkeyPatch) -> None:
     joining = Joining(*(stored(x=bytes(1000)) for _ in range(50)))
-    monkeypatch.setattr(evflow.flow.inputs, "VALUES_HELD_BYTES", 5_000)
+    monkeypatch.setattr(evflow.flow.joined, "VALUES_HELD_BYTES", 5_000)
     joining.inputs[3].x = b"set"
     first = joining.inputs[0]
     assert [len(each.x) for each in joining.inputs] == [1000] * 3 + [3] + [1000] * 46
-    assert len(joining.inputs._flows) <= 6
+    assert len(joining.joined._flows) <= 6
     assert joining.inputs[3].x == b"set"
     assert len(first.x) == 1000
 
@@ -149,6 +152,11 @@ def test_values_of_inputs_stay_in_memory_while_they_are_small() -> None:
         each.x.append("changed")
     assert [each.x for each in joining.inputs] == [[0, "changed"], [1, "changed"], [2, "changed"]]
     assert joining.loads() == 3
+
+
+@pytest.mark.parametrize("name", ["view", "views", "agreed", "flow", "steps", "find", "index", "count", "_members"])
+def test_no_name_of_a_step_is_taken_by_the_inputs(name: str) -> None:
+    assert getattr(Joining(stored(x=1), stored(x=2), steps=("a", name)).inputs, name).x == 2
 
 
 def test_inputs_cannot_be_kept() -> None:
