@@ -142,7 +142,7 @@ def _running(picture: Picture, width: int) -> list[Text]:
         return []
     now = picture.now_us
     rows = sorted(picture.running, key=lambda row: row.since_us or now)
-    text = Text("running  ", style="cyan")
+    text = Text.assemble(("running  ", "cyan"))
     for index, row in enumerate(rows):
         name = f"{row.step}/{row.task}"
         since = now - row.since_us
@@ -162,7 +162,7 @@ def _running(picture: Picture, width: int) -> list[Text]:
 def _retries(picture: Picture) -> list[Text]:
     lines: list[Text] = []
     for row in picture.retries:
-        text = Text("retry    ", style="yellow")
+        text = Text.assemble(("retry    ", "yellow"))
         left = row.at_us - picture.now_us
         when = f"in {duration(-(-left // 1_000_000) * 1_000_000)}" if left > 0 else "now"
         text.append(f"{row.step}/{row.task}", style="default")
@@ -176,7 +176,7 @@ def _failures(picture: Picture) -> list[Text]:
 
 
 def _failure(row: FailureRow) -> Text:
-    text = Text("failed   ", style="red")
+    text = Text.assemble(("failed   ", "red"))
     text.append(f"{row.step}/{row.task}", style="default")
     text.append(f" {row.reason}", style="red")
     if row.where:
