@@ -1,4 +1,4 @@
-"""The exceptions of the flow language that a step may catch or meet as a value.
+"""The exceptions of the flow language that a step may catch or meet as a value, and those of the client.
 
 Their names are those that Metaflow's users know. All of them belong to the families of `evflow.errors`.
 """
@@ -10,6 +10,10 @@ from evflow.errors import EvflowError, UsageError
 
 __all__ = [
     "EvflowException",
+    "EvflowInvalidPathspec",
+    "EvflowNamespaceMismatch",
+    "EvflowNotFound",
+    "EvflowTaggingError",
     "ExceptionWrapper",
     "FailureHandledByCatch",
     "FunctionIsNoArtifact",
@@ -149,6 +153,55 @@ class ExceptionWrapper(Exception):
 
     def __repr__(self) -> str:
         return f"ExceptionWrapper({self.type}: {self.exception})"
+
+
+# --- of the client ---------------------------------------------------------------------------------------
+
+
+class EvflowNotFound(UsageError):
+    """There is no such flow, run, step, task or artifact."""
+
+    code = "not-found"
+
+    def __init__(self, kind: str, pathspec: str, hint: str = "") -> None:
+        super().__init__(f"{kind}('{pathspec}') does not exist.", hint)
+        self.pathspec = pathspec
+
+
+class EvflowNamespaceMismatch(UsageError):
+    """The object exists, and is not in the namespace in force.
+
+    Attributes:
+        namespace: That namespace.
+    """
+
+    code = "namespace-mismatch"
+
+    def __init__(self, kind: str, pathspec: str, namespace: str, tags: Iterable[str]) -> None:
+        if kind == "Flow":
+            what = f"No run of Flow('{pathspec}') is in the namespace '{namespace}'."
+        else:
+            what = f"{kind}('{pathspec}') is not in the namespace '{namespace}'. Its run has the tags: {', '.join(sorted(tags))}."
+        super().__init__(what, "namespace(None) makes all runs visible, namespace('user:NAME') those of a user.")
+        self.namespace = namespace
+
+
+class EvflowInvalidPathspec(UsageError):
+    """The text is not of the form that the class wants."""
+
+    code = "invalid-pathspec"
+
+    def __init__(self, kind: str, form: str, given: object) -> None:
+        super().__init__(f"Expects {kind}('{form}'), not {given!r}.")
+
+
+class EvflowTaggingError(UsageError):
+    """These are no tags that a run can have."""
+
+    code = "tagging"
+
+
+# --- parts -----------------------------------------------------------------------------------------------
 
 
 def class_name(exception: BaseException) -> str:

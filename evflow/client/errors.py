@@ -1,48 +1,24 @@
 """What can be wrong with a question to the client."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from evflow.errors import EnvironmentProblem, UsageError
+from evflow.exception import EvflowInvalidPathspec, EvflowNamespaceMismatch, EvflowNotFound, EvflowTaggingError
+
+__all__ = [
+    "CodeMissing",
+    "DataElsewhere",
+    "EvflowInvalidPathspec",
+    "EvflowNamespaceMismatch",
+    "EvflowNotFound",
+    "EvflowTaggingError",
+    "NoSuchArtifact",
+    "NoSuchChild",
+    "did_you_mean",
+]
 
 MOST_NAMES = 20
 """How many names a message lists."""
-
-
-class EvflowNotFound(UsageError):
-    """There is no such flow, run, step, task or artifact."""
-
-    code = "not-found"
-
-    def __init__(self, kind: str, pathspec: str, hint: str = "") -> None:
-        super().__init__(f"{kind}('{pathspec}') does not exist.", hint)
-        self.pathspec = pathspec
-
-
-class EvflowNamespaceMismatch(UsageError):
-    """The object exists, and is not in the namespace in force.
-
-    Attributes:
-        namespace: That namespace.
-    """
-
-    code = "namespace-mismatch"
-
-    def __init__(self, kind: str, pathspec: str, namespace: str, tags: Iterable[str]) -> None:
-        if kind == "Flow":
-            what = f"No run of Flow('{pathspec}') is in the namespace '{namespace}'."
-        else:
-            what = f"{kind}('{pathspec}') is not in the namespace '{namespace}'. Its run has the tags: {', '.join(sorted(tags))}."
-        super().__init__(what, "namespace(None) makes all runs visible, namespace('user:NAME') those of a user.")
-        self.namespace = namespace
-
-
-class EvflowInvalidPathspec(UsageError):
-    """The text is not of the form that the class wants."""
-
-    code = "invalid-pathspec"
-
-    def __init__(self, kind: str, form: str, given: object) -> None:
-        super().__init__(f"Expects {kind}('{form}'), not {given!r}.")
 
 
 class NoSuchChild(UsageError, KeyError):
@@ -62,12 +38,6 @@ class NoSuchArtifact(UsageError, AttributeError):
 
     def __init__(self, task: str, name: str, existing: Collection[str], why: str) -> None:
         super().__init__(f"Task '{task}' has no artifact '{name}'.{why}", _choice(name, existing))
-
-
-class EvflowTaggingError(UsageError):
-    """These are no tags that a run can have."""
-
-    code = "tagging"
 
 
 class DataElsewhere(EnvironmentProblem):
