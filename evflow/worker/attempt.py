@@ -258,8 +258,8 @@ def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: Ob
 
 def _read_through(flow: FlowSpec) -> Sequence[ArtifactView]:
     """The view by which a join read the artifacts on which its inputs agree."""
-    inputs = scope_of(flow).inputs
-    return () if inputs is None or not len(inputs) else (cast("ArtifactView", inputs.view(0)),)
+    joined = scope_of(flow).joined
+    return () if joined is None or not len(joined) else (cast("ArtifactView", joined.view(0)),)
 
 
 def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:

@@ -23,9 +23,9 @@ def open_line_buffered() -> None:
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream: object = getattr(sys, name)
-        text = stream if isinstance(stream, io.TextIOWrapper) else None
-        if text is not None and _number(stream) == descriptor:
-            text.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and _number(stream) == descriptor:
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
             continue
         _replaced.append(stream)
         raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115

@@ -1,6 +1,7 @@
 """What an attempt is told survives the way to it."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
