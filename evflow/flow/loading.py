@@ -132,8 +132,10 @@ def load_flow(file: str, class_name: str | None = None) -> "type[FlowSpec]":
     _started, _inert = [], True
     sys.modules[MAIN] = module
     folder = os.path.dirname(path)  # noqa: PTH120
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    package, root = _package(folder)
+    module.__package__ = package
+    # The file may have been started as `python flow.py` or as `python -m package.flow`.
+    sys.path[:0] = [entry for entry in dict.fromkeys((folder, root)) if entry not in sys.path]
     try:
         _execute(code, module, path)
         return _chosen(path, module, class_name, _started)
@@ -165,6 +167,17 @@ def _main_module(path: str) -> ModuleType:
     module.__file__ = path
     module.__dict__.update(__builtins__=__builtins__, __cached__=None, __annotations__={})
     return module
+
+
+def _package(folder: str) -> tuple[str, str]:
+    """The package that a folder is, and the folder that the package is imported from; an empty name for a plain folder."""
+    import os
+
+    names: list[str] = []
+    while os.path.exists(os.path.join(folder, "__init__.py")):  # noqa: PTH110, PTH118
+        folder, name = os.path.split(folder)
+        names.insert(0, name)
+    return ".".join(names), folder
 
 
 def _execute(code: CodeType, module: ModuleType, path: str) -> None:

@@ -65,6 +65,17 @@ def test_the_files_folder_is_on_the_path() -> None:
     del sys.modules["beside"]
 
 
+def test_a_file_of_a_package_may_import_relatively() -> None:
+    Path("ours/sub").mkdir(parents=True)
+    for folder in ("ours", "ours/sub"):
+        Path(folder, "__init__.py").touch()
+    Path("ours/words.py").write_text("WORD = 'relative'")
+    cls: Any = load_flow(written("from ..words import WORD\n" + HELLO + "\nHello.word = WORD", "ours/sub/flow.py"))
+    assert cls.word == "relative"
+    for name in ("ours", "ours.sub", "ours.words"):
+        sys.modules.pop(name, None)
+
+
 def test_a_flow_is_inert_only_while_its_file_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     cls = load_flow(written(HELLO))
     assert not loading.is_inert(cls)
