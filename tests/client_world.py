@@ -1,11 +1,11 @@
 """Runs that are written event by event into a real log, with real artifacts, for whoever reads them.
 
-    world = ClientWorld(home)                        # an embedded server and a store under EVFLOW_HOME
-    run = world.run(CROSS_VALIDATION)                # a run of it that has started
-    run.succeed(1, "train", kind="foreach", items=[10, 20], values={"folds": [10, 20]})
-    run.fail(2, "ValueError", "nope")
-    run.publish()                                    # what happened so far stands in the log
-    run.seal()
+world = ClientWorld(home)                        # an embedded server and a store under EVFLOW_HOME
+run = world.run(CROSS_VALIDATION)                # a run of it that has started
+run.succeed(1, "train", kind="foreach", items=[10, 20], values={"folds": [10, 20]})
+run.fail(2, "ValueError", "nope")
+run.publish()                                    # what happened so far stands in the log
+run.seal()
 """
 
 import os
@@ -66,6 +66,7 @@ class WrittenRun:
         self.world = world
         self.id = run
         self.now_us = NOON_US + run.number * 3600 * SECOND
+        self._host = started.host
         self._owned = OwnedRun(run)
         self._turn(started)
 
@@ -168,7 +169,7 @@ class WrittenRun:
         free = [] if state.stopping else list(state.waiting)
         granted: list[ev.Event] = [ev.SlotGranted(task, self._attempt(task), slot) for slot, task in enumerate(free)]
         started = [task for task in state.live if state.tasks[task].status == "launched"]
-        return (*granted, *(ev.AttemptStarted(task, self._attempt(task), HOST, 4000 + task, self.now_us) for task in started))
+        return (*granted, *(ev.AttemptStarted(task, self._attempt(task), self._host, 4000 + task, self.now_us) for task in started))
 
 
 class ClientWorld:
