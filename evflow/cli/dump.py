@@ -9,6 +9,7 @@ from evflow.cli import session
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import size, write_json
 from evflow.core.state import RunState, Task
+from evflow.errors import EvflowError
 
 if TYPE_CHECKING:
     from evflow.store.artifacts import ArtifactView
@@ -63,15 +64,17 @@ def _dump(
 
 
 def _views(state: RunState, tasks: list[Task]) -> Iterator[tuple[Task, "ArtifactView"]]:
-    from evflow.core.ids import Digest
+    from evflow.client.code import main_resolver
     from evflow.store.artifacts import ArtifactView
 
     store = session.store(str(state.header.get("store") or ""))
+    code = state.header.get("code", {})
+    main = main_resolver(store, code.get("package"), code.get("file") or "")
     for task in tasks:
         if task.manifest is None:
             click.echo(f"{pathspec(state, task)} has no artifacts: it {task.status}.", err=True)
         else:
-            yield task, ArtifactView.open(store, Digest(task.manifest))
+            yield task, ArtifactView.open(store, task.manifest, main=main)
 
 
 def _plain(view: "ArtifactView", name: str) -> dict[str, Any]:
@@ -88,7 +91,18 @@ def _print(task: str, view: "ArtifactView", names: list[str], max_value_size: in
         if entry.size > max_value_size:
             click.echo(f"{head} too large to show")
         else:
-            click.echo(f"{head} = {view.load(name)!r}")
+            click.echo(f"{head} {_shown(view, name)}")
+
+
+def _shown(view: "ArtifactView", name: str) -> str:
+    try:
+        value = view.load(name)
+    except EvflowError as error:
+        return click.style(f"cannot be loaded: {error.message}", fg="red")
+    try:
+        return f"= {value!r}"
+    except Exception as error:  # noqa: BLE001 - the user's __repr__; the other artifacts are still to be shown
+        return click.style(f"cannot be shown: its __repr__ raised {type(error).__name__}: {error}", fg="red")
 
 
 def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]], file: str) -> None:

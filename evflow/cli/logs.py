@@ -1,5 +1,6 @@
 """`evflow logs` and `python flow.py logs`: what tasks printed."""
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -54,6 +55,9 @@ def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json
     if as_json:
         write_json([_plain(state, line) for line in lines])
         return
+    elsewhere = hosts_elsewhere(tasks_of(state, reference))
+    for host, tasks in elsewhere.items():
+        click.echo(f"What {', '.join(tasks)} printed is on the disk of {host}, where they ran: ask there.", err=True)
     alone = reference.task is not None
     for line in lines:
         before = f"{instant(line.line.at_us)} " if timestamps else ""
@@ -74,6 +78,17 @@ def printed(state: RunState, reference: Reference, attempt: int | None, stream: 
         number = attempt if attempt is not None else max((found.number for found in task.attempts), default=0)
         for line in read_log(folder, task.id, number, stream):
             yield Printed(task, number, line)
+
+
+def hosts_elsewhere(tasks: list[Task]) -> dict[str, list[str]]:
+    """Other machines that tasks ran on last, and these tasks."""
+    here = os.uname().nodename
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        host = task.attempts[-1].host if task.attempts else ""
+        if host and host != here:
+            found.setdefault(host, []).append(f"{task.step}/{task.id}")
+    return found
 
 
 def log_folder(flow: str, number: int) -> str:

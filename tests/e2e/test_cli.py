@@ -473,3 +473,39 @@ def test_ctrl_c_cancels_the_run_and_says_so() -> None:
     kinds = [event["type"] for event in json.loads(evflow("events", "1", "--json").stdout)]
     assert kinds.count("RunCancelled") == 1
     assert "RetryScheduled" not in kinds
+
+
+def test_an_artifact_whose_class_is_in_the_flows_file_is_dumped_from_anywhere(folder: Path) -> None:
+    own_class = "class Point:\n    def __repr__(self):\n        return '<a point>'\n\nclass Sums"
+    (folder / "sums.py").write_text(
+        FLOW.replace("class Sums", own_class).replace("self.total =", "self.point = Point()\n        self.total =")
+    )
+    python("sums.py", "run")
+    (folder / "sums.py").unlink()
+    assert re.search(r"point +\[.*\] = <a point>", evflow("dump", "Sums/1/join").stdout)
+
+
+@pytest.mark.usefixtures("folder")
+def test_tags_are_changed_and_listed() -> None:
+    python("sums.py", "run", "--tag", "first")
+    assert evflow("tag", "add", "1", "good", "fast").stdout == "Sums/1: fast, first, good\n"
+    assert evflow("tag", "replace", "1", "--add", "slow", "--remove", "fast").returncode == 0
+    assert python("sums.py", "tag", "remove", "first").returncode == 0
+    assert json.loads(evflow("runs", "--json", "--tag", "slow").stdout)[0]["tags"] == ["good", "slow"]
+    assert python("sums.py", "tag", "list", "--hide-system-tags", "--flat").stdout == "good\nslow\n"
+    assert evflow("tag", "replace", "1").returncode == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_whose_process_was_killed_is_interrupted_and_continued() -> None:
+    runs = subprocess.Popen([sys.executable, "sums.py", "--quiet", "run", "--wait", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
+    runs.kill()
+    runs.wait()
+    wait_until(lambda: json.loads(evflow("runs", "--json").stdout)[0]["status"] == "interrupted", "the lease is over", 60)
+    assert "evflow continue Sums/1" in evflow("show", "1").stdout
+    done = evflow("continue", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Run Sums/1 goes on." in done.stderr
+    assert json.loads(evflow("replay", "1", "--verify", "--json").stdout)["ok"] is True
+    assert "the process before had died" in evflow("replay", "1").stdout

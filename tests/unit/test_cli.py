@@ -461,3 +461,9 @@ def test_a_table_in_a_pipe_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert output.table(["name"], [["x" * 500]])[1] == "x" * 500
+
+
+def test_output_of_another_machine_is_named_with_its_host(server: SimulatedServer) -> None:
+    story = Story(TWO_STEPS).start().succeed(1, "end").succeed(2).seal()
+    story.write_to(server)
+    assert "What start/1, end/2 printed is on the disk of box" in evflow("logs", "TrainFlow/3").stderr
