@@ -1,0 +1,76 @@
+"""`rediss://`: the same log behind TLS, and certificates that are not trusted."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evflow.core.chain import links
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.log import connect, open_event_log
+from evflow.log.errors import LogConnectionLost, LogForeign, LogUnreachable
+from evflow.log.protocol import AppendCall, Head
+from tests.contract.log_worlds import free_port, raw_server
+from tests.redis_server import DebianRedis
+
+pytestmark = pytest.mark.may_block("a TLS context reads its certificates, and redis-py makes it in the loop")
+
+SHARD = "run:Flow:1"
+RUN = RunId(FlowName("Flow"), RunNumber(1))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Answer a key and a certificate of 'localhost' that nobody trusts by itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on PATH, which makes the server's certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    return key, certificate
+
+
+@pytest.fixture
+def port(certificate: tuple[Path, Path]) -> Iterator[int]:
+    """Answer the port of a server that speaks TLS there."""
+    missing = DebianRedis.why_missing()
+    if missing:
+        pytest.skip(missing)
+    key, public = certificate
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-cert-file", str(public), "--tls-key-file", str(key), "--tls-ca-cert-file", str(public))
+    with raw_server("redis-server", *options, "--tls-auth-clients", "no"):
+        yield port
+
+
+async def test_a_log_behind_tls_is_a_log(port: int, certificate: tuple[Path, Path]) -> None:
+    url = f"rediss://localhost:{port}?ssl_ca_certs={certificate[1]}"
+    log = await open_event_log(url)
+    lease = await log.take(SHARD, "owner", 60)
+    events = [b"secret"]
+    await log.append(lease, AppendCall(RUN, Head(), events, links(bytes(32), events)))
+    client = connect(url)
+    assert client.report(SHARD, RUN, b"report")
+    assert [entry.payload for entry in await log.receive(SHARD, b"0", 5)] == [b"report"]
+    assert [event.payload for event in client.follow(SHARD, RUN, 0, 5)] == events
+    client.close()
+    await log.aclose()
+
+
+async def test_a_certificate_that_is_not_trusted_is_refused(port: int) -> None:
+    client = connect(f"rediss://localhost:{port}")
+    with pytest.raises(LogUnreachable, match=r"(?i)certificate"):
+        client.flows()
+    with pytest.raises(LogUnreachable, match=r"(?i)certificate"):
+        await open_event_log(f"rediss://localhost:{port}")
+
+
+def test_speaking_plainly_to_tls_ends_with_an_error_that_says_so(port: int) -> None:
+    client = connect(f"redis://localhost:{port}")
+    with pytest.raises((LogConnectionLost, LogForeign)):
+        client.flows()
+    client.close()
