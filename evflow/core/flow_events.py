@@ -97,7 +97,7 @@ def decode(seq: int, payload: bytes) -> FlowRecord:
         unpacked: object = msgpack.unpackb(payload, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise UnreadableEvent(str(error) or type(error).__name__) from error
-    values = cast("tuple[Any, ...]", unpacked) if isinstance(unpacked, tuple) else ()
+    values = list[Any](cast("Iterable[Any]", unpacked) if isinstance(unpacked, tuple) else ())
     if len(values) < _HEAD or not isinstance(values[0], str):
         raise UnreadableEvent("not an array that begins with a tag")
     tag, at_us, principal = values[:_HEAD]
@@ -128,10 +128,10 @@ def split_at_number(payload: bytes) -> tuple[bytes, bytes]:
     return payload[:start], payload[unpacker.tell() :]
 
 
-def _build(tag: str, values: tuple[Any, ...]) -> Event:
+def _build(tag: str, values: list[Any]) -> Event:
     cls = TAGS.get(tag)
     if cls is None:
-        return Unknown(tag, values[_HEAD:])
+        return Unknown(tag, tuple(values[_HEAD:]))
     try:
         return cls(*values[_HEAD : _HEAD + len(_FIELDS[cls])])
     except TypeError as error:
