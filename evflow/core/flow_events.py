@@ -5,6 +5,7 @@ A flow's log has no owner and no turns, so its events are smaller than a run's: 
 renamed, a released field never moves, new ones go to the end with a default.
 """
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, cast
 
