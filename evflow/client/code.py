@@ -41,7 +41,7 @@ class RunCode:
     @classmethod
     def of(cls, history: "RunHistory") -> Self | None:
         """The code of a run, or None where no package was made."""
-        code = history.known().header.get("code") or {}
+        code = history.code()
         package: bytes | None = code.get("package")
         return cls(history, package, code.get("file") or "") if package else None
 

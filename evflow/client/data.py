@@ -31,8 +31,7 @@ class RunData:
         self._history = history
         header = history.known().header
         self._host: str = header.get("host") or ""
-        code = header.get("code") or {}
-        self._package: bytes | None = code.get("package")
+        self._package: bytes | None = history.code().get("package")
         self._url: str = header.get("store") or config.get("store")
         self._stores = [open_store(self._url)]
         configured: str = config.get("store")
@@ -114,8 +113,7 @@ class RunData:
     def _main(self, store: Store) -> Any:
         from evflow.client.code import main_resolver
 
-        header = self._history.known().header
-        return main_resolver(store, self._package, (header.get("code") or {}).get("file") or "")
+        return main_resolver(store, self._package, self._history.code().get("file") or "")
 
     def _with_modules_of_the_package(self, load: Callable[[], T]) -> T:
         """Load; where a module is missing that lay beside the flow, once more with the package's folder on the path."""

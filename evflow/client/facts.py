@@ -1,25 +1,27 @@
 """Facts about a task under the names that Metaflow's users look for."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
-from evflow.core.state import RunState, Task
+from evflow.client.history import RunHistory
+from evflow.core.state import Task
 
 Fact = tuple[str, str, int, str]
 """Name, value, milliseconds since 1970, type."""
 
 
-def facts_of(state: RunState, task: Task, *, system_tags: Collection[str]) -> Iterator[Fact]:
+def facts_of(history: RunHistory, task: Task) -> Iterator[Fact]:
     """All facts, the oldest first."""
+    state = history.known()
     header = state.header
     created_ms = task.created_us // 1_000
 
     def fact(name: str, value: object, at_ms: int = created_ms, kind: str = "") -> Fact:
         return name, str(value), at_ms, kind or name
 
-    for tag in sorted(system_tags):
+    for tag in sorted(history.system_tags):
         name, _, value = tag.partition(":")
         yield fact(name, value)
-    file: str = (header.get("code") or {}).get("file") or ""
+    file: str = history.code().get("file") or ""
     if file:
         yield fact("script-name", file.rpartition("/")[2])
     store: str = header.get("store") or ""

@@ -7,6 +7,7 @@ Whoever asks for something that can still change reads the log's tail first; a s
 import gc
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from evflow import clock
 from evflow.client.connection import SharedLog
@@ -126,6 +127,11 @@ class RunHistory:
                 gc.enable()
         self._folding = False
         self._read_s = clock.monotonic_s()
+
+    def code(self) -> dict[str, Any]:
+        """What the run ran: `file`, `package`, `python`, `evflow`, as far as they are known."""
+        code: dict[str, Any] | None = self.known().header.get("code")
+        return code or {}
 
     # --- who belongs to whom --------------------------------------------------------------------------------
 

@@ -36,7 +36,8 @@ def namespace(ns: str | None) -> str | None:
         BadNamespace: It is neither a text nor None.
     """
     global _said
-    if ns is not None and (not isinstance(ns, str) or not ns):  # pyright: ignore[reportUnnecessaryIsInstance]
+    given: object = ns  # whatever the annotation says
+    if not (given is None or isinstance(given, str)) or given == "":
         raise BadNamespace(ns)
     _said = ns
     return ns

@@ -6,7 +6,7 @@ be there and is not asked again. An unpickled one is looked up when it is used f
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from evflow.client import namespaces
 from evflow.client.connection import SharedLog, shared_log
@@ -136,7 +136,7 @@ class ClientObject:
         return f"{self.kind}('{self.pathspec}')"
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and cast("ClientObject", other)._identity() == self._identity()
+        return isinstance(other, ClientObject) and type(other) is type(self) and other._identity() == self._identity()
 
     def __hash__(self) -> int:
         return hash((self.kind, self._identity()))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _RUNTIME = "runtime:"
 
-__all__ = ["ForeachFrame", "Metadata", "Task", "TaskData", "environment_of"]
+__all__ = ["Metadata", "Task", "TaskData", "environment_of"]
 
 
 class NoSuchAttempt(UsageError):
@@ -39,14 +39,6 @@ class Metadata(NamedTuple):
     created_at: int
     type: str
     task: "Task"
-
-
-class ForeachFrame(NamedTuple):
-    """A foreach around a task: its place in it, how many items there are, and its item."""
-
-    index: int
-    num_splits: int
-    value: Any
 
 
 class Task(Parent[DataArtifact]):
@@ -195,11 +187,11 @@ class Task(Parent[DataArtifact]):
         return frames[-1].index if frames else None
 
     @property
-    def foreach_stack(self) -> list[ForeachFrame]:
-        """Every foreach around it, outermost first, with its item in each; the items are loaded."""
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Every foreach around it, outermost first: `(index, number of items, item)`; the items are loaded."""
         data = self._history.data
         return [
-            ForeachFrame(frame.index, frame.split.size, data.item(frame.split.items, frame.index) if frame.split.items else None)
+            (frame.index, frame.split.size, data.item(frame.split.items, frame.index) if frame.split.items else None)
             for frame in self._foreach_frames()
         ]
 
@@ -244,7 +236,7 @@ class Task(Parent[DataArtifact]):
 
         history = self._history
         task = history.task(self._number)
-        return [Metadata(*fact, self) for fact in facts_of(history.known(), task, system_tags=history.system_tags)]
+        return [Metadata(*fact, self) for fact in facts_of(history, task)]
 
     @property
     def metadata_dict(self) -> dict[str, str]:
@@ -318,21 +310,20 @@ class Task(Parent[DataArtifact]):
         if not (task.isdecimal() and history.has_task(step, int(task))):
             raise EvflowNotFound(self.kind, self.pathspec, _hint(history, step, task))
         attempts = history.now().tasks[int(task)].attempts
-        if self._attempt is not None and not (isinstance(self._attempt, int) and 0 <= self._attempt < len(attempts)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if self._attempt is not None and self._attempt not in range(len(attempts)):
             raise NoSuchAttempt(self.pathspec, self._attempt, len(attempts))
 
 
 def environment_of(history: RunHistory) -> dict[str, str]:
     """What a run ran with."""
-    header = history.known().header
-    code = header.get("code") or {}
+    header, code = history.known().header, history.code()
     package: bytes | None = code.get("package")
-    found = {
-        "script": code.get("file") or "",
-        "python_version": code.get("python") or "",
-        "evflow_version": code.get("evflow") or "",
-        "user": header.get("user") or "",
-        "host": header.get("host") or "",
+    found: dict[str, Any] = {
+        "script": code.get("file"),
+        "python_version": code.get("python"),
+        "evflow_version": code.get("evflow"),
+        "user": header.get("user"),
+        "host": header.get("host"),
         "package": package.hex() if package else "",
     }
     return {name: str(value) for name, value in found.items() if value}

@@ -25,7 +25,7 @@ def world(evflow_home: Path) -> Iterator[ClientWorld]:
 
 
 def local(seconds: float) -> datetime:
-    return datetime.fromtimestamp(NOON_US / 1e6 + seconds)
+    return datetime.fromtimestamp(NOON_US / 1e6 + seconds)  # noqa: DTZ006 - the client's times are local
 
 
 # ---------------------------------------------------------------- flows and runs
@@ -180,7 +180,9 @@ def test_tags_filter_steps_and_tasks_by_their_run(world: ClientWorld) -> None:
 def test_a_task_knows_its_parents_and_children(world: ClientWorld) -> None:
     run = Run(world.trained().pathspec)
     start, join, end = run["start"].task, run["join"].task, run["end"].task
-    assert start and join and end
+    assert start is not None
+    assert join is not None
+    assert end is not None
     assert [task.id for task in start.child_tasks] == ["2", "3"]
     assert [task.id for task in run["train"]["2"].parent_tasks] == ["1"]
     assert [task.id for task in run["train"]["2"].child_tasks] == ["4"]
@@ -312,7 +314,7 @@ def test_only_runs_of_the_namespace_are_seen(world: ClientWorld) -> None:
     assert [run.id for run in flow] == ["1"]
     assert "2" not in flow
     for hidden in (lambda: Run("TrainFlow/2"), lambda: Step("TrainFlow/2/start"), lambda: Task("TrainFlow/2/start/1"), lambda: flow["2"]):
-        with pytest.raises(EvflowNamespaceMismatch, match="'user:ada'.*user:bob"):
+        with pytest.raises(EvflowNamespaceMismatch, match=r"'user:ada'.*user:bob"):
             hidden()
 
 
@@ -400,7 +402,7 @@ def test_a_missing_child_is_a_key_error_that_names_the_others(world: ClientWorld
 
 def test_a_missing_artifact_is_an_attribute_error_that_names_the_others(world: ClientWorld) -> None:
     data = Run(world.trained().pathspec).data
-    with pytest.raises(AttributeError, match="Task 'TrainFlow/1/end/5' has no artifact 'bets'.\nIt has: .*Did you mean 'best'"):
+    with pytest.raises(AttributeError, match=r"Task 'TrainFlow/1/end/5' has no artifact 'bets'.\nIt has: .*Did you mean 'best'"):
         _ = data.bets  # type: ignore[union-attr]
     assert getattr(data, "nope", "default") == "default"
 
@@ -416,7 +418,7 @@ def test_where_nothing_ever_ran_no_server_is_started(evflow_home: Path) -> None:
     try:
         assert Evflow().flows == []
         for ask in (lambda: Flow("X"), lambda: Run("X/1")):
-            with pytest.raises(EvflowNotFound, match="no runs in .* yet"):
+            with pytest.raises(EvflowNotFound, match=r"no runs in .* yet"):
                 ask()
         assert not (evflow_home / "server").exists()
     finally:

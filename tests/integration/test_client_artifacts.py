@@ -190,7 +190,7 @@ def test_the_code_of_a_run_can_be_read_and_unpacked(world: ClientWorld, package:
     assert code.script_name == "flow.py"
     assert code.package == package.hex()
     with code.extract() as folder:
-        assert sorted(os.listdir(folder)) == ["flow.py", "helpers.py"]
+        assert sorted(path.name for path in Path(folder).iterdir()) == ["flow.py", "helpers.py"]
     assert not Path(folder).exists()
     assert Run(world.trained().pathspec).code is None
 
@@ -270,11 +270,12 @@ def test_a_forked_child_has_a_connection_of_its_own(world: ClientWorld) -> None:
     child = os.fork()
     if not child:
         try:
-            os._exit(0 if run.finished and run.data is not None and run.data.x == 1 else 1)
+            data = run.data
+            os._exit(0 if data is not None and data.x == 1 else 1)
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
-    assert run.finished
+    assert run.successful
     assert Run(written.pathspec).data is not None
 
 
