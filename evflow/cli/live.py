@@ -77,6 +77,8 @@ class _View:
         self._state: RunState | None = None
         self._photographer = Photographer()
         self._early: dict[AttemptId, list[OutputLine]] = {}
+        # Processes of attempts whose end was reported before their start, which happens to short ones.
+        self._pids: dict[AttemptId, int] = {}
         self._screen = self._make_screen(out)
 
     def _make_screen(self, out: TextIO) -> Screen:
@@ -92,14 +94,22 @@ class _View:
         """An event is durable, and folded into the state."""
         self._state = state
         self._photographer.see(record, state)
+        event = record.event
+        if not isinstance(event, ev.AttemptStarted | ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptExited):
+            self._event(record, state)
+            return
+        name = AttemptId(self._name(state), TaskId(event.task), event.attempt)
+        if isinstance(event, ev.AttemptStarted) and name in self._pids:
+            return  # its end has been told
+        if not self._pid(name):
+            self._pids[name] = _pid_of(record.principal)
         self._event(record, state)
-        if self._early and isinstance(record.event, ev.AttemptStarted | ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptExited):
-            for line in self._early.pop(AttemptId(self._name(state), TaskId(record.event.task), record.event.attempt), ()):
-                self._output(line)
+        for line in self._early.pop(name, ()):
+            self._output(line)
 
     def on_line(self, line: OutputLine) -> None:
         """An attempt printed a line; one that came before its process was announced waits for that."""
-        if self._pid(line.attempt):
+        if self._pid(line.attempt) or line.attempt in self._pids:
             self._output(line)
         else:
             self._early.setdefault(line.attempt, []).append(line)
@@ -148,7 +158,8 @@ class _View:
         """The process of an attempt, 0 while it is not known."""
         task = self._state.task(name.task) if self._state is not None else None
         attempts = task.attempts if task is not None else []
-        return next((attempt.pid for attempt in reversed(attempts) if attempt.number == name.attempt), 0)
+        known = next((attempt.pid for attempt in reversed(attempts) if attempt.number == name.attempt), 0)
+        return known or self._pids.get(name, 0)
 
     def _summary(self, picture: Picture) -> list[str]:
         if self._quiet and picture.status == "succeeded":
@@ -229,6 +240,13 @@ class LiveView(_View):
         if self._state is None:
             return 0
         return next((index for index, name in enumerate(self._state.graph.nodes) if name == step), 0)
+
+
+def _pid_of(principal: str) -> int:
+    """The process of `worker:<host>:<pid>`, 0 of anybody else."""
+    kind, _, rest = principal.partition(":")
+    pid = rest.rpartition(":")[2]
+    return int(pid) if kind == "worker" and pid.isdecimal() else 0
 
 
 def lifecycle(record: Record, state: RunState) -> tuple[int, int, str] | None:

@@ -1,5 +1,6 @@
 import io
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from evflow.cli.panel import ASCII, UNICODE, panel
 from evflow.cli.picture import Photographer, Picture, StepRow
 from evflow.cli.screen import MAX_PENDING, Painter, Screen
 from evflow.core.apply import apply
+from evflow.core.events import AttemptStarted, AttemptSucceeded
 from evflow.core.graph import Node
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState
@@ -174,6 +176,22 @@ def test_a_line_that_is_faster_than_its_start_waits_for_it() -> None:
     view.close()
     texts = [text.partition("(pid 4001)] ")[2] for text in out.getvalue().splitlines()]
     assert texts == ["Task has started.", "first", "second"]
+
+
+def test_an_attempt_whose_end_is_reported_before_its_start_is_told_with_its_process() -> None:
+    view, out, _ = plain_view()
+    story = Story(cross_validation())
+    story.start()
+    started = next(record for record in story.records if isinstance(record.event, AttemptStarted))
+    story.state.tasks[1].attempt.pid = 0
+    story.succeed(1, "train", kind="foreach", splits=1)
+    ended = next(record for record in story.records if isinstance(record.event, AttemptSucceeded))
+    view.on_event(replace(ended, principal="worker:box:77"), story.state)
+    view.on_line(line(1, "late"))
+    view.on_event(started, story.state)
+    view.close()
+    texts = [text.partition("] ")[0].rpartition(" (")[2] + " " + text.partition("] ")[2] for text in out.getvalue().splitlines()]
+    assert texts == ["pid 77) Task has finished in 1.0 s.", "pid 77) late"]
 
 
 def test_quiet_shows_only_what_tasks_print() -> None:
