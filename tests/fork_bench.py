@@ -27,17 +27,25 @@ def a_context(root: Path, **fields: Any) -> RunContext:
     return RunContext(**{**known, **fields})
 
 
-def runner_of(bodies: Mapping[str, Body]) -> Callable[[], Callable[[RunContext, bytes], int]]:
-    """Make what the fork server runs for an order: lock, marker, then the function that the order's step names."""
+class BodyRunner:
+    """What the fork server runs for an order: lock, marker, then the function that the order's step names."""
 
-    def run(context: RunContext, packed: bytes) -> int:
+    def __init__(self, bodies: Mapping[str, Body]) -> None:
+        self._bodies = bodies
+
+    def prepare(self, context: RunContext) -> None:
+        pass
+
+    def __call__(self, context: RunContext, packed: bytes) -> int:
         order = AttemptOrder.unpack(packed)
         os.environ[leftovers.ATTEMPT_VARIABLE] = f"{RUN}/{order.task}.{order.attempt}"
         os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file
         locks.take(context.lock_file, order.task, order.attempt)
-        return bodies[order.step]() or 0
+        return self._bodies[order.step]() or 0
 
-    return lambda: run
+
+def runner_of(bodies: Mapping[str, Body]) -> Callable[[], BodyRunner]:
+    return lambda: BodyRunner(bodies)
 
 
 class ForkBench:

@@ -9,7 +9,6 @@ here does I/O but by the views that it is given. An exception of the body leaves
 """
 
 import signal
-import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -200,14 +199,18 @@ def _await(body: Coroutine[Any, Any, object], step: str, timeout_s: float) -> No
 @contextmanager
 def _alarm(step: str, timeout_s: float) -> Generator[None]:
     """Raise `TimeoutException` in the main thread after `timeout_s`."""
-    if not timeout_s or threading.current_thread() is not threading.main_thread():
+    if not timeout_s:
         yield
         return
 
     def ring(_: int, __: FrameType | None) -> None:
         raise TimeoutException(step, timeout_s)
 
-    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        before = signal.signal(signal.SIGALRM, ring)
+    except ValueError:  # not the main thread. Asking `threading` would load it, which every fork pays for with 0.5 ms.
+        yield
+        return
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
         yield

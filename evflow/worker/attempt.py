@@ -17,7 +17,7 @@ from typing import Final, cast
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
-from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.exception import InvalidNextException, TimeoutException, class_name
 from evflow.flow import current, graph_of
@@ -27,10 +27,12 @@ from evflow.flow.scope import scope_of
 from evflow.flow.steps import facts
 from evflow.imports import set_user_folder, user_view
 from evflow.log import connect
+from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogUnavailable
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
 from evflow.worker import leftovers, locks, stdio
+from evflow.worker.launchers import set_handler
 from evflow.worker.spec import AttemptOrder, RunContext
 
 EXIT_REPORTED: Final = 0
@@ -40,6 +42,7 @@ EXIT_TWIN: Final = 175
 
 REPORT_WITHIN_S: Final = 30.0
 """How long an attempt tries to report: a killed server is back in a second or two, a failed-over one in ten."""
+_SIGTERM: Final = int(signal.SIGTERM)
 MESSAGE_CHARS: Final = 2_000
 
 
@@ -47,24 +50,39 @@ class Cancelled(BaseException):
     """SIGTERM came: the attempt ends. No `except Exception` of a body and no `@catch` takes it."""
 
 
+class Surroundings:
+    """What all attempts of a run use, made before they are forked; no connection and no artifact among it."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.store = open_store(context.store_url)
+        self.parameters = ArtifactView.open(self.store, context.parameters)
+        self.client = connect(context.log_url)
+
+
 class AttemptRunner:
     """Runs attempts of a flow that is loaded in this process: one in each fork of it."""
 
     def __init__(self, flow: type[FlowSpec]) -> None:
         self._flow = flow
+        self._ready: dict[tuple[str, int], Surroundings] = {}
+
+    def prepare(self, context: RunContext) -> None:
+        """Make what all attempts of a run use."""
+        with suppress(EvflowError):  # each attempt meets it itself, and reports it
+            self._ready[context.flow, context.run] = Surroundings(context)
 
     def __call__(self, context: RunContext, order: bytes) -> int:
         """Run the attempt that an order describes; see `evflow.worker.launchers.Runner`."""
         told = AttemptOrder.unpack(order)
-        name = _name(context, told)
-        signal.signal(signal.SIGTERM, _Termination())
+        set_handler(_SIGTERM, _Termination())
         try:
-            _settle(context, name, told)
+            _settle(context, told)
             locks.take(context.lock_file, told.task, told.attempt)
             report = self._report(context, told)
             stdio.flush()
-            return _deliver(context, name, report)
-        except (locks.AttemptRuns, locks.AttemptGivenUp) as error:
+            ready = self._ready.get((context.flow, context.run))
+            return _deliver(context, report, ready.client if ready is not None else connect(context.log_url))
+        except locks.AttemptRuns as error:
             sys.stderr.write(f"{error}\n")
             return EXIT_TWIN
         except Cancelled:
@@ -75,31 +93,29 @@ class AttemptRunner:
 
     def _report(self, context: RunContext, order: AttemptOrder) -> AttemptSucceeded | AttemptFailed:
         started_us = now_us()
-        store = open_store(context.store_url)
         progress = _Progress()
         callbacks = _exit_callbacks()
         try:
-            return self._run(context, order, store, progress, started_us)
+            return self._run(context, order, progress, started_us)
         except Cancelled:
             raise
         except BaseException as error:  # noqa: BLE001 - it becomes the report
-            return _failure(order, store, error, progress.stage, started_us)
+            return _failure(order, open_store(context.store_url), error, progress.stage, started_us)
         finally:
             _finish_threads(callbacks)
 
-    def _run(
-        self, context: RunContext, order: AttemptOrder, store: ObjectStore, progress: "_Progress", started_us: int
-    ) -> AttemptSucceeded:
-        flow = self._instance(context, order, store)
+    def _run(self, context: RunContext, order: AttemptOrder, progress: "_Progress", started_us: int) -> AttemptSucceeded:
+        ready = self._ready.get((context.flow, context.run)) or Surroundings(context)
+        flow = self._instance(order, ready)
         _enter(self._flow, context, order)
         progress.stage = "exception"
         done = record_crash(flow, order.crash) if order.mode == "catch" else run_step(flow, timeout_s=order.timeout_s, last=order.last)
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names
-            return _success(flow, context, order, store, done, started_us)
+            return _success(flow, context, order, ready.store, done, started_us)
 
-    def _instance(self, context: RunContext, order: AttemptOrder, store: ObjectStore) -> FlowSpec:
-        parameters = ArtifactView.open(store, context.parameters)
+    def _instance(self, order: AttemptOrder, ready: Surroundings) -> FlowSpec:
+        store = ready.store
         view = None
         if not order.takes_inputs and order.parents:
             view = ArtifactView.open(store, order.parents[0][2])
@@ -113,7 +129,7 @@ class AttemptRunner:
         return instantiate(
             self._flow,
             order.step,
-            parameters=parameters,
+            parameters=ready.parameters,
             view=view,
             parents=order.parents if order.takes_inputs else None,
             open_views=open_views,
@@ -125,10 +141,7 @@ class AttemptRunner:
 
 def prepare(flow: type[FlowSpec], with_specs: Iterable[str] = ()) -> AttemptRunner:
     """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
-    from evflow.log import client, commands
-    from evflow.store import encodings
-
-    del client, encodings  # they are there now
+    from evflow.log import commands
 
     commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
 
@@ -162,7 +175,7 @@ def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseExcep
     """Report that an attempt's flow cannot be loaded; return the process's exit code."""
     report = _failure(order, open_store(context.store_url), error, "load", now_us())
     stdio.flush()
-    return _deliver(context, _name(context, order), report)
+    return _deliver(context, report, connect(context.log_url))
 
 
 class _Progress:
@@ -188,15 +201,12 @@ class _Termination:
         raise Cancelled
 
 
-def _name(context: RunContext, order: AttemptOrder) -> AttemptId:
-    return AttemptId(RunId(FlowName(context.flow), RunNumber(context.run)), TaskId(order.task), order.attempt)
-
-
-def _settle(context: RunContext, name: AttemptId, order: AttemptOrder) -> None:
+def _settle(context: RunContext, order: AttemptOrder) -> None:
     """Make the process the attempt's own: its environment, and randomness that no sibling shares."""
-    os.environ[leftovers.ATTEMPT_VARIABLE] = str(name)
+    os.environ[leftovers.ATTEMPT_VARIABLE] = f"{context.flow}/{context.run}/{order.task}.{order.attempt}"
     os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file
-    os.environ.update(order.environment)
+    if order.environment:
+        os.environ.update(order.environment)
     # `random` does it itself after each fork.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
@@ -306,11 +316,11 @@ def _message(error: BaseException) -> str:
         return f"<its text cannot be made: {type(second).__name__}>"
 
 
-def _deliver(context: RunContext, name: AttemptId, report: AttemptSucceeded | AttemptFailed) -> int:
+def _deliver(context: RunContext, report: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
     payload = encode_report(report, principal=f"worker:{os.uname().nodename}:{os.getpid()}")
-    client = connect(context.log_url)
+    run = RunId(FlowName(context.flow), RunNumber(context.run))
     try:
-        client.report(context.shard, name.run, payload, patience_s=REPORT_WITHIN_S)
+        client.report(context.shard, run, payload, patience_s=REPORT_WITHIN_S)
     except LogUnavailable as error:
         sys.stderr.write(f"The end of this attempt could not be reported within {REPORT_WITHIN_S:g} s: {error}\n")
         return EXIT_UNREPORTED

@@ -14,22 +14,24 @@ from evflow.core.values import value
 
 
 class _Plain:
-    """Values that travel as a msgpack map of their fields; unknown fields are dropped."""
+    """Values that travel as a msgpack array of their fields, by position.
+
+    A new field goes to the end and has a default, so that versions understand each other.
+    """
 
     __slots__ = ()
     __match_args__: ClassVar[tuple[str, ...]] = ()  # the fields, as `dataclass` fills it in
 
     def pack(self) -> bytes:
         """As bytes."""
-        packed: bytes = msgpack.packb({name: getattr(self, name) for name in type(self).__match_args__})
+        packed: bytes = msgpack.packb([getattr(self, name) for name in type(self).__match_args__])
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The inverse of `pack`."""
-        known = cls.__match_args__
-        plain: dict[str, Any] = msgpack.unpackb(data, use_list=False, strict_map_key=False)
-        return cls(**{name: value for name, value in plain.items() if name in known})
+        values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        return cls(*values[: len(cls.__match_args__)])
 
 
 @value

@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 
 from evflow.clock import monotonic_s, now_us
 from evflow.worker import frames, leftovers, parentage
+from evflow.worker.launchers import BLOCK, UNBLOCK, set_mask
 from evflow.worker.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
@@ -41,7 +42,7 @@ MAX_DRAIN_BYTES: Final = 1024 * 1024
 LEAVE_WITHIN_S: Final = 5.0
 """How long the last frames may take to be read by the owner."""
 
-_BLOCKED_AT_FORK: Final = (signal.SIGTERM, signal.SIGCHLD)
+_BLOCKED_AT_FORK: Final = (int(signal.SIGTERM), int(signal.SIGCHLD))
 
 Name = tuple[str, int, int]
 """Run, task, attempt."""
@@ -201,11 +202,11 @@ class Supervisor:
         try:
             out_read, out_write = os.pipe()
             err_read, err_write = os.pipe()
-            signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_AT_FORK)
+            set_mask(BLOCK, _BLOCKED_AT_FORK)
             try:
                 pid = self._launcher.launch(context, order, out_write, err_write)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_FORK)
+                set_mask(UNBLOCK, _BLOCKED_AT_FORK)
         except OSError as error:
             self._say(frames.EXITED, *name, None, None, f"never-started: {error.strerror or error}")
             return

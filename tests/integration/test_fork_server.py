@@ -102,7 +102,7 @@ def test_cancelling_an_attempt_that_waits_for_its_turn_never_starts_it(root: Pat
 
 def test_hundred_forked_children_draw_hundred_different_numbers(root: Path) -> None:
     def draw() -> None:
-        _settle(a_context(root), AttemptId.parse("Flow/1/1.0"), AttemptOrder("draw", 1, 0))
+        _settle(a_context(root), AttemptOrder("draw", 1, 0))
         print(random.random(), np.random.random())
 
     count = scaled(100, at_least=20)

@@ -25,8 +25,14 @@ def test_context_and_order_come_back_as_they_were() -> None:
 def test_fields_of_a_later_version_are_dropped() -> None:
     import msgpack
 
-    plain = msgpack.unpackb(ORDER.pack())
-    assert AttemptOrder.unpack(msgpack.packb({**plain, "later": 1})) == ORDER
+    values = msgpack.unpackb(ORDER.pack())
+    assert AttemptOrder.unpack(msgpack.packb([*values, "later"])) == ORDER
+
+
+def test_fields_that_an_earlier_version_did_not_know_have_their_defaults() -> None:
+    import msgpack
+
+    assert AttemptOrder.unpack(msgpack.packb(["start", 1, 0])) == AttemptOrder("start", 1, 0)
 
 
 def test_frames_are_found_wherever_the_stream_is_cut() -> None:
