@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -165,9 +166,9 @@ def test_a_live_run_is_watched_from_another_process() -> None:
     Path("wait.py").write_text(WAITING)
     with subprocess.Popen([sys.executable, "wait.py", "run"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as running:
         try:
-            flow = wait_until(lambda: _found("WaitFlow"), "the flow is there")
-            run = wait_until(lambda: flow.latest_run, "its run is there")
-            start = wait_until(lambda: next(iter(run["start"])) if "start" in run else None, "its first task is there")
+            flow = _appears(lambda: _found("WaitFlow"), "the flow is there")
+            run = _appears(lambda: flow.latest_run, "its run is there")
+            start = _appears(lambda: next(iter(run["start"])) if "start" in run else None, "its first task is there")
             wait_until(lambda: start.status == "running" and start.stdout == "waiting\n", "the task runs and its output is seen")
             assert (run.status, run.finished, run.successful, run.data) == ("running", False, False, None)
             Path("go").touch()
@@ -220,3 +221,9 @@ def _found(name: str) -> Flow | None:
         return Flow(name)
     except EvflowNotFound:
         return None
+
+
+def _appears(look: Callable[[], T | None], description: str) -> T:
+    found = wait_until(look, description)
+    assert found is not None
+    return found
