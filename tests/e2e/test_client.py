@@ -15,6 +15,8 @@ from evflow.client.connection import disconnect
 from evflow.exception import EvflowNotFound
 from tests.waiting import wait_until
 
+T = TypeVar("T")
+
 FLOW = """
 import numpy as np
 from evflow import FlowSpec, Parameter, Run, Step, Task, catch, current, get_namespace, retry, step
