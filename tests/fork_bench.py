@@ -36,6 +36,9 @@ class BodyRunner:
     def prepare(self, context: RunContext) -> None:
         pass
 
+    def rehearse(self, context: RunContext) -> None:
+        pass
+
     def __call__(self, context: RunContext, packed: bytes) -> int:
         order = AttemptOrder.unpack(packed)
         os.environ[leftovers.ATTEMPT_VARIABLE] = f"{RUN}/{order.task}.{order.attempt}"

@@ -6,6 +6,7 @@ time, because there is nobody to tell. The executor sees those by the exit.
 """
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -32,7 +33,8 @@ from evflow.log.errors import LogUnavailable
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
 from evflow.worker import leftovers, locks, stdio
-from evflow.worker.launchers import set_handler
+from evflow.worker.forks import set_handler
+from evflow.worker.rehearsal import rehearse
 from evflow.worker.spec import AttemptOrder, RunContext
 
 EXIT_REPORTED: Final = 0
@@ -70,6 +72,12 @@ class AttemptRunner:
         """Make what all attempts of a run use."""
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
+
+    def rehearse(self, context: RunContext) -> None:
+        """Touch what an attempt touches around its body; never raises."""
+        ready = self._ready.get((context.flow, context.run))
+        if ready is not None:
+            rehearse(self._flow, context, ready.parameters)
 
     def __call__(self, context: RunContext, order: bytes) -> int:
         """Run the attempt that an order describes; see `evflow.worker.launchers.Runner`."""
@@ -109,6 +117,7 @@ class AttemptRunner:
         flow = self._instance(order, ready)
         _enter(self._flow, context, order)
         progress.stage = "exception"
+        gc.enable()  # the fork server keeps it off; what it had loaded is frozen and not looked at
         done = record_crash(flow, order.crash) if order.mode == "catch" else run_step(flow, timeout_s=order.timeout_s, last=order.last)
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names

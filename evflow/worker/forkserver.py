@@ -22,7 +22,7 @@ from evflow.worker.method import StartMethod, choose
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
-    from evflow.worker.launchers import Runner
+    from evflow.worker.forks import Runner
     from evflow.worker.spec import RunContext
 
 SOCKET_BUFFER_BYTES: Final = 1024 * 1024
@@ -149,7 +149,7 @@ def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: 
     code = EXIT_DEFECT
     try:
         from evflow.worker import descriptors, parentage, stdio
-        from evflow.worker.launchers import ForkLauncher, settle_memory
+        from evflow.worker.forks import ForkLauncher, settle_memory
         from evflow.worker.supervisor import Supervisor
 
         os.setsid()
@@ -173,7 +173,8 @@ def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: 
 def main(arguments: list[str]) -> None:
     """Serve as a fresh interpreter: `--fd N --owner PID --method auto|fork|spawn`."""
     from evflow.worker import parentage, stdio
-    from evflow.worker.launchers import LazyForkLauncher, Runner, lead_session
+    from evflow.worker.forks import Runner
+    from evflow.worker.launchers import LazyForkLauncher, lead_session
     from evflow.worker.supervisor import Supervisor
 
     lead_session()

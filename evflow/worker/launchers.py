@@ -1,85 +1,14 @@
-"""The two ways in which the process of an attempt comes into being: a fork, or a fresh interpreter."""
+"""How the process of an attempt comes into being, where the flow is not loaded yet or must not be forked."""
 
 import fcntl
-import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn, Protocol
+from collections.abc import Callable, Mapping
 
-from evflow.worker import descriptors, locks, parentage, stdio
+from evflow.worker.forks import ForkLauncher, Runner, Started, settle_memory
 from evflow.worker.method import StartMethod, choose
 from evflow.worker.spec import RunContext
-
-# What the functions of `signal` call. Theirs turn numbers into enumerations, by code that a child would otherwise never
-# run: 60 pages that it copies, a quarter of a millisecond.
-set_handler: Final[Callable[[int, Any], Any]] = vars(signal)["_signal"].signal
-set_mask: Final[Callable[[int, Iterable[int]], Any]] = vars(signal)["_signal"].pthread_sigmask
-_SIGCHLD, _SIGTERM, _SIGINT, _SIG_DFL, _SIG_SETMASK = map(
-    int, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIG_DFL, signal.SIG_SETMASK)
-)
-BLOCK, UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
-
-EXIT_DEFECT: Final = 70
-"""The exit code of an attempt that our own code broke (sysexits.h: EX_SOFTWARE)."""
-
-
-class Runner(Protocol):
-    """Runs one attempt of a loaded flow in the process that calls it."""
-
-    def prepare(self, context: RunContext) -> None:
-        """Do ahead of the forks what all attempts of a run would do; what fails is left to them."""
-        ...
-
-    def __call__(self, context: RunContext, order: bytes, /) -> int:
-        """Run the attempt whose order these bytes are; return its process's exit code."""
-        ...
-
-
-class ForkLauncher:
-    """Forks this process, which has the flow loaded.
-
-    Before the first fork everything that an attempt needs is imported, and the collector is told to leave what
-    exists alone, so that a child touches (and copies) as little memory as possible.
-    """
-
-    def __init__(self, runner: Runner, kept: Sequence[int] = ()) -> None:
-        self.method = StartMethod("fork", "")
-        self._runner = runner
-        self._kept = kept
-        self._pid = os.getpid()
-
-    def prepare(self, context: RunContext) -> None:
-        """Have the flow ready for a run."""
-        self._runner.prepare(context)
-
-    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
-        """Fork."""
-        pid = os.fork()
-        if pid == 0:
-            self._become(context, order, stdout, stderr)
-        return pid
-
-    def _become(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> NoReturn:
-        """In the child: never returns, whatever happens."""
-        code = EXIT_DEFECT
-        try:
-            os.setsid()
-            parentage.die_with(self._pid, signal.SIGKILL)
-            default_signals()
-            os.dup2(stdout, 1)
-            os.dup2(stderr, 2)
-            descriptors.close_all_but(self._kept)
-            locks.forget_held()
-            code = self._runner(context, order)
-        except parentage.Orphaned:
-            code = 0
-        except BaseException as error:  # noqa: BLE001 - shown in the attempt's own log; the exit code says the rest
-            sys.excepthook(type(error), error, error.__traceback__)
-        finally:
-            stdio.flush()
-            os._exit(code)
 
 
 class LazyForkLauncher:
@@ -102,12 +31,22 @@ class LazyForkLauncher:
             self.method = self._launcher.method
         self._launcher.prepare(context)
 
-    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
+    def launch(self, context: RunContext, order: bytes) -> Started:
         """Fork or spawn, as the flow allows."""
         if self._launcher is None:
             self.prepare(context)
         assert self._launcher is not None
-        return self._launcher.launch(context, order, stdout, stderr)
+        return self._launcher.launch(context, order)
+
+    def make_spare(self, context: RunContext) -> None:
+        """Have a process ready for the next order, where the flow allows."""
+        if self._launcher is not None:
+            self._launcher.make_spare(context)
+
+    def drop_spare(self) -> None:
+        """Let it go."""
+        if self._launcher is not None:
+            self._launcher.drop_spare()
 
     def _make(self, context: RunContext) -> "ForkLauncher | SpawnLauncher":
         if self._asked == "spawn":
@@ -132,16 +71,34 @@ class SpawnLauncher:
     def prepare(self, context: RunContext) -> None:
         """Nothing: each attempt loads the flow."""
 
-    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
+    def launch(self, context: RunContext, order: bytes) -> Started:
         """Start an interpreter that reads its order from a file that has no name."""
         import tempfile
 
         packed = context.pack()
-        with tempfile.TemporaryFile() as file:
-            file.write(len(packed).to_bytes(4, "big") + packed + order)
-            file.flush()
-            file.seek(0)
-            return start("evflow.worker.entry", {0: None, 1: stdout, 2: stderr, 3: file.fileno()}, "--fd", "3", "--owner", str(os.getpid()))
+        stdout, out_write = os.pipe()
+        stderr, err_write = os.pipe()
+        try:
+            with tempfile.TemporaryFile() as file:
+                file.write(len(packed).to_bytes(4, "big") + packed + order)
+                file.flush()
+                file.seek(0)
+                of = {0: None, 1: out_write, 2: err_write, 3: file.fileno()}
+                pid = start("evflow.worker.entry", of, "--fd", "3", "--owner", str(os.getpid()))
+        except OSError:
+            os.close(stdout)
+            os.close(stderr)
+            raise
+        finally:
+            os.close(out_write)
+            os.close(err_write)
+        return Started(pid, stdout, stderr)
+
+    def make_spare(self, context: RunContext) -> None:
+        """Nothing: each attempt is a fresh interpreter."""
+
+    def drop_spare(self) -> None:
+        """Nothing."""
 
 
 def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str) -> int:
@@ -187,18 +144,3 @@ def interpreter(module: str, *arguments: str) -> list[str]:
 
     flags: list[str] = vars(subprocess)["_args_from_interpreter_flags"]()  # what multiprocessing passes on, too
     return [sys.executable, *flags, *([] if "-P" in flags else ["-P"]), "-m", module, *arguments]
-
-
-def default_signals() -> None:
-    """In a child: signals act as in any new Python program, and those that were held back at the fork arrive."""
-    signal.set_wakeup_fd(-1)
-    set_handler(_SIGCHLD, _SIG_DFL)
-    set_handler(_SIGTERM, _SIG_DFL)
-    set_handler(_SIGINT, signal.default_int_handler)
-    set_mask(_SIG_SETMASK, ())
-
-
-def settle_memory() -> None:
-    """Before forks: no collection, and no look of later collections at what exists now."""
-    gc.disable()
-    gc.freeze()

@@ -28,6 +28,8 @@ ATTEMPT_VARIABLE: Final = "EVFLOW_ATTEMPT"
 LOCKS_VARIABLE: Final = "EVFLOW_ATTEMPT_LOCKS"
 """Beside it: the run's lock file, which tells two installations' `Flow/3` apart."""
 
+LEAVING_S: Final = 0.02
+"""How long a process that was told to leave may take, before it is looked for."""
 FREE_WITHIN_S: Final = 10.0
 """How long a killed process may need to disappear (a core dump, a hanging file system)."""
 
@@ -117,17 +119,23 @@ def marked(lock_file: str) -> "list[tuple[psutil.Process, str]]":
 
 
 def end_children() -> None:
-    """Kill every child of this process, with theirs, and wait for them: what was left to a supervisor by its attempts."""
-    while True:
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return  # the usual case: there is none
+    """Wait for the children of this process that are leaving, and kill the others, with theirs.
+
+    They are what was left to a supervisor by its attempts. Usually there is none.
+    """
+    while not _wait(_no_child, LEAVING_S):
         import psutil
 
         kill(psutil.Process().children(recursive=True))
-        with suppress(ChildProcessError):
-            os.waitpid(-1, 0)
+
+
+def _no_child() -> bool:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 def kill(processes: "Iterable[psutil.Process]") -> int:

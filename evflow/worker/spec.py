@@ -52,7 +52,7 @@ class RunContext(_Plain):
         tags: The run's tags, user and system.
         origin: The run that this one resumes, or None.
         lock_file: The run's file of attempt locks (see `evflow.worker.locks`).
-        log_folder: Where captured output goes (see `evflow.worker.logs`).
+        log_folder: Where captured output goes (see `evflow.store.logs`).
         options: What else was said at the start: `with` (the specs of `--with`, in order), `max_log_size_mb`.
     """
 

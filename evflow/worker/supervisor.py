@@ -26,8 +26,8 @@ from typing import Any, Final, Protocol
 
 from evflow.clock import monotonic_s, now_us
 from evflow.worker import frames, leftovers, parentage
-from evflow.worker.launchers import BLOCK, UNBLOCK, set_mask
-from evflow.worker.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
+from evflow.worker.forks import Started
+from evflow.store.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
 
@@ -42,8 +42,6 @@ MAX_DRAIN_BYTES: Final = 1024 * 1024
 LEAVE_WITHIN_S: Final = 5.0
 """How long the last frames may take to be read by the owner."""
 
-_BLOCKED_AT_FORK: Final = (int(signal.SIGTERM), int(signal.SIGCHLD))
-
 Name = tuple[str, int, int]
 """Run, task, attempt."""
 
@@ -57,12 +55,20 @@ class Launcher(Protocol):
         """Do what can be done before the first order of a run; never raises for a flow that cannot be loaded."""
         ...
 
-    def launch(self, context: RunContext, order: bytes, stdout: int, stderr: int) -> int:
-        """Start a process with these as its output, leading a session of its own; return its pid.
+    def launch(self, context: RunContext, order: bytes) -> Started:
+        """Start a process that leads a session of its own.
 
         Raises:
             OSError: The system gave no process.
         """
+        ...
+
+    def make_spare(self, context: RunContext) -> None:
+        """Have a process ready for the next order of a run, where that saves time; called when there is time."""
+        ...
+
+    def drop_spare(self) -> None:
+        """Let the process go that is ready for an order that will not come."""
         ...
 
 
@@ -106,6 +112,7 @@ class Supervisor:
         self._current: dict[tuple[str, int], _Attempt] = {}
         self._waiting: dict[tuple[str, int], deque[tuple[int, bytes]]] = {}
         self._unsent = bytearray()
+        self._latest: RunContext | None = None
         self._leaving = False
         self._orphaned = False
         self._sweep: set[str] = set()
@@ -141,7 +148,11 @@ class Supervisor:
             if self._leaving and not self._running:
                 self._flush_all()
                 return
-            for key, mask in self._selector.select(self._pause_s()):
+            events = self._selector.select(0)
+            if not events:
+                self._be_ready()
+                events = self._selector.select(self._pause_s())
+            for key, mask in events:
                 if key.data is not None:
                     self._capture(key.data)
                 elif key.fd == self._wake_read:
@@ -152,6 +163,11 @@ class Supervisor:
                     self._receive()
             self._kill_overdue()
             self._sweep_cancelled()
+
+    def _be_ready(self) -> None:
+        """Use the time: where attempts come one after the other, the next one's process can be there already."""
+        if self._latest is not None and len(self._running) <= 1 and not self._leaving:
+            self._launcher.make_spare(self._latest)
 
     def _pause_s(self) -> float | None:
         """Until the first attempt's grace is over; for ever where none runs out, since every event wakes."""
@@ -174,10 +190,12 @@ class Supervisor:
             elif kind == frames.CANCEL:
                 self._cancel(*values)
             elif kind == frames.CONTEXT:
-                self._contexts[values[0]] = RunContext.unpack(values[1])
-                self._launcher.prepare(self._contexts[values[0]])
+                self._latest = self._contexts[values[0]] = RunContext.unpack(values[1])
+                self._launcher.drop_spare()  # it does not know this run
+                self._launcher.prepare(self._latest)
             elif kind == frames.SHUTDOWN:
                 self._leaving = True
+                self._launcher.drop_spare()
                 for name in list(self._running):
                     self._cancel(*name, values[0])
                 for run, task in list(self._waiting):
@@ -200,23 +218,16 @@ class Supervisor:
         run, task, number = name
         context = self._contexts[run]
         try:
-            out_read, out_write = os.pipe()
-            err_read, err_write = os.pipe()
-            set_mask(BLOCK, _BLOCKED_AT_FORK)
-            try:
-                pid = self._launcher.launch(context, order, out_write, err_write)
-            finally:
-                set_mask(UNBLOCK, _BLOCKED_AT_FORK)
+            started = self._launcher.launch(context, order)
         except OSError as error:
             self._say(frames.EXITED, *name, None, None, f"never-started: {error.strerror or error}")
             return
-        os.close(out_write)
-        os.close(err_write)
+        pid = started.pid
         log = LogWriter(context.log_folder, task, number, int(context.options.get("max_log_size_mb", DEFAULT_LIMIT_MB) * 1_000_000))
         attempt = _Attempt(name, pid, log)
         self._running[name] = self._by_pid[pid] = self._current[run, task] = attempt
-        self._watch(attempt, "stdout", out_read)
-        self._watch(attempt, "stderr", err_read)
+        self._watch(attempt, "stdout", started.stdout)
+        self._watch(attempt, "stderr", started.stderr)
         self._say(frames.STARTED, *name, pid, now_us())
 
     def _watch(self, attempt: _Attempt, stream: Stream, descriptor: int) -> None:
@@ -338,6 +349,7 @@ class Supervisor:
         """Leave no process, in whatever session; nobody listens any more."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._launcher.drop_spare()
         for attempt in self._running.values():
             leftovers.kill_group(attempt.pid, signal.SIGKILL)
         with suppress(ChildProcessError):

@@ -1,0 +1,188 @@
+"""Attempts as forks of a process that has the flow loaded.
+
+Two costs stand between an order and the first line of a body: the fork itself, and the pages that a child copies when
+it first touches them (a thousand, some 4 ms of a virtual machine). Where attempts come one after the other both are paid
+ahead: a *spare* is forked while nothing else is to be done, runs through what attempts do around a body, and waits for
+an order. Where many attempts run at once there is no idle processor, and none is made.
+"""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
+
+from evflow.worker import descriptors, locks, parentage, stdio
+from evflow.worker.method import StartMethod
+from evflow.worker.spec import RunContext
+
+# What the functions of `signal` call. Theirs turn numbers into enumerations, by code that a child would otherwise never
+# run: 60 pages that it copies, a quarter of a millisecond.
+set_handler: Final[Callable[[int, Any], Any]] = vars(signal)["_signal"].signal
+set_mask: Final[Callable[[int, Iterable[int]], Any]] = vars(signal)["_signal"].pthread_sigmask
+_SIGCHLD, _SIGTERM, _SIGINT, _SIG_DFL, _SIG_SETMASK = map(
+    int, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIG_DFL, signal.SIG_SETMASK)
+)
+BLOCK, UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
+
+MAX_SPARE_ORDER_BYTES: Final = 32 * 1024
+"""What a pipe takes without waiting; a longer order (a join's) gets a fork of its own."""
+EXIT_DEFECT: Final = 70
+"""The exit code of an attempt that our own code broke (sysexits.h: EX_SOFTWARE)."""
+
+
+class Runner(Protocol):
+    """Runs one attempt of a loaded flow in the process that calls it."""
+
+    def prepare(self, context: RunContext) -> None:
+        """Do ahead of the forks what all attempts of a run would do; what fails is left to them."""
+        ...
+
+    def __call__(self, context: RunContext, order: bytes, /) -> int:
+        """Run the attempt whose order these bytes are; return its process's exit code."""
+        ...
+
+    def rehearse(self, context: RunContext) -> None:
+        """Do what attempts do around a body, without any effect; never raises."""
+        ...
+
+
+class Started(NamedTuple):
+    """A process that runs an attempt, and the reading ends of its output. Whoever gets it closes them."""
+
+    pid: int
+    stdout: int
+    stderr: int
+
+
+class _Spare(NamedTuple):
+    context: RunContext
+    started: Started
+    orders: int
+
+
+class ForkLauncher:
+    """Forks this process.
+
+    Before the first fork everything that an attempt needs is imported, and the collector is told to leave what
+    exists alone, so that a child touches (and copies) as little memory as possible.
+    """
+
+    def __init__(self, runner: Runner, kept: Sequence[int] = ()) -> None:
+        self.method = StartMethod("fork", "")
+        self._runner = runner
+        self._kept = kept
+        self._pid = os.getpid()
+        self._spare: _Spare | None = None
+
+    def prepare(self, context: RunContext) -> None:
+        """Have the flow ready for a run."""
+        self._runner.prepare(context)
+
+    def launch(self, context: RunContext, order: bytes) -> Started:
+        """Fork, or give the order to the spare."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            taken = spare.context is context and len(order) <= MAX_SPARE_ORDER_BYTES and _hand_over(spare.orders, order)
+            os.close(spare.orders)
+            if taken:
+                return spare.started
+            _close(spare.started)  # it has read an end-of-file, and leaves
+        return self._fork(lambda: self._runner(context, order))
+
+    def make_spare(self, context: RunContext) -> None:
+        """Fork a spare for a run, unless there is one."""
+        if self._spare is not None:
+            return
+        reading, orders = os.pipe()
+        try:
+            started = self._fork(lambda: self._wait(context, reading), reading)
+        except OSError:
+            os.close(orders)
+            return  # it is a convenience
+        finally:
+            os.close(reading)
+        self._spare = _Spare(context, started, orders)
+
+    def drop_spare(self) -> None:
+        """Let the spare go; it is a child that exits on its own."""
+        if self._spare is not None:
+            os.close(self._spare.orders)
+            _close(self._spare.started)
+            self._spare = None
+
+    def _wait(self, context: RunContext, orders: int) -> int:
+        """In the spare: wait for an order; an end-of-file says that none will come."""
+        self._runner.rehearse(context)
+        order = bytearray()
+        while part := os.read(orders, MAX_SPARE_ORDER_BYTES + 1):
+            order += part
+        os.close(orders)
+        return self._runner(context, bytes(order)) if order else 0
+
+    def _fork(self, act: Callable[[], int], own: int | None = None) -> Started:
+        stdout, out_write = os.pipe()
+        stderr, err_write = os.pipe()
+        try:
+            set_mask(BLOCK, (_SIGTERM, _SIGCHLD))
+            pid = os.fork()
+            if pid == 0:
+                self._become(act, out_write, err_write, own)
+        except OSError:
+            _close(Started(0, stdout, stderr))
+            raise
+        finally:
+            set_mask(UNBLOCK, (_SIGTERM, _SIGCHLD))
+            os.close(out_write)
+            os.close(err_write)
+        return Started(pid, stdout, stderr)
+
+    def _become(self, act: Callable[[], int], stdout: int, stderr: int, own: int | None) -> NoReturn:
+        """In the child: never returns, whatever happens."""
+        code = EXIT_DEFECT
+        try:
+            os.setsid()
+            parentage.die_with(self._pid, signal.SIGKILL)
+            default_signals()
+            os.dup2(stdout, 1)
+            os.dup2(stderr, 2)
+            descriptors.close_all_but(self._kept if own is None else sorted({*self._kept, own}))
+            locks.forget_held()
+            code = act()
+        except parentage.Orphaned:
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - shown in the attempt's own log; the exit code says the rest
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            stdio.flush()
+            os._exit(code)
+
+
+def _hand_over(descriptor: int, order: bytes) -> bool:
+    try:
+        return os.write(descriptor, order) == len(order)
+    except OSError:  # it died
+        return False
+
+
+def _close(started: Started) -> None:
+    for descriptor in (started.stdout, started.stderr):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def default_signals() -> None:
+    """In a child: signals act as in any new Python program, and those that were held back at the fork arrive."""
+    signal.set_wakeup_fd(-1)
+    set_handler(_SIGCHLD, _SIG_DFL)
+    set_handler(_SIGTERM, _SIG_DFL)
+    set_handler(_SIGINT, signal.default_int_handler)
+    set_mask(_SIG_SETMASK, ())
+
+
+def settle_memory() -> None:
+    """Before forks: no collection, and no look of later collections at what exists now."""
+    gc.disable()
+    gc.freeze()
