@@ -22,6 +22,7 @@ KEPT_VIEWS = 256
 """Manifests of a run that stay in memory: the tasks of a foreach that set nothing share one, others have one each."""
 
 KEPT_NAMES = 10_000
+"""Manifests whose names stay in memory."""
 
 
 class RunData:
@@ -38,6 +39,7 @@ class RunData:
         if configured != self._url:
             self._stores.append(open_store(configured))  # a store that was moved is found by the setting
         self._names: dict[bytes, tuple[str, ...]] = {}
+        self._public: dict[bytes, tuple[str, ...]] = {}
         self._views: OrderedDict[bytes, ArtifactView] = OrderedDict()
 
     def view(self, manifest: bytes) -> ArtifactView:
@@ -62,6 +64,15 @@ class RunData:
             found = self._names[manifest] = tuple(self.view(manifest).names())
             if len(self._names) > KEPT_NAMES:
                 del self._names[next(iter(self._names))]
+        return found
+
+    def public_names(self, manifest: bytes) -> tuple[str, ...]:
+        """Those that do not begin with `_`; errors as for `view`."""
+        found = self._public.get(manifest)
+        if found is None:
+            found = self._public[manifest] = tuple(name for name in self.names(manifest) if not name.startswith("_"))
+            if len(self._public) > KEPT_NAMES:
+                del self._public[next(iter(self._public))]
         return found
 
     def load(self, name: str, entry: Entry) -> Any:

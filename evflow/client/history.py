@@ -150,7 +150,7 @@ class RunHistory:
         """Whether the step has a task of this id."""
 
         def there(state: RunState) -> bool:
-            return number < len(state.tasks) and state.tasks[number].step == step
+            return 0 <= number < len(state.tasks) and state.tasks[number].step == step
 
         return there(self.known()) or there(self.now())
 

@@ -1,13 +1,13 @@
 """`Task`: one execution of a step, and what it left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from evflow.client.artifact import Artifacts, DataArtifact, TaskData
 from evflow.client.errors import EvflowNotFound
 from evflow.client.history import PARAMETERS, RunHistory, ended_us
-from evflow.client.objects import Parent, local_time
+from evflow.client.objects import Parent, local_time, split
 from evflow.client.output import LogText, output_of
 from evflow.core import state as core
 from evflow.errors import UsageError
@@ -59,10 +59,12 @@ class Task(Parent[DataArtifact]):
     child = "artifact"
     depth = 4
 
-    __slots__ = ("_attempt",)
+    __slots__ = ("_attempt", "_number")
 
     def __init__(self, pathspec: str, attempt: int | None = None) -> None:
         self._attempt = attempt
+        number = split(self.kind, self.depth, pathspec)[-1]
+        self._number = int(number) if number.isdecimal() else -1
         super().__init__(pathspec)
 
     @classmethod
@@ -70,6 +72,7 @@ class Task(Parent[DataArtifact]):
         """See `ClientObject.of`."""
         made = super().of(parts, history)
         made._attempt = attempt  # noqa: SLF001 - its own class
+        made._number = int(parts[3])  # noqa: SLF001
         return made
 
     @classmethod
@@ -263,10 +266,6 @@ class Task(Parent[DataArtifact]):
     # --- inside ---------------------------------------------------------------------------------------------
 
     @property
-    def _number(self) -> int:
-        return int(self.parts[3])
-
-    @property
     def _current(self) -> core.Attempt | None:
         attempts = self._history.task(self._number).attempts
         if self._attempt is not None:
@@ -275,7 +274,7 @@ class Task(Parent[DataArtifact]):
 
     def manifest(self) -> bytes | None:
         """Digest of the manifest of its artifacts, or None as long as it has none."""
-        task = self._history.task(int(self.parts[3]))
+        task = self._history.task(self._number)
         if self._attempt is not None:
             return task.attempts[self._attempt].manifest
         return task.manifest or (task.attempts[-1].manifest if task.attempts else None)
@@ -293,8 +292,9 @@ class Task(Parent[DataArtifact]):
         tasks = history.known().tasks
         return iter([Task.of((*self.parts[:2], tasks[number].step, str(number)), history) for number in numbers])
 
-    def _names(self) -> list[str]:
-        return [name for name in self.artifact_names() if name[0] != "_"]
+    def _names(self) -> Sequence[str]:
+        manifest = self.manifest()
+        return self._history.data.public_names(manifest) if manifest is not None else ()
 
     def _has(self, name: str) -> bool:
         return name in self.artifact_names()
@@ -306,10 +306,10 @@ class Task(Parent[DataArtifact]):
         return (self.parts, self._attempt)
 
     def _check(self, history: RunHistory) -> None:
-        step, task = self.parts[2:]
-        if not (task.isdecimal() and history.has_task(step, int(task))):
-            raise EvflowNotFound(self.kind, self.pathspec, _hint(history, step, task))
-        attempts = history.now().tasks[int(task)].attempts
+        step = self.parts[2]
+        if not history.has_task(step, self._number):
+            raise EvflowNotFound(self.kind, self.pathspec, _hint(history, step, self._number))
+        attempts = history.now().tasks[self._number].attempts
         if self._attempt is not None and self._attempt not in range(len(attempts)):
             raise NoSuchAttempt(self.pathspec, self._attempt, len(attempts))
 
@@ -329,10 +329,10 @@ def environment_of(history: RunHistory) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value}
 
 
-def _hint(history: RunHistory, step: str, task: str) -> str:
+def _hint(history: RunHistory, step: str, number: int) -> str:
     state = history.known()
-    if task.isdecimal() and int(task) < len(state.tasks):
-        return f"Task {task} is one of step '{state.tasks[int(task)].step}'."
+    if 0 <= number < len(state.tasks):
+        return f"Task {number} is one of step '{state.tasks[number].step}'."
     numbers = [0] if step == PARAMETERS else history.tasks_of(step)
     if not numbers:
         return f"The steps of the flow are: {', '.join(state.graph.nodes)}."
