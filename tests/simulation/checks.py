@@ -1,0 +1,156 @@
+"""What must hold after a simulated run, invariant by invariant (the names are those of the design)."""
+
+from collections import Counter
+
+from evflow.core import canonical
+from evflow.core import events as ev
+from evflow.core.apply import apply
+from evflow.core.codec import Record, decode
+from evflow.core.ids import RunId
+from evflow.core.state import RunState
+from evflow.log.protocol import StoredEvent
+from evflow.replay.verify import verify
+from tests.simulation.scenario import Scenario
+from tests.simulation.world import SHARD, Violation, World
+
+MAX_LOSSES = 3
+
+
+def check(world: World) -> None:
+    """Check everything.
+
+    Raises:
+        Violation: Something does not hold.
+    """
+    for run in world.runs:
+        _verified(world, run)
+        _walk(world, run)
+    _bodies(world)
+    if not world.server.state.shard(SHARD).active:
+        _no_report_waits(world)
+    if not world.cancelled:
+        _same_as_undisturbed(world)
+
+
+def _verified(world: World, run: RunId) -> None:
+    """I1, I9, I13 and the seal's I8."""
+    head = world.server.state.shard(SHARD).runs[run].head
+    verdict = verify(world.log_of(run), head)
+    if verdict.problems:
+        raise Violation(f"I1/I8/I9/I13: {run}: {verdict.problems[0]}")
+    if not verdict.sealed:
+        raise Violation(f"I10: {run} is not sealed")
+
+
+def _walk(world: World, run: RunId) -> None:
+    """Fold the log anew: I3, I5, I6, I11, and I8 at each turn."""
+    state = RunState()
+    events = world.log_of(run)
+    accepted: dict[int, bytes] = {}
+    due: dict[tuple[int, int], int] = {}
+    for position, stored in enumerate(events):
+        record = decode(stored.seq, stored.payload)
+        apply(state, record)
+        _join_has_its_branches(run, state, record.event)
+        _timer_is_kept(run, record, due)
+        if len(state.live) > world.scenario.slots:
+            raise Violation(f"I11: {run}: {len(state.live)} attempts have a slot at event {stored.seq}, of {world.scenario.slots}")
+        if isinstance(record.event, ev.AttemptSucceeded):
+            manifest = state.tasks[record.event.task].manifest
+            if manifest is not None and accepted.setdefault(record.event.task, manifest) != manifest:
+                raise Violation(f"I3: {run}: task {record.event.task} has another result at event {stored.seq}")
+        if world.each_turn and _ends_turn(events, position):
+            seen = world.digests[run].get(stored.seq, set())
+            if canonical.digest(state) not in seen:
+                raise Violation(f"I8: {run}: at event {stored.seq} replay gives a state that no owner had")
+    for task in state.all_tasks():
+        won = sum(attempt.outcome == "succeeded" for attempt in task.attempts)
+        if won != (task.status == "succeeded"):
+            raise Violation(f"I3: {run}: task {task.id} is {task.status} and has {won} accepted results")
+    if due and state.status == "succeeded":
+        raise Violation(f"I6: {run}: retries that never came: {sorted(due)}")
+
+
+def _ends_turn(events: list[StoredEvent], position: int) -> bool:
+    if position + 1 == len(events):
+        return True
+    here, following = events[position], events[position + 1]
+    return decode(here.seq, here.payload).turn != decode(following.seq, following.payload).turn
+
+
+def _join_has_its_branches(run: RunId, state: RunState, event: ev.Event) -> None:
+    if isinstance(event, ev.TasksCreated) and event.op == "join":
+        members = state.splits[event.parent].arrived
+        if not all(members) or any(state.tasks[member].status != "succeeded" for member in members):
+            raise Violation(f"I5: {run}: the join '{event.step}' was created for members {members}")
+
+
+def _timer_is_kept(run: RunId, record: Record, due: dict[tuple[int, int], int]) -> None:
+    event = record.event
+    if isinstance(event, ev.RetryScheduled):
+        due[event.task, event.attempt] = event.at_us
+    elif isinstance(event, ev.TaskQueued) and event.attempt:
+        at_us = due.pop((event.task, event.attempt))
+        if record.at_us < at_us:
+            raise Violation(f"I6: {run}: event {record.seq} queues task {event.task} {at_us - record.at_us} us early")
+
+
+def _bodies(world: World) -> None:
+    """No attempt beside its twin, nothing finished is run again; where the server kept what it had acknowledged."""
+    if world.machine.twins:
+        raise Violation(f"twins ran at once: {world.machine.twins}")
+    if world.machine.repeated and not world.lost:
+        raise Violation(f"ran again although reported: {world.machine.repeated}")
+
+
+def _no_report_waits(world: World) -> None:
+    """Every entry of the inbox is consumed, but for what came after the last owner had left."""
+    sealed_us = max(decode(events[-1].seq, events[-1].payload).at_us for run in world.runs if (events := world.log_of(run)))
+    early = [entry for entry in world.server.state.shard(SHARD).inbox if entry[0] * 1000 < sealed_us - 60_000_000]
+    if early and not any(fault.kind == "clock" for fault in world.scenario.faults):
+        raise Violation(f"reports wait for ever: {early}")
+
+
+def _same_as_undisturbed(world: World) -> None:
+    """Whatever went wrong, a run that succeeds has made what it makes when nothing does."""
+    for run in world.runs:
+        state = folded(world, run)
+        calm = expected(world.scenario, run)
+        if state.status == "succeeded":
+            if calm.status != "succeeded":
+                raise Violation(f"{run} succeeded, and fails when nothing goes wrong")
+            if results(state) != results(calm):
+                raise Violation(f"{run} made other artifacts than an undisturbed run")
+        elif calm.status == "succeeded" and not _may_fail(state):
+            assert state.outcome is not None
+            raise Violation(f"{run} failed: {state.outcome.reason}")
+
+
+def _may_fail(state: RunState) -> bool:
+    """A task may have been lost too often, or have died of its own too often."""
+    task = state.tasks[state.failing.task] if state.failing is not None else None
+    if task is None:
+        return False
+    policy = state.graph[task.step].policy
+    own = sum(attempt.outcome in ("crashed", "timed-out") for attempt in task.attempts)
+    never_again = policy.retry_explicit and policy.retry_times == 0 and task.losses > 0
+    return task.losses > MAX_LOSSES or never_again or own > 0
+
+
+def folded(world: World, run: RunId) -> RunState:
+    """A run's state."""
+    state = RunState()
+    for stored in world.log_of(run):
+        apply(state, decode(stored.seq, stored.payload))
+    return state
+
+
+def expected(scenario: Scenario, run: RunId) -> RunState:
+    """The state of the same run when nothing goes wrong."""
+    world = World(scenario.quiet(), each_turn=False).play()
+    return folded(world, run)
+
+
+def results(state: RunState) -> Counter[tuple[str, bytes | None]]:
+    """Steps and the digests of what they made."""
+    return Counter((task.step, task.manifest) for task in state.all_tasks())

@@ -1,0 +1,31 @@
+"""An owner that dies before or after any one of its acts: the next one goes on, and nothing is lost or done twice."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.effort import SEED, scaled
+from tests.simulation.checks import check
+from tests.simulation.scenario import Scenario
+from tests.simulation.world import World
+
+STRIDE = 10
+
+
+def small(seed: int, *, outlives: bool) -> Scenario:
+    """A scenario in which nothing else goes wrong."""
+    return replace(Scenario.of(seed), faults=(), outlives=outlives)
+
+
+@pytest.mark.parametrize("outlives", [False, True], ids=["attempts-die-with-their-owner", "attempts-outlive-their-owner"])
+@pytest.mark.parametrize("number", range(scaled(4)))
+@pytest.mark.timeout(600)
+def test_a_crash_at_every_single_act_is_survived(number: int, *, outlives: bool) -> None:
+    """I4, I8, I10 at each of the two points of each act (at a tenth of them in a quick run; another tenth each day)."""
+    scenario = small(1_000 * SEED + number, outlives=outlives)
+    points = World(scenario).play().points
+    for point in range(SEED % STRIDE, points, STRIDE):
+        world = World(scenario, crash_at=point, each_turn=point % 7 == 0)
+        world.play()
+        assert world.crashes == 1, f"nothing passed point {point} of seed {scenario.seed}"
+        check(world)

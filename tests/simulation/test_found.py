@@ -1,0 +1,17 @@
+"""Scenarios that failed once."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.simulation.scenario import Fault, Scenario
+from tests.simulation.shrink import demand
+
+FOUND: dict[str, Scenario] = {}
+"""What went wrong to the smallest scenario in which it did."""
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_was_found_once_does_not_come_back(what: str) -> None:
+    """Each was shrunk from a seed of `test_random_runs`."""
+    demand(FOUND[what])
