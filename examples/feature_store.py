@@ -230,7 +230,7 @@ def problems_of_features(features: pd.DataFrame, flights: pd.DataFrame, days: li
             seen = of_key[of_key["day"] >= day - pd.Timedelta(days=window)]
             expected = len(seen), seen["dep_delay"].mean()
             got = row[f"flights_{window}d"], row[f"delay_mean_{window}d"]
-            if not pd.Series(got).sub(expected).abs().fillna(0).lt(1e-9).all():
+            if not pd.Series(got).sub(pd.Series(expected)).abs().fillna(0).lt(1e-9).all():
                 yield f"{key} on {day:%Y-%m-%d}: {window} days give {got}, its flights {expected}"
 
 
