@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from evflow.core.ids import AttemptId
+from evflow.store.logs import read_log, read_text
 from evflow.worker import frames, leftovers, locks
 from evflow.worker.attempt import _settle
-from evflow.worker.logs import read_log, read_text
 from evflow.worker.spec import AttemptOrder
 from tests.effort import scaled
 from tests.fork_bench import RUN, ForkBench, a_context, a_fork_server
@@ -114,6 +114,62 @@ def test_hundred_forked_children_draw_hundred_different_numbers(root: Path) -> N
             bench.until(frames.EXITED, task)
     assert len({pair[0] for pair in drawn}) == count
     assert len({pair[1] for pair in drawn}) == count
+
+
+# ---------------------------------------------------------------- the spare
+
+
+def spare_of(bench: ForkBench) -> psutil.Process:
+    """The child that waits for an order."""
+    [child] = wait_until(psutil.Process(bench.server.pid).children, "a process waits for its order")
+    return child
+
+
+def test_the_next_attempt_gets_the_process_that_waited(root: Path) -> None:
+    with a_fork_server(root, {"say": lambda: print("hello")}) as bench:
+        spare = spare_of(bench)
+        assert bench.run("say") == (0, None, "")
+        assert bench.until(frames.STARTED) == (spare.pid, bench.until(frames.STARTED)[1])
+        assert bench.output() == "hello\n"
+
+
+def test_a_spare_that_died_is_not_missed(root: Path) -> None:
+    with a_fork_server(root, {"say": lambda: None}) as bench:
+        for task in (1, 2, 3):
+            spare = spare_of(bench)
+            spare.kill()
+            wait_until(lambda pid=spare.pid: not alive(pid), "it is dead")
+            assert bench.run("say", task) == (0, None, "")
+            assert bench.until(frames.STARTED, task)[0] != spare.pid
+
+
+def test_a_spare_never_runs_what_it_was_made_before(root: Path) -> None:
+    with a_fork_server(root, {"tell": lambda: print(os.environ["EVFLOW_ATTEMPT_LOCKS"])}) as bench:
+        spare_of(bench)
+        other = a_context(root, lock_file=str(root / "other-locks"))
+        bench.say(frames.CONTEXT, RUN, other.pack())
+        bench.run("tell")
+        assert bench.output() == f"{root}/other-locks\n"
+
+
+def test_an_order_that_is_too_long_for_a_pipe_is_carried_out(root: Path) -> None:
+    with a_fork_server(root, {"say": lambda: print("hello")}) as bench:
+        spare_of(bench)
+        parents = tuple(("body", task, bytes(32)) for task in range(20_000))
+        bench.say(frames.LAUNCH, RUN, 1, 0, AttemptOrder("say", 1, 0, parents=parents).pack())
+        assert bench.until(frames.EXITED) == (0, None, "")
+        assert bench.output() == "hello\n"
+
+
+def test_where_many_attempts_run_no_process_waits(root: Path) -> None:
+    with a_fork_server(root, {"sleep": sleep_long}) as bench:
+        for task in range(1, 5):
+            bench.launch("sleep", task)
+        pids = {bench.until(frames.STARTED, task)[0] for task in range(1, 5)}
+        wait_until(lambda: {child.pid for child in psutil.Process(bench.server.pid).children()} <= pids, "only attempts are there")
+        bench.say(frames.SHUTDOWN, 0.0)
+        for task in range(1, 5):
+            bench.until(frames.EXITED, task)
 
 
 # ---------------------------------------------------------------- descriptors
