@@ -24,6 +24,7 @@ from evflow.log.keys import own_shard
 from evflow.log.protocol import RunEntry
 from evflow.store import open_store
 from evflow.store.artifacts import ArtifactView, Code, pack_items, save
+from evflow.store.logs import make_folder
 from evflow_scheduler.observer import summary
 from evflow_scheduler.run import OwnedRun
 
@@ -113,8 +114,7 @@ class WrittenRun:
 
     def print(self, task: int, text: str, stream: str = "o") -> Self:
         """The task's attempt prints a line."""
-        folder = self.world.home / "runs" / self.id.flow / str(self.id.number) / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(make_folder(self.world.store.url, self.id))
         with (folder / f"{task}.{self._attempt(task)}.log").open("a") as log:
             log.write(f"{self.now_us} {stream} {text}\n")
         return self
@@ -181,15 +181,16 @@ class ClientWorld:
         store: The store below the home.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, url: str | None = None) -> None:
         self.home = home
-        self._server = EmbeddedServer.begin(home)
-        self.url = self._server.ready()
+        self._server = EmbeddedServer.begin(home) if url is None else None
+        self.url: str = url or (self._server.ready() if self._server is not None else "")
         self.store = open_store(str(home / "store"))
 
     def close(self) -> None:
         """Leave the server."""
-        self._server.release()
+        if self._server is not None:
+            self._server.release()
 
     def run(
         self,

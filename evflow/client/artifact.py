@@ -197,13 +197,9 @@ class Artifacts(_ByName):
 
 def absence(task: "Task") -> str:
     """Why a task has no artifacts at all, or an empty string."""
-    status = task.status
     if task.manifest() is not None:
         return ""
+    status = task.status
     if status == "failed":
         return " It failed, and a task that failed leaves none."
-    return (
-        f" It has none yet: it is {status}."
-        if status not in ("succeeded", "cancelled")
-        else f" It {'was ' * (status == 'cancelled')}{status}."
-    )
+    return " It was cancelled." if status == "cancelled" else f" It has none yet: it is {status}."

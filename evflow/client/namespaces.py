@@ -37,7 +37,7 @@ def namespace(ns: str | None) -> str | None:
     """
     global _said
     given: object = ns  # whatever the annotation says
-    if not (given is None or isinstance(given, str)) or given == "":
+    if not (given is None or isinstance(given, str)) or given == "":  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadNamespace(ns)
     _said = ns
     return ns

@@ -1,4 +1,4 @@
-"""What attempts printed, from this machine's log files."""
+"""What attempts printed, from the run's store."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from evflow.client.errors import DataElsewhere
 from evflow.client.history import RunHistory
 from evflow.core.state import Task
 from evflow.errors import UsageError
-from evflow.worker.logs import STREAMS, Stream, read_log, read_text
+from evflow.store.logs import STREAMS, Stream, find_folder, folder_of, read_log, read_text
 
 
 class NoSuchStream(UsageError):
@@ -57,9 +57,13 @@ def output_of(history: RunHistory, task: Task, attempt: int, stream: str) -> Log
     if found is None:
         raise NoSuchStream(stream)
     run = history.run
-    folder = f"{config.get('home')}/runs/{run.flow}/{run.number}/logs"
-    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib is slow, and a loop over tasks comes here
-        host = next((known.host for known in reversed(task.attempts) if known.host), "") or history.known().header.get("host", "")
+    header = history.known().header
+    configured: str = config.get("store")
+    folder = find_folder(header.get("store", ""), run, configured)
+    if folder is None:
+        url: str = header.get("store") or configured
+        folder = folder_of(url, run)
+        host = next((known.host for known in reversed(task.attempts) if known.host), "") or header.get("host", "")
         if host and host != os.uname().nodename:
-            raise DataElsewhere(f"The output of Task '{run}/{task.step}/{task.id}'", host, "its EVFLOW_HOME", folder)
+            raise DataElsewhere(f"The output of Task '{run}/{task.step}/{task.id}'", host, url, folder)
     return LogText(folder, task.id, attempt, found)

@@ -1,5 +1,6 @@
 """The client against a real server: runs written event by event, read as a user reads them."""
 
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -348,6 +349,53 @@ def test_the_default_namespace_is_the_users_own(world: ClientWorld, monkeypatch:
     assert default_namespace() == "user:ada"
     assert get_namespace() == "user:ada"
     assert world.trained().pathspec == Flow("TrainFlow").latest_run.pathspec  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------- connections
+
+
+def test_a_log_on_a_server_of_ones_own_is_read_by_its_url(redis_url: str, evflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_REDIS_URL", redis_url)
+    namespace(None)
+    try:
+        written = ClientWorld(evflow_home, redis_url).trained()
+        run = Flow("TrainFlow").latest_run
+        assert run is not None
+        assert (run.pathspec, run.successful) == (written.pathspec, True)
+        run.add_tag("seen")
+        assert Run(written.pathspec).user_tags == {"seen"}
+        assert not (evflow_home / "server").exists()
+    finally:
+        namespaces.forget()
+        disconnect()
+
+
+def test_threads_share_the_connection(world: ClientWorld) -> None:
+    written = world.run(cross_validation()).succeed(1, "train", kind="foreach", items=range(20)).publish(owned=True)
+    run = Run(written.pathspec)
+    seen: list[list[bool]] = []
+
+    def look() -> None:
+        seen.extend([task.successful for step in run for task in step if run.tags] for _ in range(20))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for task in range(2, 22):
+        written.succeed(task, "join").publish(owned=True)
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 80
+    assert all(len(states) in (21, 22) for states in seen)
+    assert run["join"].task is not None
+
+
+def test_after_disconnecting_the_next_question_connects_again(world: ClientWorld) -> None:
+    run = Run(world.trained().pathspec)
+    disconnect()
+    disconnect()
+    assert run.tags
+    assert Run("TrainFlow/1") == run
 
 
 # ---------------------------------------------------------------- mistakes

@@ -227,6 +227,18 @@ def test_output_on_another_machine_is_told_with_the_machines_name(world: ClientW
         _ = task.stdout
 
 
+def test_output_of_another_machine_that_shares_the_store_is_read_from_there(world: ClientWorld) -> None:
+    run = world.run(host="gpu-7").print(1, "from afar").publish()
+    assert Task(f"{run.pathspec}/start/1").stdout == "from afar\n"
+
+
+def test_output_in_a_store_that_was_moved_is_found_by_the_setting(world: ClientWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run().print(1, "hello").publish()
+    (world.home / "store").rename(world.home / "moved")
+    monkeypatch.setenv("EVFLOW_STORE", str(world.home / "moved"))
+    assert Task(f"{run.pathspec}/start/1").stdout == "hello\n"
+
+
 def test_a_task_that_printed_nothing_has_empty_output(world: ClientWorld) -> None:
     assert Task(f"{world.run().publish().pathspec}/start/1").stdout == ""
 
