@@ -205,7 +205,8 @@ class Shard:
 
     async def _wait(self) -> list[Incoming]:
         batch: list[Incoming] = []
-        due = [due for run in self.runs.values() if (due := run.state.next_timer_us()) is not None]
+        states = [run.state for run in self.runs.values() if not run.state.sealed]
+        due = [due for state in states if (due := state.next_timer_us()) is not None]
         timeout = max(0.0, (min(due) - self._now_us()) / 1e6) if due else None
         if self._more:
             timeout, self._more = 0.0, False

@@ -2,8 +2,7 @@
 
 from collections import Counter
 
-from evflow.core import canonical
-from evflow.core import events as ev
+from evflow.core import canonical, events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
 from evflow.core.ids import RunId

@@ -1,10 +1,12 @@
 """An owner that dies before or after any one of its acts: the next one goes on, and nothing is lost or done twice."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from tests.effort import SEED, scaled
+from tests.random_flows import grow
 from tests.simulation.checks import check
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import World
@@ -14,7 +16,7 @@ STRIDE = 10
 
 def small(seed: int, *, outlives: bool) -> Scenario:
     """A scenario in which nothing else goes wrong."""
-    return replace(Scenario.of(seed), faults=(), outlives=outlives)
+    return replace(Scenario.of(seed), flows=(grow(Random(seed), depth=1),), faults=(), outlives=outlives)
 
 
 @pytest.mark.parametrize("outlives", [False, True], ids=["attempts-die-with-their-owner", "attempts-outlive-their-owner"])

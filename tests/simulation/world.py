@@ -12,10 +12,8 @@ from random import Random
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
 
-from evflow.core import canonical
-from evflow.core import events as ev
+from evflow.core import canonical, events as ev
 from evflow.core.admit import Capacity, Slots
 from evflow.core.codec import Record, decode, encode_report
 from evflow.core.decide import LOGIC
@@ -25,7 +23,6 @@ from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable
 from evflow.log.protocol import Lease, StoredEvent
 from evflow.log.writer import LEASE_S, ShardWriter
 from evflow.testing.faults import Crash
-from tests.simulation.machine import Conduct, Hold, Machine, Report
 from evflow.testing.simulated_log import START_US, SimulatedEventLog, SimulatedServer
 from evflow.testing.virtual_time import run as run_in_virtual_time
 from evflow.worker.spec import AttemptOrder
@@ -34,6 +31,7 @@ from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.takeover import TakeOver
 from tests.random_flows import RandomFlow, Step, choose
+from tests.simulation.machine import Conduct, Hold, Machine, Report
 from tests.simulation.scenario import Fault, Scenario
 
 SHARD: Final = "simulated"
@@ -307,9 +305,12 @@ class World:
             if anyio.current_time() >= deadline_s:
                 return False
             await anyio.sleep(0.1)
-        payload = encode_report(report, principal=f"worker:{attempt}")
-        self.server.write(lambda state, now_us=self.server.now_us(): state.report(SHARD, attempt.run, payload, now_us))
+        self._report(attempt.run, encode_report(report, principal=f"worker:{attempt}"))
         return True
+
+    def _report(self, run: RunId, payload: bytes) -> None:
+        now_us = self.server.now_us()
+        self.server.write(lambda state: state.report(SHARD, run, payload, now_us))
 
     # --- faults ------------------------------------------------------------------------------------------
 
@@ -377,15 +378,16 @@ class World:
                 for forced in (False, True)[: 1 + (kind == "force")]:
                     self._ask_to_cancel(run, forced=forced)
             case "repeat-reports":
-                for entry_run, payload in list(server.state.shard(SHARD).inbox.values()):
-                    server.write(lambda state, r=entry_run, p=payload, now_us=server.now_us(): state.put(SHARD, r, p, now_us))
+                for name, payload in list(server.state.shard(SHARD).inbox.values()):
+                    if name:
+                        self._report(RunId.parse(name), payload)
             case _:
                 pass
 
     def _ask_to_cancel(self, run: RunId, *, forced: bool) -> None:
         payload = encode_report(ev.RunCancelRequested("test", forced=forced), principal="user:ada")
         with suppress(LogUnavailable):
-            self.server.write(lambda state, now_us=self.server.now_us(): state.report(SHARD, run, payload, now_us))
+            self._report(run, payload)
 
     def _away(self, seconds: float) -> None:
         self.server.kill()
