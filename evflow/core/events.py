@@ -204,6 +204,7 @@ class TaskReused(Fact):
         origin_task: The pathspec of the task that did the work.
         manifest: As for `AttemptSucceeded`, like all up to `variable`.
         origin_id: The id of the corresponding task in the run that is resumed.
+        caught: As for `AttemptSucceeded`, like the next two.
     """
 
     task: int
@@ -215,6 +216,9 @@ class TaskReused(Fact):
     items: bytes | None = None
     variable: str | None = None
     origin_id: int = 0
+    caught: str | None = None
+    artifacts: int = 0
+    size_bytes: int = 0
 
 
 @value
@@ -299,8 +303,9 @@ class AttemptFailed(Fact):
     """The worker's one report of a body that raised.
 
     Attributes:
-        kind: `exception`, `timeout`, `artifact` (could not be serialised), `transition` (`self.next`
-            missing or wrong), `load` (the flow or an input could not be loaded).
+        kind: `exception`, `timeout`, `exit` (the body called `sys.exit`), `artifact` (could not be serialised),
+            `transition` (`self.next` missing or wrong), `load` (the flow or an input could not be loaded), `store`
+            (the store could not be written).
         error: The exception's class, `module.Class`.
         message: Its text, cut at 2,000 characters.
         where: `file:line` of the user's innermost frame, or an empty string.
@@ -329,7 +334,7 @@ class AttemptExited(Fact):
         exit_code: The exit code, or None when a signal ended it.
         signal: The signal's number, or None.
         why: What the executor knows besides: `out-of-memory`, `fork-server-died`, `owner-died`,
-            `never-started`, ... or an empty string.
+            `never-started`, `unreported` (the log was away), ... or an empty string.
     """
 
     task: int

@@ -33,15 +33,12 @@ from evflow.log.errors import LogUnavailable
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
 from evflow.worker import leftovers, locks, stdio
-from evflow.worker.forks import set_handler
+from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, set_handler
 from evflow.worker.rehearsal import rehearse
 from evflow.worker.spec import AttemptOrder, RunContext
 
 EXIT_REPORTED: Final = 0
 """The log has the report. So an exit with another code is an attempt without one."""
-EXIT_UNREPORTED: Final = 174
-EXIT_TWIN: Final = 175
-
 REPORT_WITHIN_S: Final = 30.0
 """How long an attempt tries to report: a killed server is back in a second or two, a failed-over one in ten."""
 _SIGTERM: Final = int(signal.SIGTERM)
@@ -70,6 +67,10 @@ class AttemptRunner:
 
     def prepare(self, context: RunContext) -> None:
         """Make what all attempts of a run use."""
+        if context.options.get("with"):  # known to the run, not yet to a fork server that was there before it
+            from evflow.flow.decorators.spec import apply_with
+
+            apply_with(self._flow, context.options["with"])
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
 
@@ -148,16 +149,12 @@ class AttemptRunner:
         )
 
 
-def prepare(flow: type[FlowSpec], with_specs: Iterable[str] = ()) -> AttemptRunner:
+def prepare(flow: type[FlowSpec]) -> AttemptRunner:
     """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
     from evflow.log import commands
 
     commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
 
-    if with_specs:
-        from evflow.flow.decorators.spec import apply_with
-
-        apply_with(flow, with_specs)
     if _has_async_step(flow):
         from importlib import import_module
 
@@ -177,7 +174,7 @@ def load(context: RunContext) -> AttemptRunner:
     stay_inert()
     with user_view():
         flow = load_flow(context.flow_file, context.flow)
-    return prepare(flow, context.options.get("with", ()))
+    return prepare(flow)
 
 
 def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseException) -> int:
@@ -328,10 +325,11 @@ def _message(error: BaseException) -> str:
 def _deliver(context: RunContext, report: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
     payload = encode_report(report, principal=f"worker:{os.uname().nodename}:{os.getpid()}")
     run = RunId(FlowName(context.flow), RunNumber(context.run))
+    patience_s = float(context.options.get("report_within_s", REPORT_WITHIN_S))
     try:
-        client.report(context.shard, run, payload, patience_s=REPORT_WITHIN_S)
+        client.report(context.shard, run, payload, patience_s=patience_s)
     except LogUnavailable as error:
-        sys.stderr.write(f"The end of this attempt could not be reported within {REPORT_WITHIN_S:g} s: {error}\n")
+        sys.stderr.write(f"The end of this attempt could not be reported within {patience_s:g} s: {error}\n")
         return EXIT_UNREPORTED
     return EXIT_REPORTED
 

@@ -31,6 +31,10 @@ MAX_SPARE_ORDER_BYTES: Final = 32 * 1024
 """What a pipe takes without waiting; a longer order (a join's) gets a fork of its own."""
 EXIT_DEFECT: Final = 70
 """The exit code of an attempt that our own code broke (sysexits.h: EX_SOFTWARE)."""
+EXIT_UNREPORTED: Final = 174
+"""... that could not report its end in time."""
+EXIT_TWIN: Final = 175
+"""... whose lock another process holds."""
 
 
 class Runner(Protocol):

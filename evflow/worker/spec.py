@@ -53,7 +53,8 @@ class RunContext(_Plain):
         origin: The run that this one resumes, or None.
         lock_file: The run's file of attempt locks (see `evflow.worker.locks`).
         log_folder: Where captured output goes (see `evflow.store.logs`).
-        options: What else was said at the start: `with` (the specs of `--with`, in order), `max_log_size_mb`.
+        options: What else was said at the start: `with` (the specs of `--with`, in order), `max_log_size_mb`,
+            `report_within_s`.
     """
 
     flow: str

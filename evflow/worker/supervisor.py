@@ -25,9 +25,9 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from evflow.clock import monotonic_s, now_us
-from evflow.worker import frames, leftovers, parentage
-from evflow.worker.forks import Started
 from evflow.store.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
+from evflow.worker import frames, leftovers, parentage
+from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, Started
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
 
@@ -41,6 +41,9 @@ MAX_DRAIN_BYTES: Final = 1024 * 1024
 """What may be in a pipe at its writer's exit: Linux gives a pipe at most this much."""
 LEAVE_WITHIN_S: Final = 5.0
 """How long the last frames may take to be read by the owner."""
+
+WHY: Final = {EXIT_UNREPORTED: "unreported", EXIT_TWIN: "attempt-runs"}
+"""Exit codes of ours that say what became of an attempt: no fault of its task."""
 
 Name = tuple[str, int, int]
 """Run, task, attempt."""
@@ -329,7 +332,7 @@ class Supervisor:
         if attempt.cancelled:
             self._sweep.add(run)
         code_or_none, number = (code, None) if code >= 0 else (None, -code)
-        self._say(frames.EXITED, *attempt.name, code_or_none, number, "")
+        self._say(frames.EXITED, *attempt.name, code_or_none, number, WHY.get(code, ""))
         waiting = self._waiting.get((run, task))
         if waiting:
             number, order = waiting.popleft()

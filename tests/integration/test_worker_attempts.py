@@ -7,7 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from evflow.core.events import AttemptExited
 from evflow.exception import ExceptionWrapper
+from evflow_executors.protocol import Observation
 from tests.attempt_world import AttemptWorld, an_attempt_world
 
 pytestmark = pytest.mark.may_block("the harness reads the inbox and the store between attempts")
@@ -376,3 +378,15 @@ async def test_modules_of_the_user_with_our_names_are_each_sides_own(root: Path,
     async with an_attempt_world(root, steps, method=method) as world:
         ended = await world.run("start")
         assert world.artifacts(ended.succeeded.manifest) == {"whose": {"user"}}
+
+
+async def test_an_attempt_whose_log_stays_away_is_told_so_by_its_exit(root: Path) -> None:
+    async with an_attempt_world(root, LINEAR, options={"report_within_s": 0.2}) as world:
+        await world.run("start", 1, 0)
+        world.kill_server()
+        name = await world.launch("start", 1, 1)
+        async for seen in world.watch:
+            if isinstance(seen, Observation) and isinstance(seen.event, AttemptExited):
+                assert (seen.attempt, seen.event.why) == (name, "unreported")
+                break
+        world.server.ensure()
