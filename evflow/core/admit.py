@@ -41,13 +41,17 @@ class Capacity:
     gpu: int = 0
 
 
+_BEYOND = -1
+"""The slot of an attempt that a former owner, who had more of them, had launched: gone when the attempt ends."""
+
+
 @dataclass(slots=True)
 class Slots:
     """What is taken. The shell keeps one per executor and changes it by `take` and `free` only."""
 
     capacity: Capacity
-    taken: dict[AttemptId, tuple[int, Waiting]] = field(default_factory=dict)
-    unused: list[int] = field(default_factory=list)
+    taken: dict[AttemptId, tuple[int, Waiting]] = field(default_factory=dict[AttemptId, tuple[int, Waiting]])
+    unused: list[int] = field(default_factory=list[int])
 
     def __post_init__(self) -> None:
         self.unused = list(range(self.capacity.slots))
@@ -61,9 +65,9 @@ class Slots:
 
     def hold(self, waiting: Waiting, slot: int) -> None:
         """Note the slot that an attempt got from a former owner, who may have had more of them, until it is freed."""
-        if slot not in self.unused and self.unused:
-            slot = self.unused[0]
-        if slot in self.unused:
+        if slot not in self.unused:
+            slot = self.unused[0] if self.unused else _BEYOND
+        if slot != _BEYOND:
             self.unused.remove(slot)
             heapify(self.unused)
         self.taken[waiting.attempt] = (slot, waiting)
@@ -71,8 +75,7 @@ class Slots:
     def free(self, attempt: AttemptId) -> None:
         """Take an ended attempt's slot back; one that has none changes nothing."""
         found = self.taken.pop(attempt, None)
-        # One of a former owner's that is beyond those of now is gone.
-        if found is not None and found[0] < self.capacity.slots:
+        if found is not None and found[0] != _BEYOND:
             heappush(self.unused, found[0])
 
     def room_for(self, waiting: Waiting) -> str:
@@ -82,14 +85,12 @@ class Slots:
         """
         if not self.taken:
             return ""
-        for name, free in (
-            ("cpu", self.capacity.cpu - sum(w.cpu for _, w in self.taken.values())),
-            ("memory_mb", self.capacity.memory_mb - sum(w.memory_mb for _, w in self.taken.values())),
-            ("gpu", self.capacity.gpu - sum(w.gpu for _, w in self.taken.values())),
-        ):
-            wanted = getattr(waiting, name)
-            if wanted and getattr(self.capacity, name) and wanted > free:
-                return f"{name}: needs {wanted:g}, {max(free, 0):g} free"
+        for name in ("cpu", "memory_mb", "gpu"):
+            wanted, there = getattr(waiting, name), getattr(self.capacity, name)
+            if wanted and there:
+                free = there - sum(getattr(other, name) for _, other in self.taken.values())
+                if wanted > free:
+                    return f"{name}: needs {wanted:g}, {max(free, 0):g} free"
         return ""
 
 

@@ -10,11 +10,12 @@ from a log. What a released version folds, every later version folds in the same
 from collections import deque
 from collections.abc import Callable
 from heapq import heappush
+from sys import intern
 from typing import Any, TypeVar
 
 from evflow.core import events as ev
 from evflow.core.codec import Record, fields_of
-from evflow.core.frames import arrive, breach
+from evflow.core.frames import arrive, breach, tasks_of
 from evflow.core.graph import Graph
 from evflow.core.state import Attempt, Counts, Ending, Frame, RunState, Split, Task
 from evflow.errors import InternalError
@@ -26,7 +27,7 @@ HARD_TIMEOUT_GRACE_US = 10_000_000
 
 
 class ImpossibleEvent(InternalError):
-    """The event cannot follow what stands before it: the log was not written by evflow."""
+    """The event cannot follow what stands before it: the log was not written by evflow, or by a later version."""
 
     code = "impossible-event"
 
@@ -53,7 +54,7 @@ def apply(state: RunState, record: Record) -> None:
     state.at_us = record.at_us
     try:
         _FOLDS[type(event)](state, event)
-    except (LookupError, AttributeError, TypeError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
         why = f"its values do not fit the state ({type(error).__name__}: {error})"
         raise ImpossibleEvent(record.seq, event, why) from error
 
@@ -63,7 +64,7 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
         raise ImpossibleEvent(state.seq, event, "the run has started already")
     state.header = fields_of(event)
     state.flow, state.number, state.logic = event.flow, event.number, event.logic
-    state.options = event.options
+    state.options = _options(event)
     state.graph = Graph.from_plain(event.graph)
     state.status = "running"
     state.started_us = state.at_us
@@ -71,6 +72,16 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.tasks[0].manifest = event.parameters
     state.tasks[0].next_kind, state.tasks[0].next_steps = "linear", (state.graph.start,)
     state.agenda.routes.append(0)
+    state.agenda.asked[0] = state.seq
+    state.agenda.promised = 1
+
+
+def _options(event: ev.RunStarted) -> dict[str, Any]:
+    """The options, of which those that decisions depend on are of the right type."""
+    for name, kinds in (("max_splits", (int,)), ("task_budget", (int,)), ("retry_scale", (int, float))):
+        if name in event.options and type(event.options[name]) not in kinds:
+            raise ValueError(f"the option {name} is {event.options[name]!r}")
+    return event.options
 
 
 def _run_continued(state: RunState, event: ev.RunContinued) -> None:
@@ -86,9 +97,12 @@ def _log_regressed(state: RunState, event: ev.LogRegressed) -> None:
 def _run_cancel_requested(state: RunState, event: ev.RunCancelRequested) -> None:
     if state.over:
         return
-    if event.forced and state.cancelling is not None:
+    if event.forced and state.stopping:
         state.forced = True
         state.agenda.cancels.update(state.live)
+        state.agenda.stopped = state.seq
+    elif state.failing is not None:
+        return  # It is ending already, and why stands: what failed is worth more than that somebody then gave up.
     elif state.cancelling is None:
         state.cancelling = event.reason
         state.forced = event.forced
@@ -96,23 +110,35 @@ def _run_cancel_requested(state: RunState, event: ev.RunCancelRequested) -> None
 
 
 def _run_succeeded(state: RunState, event: ev.RunSucceeded) -> None:
-    del event
-    state.agenda.routes.clear()
+    if state.stopping or _task(state, event, event.task).next_kind != "end":
+        raise ImpossibleEvent(state.seq, event, f"task {event.task} did not end the run")
+    _take(state, event, state.agenda.routes, event.task)
+    state.agenda.asked.pop(event.task, None)
     _finish(state, "succeeded")
 
 
 def _run_failed(state: RunState, event: ev.RunFailed) -> None:
+    _ends(state, event, state.failing is not None)
     state.outcome = Ending(event.code, event.reason, event.task)
     _finish(state, "failed")
 
 
 def _run_cancelled(state: RunState, event: ev.RunCancelled) -> None:
+    _ends(state, event, state.cancelling is not None)
     state.outcome = Ending("cancelled", event.reason)
     _finish(state, "cancelled")
 
 
+def _ends(state: RunState, event: ev.Event, asked: bool) -> None:
+    if state.over or not asked:
+        raise ImpossibleEvent(state.seq, event, "nothing asked for the run's end")
+    if state.live:
+        raise ImpossibleEvent(state.seq, event, f"task {next(iter(state.live))} is still running")
+
+
 def _run_sealed(state: RunState, event: ev.RunSealed) -> None:
-    del event
+    if not state.over:
+        raise ImpossibleEvent(state.seq, event, "the run is not over")
     state.sealed = True
 
 
@@ -120,23 +146,49 @@ def _tasks_created(state: RunState, event: ev.TasksCreated) -> None:
     if event.first != state.next_task:
         raise ImpossibleEvent(state.seq, event, f"the next task is {state.next_task}")
     parent = _task(state, event, event.parent, parameters=True)
+    if not _is_asked_for(state, parent, event):
+        raise ImpossibleEvent(state.seq, event, "no transition leads to these tasks")
     visits = {**parent.visits, event.step: parent.visits.get(event.step, 0) + 1}
-    split = _split_of(state, parent, event)
-    for offset in range(event.count):
-        frame = Frame(split, event.index + offset) if split is not None else _outer(state, event, parent)
-        state.tasks.append(Task(event.first + offset, event.step, event.parent, frame, visits, state.at_us))
-    state.steps.setdefault(event.step, Counts()).created += event.count
-    state.agenda.created.append((event.first, event.count))
+    tasks, at_us = state.tasks, state.at_us
+    if event.op in ("split", "foreach"):
+        split = _split_of(state, parent, event)
+        split.made += event.count
+        for offset in range(event.count):
+            tasks.append(Task(event.first + offset, event.step, event.parent, Frame(split, event.index + offset), visits, at_us))
+    else:
+        frame = state.splits[parent.id].frame if event.op == "join" else parent.frame
+        tasks.append(Task(event.first, event.step, event.parent, frame, visits, at_us))
+    if event.step not in state.steps:
+        state.steps[event.step] = Counts()
+    state.steps[event.step].created += event.count
+    agenda = state.agenda
+    agenda.created.append((event.first, event.count))
+    agenda.asked[event.first] = state.seq
+    agenda.promised -= event.count
+    if event.index + event.count >= event.size:
+        (agenda.joins if event.op == "join" else agenda.routes).popleft()
+        del agenda.asked[parent.id]
+
+
+def _is_asked_for(state: RunState, parent: Task, event: ev.TasksCreated) -> bool:
+    """Whether these are the next tasks of the first transition, or join, on the agenda."""
+    agenda, one = state.agenda, event.count == 1
     if event.op == "join":
-        _take(state, event, state.agenda.joins, parent.id)
-    elif split is None or event.index + event.count == event.size:
-        _take(state, event, state.agenda.routes, parent.id)
+        return one and event.size == event.index == 0 and agenda.joins[0] == parent.id and state.splits[parent.id].join == event.step
+    if agenda.routes[0] != parent.id or parent.next_kind == "end":
+        return False
+    if parent.next_kind == "foreach":
+        whole = event.index == 0 and event.count == event.size == parent.splits
+        return whole and event.op == "foreach" and event.step == parent.next_steps[0]
+    if parent.next_kind == "split":
+        made = state.splits[parent.id].made if parent.id in state.splits else 0
+        member = event.index == made and event.size == len(parent.next_steps)
+        return one and member and event.op == "split" and event.step == parent.next_steps[made]
+    return one and event.size == event.index == 0 and event.op == "linear" and event.step == parent.next_steps[0]
 
 
-def _split_of(state: RunState, parent: Task, event: ev.TasksCreated) -> Split | None:
+def _split_of(state: RunState, parent: Task, event: ev.TasksCreated) -> Split:
     """The split whose members these tasks are, made by the first of them."""
-    if event.op not in ("split", "foreach"):
-        return None
     if event.index == 0:
         state.splits[parent.id] = Split(
             parent.id, parent.step, event.op, event.size, parent.frame, parent.visits,
@@ -145,37 +197,41 @@ def _split_of(state: RunState, parent: Task, event: ev.TasksCreated) -> Split | 
     return state.splits[parent.id]
 
 
-def _outer(state: RunState, event: ev.TasksCreated, parent: Task) -> Frame | None:
-    return state.splits[parent.id].frame if event.op == "join" else parent.frame
-
-
 def _task_queued(state: RunState, event: ev.TaskQueued) -> None:
     first = _task(state, event, event.task)
     if first.status == "created":
         _take(state, event, state.agenda.created, (event.task, event.count))
+    elif first.status != "retrying" or event.count != 1 or event.attempt != first.attempt.number + 1:
+        raise ImpossibleEvent(state.seq, event, f"task {first.id} is {first.status}")
+    state.agenda.asked.pop(event.task, None)
+    tasks, waiting, at_us = state.tasks, state.waiting, state.at_us
     for number in range(event.task, event.task + event.count):
-        task = _task(state, event, number)
+        task = tasks[number]
         task.status = "queued"
         task.retry_at_us = 0
-        task.attempts.append(Attempt(event.attempt, event.mode, event.executor, state.at_us))
-        state.waiting[number] = None
+        task.attempts += (Attempt(event.attempt, event.mode, event.executor, at_us),)
+        waiting[number] = None
 
 
 def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:
     task = _task(state, event, event.task)
-    if task.status != "queued":
-        raise ImpossibleEvent(state.seq, event, f"task {task.id} does not wait for a slot")
-    del state.waiting[task.id]
-    state.live[task.id] = None
+    attempt = task.attempts[-1] if task.attempts else None
+    if task.status != "queued" or attempt is None or attempt.number != event.attempt:
+        raise ImpossibleEvent(state.seq, event, f"attempt {event.attempt} of task {task.id} does not wait for a slot")
+    number = task.id
+    del state.waiting[number]
+    state.live[number] = None
     task.status = "granted"
-    task.attempt.granted_us = state.at_us
-    task.attempt.slot, task.attempt.wait = event.slot, event.reason
-    state.agenda.granted.append(task.id)
+    attempt.granted_us = state.at_us
+    attempt.slot, attempt.wait = event.slot, intern(event.reason)  # A few texts, in each of a million attempts.
+    state.agenda.granted.append(number)
+    state.agenda.asked[number] = state.seq
 
 
 def _task_launched(state: RunState, event: ev.TaskLaunched) -> None:
     task = _task(state, event, event.task)
     _take(state, event, state.agenda.granted, task.id)
+    del state.agenda.asked[task.id]
     task.status = "launched"
     task.attempt.launched_us = state.at_us
 
@@ -186,11 +242,12 @@ def _attempt_started(state: RunState, event: ev.AttemptStarted) -> None:
         return
     attempt = task.attempt
     task.status = "running"
-    attempt.host, attempt.pid, attempt.started_us = event.host, event.pid, event.started_us
+    attempt.host, attempt.pid, attempt.started_us = intern(event.host), event.pid, event.started_us
     limit_us = state.graph[task.step].policy.timeout_us
     if limit_us:
         due = state.at_us + limit_us + HARD_TIMEOUT_GRACE_US
         heappush(state.agenda.timers, (due, task.id, attempt.number, "timeout"))
+        state.agenda.asked[task.id] = state.seq
 
 
 def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
@@ -203,8 +260,6 @@ def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
     if event.started_us:
         attempt.started_us = event.started_us
     attempt.ended_us = event.ended_us or state.at_us
-    task.caught = event.caught
-    task.artifacts, task.size_bytes = event.artifacts, event.size_bytes
     _accept(state, task, event)
 
 
@@ -224,19 +279,25 @@ def _accept(state: RunState, task: Task, event: ev.AttemptSucceeded | ev.TaskReu
     task.status = "succeeded"
     task.ended_us = state.at_us
     task.manifest = event.manifest
-    task.next_kind, task.next_steps = event.next_kind, tuple(event.next_steps)
+    usual = state.graph.nodes[task.step].out
+    task.next_kind, task.next_steps = event.next_kind, usual if event.next_steps == usual else event.next_steps
     task.splits, task.items, task.variable = event.splits, event.items, event.variable
+    task.caught, task.artifacts, task.size_bytes = event.caught, event.artifacts, event.size_bytes
     state.steps[task.step].succeeded += 1
+    agenda = state.agenda
     wrong = breach(state, task)
     if wrong is not None:
         _fail(state, wrong)
-    elif task.next_kind == "linear" or task.next_kind == "switch":
-        if not state.graph[task.next_steps[0]].takes_inputs:
-            state.agenda.routes.append(task.id)
-        elif (split := arrive(state, task)) is not None:
-            state.agenda.joins.append(split.task)
+    elif task.next_kind in ("linear", "switch") and state.graph.nodes[task.next_steps[0]].takes_inputs:
+        split = arrive(state, task)
+        if split is not None:
+            agenda.joins.append(split.task)
+            agenda.asked[split.task] = state.seq
+            agenda.promised += 1
     else:
-        state.agenda.routes.append(task.id)
+        agenda.routes.append(task.id)
+        agenda.asked[task.id] = state.seq
+        agenda.promised += tasks_of(task)
 
 
 def _attempt_failed(state: RunState, event: ev.AttemptFailed) -> None:
@@ -252,7 +313,7 @@ def _attempt_failed(state: RunState, event: ev.AttemptFailed) -> None:
         attempt.started_us = event.started_us
     attempt.ended_us = event.ended_us or state.at_us
     task.failures += 1
-    state.agenda.ended.append(task.id)
+    _ask_what_follows(state, task)
 
 
 def _attempt_exited(state: RunState, event: ev.AttemptExited) -> None:
@@ -263,25 +324,26 @@ def _attempt_exited(state: RunState, event: ev.AttemptExited) -> None:
     _end_attempt(state, task, "exited")
     attempt.exit_code, attempt.signal, attempt.kind = event.exit_code, event.signal, event.why
     state.agenda.exited.append(task.id)
+    state.agenda.asked[task.id] = state.seq
 
 
 def _attempt_lost(state: RunState, event: ev.AttemptLost) -> None:
     task = _explained(state, event, "lost", event.reason)
     task.losses += 1
-    state.agenda.ended.append(task.id)
+    _ask_what_follows(state, task)
 
 
 def _attempt_crashed(state: RunState, event: ev.AttemptCrashed) -> None:
     task = _explained(state, event, "crashed", event.reason)
     task.failures += 1
-    state.agenda.ended.append(task.id)
+    _ask_what_follows(state, task)
 
 
 def _attempt_timed_out(state: RunState, event: ev.AttemptTimedOut) -> None:
     text = f"It did not end within its limit of {event.limit_us / 1e6:g} s and was killed."
     task = _explained(state, event, "timed-out", text)
     task.failures += 1
-    state.agenda.ended.append(task.id)
+    _ask_what_follows(state, task)
 
 
 def _attempt_cancelled(state: RunState, event: ev.AttemptCancelled) -> None:
@@ -291,12 +353,15 @@ def _attempt_cancelled(state: RunState, event: ev.AttemptCancelled) -> None:
         _end_attempt(state, task, "cancelled")
     else:
         _explained(state, event, "cancelled", event.reason)
+        state.agenda.asked.pop(task.id, None)
     task.status = "cancelled"
     task.ended_us = state.at_us
 
 
 def _attempt_cancel_requested(state: RunState, event: ev.AttemptCancelRequested) -> None:
     task = _task(state, event, event.task)
+    if task.id not in state.live or task.attempt.number != event.attempt:
+        raise ImpossibleEvent(state.seq, event, f"attempt {event.attempt} of task {task.id} is not running")
     state.agenda.cancels.pop(task.id, None)
     task.attempt.cancel = event.reason
 
@@ -307,11 +372,13 @@ def _retry_scheduled(state: RunState, event: ev.RetryScheduled) -> None:
     task.status = "retrying"
     task.retry_at_us = event.at_us
     heappush(state.agenda.timers, (event.at_us, task.id, event.attempt, "retry"))
+    state.agenda.asked[task.id] = state.seq
 
 
 def _task_failed(state: RunState, event: ev.TaskFailed) -> None:
     task = _task(state, event, event.task)
     _take(state, event, state.agenda.ended, task.id)
+    state.agenda.asked.pop(task.id, None)
     task.status = "failed"
     task.reason = event.reason
     task.ended_us = state.at_us
@@ -333,6 +400,7 @@ def _fail(state: RunState, ending: Ending) -> None:
 
 
 def _stop(state: RunState) -> None:
+    state.agenda.stopped = state.seq
     for number in state.live:
         if state.tasks[number].status != "granted":
             state.agenda.cancels[number] = None
@@ -349,6 +417,12 @@ def _end_attempt(state: RunState, task: Task, outcome: Any) -> None:
     task.status = "ended"
     del state.live[task.id]
     state.agenda.cancels.pop(task.id, None)
+    state.agenda.asked.pop(task.id, None)
+
+
+def _ask_what_follows(state: RunState, task: Task) -> None:
+    state.agenda.ended.append(task.id)
+    state.agenda.asked[task.id] = state.seq
 
 
 def _explained(state: RunState, event: Any, outcome: Any, message: str) -> Task:

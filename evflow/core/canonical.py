@@ -3,20 +3,29 @@
 The seal records their SHA-256, taken from the live owner's state; replay folds the log anew and compares (I8).
 So everything that people are shown stands in it, in a fixed order; the agenda does not, since between turns it
 holds nothing but timers that follow from the rest.
+
+What stands in it is part of the format: a released list never changes, else the seals of old logs would not hold. A new
+field of the state that people are shown gets into a new list, under the next version of the decision logic.
 """
 
-from dataclasses import fields
 from hashlib import sha256
 from typing import Any
 
 import msgpack
 
-from evflow.core.state import Attempt, RunState, Split, Task
+from evflow.core.state import RunState, Split, Task
 
-_TASK = tuple(item.name for item in fields(Task) if item.name not in ("frame", "visits", "attempts"))
-_ATTEMPT = tuple(item.name for item in fields(Attempt))
-_SPLIT = tuple(item.name for item in fields(Split) if item.name not in ("frame", "visits"))
-_SCALARS = (
+TASK = (
+    "id", "step", "parent", "created_us", "status", "failures", "losses", "retry_at_us", "ended_us", "manifest",
+    "next_kind", "next_steps", "splits", "items", "variable", "caught", "artifacts", "size_bytes", "reused", "origin", "reason",
+)  # fmt: skip
+ATTEMPT = (
+    "number", "mode", "executor", "queued_us", "granted_us", "launched_us", "started_us", "ended_us", "slot", "wait",
+    "host", "pid", "outcome", "kind", "error", "message", "where", "detail", "manifest", "retryable", "exit_code",
+    "signal", "cancel",
+)  # fmt: skip
+SPLIT = ("task", "step", "kind", "size", "items", "variable", "arrived", "count", "made", "join", "first_arrival")
+SCALARS = (
     "seq", "turn", "at_us", "started_us", "finished_us", "status", "flow", "number", "logic", "cancelling",
     "forced", "owners", "regressions", "late", "unknown", "sealed",
 )  # fmt: skip
@@ -30,7 +39,7 @@ def digest(state: RunState) -> bytes:
 def encode(state: RunState) -> bytes:
     """The state's canonical encoding: msgpack arrays in the order of the fields, maps sorted."""
     plain = [
-        [getattr(state, name) for name in _SCALARS],
+        [getattr(state, name) for name in SCALARS],
         _sorted(state.header),
         [_ending(state.failing), _ending(state.outcome)],
         [_task(task) for task in state.tasks],
@@ -45,13 +54,13 @@ def encode(state: RunState) -> bytes:
 
 def _task(task: Task) -> list[Any]:
     frame = [task.frame.split.task, task.frame.index] if task.frame is not None else None
-    attempts = [[getattr(attempt, name) for name in _ATTEMPT] for attempt in task.attempts]
-    return [[getattr(task, name) for name in _TASK], frame, list(task.visits.items()), attempts]
+    attempts = [[getattr(attempt, name) for name in ATTEMPT] for attempt in task.attempts]
+    return [[getattr(task, name) for name in TASK], frame, list(task.visits.items()), attempts]
 
 
 def _split(split: Split) -> list[Any]:
     frame = [split.frame.split.task, split.frame.index] if split.frame is not None else None
-    return [[getattr(split, name) for name in _SPLIT], frame]
+    return [[getattr(split, name) for name in SPLIT], frame]
 
 
 def _ending(ending: Any) -> Any:
@@ -60,8 +69,9 @@ def _ending(ending: Any) -> Any:
 
 def _sorted(value: Any) -> Any:
     """Maps as sorted pairs: their order in memory is nobody's promise."""
+    whole: Any = value  # The type checkers do not agree on what is known of a narrowed Any.
     if isinstance(value, dict):
-        return [[key, _sorted(value[key])] for key in sorted(value, key=str)]
+        return [[key, _sorted(whole[key])] for key in sorted(whole, key=str)]
     if isinstance(value, list | tuple):
-        return [_sorted(item) for item in value]
-    return value
+        return [_sorted(item) for item in whole]
+    return whole

@@ -7,6 +7,11 @@ replay (`docs/decisions/0002-events-by-position.md`).
 
 A reader of an older version meets two things that it does not know, and neither is fatal: an unknown
 tag becomes `Unknown`, and fields beyond the known ones are dropped.
+
+What was read has the types that its class declares, so that nobody behind this module meets a text where a number
+should stand. Looking at each value would cost as much as decoding does; but a log has few combinations of types
+(`None` or not, mostly), so each is looked at once and known from then on. What containers hold is looked at in reports,
+which come from anywhere, and in a run's first event.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +22,7 @@ import msgpack
 
 from evflow.core.events import TAGS, Event, RunStarted, Unknown
 from evflow.core.ids import Micros, Seq
-from evflow.core.values import value
+from evflow.core.values import fits, value
 from evflow.errors import InternalError
 
 MAX_EVENT_BYTES = 32 * 1024
@@ -26,9 +31,15 @@ MAX_START_BYTES = 512 * 1024
 """The limit of `RunStarted`, which holds the graph: replay must not need anything else."""
 
 _HEAD = 5
+_REPORT_HEAD = 2
 _TAG_OF: dict[type[Event], str] = {cls: tag for tag, cls in TAGS.items()}
 _FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()}
-_READ: dict[str, tuple[type[Event], int]] = {tag: (cls, _HEAD + len(_FIELDS[cls])) for tag, cls in TAGS.items()}
+
+_Shape = tuple[type, ...]
+_READ: dict[str, tuple[type[Event], int, set[_Shape]]] = {tag: (cls, _HEAD + len(_FIELDS[cls]), set()) for tag, cls in TAGS.items()}
+"""Tag to its class, where its fields end in the array, and the combinations of types that were looked at and found right."""
+_MAX_SHAPES = 256
+_HEAD_TYPES: _Shape = (str, int, int, str, int)
 
 
 class UnreadableEvent(InternalError):
@@ -105,15 +116,24 @@ def decode(seq: int, payload: bytes) -> Record:
     Raises:
         UnreadableEvent: The bytes are no msgpack array of the format, or a field is missing.
     """
+    place: Any = seq
     try:
-        # The usual case in one go: this line is half of what a replay costs.
+        # The usual case in one go: these lines are half of what a replay costs.
         values = msgpack.unpackb(payload, use_list=False)
-        cls, end = _READ[values[0]]
-        return Record(Seq(seq), values[1], values[2], values[3], values[4], cls(*values[_HEAD:end]))
+        cls, end, shapes = _READ[values[0]]
+        if tuple(map(type, values)) in shapes:
+            return Record(place, values[1], values[2], values[3], values[4], cls(*values[_HEAD:end]))
     except (ValueError, TypeError, LookupError, msgpack.UnpackException):
-        values = _unpack(payload, _HEAD)
-        tag, turn, at_us, principal, cause = values[:_HEAD]
-        return Record(Seq(seq), turn, at_us, principal, cause, _build(tag, values, _HEAD))
+        pass  # Not the usual case; below it gets its name.
+    values = unpack(payload)
+    head = values[:_HEAD]
+    if tuple(map(type, head)) != _HEAD_TYPES:
+        raise UnreadableEvent("not an array that begins with a tag, a turn, a time, a principal and a cause")
+    tag, turn, at_us, principal, cause = head
+    event = build(tag, TAGS.get(tag), values[_HEAD:])
+    if tag in _READ and tag != "RunStarted" and len(_READ[tag][2]) < _MAX_SHAPES:
+        _READ[tag][2].add(tuple(map(type, values)))
+    return Record(place, turn, at_us, principal, cause, event)
 
 
 def decode_report(payload: bytes) -> tuple[Event, str]:
@@ -122,8 +142,28 @@ def decode_report(payload: bytes) -> tuple[Event, str]:
     Raises:
         UnreadableEvent: As for `decode`.
     """
-    values = _unpack(payload, 2)
-    return _build(values[0], values, 2), str(values[1])
+    values = unpack(payload)
+    if tuple(map(type, values[:_REPORT_HEAD])) != (str, str):
+        raise UnreadableEvent("not an array that begins with a tag and a principal")
+    return build(values[0], TAGS.get(values[0]), values[_REPORT_HEAD:]), values[1]
+
+
+def build(tag: str, cls: type[Event] | None, values: Sequence[Any]) -> Event:
+    """The event of a class from the values of its fields, surplus ones dropped; `Unknown` without a class.
+
+    Raises:
+        UnreadableEvent: A field is missing, or a value is not of its field's type.
+    """
+    if cls is None:
+        return Unknown(tag, tuple(values))
+    known = fields(cast("Any", cls))
+    for field, given in zip(known, values, strict=False):
+        if not fits(given, field.type):
+            raise UnreadableEvent(f"{tag}.{field.name} is {type(given).__name__}, not {_name(field.type)}")
+    try:
+        return cls(*values[: len(known)])
+    except TypeError as error:
+        raise UnreadableEvent(f"{tag}: {error}") from error
 
 
 def _pack(event: Event, head: tuple[Any, ...]) -> bytes:
@@ -131,7 +171,12 @@ def _pack(event: Event, head: tuple[Any, ...]) -> bytes:
         body: Iterable[Any] = event.fields
     else:
         body = [getattr(event, name) for name in _FIELDS[type(event)]]
-    payload: bytes = msgpack.packb((*head, *body))
+    values = (*head, *body)
+    try:
+        payload: bytes = msgpack.packb(values)
+    except UnicodeEncodeError:
+        # Half a surrogate pair, as `sys.argv` and an exception's text may have: no reader could show it.
+        payload = msgpack.packb(values, unicode_errors="backslashreplace")
     if len(payload) > MAX_EVENT_BYTES:
         limit = MAX_START_BYTES if isinstance(event, RunStarted) else MAX_EVENT_BYTES
         if len(payload) > limit:
@@ -139,22 +184,21 @@ def _pack(event: Event, head: tuple[Any, ...]) -> bytes:
     return payload
 
 
-def _unpack(payload: bytes, head: int) -> Sequence[Any]:
+def unpack(payload: bytes) -> tuple[Any, ...]:
+    """The values of an encoded array.
+
+    Raises:
+        UnreadableEvent: The bytes are no msgpack array.
+    """
     try:
-        values = msgpack.unpackb(payload, use_list=False)
+        values: Any = msgpack.unpackb(payload, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise UnreadableEvent(str(error) or type(error).__name__) from error
-    if not isinstance(values, tuple) or len(values) < head or not isinstance(values[0], str):
-        raise UnreadableEvent("not an array that begins with a tag")
-    return values
+    if cast("Any", type(values)) is not tuple:  # An extension type of msgpack is a tuple, too, of a class of its own.
+        raise UnreadableEvent("not an array")
+    found: tuple[Any, ...] = values
+    return found
 
 
-def _build(tag: str, values: Sequence[Any], head: int) -> Event:
-    known = _READ.get(tag)
-    if known is None:
-        return Unknown(tag, tuple(values[head:]))
-    cls, end = known
-    try:
-        return cls(*values[head : end - _HEAD + head])
-    except TypeError as error:
-        raise UnreadableEvent(f"{tag}: {error}") from error
+def _name(declared: Any) -> str:
+    return declared.__name__ if isinstance(declared, type) else str(declared)

@@ -10,10 +10,12 @@ version of the logic that `RunStarted` recorded, and a new one gets the next ver
 
 from collections.abc import Sequence
 from heapq import heappop
+from typing import Any, cast
 
 from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record
+from evflow.core.frames import tasks_of
 from evflow.core.graph import Policy
 from evflow.core.ids import Micros, Seq
 from evflow.core.retry import after_failure
@@ -28,23 +30,49 @@ SCHEDULER = "scheduler"
 _SIGKILL = 9
 
 
+TURN_DECISIONS = 500
+"""When a turn ends although more is to be decided: a turn has to fit into one append call. The next one goes on."""
+
+
 def settle(state: RunState, turn: int, now: int) -> list[Record]:
     """Decide until nothing is left to decide at `now`, folding each decision.
 
     Returns:
-        The turn's decisions as records, positions following the state's last one.
+        The decisions as records, positions following the state's last one: of this turn and, where they are too many
+        for one, of further turns without facts.
     """
     records: list[Record] = []
-    cause = state.seq
     while True:
+        decided = settle_turn(state, turn, now)
+        records += decided
+        if len(decided) < TURN_DECISIONS:
+            return records
+        turn += 1
+
+
+def settle_turn(state: RunState, turn: int, now: int) -> list[Record]:
+    """Decide until nothing is left to decide at `now`, or the turn is full, folding each decision."""
+    records: list[Record] = []
+    while len(records) < TURN_DECISIONS:
         _drop_stale_timers(state)
         decisions = decide(state, now)
         if not decisions:
-            return records
+            break
         for decision in decisions:
-            record = Record(Seq(state.seq + 1), turn, Micros(now), SCHEDULER, cause, decision)
+            record = Record(Seq(state.seq + 1), turn, Micros(now), SCHEDULER, _cause(state, decision), decision)
             apply(state, record)
             records.append(record)
+    return records
+
+
+def _cause(state: RunState, decision: Any) -> int:
+    """The event that a decision answers."""
+    kind = cast("Any", type(decision))
+    if kind is ev.TasksCreated:
+        return state.agenda.asked[decision.parent]
+    if kind in (ev.RunFailed, ev.RunCancelled) or (kind is ev.AttemptCancelRequested and decision.reason != "timeout"):
+        return state.agenda.stopped
+    return state.agenda.asked[decision.task]
 
 
 def decide(state: RunState, now: int) -> Sequence[ev.Decision]:
@@ -92,7 +120,7 @@ def _route(state: RunState, task: Task) -> Sequence[ev.Decision]:
     if task.next_kind == "end":
         return (ev.RunSucceeded(task.id),)
     first = state.next_task
-    count = task.splits if task.next_kind == "foreach" else len(task.next_steps)
+    count = tasks_of(task)
     if task.next_kind == "split":
         return [ev.TasksCreated(step, first + index, 1, task.id, "split", index, count) for index, step in enumerate(task.next_steps)]
     if task.next_kind == "foreach":
@@ -164,7 +192,8 @@ def _wake(state: RunState) -> ev.Decision:
 
 
 def _only_catch_is_left(task: Task, policy: Policy) -> bool:
-    return policy.catch and task.failures > policy.retry_times and task.attempt.outcome != "lost"
+    """Also when the attempt that only records the crash was itself lost."""
+    return policy.catch and task.failures > policy.retry_times
 
 
 def _drop_stale_timers(state: RunState) -> None:

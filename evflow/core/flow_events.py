@@ -5,13 +5,12 @@ A flow's log has no owner and no turns, so its events are smaller than a run's: 
 renamed, a released field never moves, new ones go to the end with a default.
 """
 
-from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, cast
 
 import msgpack
 
-from evflow.core.codec import MAX_EVENT_BYTES, EventTooLarge, UnreadableEvent
+from evflow.core.codec import MAX_EVENT_BYTES, EventTooLarge, UnreadableEvent, build, unpack
 from evflow.core.events import Event, Fact, Unknown
 from evflow.core.ids import Micros, Seq
 from evflow.core.values import value
@@ -94,15 +93,12 @@ def decode(seq: int, payload: bytes) -> FlowRecord:
     Raises:
         UnreadableEvent: The bytes are no event of a flow's log.
     """
-    try:
-        unpacked: object = msgpack.unpackb(payload, use_list=False)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise UnreadableEvent(str(error) or type(error).__name__) from error
-    values = list[Any](cast("Iterable[Any]", unpacked) if isinstance(unpacked, tuple) else ())
-    if len(values) < _HEAD or not isinstance(values[0], str):
-        raise UnreadableEvent("not an array that begins with a tag")
-    tag, at_us, principal = values[:_HEAD]
-    return FlowRecord(Seq(seq), at_us, principal, _build(tag, values))
+    values = unpack(payload)
+    head = values[:_HEAD]
+    if tuple(map(type, head)) != (str, int, str):
+        raise UnreadableEvent("not an array that begins with a tag, a time and a principal")
+    tag, at_us, principal = head
+    return FlowRecord(Seq(seq), at_us, principal, build(tag, TAGS.get(tag), values[_HEAD:]))
 
 
 def split_at_number(payload: bytes) -> tuple[bytes, bytes]:
@@ -127,13 +123,3 @@ def split_at_number(payload: bytes) -> tuple[bytes, bytes]:
     if tag != _TAG_OF[RunRequested]:
         raise UnreadableEvent(f"{tag} asks for no run")
     return payload[:start], payload[unpacker.tell() :]
-
-
-def _build(tag: str, values: list[Any]) -> Event:
-    cls = TAGS.get(tag)
-    if cls is None:
-        return Unknown(tag, tuple(values[_HEAD:]))
-    try:
-        return cls(*values[_HEAD : _HEAD + len(_FIELDS[cls])])
-    except TypeError as error:
-        raise UnreadableEvent(f"{tag}: {error}") from error

@@ -2,7 +2,8 @@
 
 The rules, in the order in which they are checked:
 
-1. The target is a step of the flow, and a split's branches and a foreach's tasks are not joins.
+1. A transition is of a known kind and names steps of the flow: one, or the branches of a split, which are at most
+   `MAX_BRANCHES`. A split's branches and a foreach's tasks are neither joins nor the end.
 2. A foreach has at least one item and at most `max_splits`.
 3. A join is reached from inside a split. All members of one split reach the same join; the first one
    that arrives binds it. The join's task is created when all have arrived.
@@ -17,6 +18,8 @@ A breach fails the run and names both places.
 from evflow.core.state import Ending, RunState, Split, Task
 
 DEFAULT_TASK_BUDGET = 1_000_000
+MAX_BRANCHES = 400
+"""Branches of one static split: each is an event, and a turn has to fit into one append call."""
 
 
 def breach(state: RunState, task: Task) -> Ending | None:
@@ -29,9 +32,19 @@ def breach(state: RunState, task: Task) -> Ending | None:
         if target not in state.graph:
             reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
             return Ending("unknown-step", reason, task.id)
+    wrong = _form(task)
+    if wrong is not None:
+        return wrong
     splits = task.next_kind in ("split", "foreach")
     wrong = _into_split(state, task) if splits else _onward(state, task, task.next_steps[0])
     return wrong or _budget(state, task)
+
+
+def tasks_of(task: Task) -> int:
+    """How many tasks the accepted transition leads to, the shared join of a split's members not counted."""
+    if task.next_kind == "foreach":
+        return task.splits
+    return 0 if task.next_kind == "end" else len(task.next_steps)
 
 
 def arrive(state: RunState, task: Task) -> Split | None:
@@ -49,6 +62,21 @@ def arrive(state: RunState, task: Task) -> Split | None:
     return split if split.count == split.size else None
 
 
+def _form(task: Task) -> Ending | None:
+    """A worker's report that no worker of this version sends."""
+    if task.next_kind not in ("linear", "switch", "foreach", "split"):
+        reason = f"{_place(task)} reported a transition of the kind '{task.next_kind}', which this version of evflow does not know."
+        return Ending("unknown-transition", reason, task.id)
+    count = len(task.next_steps)
+    if task.next_kind != "split" and count > 1:
+        reason = f"{_place(task)} reported a {task.next_kind} transition to {count} steps ({', '.join(task.next_steps[:5])}); it has one."
+        return Ending("unknown-transition", reason, task.id)
+    if count > MAX_BRANCHES:
+        reason = f"{_place(task)} splits into {count} branches; the most are {MAX_BRANCHES}. Use a foreach."
+        return Ending("too-many-branches", reason, task.id)
+    return None
+
+
 def _end(state: RunState, task: Task) -> Ending | None:
     if task.step != state.graph.end:
         return Ending("no-transition", f"{_place(task)} did not say which step comes next.", task.id)
@@ -63,7 +91,7 @@ def _into_split(state: RunState, task: Task) -> Ending | None:
         if target == state.graph.end:
             return Ending("end-inside-split", _end_inside(task, task.step, task.id), task.id)
     if task.next_kind == "split":
-        return _loop(state, task, task.next_steps)
+        return _loop(task, task.next_steps)
     limit = int(state.options.get("max_splits", 0))
     if task.splits < 1:
         reason = f"Foreach iterator over {task.variable} in step {task.step} produced zero splits. Check your variable."
@@ -74,7 +102,7 @@ def _into_split(state: RunState, task: Task) -> Ending | None:
             f"current maximum of {limit} children. Raise the maximum with --max-num-splits."
         )
         return Ending("too-many-splits", reason, task.id)
-    return _loop(state, task, task.next_steps)
+    return _loop(task, task.next_steps)
 
 
 def _onward(state: RunState, task: Task, target: str) -> Ending | None:
@@ -94,11 +122,10 @@ def _onward(state: RunState, task: Task, target: str) -> Ending | None:
         return None
     if target == state.graph.end and frame is not None:
         return Ending("end-inside-split", _end_inside(task, frame.split.step, frame.split.task), task.id)
-    return _loop(state, task, (target,))
+    return _loop(task, (target,))
 
 
-def _loop(state: RunState, task: Task, targets: tuple[str, ...]) -> Ending | None:
-    del state
+def _loop(task: Task, targets: tuple[str, ...]) -> Ending | None:
     frame = task.frame
     if frame is None:
         return None
@@ -114,8 +141,7 @@ def _loop(state: RunState, task: Task, targets: tuple[str, ...]) -> Ending | Non
 
 def _budget(state: RunState, task: Task) -> Ending | None:
     budget = int(state.options.get("task_budget", DEFAULT_TASK_BUDGET))
-    count = task.splits if task.next_kind == "foreach" else len(task.next_steps)
-    if state.next_task - 1 + count <= budget:
+    if state.next_task - 1 + state.agenda.promised + tasks_of(task) <= budget:
         return None
     reason = (
         f"{_place(task)} leads to '{task.next_steps[0]}' beyond the run's budget of {budget} tasks. "

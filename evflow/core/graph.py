@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field, fields
 from typing import Any
 
-from evflow.core.values import value
+from evflow.core.values import fits, value
 
 
 @value
@@ -69,7 +69,7 @@ class Node:
     takes_inputs: bool = False
     foreach: str | None = None
     condition: str | None = None
-    cases: Mapping[str, str] = field(default_factory=dict)
+    cases: Mapping[str, str] = field(default_factory=dict[str, str])
     doc: str = ""
     line: int = 0
     file: str = ""
@@ -107,9 +107,19 @@ class Graph:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Graph":
-        """The inverse of `to_plain`; fields of later versions are dropped."""
-        nodes = [_node(step) for step in plain["steps"]]
-        return cls({node.name: node for node in nodes}, plain["start"], plain["end"], plain.get("doc", ""))
+        """The inverse of `to_plain`; fields of later versions are dropped.
+
+        Raises:
+            ValueError: It is no graph: something is missing, of another type, or leads nowhere.
+        """
+        try:
+            nodes = [_node(step) for step in plain["steps"]]
+            graph = cls({node.name: node for node in nodes}, plain["start"], plain["end"], plain.get("doc", ""))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a graph ({type(error).__name__}: {error})") from error
+        if graph.start not in graph or graph.end not in graph:
+            raise ValueError(f"a graph without its start '{graph.start}' or its end '{graph.end}'")
+        return graph
 
 
 def _to_plain(node: Node) -> dict[str, Any]:
@@ -120,13 +130,21 @@ def _to_plain(node: Node) -> dict[str, Any]:
     return plain
 
 
-_NODE_FIELDS = frozenset(field.name for field in fields(Node))
-_POLICY_FIELDS = frozenset(field.name for field in fields(Policy))
+_NODE_FIELDS = {field.name: field.type for field in fields(Node) if field.name != "policy"}
+_POLICY_FIELDS = {field.name: field.type for field in fields(Policy)}
 
 
 def _node(plain: Mapping[str, Any]) -> Node:
-    known = {name: value for name, value in plain.items() if name in _NODE_FIELDS}
-    policy = {n: v for n, v in known.pop("policy", {}).items() if n in _POLICY_FIELDS}
-    for name in ("out", "decorators"):
-        known[name] = tuple(known.get(name, ()))
-    return Node(**known, policy=Policy(**policy))
+    known = _known(plain, _NODE_FIELDS)
+    return Node(**known, policy=Policy(**_known(plain.get("policy", {}), _POLICY_FIELDS)))
+
+
+def _known(plain: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that this version knows; lists, as JSON has them, as the tuples that they were."""
+    known: dict[str, Any] = {}
+    for name in declared.keys() & plain.keys():
+        value = tuple(plain[name]) if isinstance(plain[name], list) else plain[name]
+        if not fits(value, declared[name]):
+            raise TypeError(f"{name} is {type(value).__name__}")
+        known[name] = value
+    return known

@@ -14,6 +14,9 @@ from evflow.core.state import RunState, Task
 MAX_LOSSES = 3
 """How often a task is started again after lost attempts."""
 
+MAX_DELAY_US = 10 * 365 * 86_400 * 1_000_000
+"""The longest wait, ten years: `backoff` grows without a bound of its own."""
+
 _NOT_CAUGHT_BY_THE_WORKER = ("crashed", "timed-out")
 
 
@@ -41,11 +44,19 @@ def after_failure(state: RunState, task: Task, now: int) -> ev.Decision:
 
 
 def delay_us(policy: Policy, failures: int, scale: float) -> int:
-    """The wait before the attempt after the `failures`-th failure, from 1; exponential with a bound."""
-    delay = policy.retry_delay_us * policy.retry_backoff ** (failures - 1)
+    """The wait before the attempt after the `failures`-th failure, from 1; exponential with a bound.
+
+    Multiplied step by step, since a power may differ in its last bit from one machine's library to another's.
+    """
+    delay = float(policy.retry_delay_us)
+    for _ in range(failures - 1):
+        if policy.retry_backoff == 1 or not 0 < delay < MAX_DELAY_US:
+            break
+        delay *= policy.retry_backoff
     if policy.retry_max_delay_us:
         delay = min(delay, policy.retry_max_delay_us)
-    return int(delay * scale)
+    delay *= scale
+    return int(max(delay, 0)) if delay < MAX_DELAY_US else MAX_DELAY_US
 
 
 def is_last(task: Task, policy: Policy) -> bool:

@@ -2,7 +2,8 @@
 
 A task of the new run corresponds to the task of its origin that has the same step, the same place in its split, and a
 corresponding parent. Its result is taken over where the origin's task succeeded and everything before it was taken over
-too: then its inputs are the same. The steps named by `again`, and so everything behind them, run anew.
+too: then its inputs are the same. The steps named by `again`, and so everything behind them, run anew; so does a step
+whose transition of then is none that the flow of now could make (a step was renamed, a foreach was added).
 """
 
 from collections.abc import Iterator
@@ -21,11 +22,14 @@ class ReusePlan:
     Attributes:
         origin: The state of the run that is resumed.
         again: Steps that run anew although they succeeded.
+
+    A task is looked at once, so that a round of a large run does not look through all that wait.
     """
 
     origin: RunState
     again: frozenset[str] = frozenset()
-    _children: dict[tuple[int, str, int], Task] = field(default_factory=dict)
+    _children: dict[tuple[int, str, int], Task] = field(default_factory=dict[tuple[int, str, int], Task])
+    _looked_at: int = 0
 
     def __post_init__(self) -> None:
         for task in self.origin.all_tasks():
@@ -36,13 +40,17 @@ class ReusePlan:
         return list(islice(self._reusable(state), limit))
 
     def _reusable(self, state: RunState) -> Iterator[TaskReused]:
-        for number in state.waiting:
-            task = state.tasks[number]
-            match = self._match(state, task)
+        while self._looked_at + 1 < state.next_task:
+            task = state.tasks[self._looked_at + 1]
+            if task.status == "created":
+                return
+            self._looked_at += 1
+            match = self._match(state, task) if task.id in state.waiting else None
             if match is not None and match.manifest is not None:
                 name = match.reused or f"{self.origin.flow}/{self.origin.number}/{match.step}/{match.id}"
                 yield TaskReused(
-                    number, name, match.manifest, match.next_kind, match.next_steps, match.splits, match.items, match.variable, match.id
+                    task.id, name, match.manifest, match.next_kind, match.next_steps, match.splits, match.items, match.variable, match.id,
+                    match.caught, match.artifacts, match.size_bytes,
                 )  # fmt: skip
 
     def _match(self, state: RunState, task: Task) -> Task | None:
@@ -56,7 +64,23 @@ class ReusePlan:
         if task.parent and parent.reused is None:
             return None
         match = self._children.get((parent.origin, task.step, _index(task)))
-        return match if match is not None and match.status == "succeeded" else None
+        return match if match is not None and match.status == "succeeded" and _still_possible(state.graph, match) else None
+
+
+def _still_possible(graph: Graph, task: Task) -> bool:
+    """Whether the flow of now can make the transition that the task made then."""
+    node = graph[task.step]
+    if task.next_kind == "end":
+        return task.step == graph.end
+    if task.step == graph.end or not set(task.next_steps) <= set(node.out):
+        return False
+    if node.kind == "conditional":
+        return True
+    if node.kind == "split":
+        return task.next_kind == "split" and task.next_steps == node.out
+    if node.kind == "foreach":
+        return task.next_kind == "foreach" and task.variable == node.foreach
+    return task.next_kind == ("switch" if node.kind == "switch" else "linear")
 
 
 def behind(graph: Graph, step: str) -> frozenset[str]:

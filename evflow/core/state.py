@@ -37,6 +37,7 @@ class Split:
         variable: A foreach's variable.
         arrived: The task by which each member reached the join, 0 where it has not; by index.
         count: How many members have arrived.
+        made: How many members exist.
         join: The join's step, bound by the first member that reached one.
         first_arrival: The task that bound it.
     """
@@ -51,6 +52,7 @@ class Split:
     variable: str | None
     arrived: list[int]
     count: int = 0
+    made: int = 0
     join: str | None = None
     first_arrival: int = 0
 
@@ -117,7 +119,7 @@ class Task:
     visits: Mapping[str, int]
     created_us: int
     status: TaskStatus = "created"
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
     failures: int = 0
     losses: int = 0
     retry_at_us: int = 0
@@ -166,16 +168,26 @@ class Ending:
 
 @dataclass(slots=True, eq=False)
 class Agenda:
-    """What needs a decision. `timers` is a heap of `(at_us, task, attempt, kind)`, stale entries included."""
+    """What needs a decision.
 
-    created: deque[tuple[int, int]] = field(default_factory=deque)
-    granted: deque[int] = field(default_factory=deque)
-    exited: deque[int] = field(default_factory=deque)
-    ended: deque[int] = field(default_factory=deque)
-    routes: deque[int] = field(default_factory=deque)
-    joins: deque[int] = field(default_factory=deque)
-    cancels: dict[int, None] = field(default_factory=dict)
-    timers: list[tuple[int, int, int, str]] = field(default_factory=list)
+    Attributes:
+        asked: Task to the event that put it on the agenda: the cause of what will be decided on it.
+        stopped: The event for which the run is being ended.
+        promised: Tasks that the transitions on the agenda will create.
+        timers: A heap of `(at_us, task, attempt, kind)`, stale entries included.
+    """
+
+    created: deque[tuple[int, int]] = field(default_factory=deque[tuple[int, int]])
+    granted: deque[int] = field(default_factory=deque[int])
+    exited: deque[int] = field(default_factory=deque[int])
+    ended: deque[int] = field(default_factory=deque[int])
+    routes: deque[int] = field(default_factory=deque[int])
+    joins: deque[int] = field(default_factory=deque[int])
+    cancels: dict[int, None] = field(default_factory=dict[int, None])
+    asked: dict[int, int] = field(default_factory=dict[int, int])
+    stopped: int = 0
+    promised: int = 0
+    timers: list[tuple[int, int, int, str]] = field(default_factory=list[tuple[int, int, int, str]])
 
 
 @dataclass(slots=True, eq=False)
@@ -217,17 +229,17 @@ class RunState:
     number: int = 0
     logic: int = 1
     graph: Graph = field(default_factory=lambda: Graph({}))
-    header: dict[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    header: dict[str, Any] = field(default_factory=dict[str, Any])
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     failing: Ending | None = None
     cancelling: str | None = None
     forced: bool = False
     outcome: Ending | None = None
-    tasks: list[Task] = field(default_factory=list)
-    splits: dict[int, Split] = field(default_factory=dict)
-    waiting: dict[int, None] = field(default_factory=dict)
-    live: dict[int, None] = field(default_factory=dict)
-    steps: dict[str, Counts] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list[Task])
+    splits: dict[int, Split] = field(default_factory=dict[int, Split])
+    waiting: dict[int, None] = field(default_factory=dict[int, None])
+    live: dict[int, None] = field(default_factory=dict[int, None])
+    steps: dict[str, Counts] = field(default_factory=dict[str, Counts])
     agenda: Agenda = field(default_factory=Agenda)
     owners: int = 1
     regressions: int = 0

@@ -4,6 +4,7 @@ No I/O: `turn` folds and decides, `pending` is what appends take, `appended` str
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from evflow.core import events as ev
@@ -67,7 +68,8 @@ class OwnedRun:
             consumed: The inbox entries that these facts were: struck off in the same act as the turn is written.
 
         Returns:
-            The records of the turn; empty if there was neither a fact nor a decision.
+            The records of the turn, and of those that go on with it where it is too large for one; empty if there was
+            neither a fact nor a decision.
         """
         state = self.state
         now = max(now_us, state.at_us)
@@ -93,18 +95,21 @@ class OwnedRun:
 
     def _encoded(self, first: int, consumed: Sequence[bytes] = ()) -> list[Record]:
         new = self._records[first:]
-        size = 0
-        for record in new:
-            payload = encode(
-                record.event, turn=record.turn, at_us=record.at_us,
-                principal=record.principal, cause=record.cause,
-            )  # fmt: skip
-            self._digest = extend(self._digest, payload)
-            self._payloads.append(payload)
-            self._links.append(self._digest)
-            size += len(payload)
-        if new or consumed:
+        for _, turn in groupby(new, key=lambda record: record.turn):
+            size = 0
+            for record in turn:
+                payload = encode(
+                    record.event, turn=record.turn, at_us=record.at_us,
+                    principal=record.principal, cause=record.cause,
+                )  # fmt: skip
+                self._digest = extend(self._digest, payload)
+                self._payloads.append(payload)
+                self._links.append(self._digest)
+                size += len(payload)
             self._turns.append(_Turn(len(self._payloads), size, consumed, self.state.sealed))
+            consumed = ()
+        if consumed:
+            self._turns.append(_Turn(len(self._payloads), 0, consumed, self.state.sealed))
         return new
 
     def pending(self, consumed: Sequence[bytes], dropped: Mapping[str, int]) -> list[AppendCall]:
