@@ -214,9 +214,9 @@ def _default_home() -> str:
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("home", PATH, _default_home, "Folder of the embedded server, the store, the runs' logs and config.toml."),
+        Setting("home", PATH, _default_home, "Folder of the embedded server, the store, the runs' locks and config.toml."),
         Setting("redis_url", LOG_URL, None, "The log's server (redis://, rediss://, unix://); unset: the embedded one.", secret=True),
-        Setting("store", PATH, _default_store, "Where artifacts are kept: a folder or a file:// URL.", secret=True),
+        Setting("store", PATH, _default_store, "Where artifacts and tasks' output are kept: a folder or a file:// URL.", secret=True),
         Setting("server_binary", PATH, None, "The valkey-server or redis-server that the embedded log runs; unset: found."),
         Setting("linger_s", SECONDS, 10.0, "Seconds that the embedded server outlives its last client."),
         Setting("durability", _choice("everysec", "fsync", "replicated"), "everysec", "When an event counts as written.", "--durability"),

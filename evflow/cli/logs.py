@@ -10,9 +10,10 @@ from evflow import clock, config
 from evflow.cli import session
 from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import instant, iso, write_json
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState, Task
 from evflow.errors import UsageError
-from evflow.worker.logs import LogLine, Stream, path_of, read_log
+from evflow.store.logs import LogLine, Stream, find_folder, path_of, read_log
 
 
 class NoSuchAttempt(UsageError):
@@ -55,7 +56,7 @@ def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json
     if as_json:
         write_json([_plain(state, line) for line in lines])
         return
-    elsewhere = hosts_elsewhere(tasks_of(state, reference))
+    elsewhere = hosts_elsewhere(tasks_of(state, reference)) if log_folder(state) is None else {}
     for host, tasks in elsewhere.items():
         click.echo(f"What {', '.join(tasks)} printed is on the disk of {host}, where they ran: ask there.", err=True)
     alone = reference.task is not None
@@ -71,12 +72,12 @@ def printed(state: RunState, reference: Reference, attempt: int | None, stream: 
     Raises:
         NoSuchStep, NoSuchTask, NoSuchAttempt: There is none.
     """
-    folder = log_folder(state.flow, state.number)
+    folder = log_folder(state)
     for task in tasks_of(state, reference):
         if attempt is not None and reference.task is not None and attempt >= len(task.attempts):
             raise NoSuchAttempt(pathspec(state, task), attempt, len(task.attempts))
         number = attempt if attempt is not None else max((found.number for found in task.attempts), default=0)
-        for line in read_log(folder, task.id, number, stream):
+        for line in read_log(folder, task.id, number, stream) if folder else ():
             yield Printed(task, number, line)
 
 
@@ -91,9 +92,9 @@ def hosts_elsewhere(tasks: list[Task]) -> dict[str, list[str]]:
     return found
 
 
-def log_folder(flow: str, number: int) -> str:
-    """Where a run's captured output is on this machine."""
-    return str(config.home() / "runs" / flow / str(number) / "logs")
+def log_folder(state: RunState) -> str | None:
+    """Where a run's captured output is, or None where nothing of it can be seen from here."""
+    return find_folder(state.header.get("store", ""), RunId(FlowName(state.flow), RunNumber(state.number)), config.get("store"))
 
 
 def _plain(state: RunState, line: Printed) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None
     reference = parse(what)
     with session.log() as log:
         _, state = session.folded(log, resolve(log, reference, flow=flow))
-    folder = log_folder(state.flow, state.number)
+    folder = log_folder(state) or ""
     scrubbed = 0
     for task in tasks_of(state, reference):
         if not include_not_done and task.status not in ("succeeded", "failed", "cancelled"):

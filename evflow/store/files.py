@@ -59,6 +59,24 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+")
 
 
+def root_of(url: str) -> str:
+    """The folder of the store at `file:///folder`, or in the folder of that path.
+
+    Raises:
+        UnknownStore: The URL is of another kind, or not absolute.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if not url:
+            raise UnknownStore(url)
+        return os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - who reads logs needs no pathlib for it
+    if scheme != "file" or not rest.startswith("/"):
+        raise UnknownStore(url)
+    from urllib.parse import unquote
+
+    return unquote(rest)
+
+
 class FileStore:
     """Objects and named files in one folder; made on the first write."""
 
@@ -75,16 +93,7 @@ class FileStore:
         Raises:
             UnknownStore: The URL is of another kind, or not absolute.
         """
-        scheme, separator, rest = url.partition("://")
-        if not separator:
-            if not url:
-                raise UnknownStore(url)
-            return cls(Path(url).expanduser().absolute())
-        if scheme != "file" or not rest.startswith("/"):
-            raise UnknownStore(url)
-        from urllib.parse import unquote
-
-        return cls(Path(unquote(rest)))
+        return cls(Path(root_of(url)))
 
     def __repr__(self) -> str:
         return f"FileStore({str(self.root)!r})"
@@ -129,7 +138,7 @@ class FileStore:
         A file of another length is what a failing disk left of the object: it is written again.
         """
         path = self._path(digest)
-        with _translated(path):
+        with translated(path):
             try:
                 if path.stat().st_size != size:
                     return False
@@ -146,7 +155,7 @@ class FileStore:
             self._swept = True
             _sweep(self.root / _TMP, draft.now_s())
         draft.sync()
-        with _translated(path):
+        with translated(path):
             try:
                 draft.path.replace(path)
             except FileNotFoundError:
@@ -182,7 +191,7 @@ class FileStore:
 
     def digests(self) -> Iterator[Digest]:
         """See `ObjectStore.digests`."""
-        with _translated(self._objects):
+        with translated(self._objects):
             if not self._objects.exists():
                 return
             for folder in self._objects.iterdir():
@@ -206,7 +215,7 @@ class FileStore:
             for chunk in chunks:
                 draft.write(chunk)
             draft.sync()
-            with _translated(path):
+            with translated(path):
                 _make_folder(path.parent, self.root)
                 if create_only:
                     try:
@@ -221,7 +230,7 @@ class FileStore:
     def read_named(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `NamedFiles.read_named`."""
         path = self._named_path(name)
-        with _translated(path):
+        with translated(path):
             try:
                 with path.open("rb") as file:
                     file.seek(offset)
@@ -259,7 +268,7 @@ class _Draft:
         self._file = -1
 
     def __enter__(self) -> Self:
-        with _translated(self._root):
+        with translated(self._root):
             try:
                 self._file = self._create()
             except FileNotFoundError:
@@ -280,7 +289,7 @@ class _Draft:
     def write(self, data: Buffer) -> None:
         """Append."""
         view = memoryview(data)
-        with _translated(self._root):
+        with translated(self._root):
             while view:
                 written = os.write(self._file, view)
                 self.size += written
@@ -297,7 +306,7 @@ class _Draft:
 
     def sync(self) -> None:
         """Return when the content is on the disk."""
-        with _translated(self._root):
+        with translated(self._root):
             os.fsync(self._file)
 
     def now_s(self) -> float:
@@ -380,7 +389,7 @@ def _steps(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
 
 
 def _size(path: Path) -> int | None:
-    with _translated(path):
+    with translated(path):
         try:
             return path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -443,7 +452,7 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def _translated(path: Path) -> Generator[None]:
+def translated(path: Path | str) -> Generator[None]:
     """Say what an error of the operating system means for the store."""
     try:
         yield

@@ -9,13 +9,14 @@ from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
 from evflow.core.graph import Graph
-from evflow.core.ids import FlowName, RunId
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.core.values import value
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
 from evflow.store.artifacts import save
+from evflow.store.logs import make_folder
 from evflow.worker.spec import RunContext
 from evflow_scheduler.request import RunRequest
 
@@ -25,7 +26,7 @@ SHOWN_CHARS = 200
 
 @value
 class RunFolder:
-    """A run's folder on this host: the locks of its attempts and what they print."""
+    """A run's folder on this host: the locks of its attempts."""
 
     path: Path
 
@@ -39,14 +40,9 @@ class RunFolder:
         """The file of the attempts' locks."""
         return self.path / "locks"
 
-    @property
-    def logs(self) -> Path:
-        """The folder of the captured output."""
-        return self.path / "logs"
-
     def make(self) -> None:
         """Make the folder."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
 
 
 @value
@@ -159,7 +155,11 @@ def started_event(
 
 
 def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str, flow_file: str) -> RunContext:
-    """What the run's attempts are told, from its first event and this host's places."""
+    """What the run's attempts are told, from its first event and this host's places, which are made.
+
+    Raises:
+        StoreFull, StoreUnusable: The folder of the captured output cannot be made.
+    """
     return RunContext(
         flow=event.flow,
         run=event.number,
@@ -174,8 +174,8 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
         tags=(*event.tags, *event.system_tags),
         origin=event.origin,
         lock_file=str(folder.locks),
-        log_folder=str(folder.logs),
-        options={"max_log_size_mb": event.options.get("max_log_size_mb", 10)},
+        log_folder=make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number))),
+        options={"max_log_size_mb": event.options.get("max_log_size_mb", 10), "with": event.options.get("with", ())},
     )
 
 

@@ -46,6 +46,7 @@ class Story:
         shape: The flow's graph.
         slots: Attempts at once.
         listener: Called with each record after it was folded, and the state.
+        store: The URL of the run's store.
     """
 
     def __init__(
@@ -56,18 +57,21 @@ class Story:
         flow: str = "TrainFlow",
         number: int = 3,
         listener: Callable[[Record, RunState], None] | None = None,
+        store: str = "",
     ) -> None:
         self.state = RunState()
         self.records: list[Record] = []
         self.now_us = NOON_US
         self._shape, self._slots, self._flow, self._number = shape, slots, flow, number
         self._listener = listener
+        self._store = store
         self._turn = 0
 
     def start(self) -> "Story":
         """Begin the run; its first task gets a slot."""
         header = ev.RunStarted(
-            self._flow, self._number, 1, self._shape.to_plain(), bytes(32), {}, {"max_splits": 0}, {}, "ada", "user:ada"
+            self._flow, self._number, 1, self._shape.to_plain(), bytes(32), {}, {"max_splits": 0}, {}, "ada", "user:ada",
+            store=self._store,
         )  # fmt: skip
         return self.turn(header)
 

@@ -20,8 +20,10 @@ from evflow.cli.lazy import Lazy, LazyGroup
 from evflow.cli.naming import BadReference, Reference, flows_in, parse
 from evflow.cli.render import outcome
 from evflow.core.graph import Node
+from evflow.core.ids import RunId
 from evflow.errors import Conflict, UsageError
 from evflow.log.protocol import LogClient
+from evflow.store.logs import make_folder, path_of
 from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
 from tests.unit.story import NOON_US, Story, cross_validation, graph
 
@@ -467,3 +469,12 @@ def test_output_of_another_machine_is_named_with_its_host(server: SimulatedServe
     story = Story(TWO_STEPS).start().succeed(1, "end").succeed(2).seal()
     story.write_to(server)
     assert "What start/1, end/2 printed is on the disk of box" in evflow("logs", "TrainFlow/3").stderr
+
+
+def test_output_of_another_machine_that_is_in_the_store_is_shown(server: SimulatedServer, tmp_path: Path) -> None:
+    story = Story(TWO_STEPS, store=str(tmp_path)).start().succeed(1, "end").succeed(2).seal()
+    story.write_to(server)
+    folder = make_folder(str(tmp_path), RunId.parse("TrainFlow/3"))
+    Path(path_of(folder, 1, 0)).write_text("1732380000000000 o hello\n")
+    shown = evflow("logs", "TrainFlow/3")
+    assert (shown.stdout, shown.stderr) == ("[start/1] hello\n", "")

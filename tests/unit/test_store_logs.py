@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, strategies as st
 
-from evflow.worker.logs import TAIL_BYTES, LogLine, LogWriter, merged, path_of, read_log, read_text
+from evflow.core.ids import RunId
+from evflow.store import StoreUnusable, open_store
+from evflow.store.logs import TAIL_BYTES, LogLine, LogWriter, find_folder, make_folder, merged, path_of, read_log, read_text
 
 texts = st.lists(
     st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(st.characters(exclude_characters="\n", codec="utf-8")), st.booleans())
@@ -76,3 +79,31 @@ def test_logs_are_merged_by_time(root: Path) -> None:
             writer.write("stdout", at_us, [b"%d" % at_us])
         writer.close(9)
     assert [line.text for line in merged([read_log(str(root), 1, 0), read_log(str(root), 2, 0)])] == ["1", "2", "3", "4"]
+
+
+def test_a_runs_output_lies_among_the_named_files_of_its_store(tmp_path: Path) -> None:
+    folder = make_folder(f"file://{tmp_path}/store", RunId.parse("TrainFlow/3"))
+    writer = LogWriter(folder, 7, 0)
+    writer.write("stdout", 5, [b"hello"])
+    writer.close(6)
+    store = open_store(f"{tmp_path}/store")
+    assert store.list_named("logs/TrainFlow") == ["logs/TrainFlow/3/7.0.log"]
+    assert store.read_named("logs/TrainFlow/3/7.0.log") == b"5 o hello\n"
+
+
+def test_a_store_that_output_makes_is_its_users_alone(tmp_path: Path) -> None:
+    make_folder(str(tmp_path / "store"), RunId.parse("TrainFlow/3"))
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o700
+
+
+def test_output_is_found_in_the_configured_store_where_the_runs_own_is_gone(tmp_path: Path) -> None:
+    run = RunId.parse("TrainFlow/3")
+    here = make_folder(str(tmp_path / "moved"), run)
+    assert find_folder(str(tmp_path / "store"), run, str(tmp_path / "moved")) == here
+    assert find_folder(str(tmp_path / "store"), run, str(tmp_path / "store")) is None
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file in its place")
+    with pytest.raises(StoreUnusable, match="store"):
+        make_folder(str(tmp_path / "store"), RunId.parse("TrainFlow/3"))

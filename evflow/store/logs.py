@@ -1,0 +1,182 @@
+"""What an attempt printed, as a file in the store.
+
+A run's output lies among the store's named files, `logs/<Flow>/<number>/`: whoever has the run's artifacts has its output
+as well. One file an attempt, `<task>.<attempt>.log`, written by the supervisor and by nobody else. A record is a line of
+it, readable with `cat`:
+
+    1732380000000000 o hello          text with its newline, to stdout
+    1732380000000017 e Traceback      ... to stderr
+    1732380000000032 o+100 %          text without a newline: the next record of the stream goes on
+    1732380000000040 x 123456         so many bytes were left out here
+
+The number is when the supervisor read it, in microseconds. The text is the bytes as they were printed, whatever they
+are: a record ends at a newline, and no other byte means anything. A file exists once something was printed. It is
+bounded: past the limit only the last 64 KiB are kept, because an end explains more than a middle.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from typing import Final, Literal
+
+from evflow.core.ids import RunId
+from evflow.core.values import value
+from evflow.store.files import root_of, translated
+
+Stream = Literal["stdout", "stderr"]
+STREAMS: Final[tuple[Stream, Stream]] = ("stdout", "stderr")
+
+DEFAULT_LIMIT_MB: Final = 10
+TAIL_BYTES: Final = 64 * 1024
+"""How much of the end is kept of a log that is over its limit."""
+
+_LETTER: Final[dict[Stream, bytes]] = {"stdout": b"o", "stderr": b"e"}
+_STREAM: Final[dict[bytes, Stream]] = {b"o": "stdout", b"e": "stderr"}
+
+
+@value
+class LogLine:
+    """A record of a log.
+
+    Attributes:
+        at_us: When it was read from the attempt.
+        stream: `stdout` or `stderr`.
+        text: Without its newline; bytes that are no UTF-8 are replaced.
+        ends: A newline followed it.
+    """
+
+    at_us: int
+    stream: Stream
+    text: str
+    ends: bool = True
+
+
+def folder_of(store: str, run: RunId) -> str:
+    """The folder of a run's output in the store at a URL (`RunStarted.store`), whether it exists or not.
+
+    Raises:
+        UnknownStore: No store has such a URL.
+    """
+    return os.path.join(root_of(store), "named", "logs", run.flow, str(run.number))
+
+
+def find_folder(store: str, run: RunId, configured: str) -> str | None:
+    """The folder of a run's output in its store, or, where that was moved, in the configured one; None if neither has it."""
+    for url in (store or configured, configured):
+        folder = folder_of(url, run)
+        if os.path.isdir(folder):
+            return folder
+    return None
+
+
+def make_folder(store: str, run: RunId) -> str:
+    """Make the folder of a run's output, and return it.
+
+    Raises:
+        StoreFull, StoreUnusable: It cannot be made.
+    """
+    folder = folder_of(store, run)
+    with translated(folder):
+        if not os.path.isdir(root_of(store)):
+            os.makedirs(root_of(store), 0o700, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+def path_of(folder: str, task: int, attempt: int) -> str:
+    """Where an attempt's log is, if it printed anything."""
+    return f"{folder}/{task}.{attempt}.log"
+
+
+class LogWriter:
+    """Appends what an attempt prints; opened at the first byte, so a silent attempt costs nothing."""
+
+    __slots__ = ("_descriptor", "_limit", "_omitted", "_path", "_tail", "_tail_bytes", "_written")
+
+    def __init__(self, folder: str, task: int, attempt: int, limit_bytes: int = DEFAULT_LIMIT_MB * 1_000_000) -> None:
+        self._path = path_of(folder, task, attempt)
+        self._limit = limit_bytes
+        self._descriptor = -1
+        self._written = 0
+        self._omitted = 0
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+
+    def write(self, stream: Stream, at_us: int, lines: Iterable[bytes], *, ends: bool = True) -> None:
+        """Append lines that were read at one instant.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        head = b"%d %s%s" % (at_us, _LETTER[stream], b" " if ends else b"+")
+        if self._written + self._tail_bytes < self._limit:
+            self._append(b"".join([head + line + b"\n" for line in lines]))
+            return
+        for line in lines:
+            self._keep_for_the_end(head + line + b"\n")
+
+    def close(self, at_us: int) -> None:
+        """Write the end of a log that is over its limit, and close the file."""
+        if self._tail:
+            if self._omitted:
+                self._append(b"%d x %d\n" % (at_us, self._omitted))
+            self._append(b"".join(self._tail))
+            self._tail.clear()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _append(self, data: bytes) -> None:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._written += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _keep_for_the_end(self, record: bytes) -> None:
+        self._tail.append(record)
+        self._tail_bytes += len(record)
+        while self._tail_bytes > TAIL_BYTES and len(self._tail) > 1:
+            dropped = len(self._tail.popleft())
+            self._tail_bytes -= dropped
+            self._omitted += dropped
+
+
+def read_log(folder: str, task: int, attempt: int, stream: Stream | None = None) -> Iterator[LogLine]:
+    """What an attempt printed, in the order in which it was read; nothing where it printed nothing.
+
+    One stream, or both where `stream` is None. A record that is still being written is not returned.
+    """
+    try:
+        file = open(path_of(folder, task, attempt), "rb")  # noqa: PTH123, SIM115 - pathlib is a heavy import; closed below
+    except FileNotFoundError:
+        return
+    with file:
+        for record in file:
+            line = _parse(record)
+            if line is not None and stream in {None, line.stream}:
+                yield line
+
+
+def read_text(folder: str, task: int, attempt: int, stream: Stream | None = None) -> str:
+    """What an attempt printed, as one text."""
+    return "".join([f"{line.text}\n" if line.ends else line.text for line in read_log(folder, task, attempt, stream)])
+
+
+def merged(logs: Iterable[Iterable[LogLine]]) -> Iterator[LogLine]:
+    """Several logs by time."""
+    return merge(*logs, key=lambda line: line.at_us)
+
+
+def _parse(record: bytes) -> LogLine | None:
+    at, _, rest = record.partition(b" ")
+    if not record.endswith(b"\n") or not at.isdigit() or len(rest) < 3:
+        return None
+    if rest[:1] == b"x":
+        return LogLine(int(at), "stderr", f"[{rest[2:-1].decode()} bytes are left out here: the log is over its limit]")
+    stream = _STREAM.get(rest[:1])
+    if stream is None:
+        return None
+    return LogLine(int(at), stream, rest[2:-1].decode("utf-8", "replace"), rest[1:2] == b" ")
