@@ -41,7 +41,7 @@ class FlowSpec:
         from evflow.imports import framework_view
 
         with framework_view():
-            from evflow.cli.flow_main import main
+            from evflow.cli.start import main
         main(type(self))
 
     # --- what a step calls ------------------------------------------------------------------------------

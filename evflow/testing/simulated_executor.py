@@ -171,6 +171,11 @@ class SimulatedExecutor:
         self._watched = set[AttemptId]()
         self._closed = False
 
+    @property
+    def running(self) -> frozenset[AttemptId]:
+        """See `Executor.running`."""
+        return frozenset(self._watched & self._machine.running)
+
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """See `Executor.launch`."""
         await checkpoint()

@@ -5,7 +5,7 @@ Intent comes before act: the decision to launch, with the attempt's deterministi
 One contract suite runs over every executor, the simulated one included.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from evflow.core.events import AttemptExited, AttemptStarted
@@ -36,6 +36,11 @@ class Executor(Protocol):
     """Starts, watches and ends attempts somewhere."""
 
     name: str
+
+    @property
+    def running(self) -> Collection[AttemptId]:
+        """The attempts that were launched and have not been observed to exit."""
+        ...
 
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """Start an attempt under its name; a second call for the same name changes nothing.

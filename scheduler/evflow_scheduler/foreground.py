@@ -27,6 +27,7 @@ from evflow.log.protocol import LogClient
 from evflow.store import open_store
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
+from evflow_scheduler import early
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.request import RunRequest, RunView
 from evflow_scheduler.run import OwnedRun
@@ -66,7 +67,7 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
     Raises:
         EvflowError: It could not be started, or this process had to give it up; it can be continued then.
     """
-    connection = Connection.begin()
+    connection = early.take_connection()
     view = request.view
     try:
         apply_with(flow, request.with_specs)
@@ -85,8 +86,8 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
 
 
 def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: RunView | None) -> ForkServer:
-    """Fork the fork server from this process, which has the flow loaded and neither loop nor thread."""
-    server = ForkServer.fork_here(flow, asked=start_method, home=str(connection.home))
+    """The fork server, forked from this process when it had the flow loaded and neither loop nor thread."""
+    server = early.take_fork_server(flow, start_method, connection)
     if server.method.why and start_method == "auto" and view is not None:
         view.on_notice(explain(server.method))
     return server

@@ -38,6 +38,8 @@ TURN_LIMIT = 50
 KNOWN_REPORTS = 10 * ROUND_LIMIT + 2 * INBOX_BATCH
 """How many reports are remembered, so that one that is read twice counts once."""
 MAILBOX = 1_000
+LAST_WORDS_S = 5.0
+"""How long a process may take to end after its report, before it is ended."""
 UNHURRIED_S = 0.02
 """How long a fact that nothing follows from waits for company: a round costs as much for one as for ten."""
 CANCEL_GRACE_S = 5.0
@@ -138,10 +140,17 @@ class Shard:
         """Work until every run is sealed, beginning with `first`: what recovery found, or a start."""
         first = first or Batch()
         first.entries = self._new(first.entries)
-        async with self._sources():
+        async with self._send, self._mail, self._sources():
             await self._rounds(first)
             while any(not run.state.sealed for run in self.runs.values()):
                 await self._rounds(await self._collect())
+            with anyio.move_on_after(LAST_WORDS_S):
+                await self._last_words()
+
+    async def _last_words(self) -> None:
+        """Wait for the processes whose reports ended their runs: what they printed last is shown before they are gone."""
+        while any(executor.running for executor in self._executors.values()):
+            await self._mail.receive()
 
     @asynccontextmanager
     async def _sources(self) -> AsyncIterator[TaskGroup]:

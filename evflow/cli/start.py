@@ -1,0 +1,38 @@
+"""What `F()` at the foot of a flow's file starts: first what takes time of its own, then the command line."""
+
+import os
+import sys
+
+from evflow.imports import framework_view
+
+_STARTERS = frozenset({"run", "resume"})
+
+
+def main(flow_class: type) -> None:
+    """Run the command line of a flow on `sys.argv`, and exit the process with its code."""
+    # The user's folder is on sys.path: none of our imports may find a user's module in it.
+    with framework_view():
+        if not _STARTERS.isdisjoint(sys.argv[1:]) and not {"--help", "-h"} & set(sys.argv):
+            _begin(flow_class)
+        from evflow.cli.flow_main import main as command_line
+    try:
+        command_line(flow_class)
+    finally:
+        if "evflow_scheduler.early" in sys.modules:
+            sys.modules["evflow_scheduler.early"].let_go()
+
+
+def _begin(flow_class: type) -> None:
+    """Guess that a run starts. A wrong guess costs a fork; a setting that cannot be read is the command's to show."""
+    from evflow import config
+    from evflow.errors import EvflowError
+    from evflow_scheduler import early
+
+    file = getattr(sys.modules.get(flow_class.__module__), "__file__", None)
+    try:
+        if file:
+            config.use_folder(os.path.dirname(os.path.abspath(file)))  # noqa: PTH100, PTH120 - pathlib is not worth its time here
+        start_method = config.get("start_method")
+    except EvflowError:
+        return
+    early.begin(flow_class, "spawn" if "--start-method" in " ".join(sys.argv) else start_method)

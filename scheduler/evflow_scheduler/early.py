@@ -1,0 +1,66 @@
+"""What a run waits for and what takes time of its own, begun before the command line is even imported.
+
+The embedded server needs 10 to 40 ms to answer, and the fork server imports what attempts need on another core while this
+process imports what the command line needs. Forked this early it is also small, which every later fork gains from.
+
+Nothing here decides anything: what was begun for a command that does not want it is let go, and what could not be begun is
+tried again by the command, whose errors are shown.
+"""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from evflow import config
+from evflow.errors import EvflowError
+from evflow.worker.forkserver import ForkServer
+from evflow_scheduler.connection import Connection
+
+if TYPE_CHECKING:
+    from evflow.flow.flowspec import FlowSpec
+
+_connection: Connection | None = None
+_fork_server: ForkServer | None = None
+
+
+def begin(flow: "type[FlowSpec]", start_method: str) -> None:
+    """Begin what a run of this flow will use. From the main thread, before any thread or loop; never raises."""
+    global _connection, _fork_server
+    with suppress(EvflowError):
+        if start_method == "auto":
+            _fork_server = ForkServer.fork_here(flow, home=str(config.get("home")))
+        _connection = Connection.begin()
+
+
+def take_connection() -> Connection:
+    """The connection that was begun, or one begun now.
+
+    Raises:
+        EnvironmentProblem: The embedded server cannot be started.
+    """
+    global _connection
+    begun, _connection = _connection, None
+    if begun is not None and begun.durability == config.get("durability"):
+        return begun
+    if begun is not None:
+        begun.release()
+    return Connection.begin()
+
+
+def take_fork_server(flow: "type[FlowSpec]", start_method: str, connection: Connection) -> ForkServer:
+    """The fork server that was forked early, if that is what is asked for, or one forked now."""
+    global _fork_server
+    if start_method == "auto" and _fork_server is not None:
+        begun, _fork_server = _fork_server, None
+        return begun
+    return ForkServer.fork_here(flow, asked=start_method, home=str(connection.home))
+
+
+def let_go() -> None:
+    """End what nobody took."""
+    global _connection, _fork_server
+    begun, _fork_server = _fork_server, None
+    if begun is not None:
+        begun.stop()
+    if _connection is not None:
+        _connection.release()
+        _connection = None
