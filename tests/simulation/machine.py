@@ -5,7 +5,7 @@ says who is told of what, remembers which attempts were given up, and notes what
 bodies of one task ever ran at once, and whether one began after a result of its task had been reported.
 """
 
-import math
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -234,11 +234,21 @@ class Hold:
         self._faults = faults
         self._on_effect = on_effect
         self._launched: set[AttemptId] = set()
-        self._say, self._seen = anyio.create_memory_object_stream[Observation](math.inf)
+        self._running: set[AttemptId] = set()
+        self._seen: deque[Observation] = deque()
+        self._news = anyio.Event()
+
+    @property
+    def running(self) -> frozenset[AttemptId]:
+        """See `Executor.running`."""
+        return frozenset(self._running)
 
     def see(self, observation: Observation) -> None:
         """Something happened to a process of ours."""
-        self._say.send_nowait(observation)
+        self._seen.append(observation)
+        self._news.set()
+        if isinstance(observation.event, AttemptExited):
+            self._running.discard(observation.attempt)
 
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """See `Executor.launch`."""
@@ -246,6 +256,7 @@ class Hold:
         async def act() -> None:
             if attempt not in self._launched:
                 self._launched.add(attempt)
+                self._running.add(attempt)
                 self._on_effect("launch", attempt)
                 self._machine.start(attempt, order, self)
 
@@ -262,8 +273,11 @@ class Hold:
 
     async def watch(self) -> AsyncIterator[Observation | OutputLine]:
         """See `Executor.watch`."""
-        async for seen in self._seen:
-            yield seen
+        while True:
+            while self._seen:
+                yield self._seen.popleft()
+            self._news = anyio.Event()
+            await self._news.wait()  # ends with its owner
 
     async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
         """See `Executor.adopt`."""
@@ -274,6 +288,7 @@ class Hold:
 
         await self._io("adopt", act)
         self._launched.update(kept)
+        self._running.update(kept)
         return kept
 
     async def aclose(self) -> None:

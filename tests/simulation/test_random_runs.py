@@ -12,7 +12,7 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.shrink import demand
 
 BLOCK = 25
-SEEDS = seeds(1_500)
+SEEDS = seeds(2_500)
 
 
 @pytest.mark.parametrize("block", range(0, len(SEEDS), BLOCK))
