@@ -5,9 +5,12 @@
 
 A private tmux, of which nothing outlives the script, is the terminal; rich turns what its screen shows into an SVG
 without fonts or links of its own. The flows are `examples/cross_validation.py` and the one of `docs/runs.md`. A picture
-differs a little each time: it is what the terminal showed. The user's name and the host's are the only things replaced.
+differs a little each time: it is what the terminal showed. Only the host's name and the folder's are replaced.
 """
 
+# ruff: noqa: D102, T201, TID253 - a script: it talks to a terminal and is imported by nobody
+
+import io
 import os
 import re
 import shlex
@@ -19,11 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
 FOLDER = Path(__file__).parent
 REPOSITORY = FOLDER.parent.parent
-COLUMNS = 104
+COLUMNS = 116
 HOST, USER = "laptop", "ada"
 DEADLINE_S = 90.0
 
@@ -75,6 +79,9 @@ class Terminal:
         self._do("send-keys", "-l", line)
         self._do("send-keys", "Enter")
 
+    def interrupt(self) -> None:
+        self._do("send-keys", "C-c")
+
     def clear(self) -> None:
         self.type("clear")
         self.wait(lambda text: text.strip() == "$", "the screen is empty")
@@ -98,11 +105,14 @@ class Terminal:
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True, timeout=30)
 
 
-def picture(name: str, title: str, screen: str) -> None:
+def picture(name: str, title: str, screen: str, folder: Path) -> None:
     """Write what a terminal shows as an SVG."""
-    screen = re.sub(rf"\b{re.escape(os.uname().nodename)}\b", HOST, screen).rstrip()
+    screen = re.sub(rf"\b{re.escape(os.uname().nodename)}\b", HOST, screen).replace(str(folder), f"/home/{USER}").rstrip()
     text = Text.from_ansi("\n".join(line.rstrip() for line in screen.splitlines()), no_wrap=True, overflow="crop")
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), color_system="truecolor", force_terminal=True)  # noqa: SIM115
+    # Each run of words gets a place of its own, so that columns stand where they should in any font.
+    for number, words in enumerate(re.finditer(r"\S+(?: \S+)*", text.plain)):
+        text.stylize(Style(meta={"words": number}), *words.span())
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor", force_terminal=True)
     console.print(text)
     svg = console.export_svg(title=title, code_format=SVG, unique_id=name)
     path = FOLDER / f"{name}.svg"
@@ -112,12 +122,18 @@ def picture(name: str, title: str, screen: str) -> None:
 
 def live(folder: Path) -> None:
     """The live view in the middle of a run, with lines of tasks above it."""
-    (folder / "cross_validation.py").write_text((REPOSITORY / "examples" / "cross_validation.py").read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "cross_validation.py").write_text(
+        (REPOSITORY / "examples" / "cross_validation.py").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     terminal = Terminal(folder, rows=18)
     try:
-        terminal.type("clear; echo '$ python cross_validation.py run'; python cross_validation.py run --folds 12 --max-workers 2")
+        command = "python cross_validation.py run --folds 12 --max-workers 3"
+        terminal.type(f"clear; echo '$ {command}'; {command}")
         terminal.wait(lambda text: re.search(r"fit +\S+ +(3\d|4\d)/72", text) is not None, "half of the fits are done")
-        picture("live", "python cross_validation.py run", terminal.screen(styled=True))
+        picture("live", command, terminal.screen(styled=True), folder)
+        terminal.interrupt()
+        terminal.wait(lambda text: "cancelled after" in text, "the run is cancelled")
+        terminal.run("evflow server status")
     finally:
         terminal.close()
 
@@ -130,13 +146,14 @@ def replay(folder: Path) -> None:
     (folder / "train.py").write_text(flow[1], encoding="utf-8")
     terminal = Terminal(folder, rows=40)
     try:
-        terminal.run("timeout -s KILL 2 python train.py run --max-workers 2 --seconds 0.8 --flaky 1")
+        terminal.run("timeout -s KILL 3.2 python train.py run --max-workers 2 --seconds 0.8 --flaky 1")
         terminal.run("evflow continue Train")
         terminal.clear()
-        terminal.run("evflow replay Train && evflow replay Train --verify")
+        command = "evflow replay Train && evflow replay Train --verify"
+        terminal.run(command)
         shown = terminal.screen(styled=True)
-        lines = [line for line in shown.splitlines() if "overnow" not in line]
-        picture("replay", "evflow replay Train && evflow replay Train --verify", "\n".join(["$ evflow replay Train && evflow replay Train --verify", *lines]))
+        lines = [line for line in shown.partition("overnow")[0].rstrip().splitlines() if "; echo 'over" not in line]
+        picture("replay", command, "\n".join([f"$ {command}", *lines]), folder)
     finally:
         terminal.close()
 

@@ -31,6 +31,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -44,7 +45,7 @@ from tests.waiting import wait_until
 BIN = Path(sys.executable).parent
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((REPOSITORY / "docs").glob("*.md"))
 LINKING = [*PAGES, *sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))]
-PYTHON_RUN_ELSEWHERE = {"flows.md": "tests/unit/test_flow_docs.py", "client.md": "tests/e2e/test_client.py"}
+PYTHON_RUN_ELSEWHERE = {"flows.md": "tests/unit/test_flow_docs.py", "client.md": "tests/e2e/test_client_page.py"}
 COMMAND_S = 60.0
 
 
@@ -207,7 +208,7 @@ def typed(block: Block) -> Iterator[tuple[str, list[str]]]:
     assert lines, f"{block}: is empty"
     assert lines[0].startswith("$ "), f"{block}: begins with a command"
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")] + [len(lines)]
-    for first, last in zip(starts, starts[1:], strict=False):
+    for first, last in pairwise(starts):
         yield lines[first][2:], lines[first + 1 : last]
 
 
