@@ -15,14 +15,13 @@ which come from anywhere, and in a run's first event.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from typing import Any, cast
 
 import msgpack
 
 from evflow.core.events import TAGS, Event, RunStarted, Unknown
 from evflow.core.ids import Micros, Seq
-from evflow.core.values import fits, value
+from evflow.core.values import declared, fits, value
 from evflow.errors import InternalError
 
 MAX_EVENT_BYTES = 32 * 1024
@@ -33,7 +32,7 @@ MAX_START_BYTES = 512 * 1024
 _HEAD = 5
 _REPORT_HEAD = 2
 _TAG_OF: dict[type[Event], str] = {cls: tag for tag, cls in TAGS.items()}
-_FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()}
+_FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(declared(cls)) for cls in TAGS.values()}
 
 _Shape = tuple[type, ...]
 _READ: dict[str, tuple[type[Event], int, set[_Shape]]] = {tag: (cls, _HEAD + len(_FIELDS[cls]), set()) for tag, cls in TAGS.items()}
@@ -156,10 +155,10 @@ def build(tag: str, cls: type[Event] | None, values: Sequence[Any]) -> Event:
     """
     if cls is None:
         return Unknown(tag, tuple(values))
-    known = fields(cast("Any", cls))
-    for field, given in zip(known, values, strict=False):
-        if not fits(given, field.type):
-            raise UnreadableEvent(f"{tag}.{field.name} is {type(given).__name__}, not {_name(field.type)}")
+    known = declared(cls)
+    for (name, kind), given in zip(known.items(), values, strict=False):
+        if not fits(given, kind):
+            raise UnreadableEvent(f"{tag}.{name} is {type(given).__name__}, not {_name(kind)}")
     try:
         return cls(*values[: len(known)])
     except TypeError as error:

@@ -5,15 +5,12 @@ A flow's log has no owner and no turns, so its events are smaller than a run's: 
 renamed, a released field never moves, new ones go to the end with a default.
 """
 
-from dataclasses import fields
-from typing import Any, cast
-
 import msgpack
 
 from evflow.core.codec import MAX_EVENT_BYTES, EventTooLarge, UnreadableEvent, build, unpack
 from evflow.core.events import Event, Fact, Unknown
 from evflow.core.ids import Micros, Seq
-from evflow.core.values import value
+from evflow.core.values import declared, value
 
 _HEAD = 3
 
@@ -58,7 +55,7 @@ TAGS: dict[str, type[Event]] = {"RunRequested": RunRequested, "RunTagged": RunTa
 """The format's tags. Append only."""
 
 _TAG_OF = {cls: tag for tag, cls in TAGS.items()}
-_FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(field.name for field in fields(cast("Any", cls))) for cls in TAGS.values()}
+_FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(declared(cls)) for cls in TAGS.values()}
 
 
 @value

@@ -6,10 +6,9 @@ takes through it is what `self.next` said at run time.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, field, fields
 from typing import Any
 
-from evflow.core.values import fits, value
+from evflow.core.values import declared, field, fits, value
 
 
 @value
@@ -123,15 +122,21 @@ class Graph:
 
 
 def _to_plain(node: Node) -> dict[str, Any]:
-    default = asdict(Node(node.name, node.kind))
-    plain = {name: value for name, value in asdict(node).items() if name in ("name", "kind") or value != default[name]}
+    plain = {"name": node.name, "kind": node.kind, **_other_than(node, Node(node.name, node.kind))}
+    if "cases" in plain:
+        plain["cases"] = dict(node.cases)
     if "policy" in plain:
-        plain["policy"] = {name: value for name, value in plain["policy"].items() if value != default["policy"][name]}
+        plain["policy"] = _other_than(node.policy, Policy())
     return plain
 
 
-_NODE_FIELDS = {field.name: field.type for field in fields(Node) if field.name != "policy"}
-_POLICY_FIELDS = {field.name: field.type for field in fields(Policy)}
+def _other_than(one: object, default: object) -> dict[str, Any]:
+    """The fields in which two values of a class differ, as the first one has them."""
+    return {name: getattr(one, name) for name in declared(type(one)) if getattr(one, name) != getattr(default, name)}
+
+
+_NODE_FIELDS = {name: kind for name, kind in declared(Node).items() if name != "policy"}
+_POLICY_FIELDS = declared(Policy)
 
 
 def _node(plain: Mapping[str, Any]) -> Node:

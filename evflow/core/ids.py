@@ -4,9 +4,9 @@ Numbers count from 1 and are sequential: runs within a flow, tasks within a run,
 Attempts count from 0, as Metaflow's `retry_count` does.
 """
 
-from dataclasses import dataclass
 from typing import NewType
 
+from evflow.core.values import value
 from evflow.errors import UsageError
 
 FlowName = NewType("FlowName", str)
@@ -21,7 +21,7 @@ Digest = NewType("Digest", bytes)
 """A SHA-256, 32 bytes."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value
 class RunId:
     """A run's name: its flow and its number."""
 
@@ -30,6 +30,9 @@ class RunId:
 
     def __str__(self) -> str:
         return f"{self.flow}/{self.number}"
+
+    def __lt__(self, other: "RunId") -> bool:
+        return (self.flow, self.number) < (other.flow, other.number)
 
     @classmethod
     def parse(cls, text: str) -> "RunId":
@@ -44,7 +47,7 @@ class RunId:
         return cls(FlowName(flow), RunNumber(int(number)))
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value
 class AttemptId:
     """One attempt of one task of one run; also the executor's deterministic external name."""
 

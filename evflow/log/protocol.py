@@ -9,11 +9,10 @@ Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simul
 """
 
 from collections.abc import Sequence
-from dataclasses import field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.core.values import value
+from evflow.core.values import field, value
 from evflow.errors import Conflict
 from evflow.log.errors import LogUnavailable as LogUnavailable
 

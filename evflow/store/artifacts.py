@@ -12,9 +12,8 @@ larger than `PACKED_BYTES`, in objects of their own. So a task with 1,000 small 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from evflow.core.ids import Digest
 from evflow.store import pickles
@@ -75,8 +74,7 @@ _SPOTS = 16
 _SPOT_BYTES = 4 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """What `save` wrote.
 
     Attributes:

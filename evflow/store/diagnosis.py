@@ -5,9 +5,8 @@ Looked for only after pickling failed, so it may take its time, within a bound.
 
 import pickle
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import FunctionType, GeneratorType, MethodType, ModuleType, NoneType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from evflow.errors import UsageError
 
@@ -42,8 +41,7 @@ class ArtifactNotSerializable(UsageError):
         self.why = found.why
 
 
-@dataclass(frozen=True, slots=True)
-class Culprit:
+class Culprit(NamedTuple):
     """The innermost part that cannot be pickled."""
 
     path: str

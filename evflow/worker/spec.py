@@ -5,12 +5,11 @@ all attempts of a run and is sent once; the order is small.
 """
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, ClassVar, Self
 
 import msgpack
 
-from evflow.core.values import value
+from evflow.core.values import field, value
 
 
 class _Plain:

@@ -5,12 +5,11 @@ options, variables and files of settings have been read, parameters have their t
 """
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Protocol
 
 from evflow.core.codec import Record
 from evflow.core.ids import RunId
-from evflow.core.values import value
+from evflow.core.values import field, value
 from evflow.log.protocol import Durability
 from evflow_executors.protocol import OutputLine
 
