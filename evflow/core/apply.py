@@ -396,7 +396,8 @@ def _fail(state: RunState, ending: Ending) -> None:
     """Let the run fail; the first reason stands."""
     if state.failing is None:
         state.failing = ending
-        _stop(state)
+        if state.cancelling is None:  # Else all were asked to end.
+            _stop(state)
 
 
 def _stop(state: RunState) -> None:

@@ -1,0 +1,116 @@
+"""Slots are given in order, never more than there are, and come back."""
+
+from random import Random
+
+import pytest
+
+from evflow.core.admit import Capacity, Slots, Waiting, admit
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from tests.effort import seeds
+
+RUN = RunId(FlowName("TestFlow"), RunNumber(1))
+
+
+def waiting(task: int, cpu: float = 0, memory_mb: int = 0, gpu: int = 0) -> Waiting:
+    """A waiting attempt."""
+    return Waiting(AttemptId(RUN, TaskId(task), 0), cpu, memory_mb, gpu)
+
+
+def tasks(slots: Slots, *queue: Waiting) -> list[tuple[int, int]]:
+    """Who gets which slot."""
+    return [(grant.attempt.task, grant.slot) for grant in admit(slots, queue)]
+
+
+def test_slots_are_given_in_the_order_of_the_queue_the_lowest_first() -> None:
+    """Until there is none."""
+    slots = Slots(Capacity(2))
+    assert tasks(slots, waiting(7), waiting(5), waiting(6)) == [(7, 0), (5, 1)]
+    slots.free(waiting(7).attempt)
+    assert tasks(slots, waiting(6)) == [(6, 0)]
+
+
+def test_a_grant_says_how_full_it_is() -> None:
+    """For `explain` and the story of the run."""
+    grants = admit(Slots(Capacity(4)), [waiting(1), waiting(2)])
+    assert [grant.reason for grant in grants] == ["1 of 4 slots", "2 of 4 slots"]
+
+
+@pytest.mark.parametrize("resource", ["cpu", "memory_mb", "gpu"])
+def test_a_task_waits_for_the_resources_that_its_step_declared(resource: str) -> None:
+    """And the reason names the one, what it needs and what is free."""
+    slots = Slots(Capacity(8, cpu=4, memory_mb=4, gpu=4))
+    assert tasks(slots, waiting(1, **{resource: 3})) == [(1, 0)]
+    assert tasks(slots, waiting(2, **{resource: 2})) == []
+    assert slots.room_for(waiting(2, **{resource: 2})) == f"{resource}: needs 2, 1 free"
+    assert tasks(slots, waiting(3, **{resource: 1})) == [(3, 1)]
+
+
+def test_a_large_task_is_not_overtaken_by_small_ones() -> None:
+    """The first that does not fit stops the round."""
+    slots = Slots(Capacity(8, cpu=4))
+    assert tasks(slots, waiting(1, cpu=3), waiting(2, cpu=2), waiting(3, cpu=1)) == [(1, 0)]
+
+
+def test_a_task_that_asks_for_more_than_there_is_runs_alone() -> None:
+    """Else it would wait for ever."""
+    slots = Slots(Capacity(8, cpu=4))
+    assert tasks(slots, waiting(1, cpu=64), waiting(2, cpu=1)) == [(1, 0)]
+    slots.free(waiting(1).attempt)
+    assert tasks(slots, waiting(2, cpu=1), waiting(3, cpu=64)) == [(2, 0)]
+
+
+def test_a_resource_that_is_not_bounded_holds_nobody_up() -> None:
+    """Capacity 0 means: not known here."""
+    assert len(tasks(Slots(Capacity(8)), *(waiting(task, cpu=99) for task in range(1, 5)))) == 4
+
+
+def test_freeing_what_holds_no_slot_changes_nothing() -> None:
+    """An attempt's end may be seen twice."""
+    slots = Slots(Capacity(1))
+    slots.take(waiting(1))
+    for _ in range(3):
+        slots.free(waiting(1).attempt)
+    assert tasks(slots, waiting(2), waiting(3)) == [(2, 0)]
+
+
+def test_a_new_owner_with_fewer_slots_waits_until_it_has_room() -> None:
+    """Attempts of the old one go on; their slots are gone when they end."""
+    slots = Slots(Capacity(2))
+    for task, slot in ((1, 5), (2, 0), (3, 1), (4, 7)):
+        slots.hold(waiting(task), slot)
+    assert tasks(slots, waiting(9)) == []
+    slots.free(waiting(4).attempt)
+    slots.free(waiting(3).attempt)
+    assert tasks(slots, waiting(9)) == []
+    slots.free(waiting(1).attempt)
+    slots.free(waiting(2).attempt)
+    assert tasks(slots, waiting(9), waiting(10), waiting(11)) == [(9, 0), (10, 1)]
+
+
+@pytest.mark.parametrize("seed", seeds(200))
+def test_slots_and_resources_are_never_exceeded_and_none_is_lost(seed: int) -> None:
+    """I11, and no slot leaks: any order of takes, ends and take-overs."""
+    random = Random(seed)
+    capacity = Capacity(random.randint(1, 5), cpu=random.choice([0, 4]), memory_mb=random.choice([0, 1_000]))
+    slots = Slots(capacity)
+    held = [waiting(task) for task in range(1_000, 1_000 + random.randint(0, 7))]
+    for one in held:
+        slots.hold(one, random.randint(0, 7))
+    queue = [waiting(task, random.choice([0, 1, 2.5, 9]), random.choice([0, 300, 2_000])) for task in range(1, 40)]
+    running = {one.attempt for one in held}
+    while queue or running:
+        before = len(slots.taken)
+        for grant in admit(slots, queue):
+            queue = [one for one in queue if one.attempt != grant.attempt]
+            running.add(grant.attempt)
+        assert len(slots.taken) <= max(capacity.slots, before)
+        own = [slot for slot, _ in slots.taken.values() if slot >= 0]
+        assert len(own) == len(set(own))
+        assert sorted([*own, *slots.unused]) == list(range(capacity.slots))
+        for name in ("cpu", "memory_mb"):
+            used = [getattr(one, name) for _, one in slots.taken.values() if getattr(one, name)]
+            assert not getattr(capacity, name) or sum(used) <= getattr(capacity, name) or len(used) == 1
+        ended = random.choice(sorted(running, key=str))
+        running.discard(ended)
+        slots.free(ended)
+    assert sorted(slots.unused) == list(range(capacity.slots))

@@ -1,0 +1,106 @@
+"""Equal states are equal bytes, in every process; other states are other bytes."""
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from evflow.core import canonical
+from evflow.core.state import Attempt, RunState, Split, Task
+from evflow.replay.refold import refold
+from tests.core_run import CoreRun, fan
+from tests.core_world import CoreWorld
+from tests.random_flows import grow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def world() -> CoreWorld:
+    """A run with splits, retries and losses."""
+    random = Random(11)
+    made = CoreWorld(grow(random), random, lossy=True)
+    made.play()
+    return made
+
+
+def test_the_digest_is_the_same_in_a_process_with_another_hash_seed(tmp_path: Path) -> None:
+    """I8: whoever folds the log gets the sealed state."""
+    made = world()
+    for seq, payload, _ in made.stored:
+        (tmp_path / f"{seq:05}").write_bytes(payload)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from evflow.core import canonical; from evflow.log.protocol import StoredEvent; from evflow.replay.refold import refold\n"
+        "files = sorted(Path(sys.argv[1]).iterdir())\n"
+        "print(canonical.digest(refold(StoredEvent(n, f.read_bytes(), b'') for n, f in enumerate(files, 1))).hex())\n"
+    )
+    expected = canonical.digest(made.run.state).hex()
+    for seed in ("1", "4242"):
+        out = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
+            env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+        assert out.stdout.strip() == expected
+
+
+def test_the_order_of_a_map_in_memory_does_not_matter() -> None:
+    """Nor whether a sequence is a list or a tuple: msgpack knows arrays."""
+    made = world()
+    before = canonical.digest(made.run.state)
+    header = made.run.state.header
+    made.run.state.header = {name: _reversed(header[name]) for name in reversed(header)}
+    assert canonical.digest(made.run.state) == before
+
+
+def _reversed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _reversed(value[name]) for name in reversed(list(value))}
+    return list(map(_reversed, value)) if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("name", [*canonical.SCALARS])
+def test_every_scalar_of_a_run_counts(name: str) -> None:
+    """Changed alone, it changes the digest."""
+    state = refold(world().stored)
+    before = canonical.digest(state)
+    value = getattr(state, name)
+    setattr(state, name, not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else "other")
+    assert canonical.digest(state) != before
+
+
+@pytest.mark.parametrize(("kind", "names"), [(Task, canonical.TASK), (Attempt, canonical.ATTEMPT), (Split, canonical.SPLIT)])
+def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, names: tuple[str, ...]) -> None:
+    """Or is known to be there in another form."""
+    other = {"frame", "visits", "attempts"}
+    assert {field.name for field in fields(kind)} - other == set(names)
+
+
+def test_every_field_of_a_run_stands_in_the_encoding_or_follows_from_others() -> None:
+    """The agenda holds nothing but timers between turns; graph and options are in the header."""
+    derived = {"graph", "options", "agenda"}
+    elsewhere = {"header", "failing", "outcome", "tasks", "splits", "waiting", "live", "steps"}
+    assert {field.name for field in fields(RunState)} == set(canonical.SCALARS) | derived | elsewhere
+
+
+def test_the_order_of_the_queue_counts() -> None:
+    """Who waits longer stands before."""
+    run = CoreRun(*fan())
+    run.done(1, "body", splits=3)
+    before = canonical.digest(run.state)
+    run.state.waiting = dict.fromkeys(reversed(run.state.waiting))
+    assert canonical.digest(run.state) != before
+
+
+def test_places_and_arrivals_count() -> None:
+    """A member's index, and who arrived."""
+    run = CoreRun(*fan())
+    run.done(1, "body", splits=2)
+    before = canonical.digest(run.state)
+    frame = run.task(2).frame
+    assert frame is not None
+    run.task(2).frame = replace(frame, index=1)
+    assert canonical.digest(run.state) != before
