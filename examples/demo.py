@@ -4,12 +4,20 @@
 first one that fails ends the demo with its exit code.
 """
 
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+NEXT = """\
+  . {bin}/activate
+  evflow runs                    every run there is
+  evflow show {run}     its tasks; also: logs, dump, explain, events
+  python examples/hello.py run   the shortest flow, to change and run again
+
+What you saw is in {home}; docs/quickstart.md goes on from here."""
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 
@@ -35,6 +43,9 @@ def main() -> int:
 
         say("Every decision taken again, every digest checked.")
         run("evflow", "replay", flow_run.pathspec, "--verify")
+
+        say("Yours now.")
+        print(NEXT.format(bin=BIN, run=flow_run.pathspec, home=os.environ.get("EVFLOW_HOME") or "~/.evflow"))
     except subprocess.CalledProcessError as failed:
         print(f"\nThis command failed with exit code {failed.returncode}.", file=sys.stderr)
         return failed.returncode if failed.returncode > 0 else 1
