@@ -1,5 +1,7 @@
 """`evflow continue` and `evflow cancel`: act on a run from outside."""
 
+import os
+
 import click
 
 from evflow import clock, config
@@ -10,61 +12,69 @@ from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
-from evflow.errors import Conflict
 from evflow.log.protocol import LogClient, RunEntry
 
 _WAIT_S = 60.0
-
-
-class NobodyRuns(Conflict):
-    """A request was left in the inbox of a run that no process works on."""
-
-    code = "nobody-runs"
-
-    def __init__(self, run: str) -> None:
-        super().__init__(
-            f"'{run}' is asked to end, but its process died, so nobody does it.",
-            f"`evflow continue {run}` takes the run over; the request to cancel is what it finds first.",
-        )
+_LOOK_EVERY_S = 1.0
+"""How often an owner that says nothing is looked at: it may have died."""
 
 
 @click.command("cancel", help="End RUN: its running tasks are ended, then the run is cancelled.")
 @click.argument("run")
 @click.option("--reason", default="evflow cancel", show_default=True, help="What the log says.")
 @click.option("--force", is_flag=True, help="Kill what runs, instead of asking it to end.")
-@click.option("--wait/--no-wait", default=True, help="Wait until it is over  [default: --wait]")
+@click.option("--wait/--no-wait", default=True, help=f"Wait until it is over, for {_WAIT_S:g} s at most  [default: --wait]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait: bool, as_json: bool) -> None:
-    """Ask for it, and see it happen."""
+    """Ask for it, and see it happen; where nobody is left to do it, do it."""
     with session.log() as log:
-        name = resolve(log, parse(run))
-        found, state = session.folded(log, name)
+        found, state = session.folded(log, resolve(log, parse(run)))
         if not state.over:
-            event = RunCancelRequested(reason, forced=force)
-            log.report(found.entry.shard, name, encode_report(event, principal=f"user:{config.get('user')}"))
-            if force and state.cancelling is None:  # the first request asks, a second one insists
-                log.report(found.entry.shard, name, encode_report(event, principal=f"user:{config.get('user')}"))
-            if log.owner(found.entry.shard) is None:
-                raise NobodyRuns(str(name))
-            if wait:
-                state = _await_end(log, found.entry)
+            _request(log, found.entry, RunCancelRequested(reason, forced=force), insist=force and state.cancelling is None)
+            state = _await_end(log, found.entry, _WAIT_S if wait else 0.0)
+        alone = not state.over and not _is_owned(log, found.entry)
+    if alone:
+        state = _end(found.entry, state)
     _tell(state, as_json=as_json)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
 
 
-def _await_end(log: LogClient, entry: RunEntry) -> RunState:
-    """Follow the log until the run is over, or for as long as patience lasts."""
+def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested, *, insist: bool) -> None:
+    """Put the request into the run's inbox; twice to insist, as with Ctrl-C: the first asks, the second kills."""
+    payload = encode_report(event, principal=f"user:{config.get('user')}")
+    for _ in range(1 + insist):
+        log.report(entry.shard, entry.run, payload)
+
+
+def _await_end(log: LogClient, entry: RunEntry, patience_s: float) -> RunState:
+    """Follow the log until the run is over, its owner is gone, or patience ends."""
     from evflow.core.apply import apply
     from evflow.core.codec import decode
+    from evflow.replay.load import events
 
     state = RunState()
-    deadline_s = clock.monotonic_s() + _WAIT_S
-    while not state.over and clock.monotonic_s() < deadline_s:
-        for stored in log.follow(entry.shard, entry.run, state.seq, 1.0):
+    deadline_s = clock.monotonic_s() + patience_s
+    for stored in events(log, entry):
+        apply(state, decode(stored.seq, stored.payload))
+    while not state.over and clock.monotonic_s() < deadline_s and _is_owned(log, entry):
+        for stored in log.follow(entry.shard, entry.run, state.seq, _LOOK_EVERY_S):
             apply(state, decode(stored.seq, stored.payload))
     return state
+
+
+def _is_owned(log: LogClient, entry: RunEntry) -> bool:
+    from evflow_scheduler.owners import living_owner
+
+    return living_owner(log, entry.shard, os.uname().nodename) is not None
+
+
+def _end(entry: RunEntry, state: RunState) -> RunState:
+    """Be the owner for as long as it takes to end the run."""
+    from evflow_scheduler.cancel import end_ownerless
+
+    return end_ownerless(entry, state.header["host"])
 
 
 def _tell(state: RunState, *, as_json: bool) -> None:

@@ -72,7 +72,7 @@ def drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
     Raises:
         EvflowError: This process had to give the run up. Its log is whole; the run can be continued.
     """
-    with _only_error():
+    with only_error():
         return anyio.run(_drive, plan, run, begin)
 
 
@@ -144,7 +144,7 @@ def _trouble(view: RunView | None) -> Callable[[LogUnavailable, float], None]:
 
 
 @contextmanager
-def _only_error() -> Iterator[None]:
+def only_error() -> Iterator[None]:
     """Raise what a task group collected as what it is, where it is one error."""
     try:
         yield

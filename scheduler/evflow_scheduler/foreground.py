@@ -29,13 +29,13 @@ from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
 from evflow_scheduler import early
 from evflow_scheduler.connection import Connection
+from evflow_scheduler.owners import owner_name
 from evflow_scheduler.request import RunRequest, RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import (
     Origin,
     RunFolder,
     context_of,
-    owner_name,
     package_of,
     request_number,
     save_parameters,

@@ -8,8 +8,6 @@ its attempts, read what they had reported, and only then decide that the others 
 import os
 from pathlib import Path
 
-import psutil
-
 from evflow import config
 from evflow.core import events as ev
 from evflow.core.ids import RunId
@@ -27,9 +25,10 @@ from evflow.store import open_store
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.foreground import environment, fork
 from evflow_scheduler.observer import summary
+from evflow_scheduler.owners import living_owner, owner_name, shown
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
-from evflow_scheduler.start import RunFolder, context_of, owner_name, package_of
+from evflow_scheduler.start import RunFolder, context_of, package_of
 from evflow_scheduler.takeover import TakeOver
 
 
@@ -51,10 +50,10 @@ class RunIsElsewhere(EnvironmentProblem):
 
     code = "run-is-elsewhere"
 
-    def __init__(self, run: RunId, host: str, here: str) -> None:
+    def __init__(self, run: RunId, host: str, here: str, what: str = "Continue") -> None:
         super().__init__(
             f"'{run}' was running on {host}; this is {here}, where its attempts and its files are not.",
-            f"Continue it on {host}.",
+            f"{what} it on {host}.",
         )
 
 
@@ -124,25 +123,10 @@ def _find(client: LogClient, run: RunId) -> _Found:
     host, here = state.header["host"], os.uname().nodename
     if host != here:
         raise RunIsElsewhere(run, host, here)
-    held = client.owner(entry.shard)
+    held = living_owner(client, entry.shard, here)
     if held is not None:
-        owner, left_s = held
-        if _is_alive(owner, here):
-            raise LeaseHeld(entry.shard, owner.rsplit(":", 2)[0], left_s)
-        client.bury(entry.shard, owner)
+        raise LeaseHeld(entry.shard, shown(held[0]), held[1])
     return _Found(entry, state)
-
-
-def _is_alive(owner: str, here: str) -> bool:
-    """Whether an owner's process lives, where that can be known: on this host, by its number and the time it was named."""
-    host, pid, named_us, _ = owner.split(":")
-    if host != here:
-        return True
-    try:
-        process = psutil.Process(int(pid))
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() * 1e6 <= int(named_us)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _continue(connection: Connection, found: _Found, view: RunView | None, max_workers: int | None) -> int:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evflow import clock, config
+from evflow import config
 from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
@@ -177,14 +177,6 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
         log_folder=make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number))),
         options={"max_log_size_mb": event.options.get("max_log_size_mb", 10), "with": event.options.get("with", ())},
     )
-
-
-def owner_name(host: str) -> str:
-    """A name for this owner that no other one ever has: the host and process for people, and chance."""
-    import os
-    import secrets
-
-    return f"{host}:{os.getpid()}:{clock.now_us()}:{secrets.token_hex(8)}"
 
 
 def _shown(value: object) -> str:

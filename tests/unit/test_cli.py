@@ -233,14 +233,6 @@ def test_a_digest_is_hexadecimal_in_json(server: SimulatedServer) -> None:
     assert started["fields"]["parameters"] == "00" * 32
 
 
-def test_cancel_leaves_a_request_and_says_when_nobody_takes_it(server: SimulatedServer) -> None:
-    Story(TWO_STEPS).start().write_to(server)
-    result = evflow("cancel", "TrainFlow/3")
-    assert result.exit_code == 1
-    assert "evflow continue TrainFlow/3" in result.stderr
-    assert len(server.state.shard("run:TrainFlow:3").inbox) == 1
-
-
 def test_cancelling_a_run_that_is_over_changes_nothing(server: SimulatedServer) -> None:
     finished().write_to(server)
     result = evflow("cancel", "TrainFlow/3")

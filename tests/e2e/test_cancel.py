@@ -1,0 +1,193 @@
+"""`evflow cancel`: of a run that lives, and of one that nobody runs any more."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+import redis
+
+from tests.e2e.test_cli import evflow
+from tests.waiting import wait_until
+
+FLOW = """
+import os, time
+from evflow import FlowSpec, catch, retry, step
+
+class Waits(FlowSpec):
+    @step
+    def start(self):
+        self.items = [0, 1, 2]
+        self.next(self.work, foreach="items")
+
+    @retry(times=2)
+    @catch(var="problem")
+    @step
+    def work(self):
+        if self.input:
+            open(f"pid.{self.input}", "w").write(str(os.getpid()))
+            while not os.path.exists("go"):
+                time.sleep(0.02)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Waits()
+"""
+
+
+@contextmanager
+def running() -> Generator["subprocess.Popen[bytes]"]:
+    """A run of which one member is done and two are at work."""
+    Path("waits.py").write_text(textwrap.dedent(FLOW))
+    process = subprocess.Popen([sys.executable, "waits.py", "--quiet", "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: all(Path(f"pid.{item}").exists() for item in (1, 2)), "two members are at work")
+        wait_until(lambda: task("Waits/1/work/2")["status"] == "succeeded", "one member is done")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def task(name: str) -> dict[str, Any]:
+    shown = evflow("show", name, "--json")
+    return {"status": ""} if shown.returncode else json.loads(shown.stdout)
+
+
+def events() -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", json.loads(evflow("events", "Waits/1", "--json").stdout))
+
+
+def the_bodies_are_gone() -> bool:
+    return not any(psutil.pid_exists(int(Path(f"pid.{item}").read_text())) for item in (1, 2))
+
+
+def verified() -> bool:
+    done = evflow("replay", "Waits/1", "--verify", "--json")
+    return done.returncode == 0 and json.loads(done.stdout)["ok"]
+
+
+def the_log_tells_one_cancellation_by_me() -> None:
+    log = events()
+    kinds = [event["type"] for event in log]
+    [asked] = [event for event in log if event["type"] == "RunCancelRequested"]
+    assert asked["principal"] == "user:ada"
+    assert asked["fields"]["reason"] == "enough"
+    assert kinds.count("RunCancelled") == 1
+    assert kinds[-1] == "RunSealed"
+    assert "RetryScheduled" not in kinds
+    assert not any(event["fields"].get("caught") for event in log)
+
+
+@pytest.fixture(autouse=True)
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_USER", "ada")
+
+
+def test_a_run_that_lives_is_ended_by_its_owner_and_cancel_waits_for_that() -> None:
+    with running() as process:
+        done = evflow("cancel", "Waits/1", "--reason", "enough")
+        assert done.returncode == 0, done.stderr
+        assert "Waits/1 cancelled at" in done.stderr
+        assert process.wait(20) == 1
+    assert the_bodies_are_gone()
+    the_log_tells_one_cancellation_by_me()
+    assert "RunContinued" not in [event["type"] for event in events()]
+    assert verified()
+
+
+def test_without_waiting_cancel_only_asks() -> None:
+    with running() as process:
+        process.send_signal(signal.SIGSTOP)
+        done = evflow("cancel", "Waits/1", "--no-wait", "--reason", "enough", "--json")
+        assert json.loads(done.stdout) == {"run": "Waits/1", "status": "running", "over": False}
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == 1
+    the_log_tells_one_cancellation_by_me()
+
+
+def test_a_run_whose_process_was_killed_is_ended_by_the_command_itself() -> None:
+    with running() as process:
+        process.kill()
+        process.wait()
+        done = evflow("cancel", "Waits/1", "--reason", "enough")
+    assert done.returncode == 0, done.stderr
+    assert "Waits/1 cancelled at" in done.stderr
+    assert the_bodies_are_gone()
+    the_log_tells_one_cancellation_by_me()
+    assert "RunContinued" in [event["type"] for event in events()]
+    assert task("Waits/1/work/2")["status"] == "succeeded"
+    assert verified()
+    assert json.loads(evflow("runs", "--json").stdout)[0]["status"] == "cancelled"
+
+
+def test_what_a_dead_owners_attempts_left_running_is_ended_too() -> None:
+    with running() as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        stopped = [child for child in children if child.pid in {int(Path(f"pid.{item}").read_text()) for item in (1, 2)}]
+        for child in stopped:
+            child.suspend()
+        process.kill()
+        process.wait()
+        assert evflow("cancel", "Waits/1", "--reason", "enough").returncode == 0
+    assert the_bodies_are_gone()
+    the_log_tells_one_cancellation_by_me()
+
+
+def test_an_owner_that_dies_while_cancel_waits_for_it_is_stood_in_for() -> None:
+    with running() as process:
+        process.send_signal(signal.SIGSTOP)
+        asks = subprocess.Popen([sys.executable, "-m", "evflow.cli", "cancel", "Waits/1", "--reason", "enough"], stderr=subprocess.PIPE)
+        try:
+            wait_until(waiting_reports, "the request is made")
+            process.kill()
+            process.wait()
+            _, told = asks.communicate(timeout=30)
+        finally:
+            asks.kill()
+            asks.wait()
+    assert asks.returncode == 0, told
+    assert b"Waits/1 cancelled at" in told
+    the_log_tells_one_cancellation_by_me()
+
+
+def waiting_reports() -> int:
+    """How many reports lie in the run's inbox."""
+    url = json.loads(evflow("server", "status", "--json").stdout)["url"]
+    with redis.Redis.from_url(url) as server:
+        return cast("int", server.xlen("{evflow:run:Waits:1}:inbox"))
+
+
+def test_a_run_that_nobody_ran_for_long_can_be_cancelled_after_its_lease_ended() -> None:
+    with running() as process:
+        process.kill()
+        process.wait()
+        wait_until(lambda: json.loads(evflow("runs", "--json").stdout)[0]["status"] == "interrupted", "the lease is over", 60)
+        assert evflow("cancel", "Waits/1", "--reason", "enough").returncode == 0
+    the_log_tells_one_cancellation_by_me()
+
+
+def test_a_cancelled_run_is_not_cancelled_again() -> None:
+    with running() as process:
+        process.kill()
+        process.wait()
+        assert evflow("cancel", "Waits/1", "--reason", "enough").returncode == 0
+        before = len(events())
+        done = evflow("cancel", "Waits/1", "--reason", "once more")
+    assert done.returncode == 0
+    assert len(events()) == before
