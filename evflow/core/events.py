@@ -56,7 +56,7 @@ class RunStarted(Fact):
         logic: The version of the decision logic; `decide` keeps every released one.
         graph: The graph in the form of `Graph.to_plain`, each step's policy included.
         parameters: Manifest (digest) of the parameters and the flow's class constants.
-        parameters_shown: Name to short text, for people; never a secret's value.
+        parameters_shown: Name (on the command line) to short text, for people; never a secret's value.
         options: `max_workers`, `max_splits`, `task_budget`, `retry_scale`, `fallback`, `durability`, ...
         code: What was run: `file`, `package` (digest of the archive), `python`, `evflow`.
         user: Who started it.

@@ -139,7 +139,7 @@ def started_event(
         logic=LOGIC,
         graph=graph.to_plain(),
         parameters=parameters,
-        parameters_shown=origin.shown if origin else {name: _shown(value) for name, value in request.parameters.items()},
+        parameters_shown=origin.shown if origin else shown_parameters(request),
         options=options,
         code=code,
         user=request.user,
@@ -177,6 +177,12 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
         log_folder=make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number))),
         options={"max_log_size_mb": event.options.get("max_log_size_mb", 10), "with": event.options.get("with", ())},
     )
+
+
+def shown_parameters(request: RunRequest) -> dict[str, str]:
+    """The parameters for people: the name that they have on the command line, and the start of the value."""
+    declared = facts(request.flow).parameters
+    return {declared[attribute].name: _shown(value) for attribute, value in request.parameters.items()}
 
 
 def _shown(value: object) -> str:
