@@ -75,8 +75,16 @@ class Slots:
     def free(self, attempt: AttemptId) -> None:
         """Take an ended attempt's slot back; one that has none changes nothing."""
         found = self.taken.pop(attempt, None)
-        if found is not None and found[0] != _BEYOND:
+        if found is None or found[0] == _BEYOND:
+            return
+        heir = next((other for other, (slot, _) in self.taken.items() if slot == _BEYOND), None) if self._more_than_there_is() else None
+        if heir is None:
             heappush(self.unused, found[0])
+        else:  # There are more attempts than slots: nobody new until they fit.
+            self.taken[heir] = (found[0], self.taken[heir][1])
+
+    def _more_than_there_is(self) -> bool:
+        return len(self.taken) + len(self.unused) >= self.capacity.slots
 
     def room_for(self, waiting: Waiting) -> str:
         """Why the attempt must wait although a slot is free, or an empty string.
