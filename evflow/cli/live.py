@@ -76,8 +76,7 @@ class _View:
         self._run: RunId | None = None
         self._state: RunState | None = None
         self._photographer = Photographer()
-        self._early: dict[AttemptId, list[OutputLine]] = {}
-        # Processes of attempts whose end was reported before their start, which happens to short ones.
+        # Processes of attempts by what they printed or reported, which may be known before their start stands in the log.
         self._pids: dict[AttemptId, int] = {}
         self._screen = self._make_screen(out)
 
@@ -99,20 +98,15 @@ class _View:
             self._event(record, state)
             return
         name = AttemptId(self._name(state), TaskId(event.task), event.attempt)
-        if isinstance(event, ev.AttemptStarted) and name in self._pids:
-            return  # its end has been told
         if not self._pid(name):
             self._pids[name] = _pid_of(record.principal)
         self._event(record, state)
-        for line in self._early.pop(name, ()):
-            self._output(line)
 
     def on_line(self, line: OutputLine) -> None:
-        """An attempt printed a line; one that came before its process was announced waits for that."""
-        if self._pid(line.attempt) or line.attempt in self._pids:
-            self._output(line)
-        else:
-            self._early.setdefault(line.attempt, []).append(line)
+        """An attempt printed a line; it is shown at once."""
+        if line.pid:
+            self._pids.setdefault(line.attempt, line.pid)
+        self._output(line)
 
     def on_notice(self, text: str) -> None:
         """Something that the user should know."""
@@ -123,10 +117,6 @@ class _View:
 
     def close(self) -> None:
         """Write what is left, then the summary."""
-        for lines in self._early.values():
-            for line in lines:
-                self._output(line)
-        self._early.clear()
         self._screen.close()
         if self._state is None or self._run is None:
             return
@@ -168,19 +158,41 @@ class _View:
 
 
 class PlainView(_View):
-    """Lines for pipes, files and CI."""
+    """Lines for pipes, files and CI.
+
+    An attempt's start is told with its first sign of life: its first line, or the event, whichever comes first. (Nothing
+    follows from a start, so the log has it some milliseconds later.)
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, **options: Any) -> None:
+        super().__init__(out, err, **options)
+        self._begun_attempts: set[AttemptId] = set()
 
     def _make_screen(self, out: TextIO) -> Screen:
         return Screen(out, live=False, colored=False)
 
     def _output(self, line: OutputLine) -> None:
+        self._start(line.attempt, line.at_us)
         self._line(line.at_us, line.attempt, line.text)
 
     def _event(self, record: Record, state: RunState) -> None:
-        told = None if self._quiet else lifecycle(record, state)
-        if told is not None:
-            task, attempt, text = told
-            self._line(record.at_us, AttemptId(self._name(state), TaskId(task), attempt), text)
+        told = lifecycle(record, state)
+        if told is None:
+            return
+        task, attempt, text = told
+        name = AttemptId(self._name(state), TaskId(task), attempt)
+        if isinstance(record.event, ev.AttemptStarted):
+            self._start(name, record.at_us)
+        else:
+            self._begun_attempts.add(name)
+            if not self._quiet:
+                self._line(record.at_us, name, text)
+
+    def _start(self, name: AttemptId, at_us: int) -> None:
+        if name not in self._begun_attempts:
+            self._begun_attempts.add(name)
+            if not self._quiet:
+                self._line(at_us, name, started(name.attempt))
 
     def _line(self, at_us: int, name: AttemptId, text: str) -> None:
         pid = self._pid(name)
@@ -262,7 +274,7 @@ def lifecycle(record: Record, state: RunState) -> tuple[int, int, str] | None:
 def _sentence(record: Record, state: RunState) -> str | None:
     match record.event:
         case ev.AttemptStarted() as event:
-            return f"Task has started{f' again (attempt {event.attempt + 1})' if event.attempt else ''}."
+            return started(event.attempt)
         case ev.AttemptSucceeded() as event:
             took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
             return f"Task failed{took}, and @catch took it: {event.caught}" if event.caught else f"Task has finished{took}."
@@ -283,6 +295,11 @@ def _sentence(record: Record, state: RunState) -> str | None:
             return f"Task is taken over from {event.origin_task}."
         case _:
             return None
+
+
+def started(attempt: int) -> str:
+    """What is said of an attempt that begins."""
+    return f"Task has started{f' again (attempt {attempt + 1})' if attempt else ''}."
 
 
 def _limit(state: RunState, event: ev.RetryScheduled) -> str:

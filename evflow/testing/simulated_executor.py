@@ -140,8 +140,9 @@ class SimulatedMachine:
             process.started = True
             self._plan(fate.runs_s, attempt, "end")
             at_us = round(anyio.current_time() * 1e6)
-            started = AttemptStarted(attempt.task, attempt.attempt, "simulated", 1000 + attempt.task, at_us)
-            return [Observation(attempt, started), *(OutputLine(attempt, "stdout", at_us, line) for line in fate.lines)]
+            pid = 1000 + attempt.task
+            started = AttemptStarted(attempt.task, attempt.attempt, "simulated", pid, at_us)
+            return [Observation(attempt, started), *(OutputLine(attempt, "stdout", at_us, line, pid) for line in fate.lines)]
         if kind == "signal":
             if number == SIGTERM and fate.stubborn:
                 return []

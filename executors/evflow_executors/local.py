@@ -57,10 +57,11 @@ class RunUnknown(UsageError):
 class _Launched:
     """An attempt that was launched and has not been observed to exit: what a new fork server has to be told of it."""
 
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "pid")
 
     def __init__(self, launch: bytes) -> None:
         self.frames = launch
+        self.pid = 0
 
 
 class LocalExecutor:
@@ -264,11 +265,13 @@ class LocalExecutor:
         attempt = AttemptId(self._runs[run], task, number)
         if kind == frames.LINES:
             stream, lines = rest
-            return [OutputLine(attempt, stream, at_us, text) for at_us, text, _ in lines]
+            known = self._launched.get(attempt)
+            return [OutputLine(attempt, stream, at_us, text, known.pid if known else 0) for at_us, text, _ in lines]
         if attempt not in self._launched:
             return ()
         if kind == frames.STARTED:
             pid, at_us = rest
+            self._launched[attempt].pid = pid
             return [Observation(attempt, AttemptStarted(task, number, self._host, pid, at_us))]
         self._fruitless = 0
         del self._launched[attempt]

@@ -24,12 +24,16 @@ class Observation:
 
 @value
 class OutputLine:
-    """A line that an attempt printed, for the live view; the captured log is written elsewhere."""
+    """A line that an attempt printed, for the live view; the captured log is written elsewhere.
+
+    `pid` is the attempt's process, 0 where the executor does not know it.
+    """
 
     attempt: AttemptId
     stream: str
     at_us: int
     text: str
+    pid: int = 0
 
 
 class Executor(Protocol):

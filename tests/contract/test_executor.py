@@ -102,6 +102,13 @@ async def test_an_attempt_is_seen_to_start_then_to_print_then_to_exit_once(world
     assert [seen.text for seen in world.seen if isinstance(seen, OutputLine)] == ["one", "two"]
 
 
+async def test_what_an_attempt_prints_names_its_process(world: World) -> None:
+    name = await world.launch("says")
+    started: AttemptStarted = await world.until(AttemptStarted, name)
+    await world.end(name)
+    assert {seen.pid for seen in world.seen if isinstance(seen, OutputLine)} == {started.pid}
+
+
 async def test_exit_codes_and_signals_are_told_apart(world: World) -> None:
     assert await world.end(await world.launch("code", 1)) == AttemptExited(1, 0, 3, None)
     assert await world.end(await world.launch("crash", 2)) == AttemptExited(2, 0, None, signal.SIGABRT)

@@ -16,6 +16,7 @@ from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState
 from evflow_executors.protocol import OutputLine
 from tests.unit.story import NOON_US, SECOND, Story, cross_validation, graph
+from tests.waiting import wait_until
 
 RUN = RunId(FlowName("TrainFlow"), RunNumber(3))
 
@@ -52,8 +53,8 @@ def plain_view(story_number: int = 3) -> tuple[PlainView, io.StringIO, io.String
     return view, out, err
 
 
-def line(task: int, text: str) -> OutputLine:
-    return OutputLine(AttemptId(RUN, TaskId(task), 0), "stdout", NOON_US + 123_000, text)
+def line(task: int, text: str, pid: int = 0) -> OutputLine:
+    return OutputLine(AttemptId(RUN, TaskId(task), 0), "stdout", NOON_US + 123_000, text, pid)
 
 
 # --- pictures --------------------------------------------------------------------------------------------
@@ -162,20 +163,32 @@ def test_plain_lines_tell_starts_ends_and_retries() -> None:
     ]
 
 
-def test_a_line_that_is_faster_than_its_start_waits_for_it() -> None:
+def told(out: io.StringIO) -> list[str]:
+    """Process and text of what was shown."""
+    return [text.partition("] ")[0].rpartition(" (")[2] + " " + text.partition("] ")[2] for text in out.getvalue().splitlines()]
+
+
+def test_a_line_that_is_faster_than_its_start_tells_it() -> None:
     view, out, _ = plain_view()
     records: list[Any] = []
-    story = Story(cross_validation(), listener=lambda record, _: records.append(record)).start()
-    early, late = RunState(), [record for record in records if type(record.event).__name__ == "AttemptStarted"]
-    for record in records[: records.index(late[0])]:
-        apply(early, record)
-        view.on_event(record, early)
-    view.on_line(line(1, "first"))
-    view.on_event(late[0], story.state)
-    view.on_line(line(1, "second"))
+    Story(cross_validation(), listener=lambda record, _: records.append(record)).start()
+    state = RunState()
+    for record in records:
+        apply(state, record)
+        if isinstance(record.event, AttemptStarted):
+            view.on_line(line(1, "first", pid=4001))
+            wait_until(lambda: "first" in out.getvalue(), "the line is shown before the log has the start")
+        view.on_event(record, state)
+    view.on_line(line(1, "second", pid=4001))
     view.close()
-    texts = [text.partition("(pid 4001)] ")[2] for text in out.getvalue().splitlines()]
-    assert texts == ["Task has started.", "first", "second"]
+    assert told(out) == ["pid 4001) Task has started.", "pid 4001) first", "pid 4001) second"]
+
+
+def test_a_line_of_a_process_that_nobody_knows_is_shown_all_the_same() -> None:
+    view, out, _ = plain_view()
+    view.on_line(line(1, "hello"))
+    view.close()
+    assert [text.partition(" [")[2] for text in out.getvalue().splitlines()] == ["3/?/1] Task has started.", "3/?/1] hello"]
 
 
 def test_an_attempt_whose_end_is_reported_before_its_start_is_told_with_its_process() -> None:
@@ -190,8 +203,7 @@ def test_an_attempt_whose_end_is_reported_before_its_start_is_told_with_its_proc
     view.on_line(line(1, "late"))
     view.on_event(started, story.state)
     view.close()
-    texts = [text.partition("] ")[0].rpartition(" (")[2] + " " + text.partition("] ")[2] for text in out.getvalue().splitlines()]
-    assert texts == ["pid 77) Task has finished in 1.0 s.", "pid 77) late"]
+    assert told(out) == ["pid 77) Task has finished in 1.0 s.", "pid 77) late"]
 
 
 def test_quiet_shows_only_what_tasks_print() -> None:
