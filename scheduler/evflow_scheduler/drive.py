@@ -9,6 +9,7 @@ from evflow.core.admit import Capacity, Slots
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
 from evflow.core.values import value
+from evflow.errors import EvflowError
 from evflow.log import open_event_log
 from evflow.log.errors import LogUnavailable
 from evflow.log.protocol import Durability
@@ -145,11 +146,22 @@ def _trouble(view: RunView | None) -> Callable[[LogUnavailable, float], None]:
 
 @contextmanager
 def only_error() -> Iterator[None]:
-    """Raise what a task group collected as what it is, where it is one error."""
+    """Raise what a task group collected as what it is: one error, or the first of several that say the same.
+
+    An owner that has lost its shard hears of it in all its tasks at once.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
+        errors = list(_leaves(group))
+        if len(errors) > 1 and not all(isinstance(error, EvflowError) for error in errors):
+            raise
+        raise errors[0] from None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for part in error.exceptions:
+        yield from _leaves(part)

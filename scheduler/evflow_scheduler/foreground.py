@@ -23,7 +23,7 @@ from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.log import connect
-from evflow.log.protocol import LogClient
+from evflow.log.protocol import LogClient, RunEntry
 from evflow.store import open_store
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
@@ -107,6 +107,8 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
         parameters = origin.parameters if origin is not None else save_parameters(store, request)
         host = os.uname().nodename
         run_id = request_number(client, request, host)
+        # Before the first event: a run that has events and no line could neither be found nor continued.
+        client.index_run(RunEntry(run_id, shard_of(run_id), {"status": "starting", "user": request.user, "host": host}))
         installation = client.installation()
     finally:
         client.close()

@@ -79,13 +79,18 @@ class Chaos:
 
     def start(self, *options: str) -> "subprocess.Popen[bytes]":
         """Start the run in a session of its own."""
-        return self._spawn([sys.executable, "flow.py", "run", *self.options, *options])
+        return self.start_file("flow.py", *self.options, *options)
+
+    def start_file(self, file: str, *options: str) -> "subprocess.Popen[bytes]":
+        """Start a run of another flow."""
+        return self.spawn([sys.executable, file, "run", *options])
 
     def go_on(self, run: RunId) -> "subprocess.Popen[bytes]":
         """Start `evflow continue`."""
-        return self._spawn([sys.executable, "-m", "evflow.cli", "continue", str(run)])
+        return self.spawn([sys.executable, "-m", "evflow.cli", "continue", str(run)])
 
-    def _spawn(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    def spawn(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+        """Start a process in the flow's folder."""
         output = (self.root / f"output-{len(self.started)}").open("wb")
         with output:
             process = subprocess.Popen(
@@ -177,7 +182,9 @@ class Chaos:
             begun = [note.attempt for note in notes if note.what == "start" and note.task == task.id]
             accepted = [attempt.number for attempt in task.attempts if attempt.outcome == "succeeded"]
             assert len(begun) == len(set(begun)), f"an attempt of task {task.id} began twice: {begun}"
-            assert not accepted or max(begun) == accepted[0], f"task {task.id} was finished by attempt {accepted[0]} and ran as {begun}"
+            assert not (accepted and begun) or max(begun) == accepted[0], (
+                f"task {task.id} was finished by attempt {accepted[0]} and ran as {begun}"
+            )
 
     def last_run(self) -> RunId:
         """The newest run."""

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from evflow import FlowSpec, Parameter, current, step
 
@@ -44,43 +45,43 @@ class ChaosFlow(FlowSpec):
     pace = Parameter("pace", default=0.04)
 
     @step
-    def start(self):
+    def start(self) -> None:
         with noted(self.pace):
             self.items = [f"item {number}" for number in range(self.width)]
         self.next(self.work, foreach="items")
 
     @step
-    def work(self):
+    def work(self) -> None:
         with noted(self.pace):
             self.made = self.input * 3
         self.next(self.left, self.right)
 
     @step
-    def left(self):
+    def left(self) -> None:
         with noted(self.pace):
             self.side = ("left", self.made)
         self.next(self.pair)
 
     @step
-    def right(self):
+    def right(self) -> None:
         with noted(self.pace / 2):
             self.side = ("right", self.made, list(range(1_000)))
         self.next(self.pair)
 
     @step
-    def pair(self, inputs):
+    def pair(self, inputs: Any) -> None:
         with noted(self.pace):
             self.sides = [given.side for given in inputs]
         self.next(self.join)
 
     @step
-    def join(self, inputs):
+    def join(self, inputs: Any) -> None:
         with noted(self.pace):
             self.everything = [given.sides for given in inputs]
         self.next(self.end)
 
     @step
-    def end(self):
+    def end(self) -> None:
         with noted(self.pace):
             self.done = len(self.everything)
 
