@@ -60,13 +60,11 @@ class FlowContext:
             click.secho(text, err=True, **style)
 
 
-def main(flow_class: type, arguments: list[str] | None = None) -> None:
-    """Run the command line of a flow, and exit the process with its code."""
-    given = sys.argv[1:] if arguments is None else arguments
+def main(flow_class: type, arguments: list[str]) -> int:
+    """Run the command line of a flow; returns the exit code."""
     # The user's folder is on sys.path: none of our imports may find a user's module in it.
     with framework_view():
-        code = outcome(lambda: _run(flow_class, given))
-    sys.exit(code)
+        return outcome(lambda: _run(flow_class, arguments))
 
 
 def _run(flow_class: type, arguments: list[str]) -> object:

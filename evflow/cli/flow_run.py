@@ -82,6 +82,9 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
     for setting in _SETTINGS:
         if given.get(setting) is not None:
             config.set_option(setting, given[setting], option_of(setting))
+    from evflow_scheduler import early
+
+    early.connect()
     from evflow_scheduler import foreground
     from evflow_scheduler.request import RunRequest
 

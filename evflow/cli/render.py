@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
+from evflow.cli.leave import leave
 from evflow.errors import EvflowError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ EXIT_PIPE = 141
 
 def run_command(command: click.Command, arguments: list[str], *, program: str, obj: Any = None) -> NoReturn:
     """Run a command on its arguments, show what went wrong, and exit with the right code."""
-    sys.exit(outcome(lambda: command.main(arguments, prog_name=program, standalone_mode=False, obj=obj)))
+    leave(outcome(lambda: command.main(arguments, prog_name=program, standalone_mode=False, obj=obj)))
 
 
 def outcome(body: Callable[[], Any]) -> int:

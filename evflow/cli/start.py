@@ -2,24 +2,31 @@
 
 import os
 import sys
+from types import FrameType
+from typing import NoReturn
 
+from evflow.cli.leave import leave
 from evflow.imports import framework_view
 
 _STARTERS = frozenset({"run", "resume"})
 
 
-def main(flow_class: type) -> None:
-    """Run the command line of a flow on `sys.argv`, and exit the process with its code."""
+def main(flow_class: type, caller: FrameType | None) -> NoReturn:
+    """Run the command line of a flow on `sys.argv`, and exit the process with its code.
+
+    Args:
+        flow_class: The flow.
+        caller: The frame in which the user instantiated it.
+    """
     # The user's folder is on sys.path: none of our imports may find a user's module in it.
     with framework_view():
         if not _STARTERS.isdisjoint(sys.argv[1:]) and not {"--help", "-h"} & set(sys.argv):
             _begin(flow_class)
         from evflow.cli.flow_main import main as command_line
-    try:
-        command_line(flow_class)
-    finally:
-        if "evflow_scheduler.early" in sys.modules:
-            sys.modules["evflow_scheduler.early"].let_go()
+    code = command_line(flow_class, sys.argv[1:])
+    if "evflow_scheduler.early" in sys.modules:
+        sys.modules["evflow_scheduler.early"].let_go()
+    leave(code, caller)
 
 
 def _begin(flow_class: type) -> None:
@@ -35,4 +42,4 @@ def _begin(flow_class: type) -> None:
         start_method = config.get("start_method")
     except EvflowError:
         return
-    early.begin(flow_class, "spawn" if "--start-method" in " ".join(sys.argv) else start_method)
+    early.fork(flow_class, "spawn" if "--start-method" in " ".join(sys.argv) else start_method)

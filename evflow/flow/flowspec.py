@@ -6,6 +6,7 @@ start of the command line (`F()` at the foot of the user's file), or inside a ta
 A user's import pays for this module; what only a task or a command needs is imported there.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -42,7 +43,7 @@ class FlowSpec:
 
         with framework_view():
             from evflow.cli.start import main
-        main(type(self))
+        main(type(self), sys._getframe(1))  # noqa: SLF001 - there is no public way that does not import inspect
 
     # --- what a step calls ------------------------------------------------------------------------------
 

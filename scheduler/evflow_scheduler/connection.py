@@ -15,7 +15,6 @@ class Connection:
 
     def __init__(self) -> None:
         self.home = Path(config.get("home"))
-        self.durability: str = config.get("durability")
         self._configured: str | None = config.get("redis_url")
         self._server: EmbeddedServer | None = None
         self._url = self._configured or ""

@@ -1,7 +1,8 @@
-"""What a run waits for and what takes time of its own, begun before the command line is even imported.
+"""What a run waits for and what takes time of its own, begun before this process imports what it needs itself.
 
-The embedded server needs 10 to 40 ms to answer, and the fork server imports what attempts need on another core while this
-process imports what the command line needs. Forked this early it is also small, which every later fork gains from.
+The fork server is forked before the command line is imported: it imports what attempts need on another core meanwhile, and
+is small, which every later fork gains from. The embedded server, which needs 10 to 40 ms to answer, is started as soon as
+the command line is known to be right, before the scheduler is imported.
 
 Nothing here decides anything: what was begun for a command that does not want it is let go, and what could not be begun is
 tried again by the command, whose errors are shown.
@@ -22,12 +23,18 @@ _connection: Connection | None = None
 _fork_server: ForkServer | None = None
 
 
-def begin(flow: "type[FlowSpec]", start_method: str) -> None:
-    """Begin what a run of this flow will use. From the main thread, before any thread or loop; never raises."""
-    global _connection, _fork_server
-    with suppress(EvflowError):
-        if start_method == "auto":
+def fork(flow: "type[FlowSpec]", start_method: str) -> None:
+    """Fork the fork server. From the main thread, before any thread or loop; never raises."""
+    global _fork_server
+    if start_method == "auto":
+        with suppress(EvflowError):
             _fork_server = ForkServer.fork_here(flow, home=str(config.get("home")))
+
+
+def connect() -> None:
+    """Join or start the embedded server; never raises."""
+    global _connection
+    with suppress(EvflowError):
         _connection = Connection.begin()
 
 
@@ -39,11 +46,7 @@ def take_connection() -> Connection:
     """
     global _connection
     begun, _connection = _connection, None
-    if begun is not None and begun.durability == config.get("durability"):
-        return begun
-    if begun is not None:
-        begun.release()
-    return Connection.begin()
+    return begun if begun is not None else Connection.begin()
 
 
 def take_fork_server(flow: "type[FlowSpec]", start_method: str, connection: Connection) -> ForkServer:
