@@ -26,6 +26,15 @@ class RunNotFound(UsageError):
         super().__init__(f"There is no run '{run}'.", hint)
 
 
+class RunNeverBegan(UsageError):
+    """The run has a number and no event: there is nothing to look at or to go on from."""
+
+    code = "run-never-began"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(f"'{run}' has no events: its process died before the run began, or is about to begin it.", "Start a new run.")
+
+
 @value
 class RunLog:
     """A run's events as they are stored, and where the log says that it ends."""
@@ -40,11 +49,14 @@ def load(log: LogClient, run: RunId) -> RunLog:
 
     Raises:
         RunNotFound: There is no such run.
+        RunNeverBegan: It has no events.
     """
     entry = log.run(run)
     if entry is None:
         raise RunNotFound(run, log)
     head = log.head(entry.shard, run)
+    if head.seq == 0:
+        raise RunNeverBegan(run)
     return RunLog(entry, list(events(log, entry)), head)
 
 

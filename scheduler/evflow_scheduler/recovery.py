@@ -19,7 +19,7 @@ from evflow.flow.flowspec import FlowSpec
 from evflow.flow.loading import load_flow
 from evflow.log import connect
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
-from evflow.replay.load import RunNotFound, events
+from evflow.replay.load import RunNeverBegan, RunNotFound, events
 from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
@@ -55,15 +55,6 @@ class RunIsElsewhere(EnvironmentProblem):
             f"'{run}' was running on {host}; this is {here}, where its attempts and its files are not.",
             f"{what} it on {host}.",
         )
-
-
-class RunNeverBegan(UsageError):
-    """The process died before the run's first event: there is nothing to go on from."""
-
-    code = "run-never-began"
-
-    def __init__(self, run: RunId) -> None:
-        super().__init__(f"'{run}' has no events: its process died before the run began.", "Start a new run.")
 
 
 class FlowHasNoFile(UsageError):
