@@ -45,13 +45,16 @@ def make_view(*, quiet: bool = False, continued: bool = False, out: TextIO | Non
         out: Where tasks' lines go; stdout if not given.
         err: Where evflow's own words go; stderr if not given.
     """
-    from evflow import config
+    from evflow import config, diagnostics
 
     out = out or cast("TextIO", sys.stdout)
     err = err or cast("TextIO", sys.stderr)
     wanted = config.get("view")
     if wanted == "live" or (wanted == "auto" and is_terminal(out)):
-        return LiveView(out, err, quiet=quiet, continued=continued, colored=use_color(out))
+        live = LiveView(out, err, quiet=quiet, continued=continued, colored=use_color(out))
+        diagnostics.prepare(live.say)
+        return live
+    diagnostics.prepare()
     return PlainView(out, err, quiet=quiet, continued=continued, colored=use_color(err))
 
 
@@ -87,7 +90,7 @@ class _View:
         """The run has its number."""
         self._run = run
         if not self._quiet:
-            self._say(f"Run {self._style(str(run), bold=True)} {self._begun}.")
+            self.say(f"Run {self._style(str(run), bold=True)} {self._begun}.")
 
     def on_event(self, record: Record, state: RunState) -> None:
         """An event is durable, and folded into the state."""
@@ -110,7 +113,7 @@ class _View:
 
     def on_notice(self, text: str) -> None:
         """Something that the user should know."""
-        self._say(f"{self._style('Note:', fg='yellow')} {text}")
+        self.say(f"{self._style('Note:', fg='yellow')} {text}")
 
     def tick(self) -> None:
         """Nothing changes with time alone, here."""
@@ -134,7 +137,8 @@ class _View:
     def _name(self, state: RunState) -> RunId:
         return self._run or RunId(FlowName(state.flow), RunNumber(state.number))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Write a line of evflow's own words."""
         print(text, file=self._err, flush=True)
 
     def _style(self, text: str, **style: Any) -> str:
@@ -233,11 +237,12 @@ class LiveView(_View):
         if told is not None:
             self._line(record.at_us, told[0], self._style(told[2], fg="red"))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Write a line of evflow's own words above the panel."""
         if self._shared:
             self._screen.write(text)
         else:
-            super()._say(text)
+            super().say(text)
 
     def _line(self, at_us: int, task: int, text: str, *, wrong: bool = False) -> None:
         step = self._step(task)

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import anyio
 
+from evflow import diagnostics
 from evflow.core.events import LogRegressed
 from evflow.core.ids import Micros, RunId
 from evflow.errors import Conflict
@@ -147,6 +148,7 @@ class ShardWriter:
                 await anyio.sleep(min(left_s, max(held.expires_in_s, 0.01)))
             else:
                 self._generation = self._log.generation
+                diagnostics.info("shard taken", shard=self.shard, epoch=self._lease.epoch)
                 return self._lease
 
     async def keep(self) -> None:
@@ -329,6 +331,7 @@ class ShardWriter:
             except HeadMoved as moved:
                 self._refuse_a_rival_s_events(call, moved)
                 return  # Lost once more, within this connection or another: the next look finds it.
+        diagnostics.warning("lost events written again", run=run, seq=written.seq, lost_from=found.seq + 1, epoch=self.lease.epoch)
         self.incidents.append(Incident(run, LogRegressed(found.seq + 1, written.seq, self.lease.epoch)))
 
     async def _take_again(self) -> None:
@@ -369,6 +372,7 @@ class ShardWriter:
                 away_s = anyio.current_time() - began_s
                 if not error.transient or away_s >= self._patience_s:
                     raise
+                diagnostics.info("server away", shard=self.shard, why=error.code, away_s=round(away_s, 3), tries=tries + 1)
                 if self._on_trouble is not None:
                     self._on_trouble(error, away_s)
                 if self._restart is not None and isinstance(error, LogUnreachable):

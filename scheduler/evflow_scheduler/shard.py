@@ -19,6 +19,7 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from evflow import diagnostics
 from evflow.core import events as ev
 from evflow.core.admit import Slots, Waiting, admit
 from evflow.core.codec import Record
@@ -281,6 +282,7 @@ class Shard:
             await self._log.append(call)
         await self._log.wait_durable(self._durability)
         records = run.appended()
+        diagnostics.debug("events durable", run=run.id, seq=run.head.seq, events=len(records), calls=len(calls))
         await self._act(run, records)
         await self._observer.on_records(run, records)
 
@@ -337,10 +339,12 @@ class Shard:
             event = record.event
             if isinstance(event, ev.TaskLaunched):
                 task = run.state.tasks[event.task]
+                diagnostics.debug("launch", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, step=task.step)
                 order = order_of(run.state, task, self._environment_of(run.id, task.step))
                 await self._executors[event.executor].launch(name_of(run.id, task), order)
             elif isinstance(event, ev.AttemptCancelRequested):
                 task = run.state.tasks[event.task]
+                diagnostics.debug("cancel", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, reason=event.reason)
                 grace_s = 0.0 if event.reason in ("killed", "timeout") else CANCEL_GRACE_S
                 executor = self._executors[task.attempt.executor]
                 await executor.cancel(AttemptId(run.id, TaskId(task.id), event.attempt), grace_s=grace_s)

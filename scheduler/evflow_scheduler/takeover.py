@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from evflow import diagnostics
 from evflow.core import events as ev
 from evflow.core.ids import AttemptId, TaskId
 from evflow.log.writer import ShardWriter
@@ -45,6 +46,7 @@ class TakeOver:
             live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
             kept = set(await executor.adopt(live))
             gone = [name for name in live if name not in kept]
+            diagnostics.info("run taken over", run=run.id, seq=run.state.seq, epoch=writer.lease.epoch, live=len(live), gone=len(gone))
             fact = ev.RunContinued(self.host, writer.owner, writer.lease.epoch)
             batch.facts[run.id] = [(fact, f"user:{self.user}", 0)]
             batch.exits += [Observation(name, ev.AttemptExited(name.task, name.attempt, None, None, OWNER_DIED)) for name in gone]

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from evflow import diagnostics
 from evflow.clock import monotonic_s
 from evflow.log.embedded import binaries, launch, locks, places as where
 from evflow.log.embedded.binaries import Binary
@@ -120,7 +121,10 @@ class EmbeddedServer:
 
     def ensure(self, timeout_s: float = READY_TIMEOUT_S) -> str:
         """As `ready`, for a client whose connection broke."""
-        return self.ready(timeout_s)
+        began = monotonic_s()
+        url = self.ready(timeout_s)
+        diagnostics.info("embedded server answers again", url=url, after_s=round(monotonic_s() - began, 3))
+        return url
 
     def release(self) -> None:
         """Be a client no longer; the guard does the rest. A second time does nothing."""

@@ -1,0 +1,106 @@
+"""What evflow says about itself on stderr, as far as the setting `log_level` wants to hear it.
+
+For whoever looks for a fault in evflow or its surroundings; what a user must know is an error or a notice. One line each, as
+`key=value` pairs that begin with time, level and event; `run`, `task`, `attempt` and `seq` are called so everywhere:
+
+    timestamp=2026-11-23T18:04:05.123456Z level=info event="shard taken" run=TrainFlow/3 epoch=17
+
+structlog (0.13 s) is imported when there is something to say and somebody wants to hear it, so a run at the level `warning`
+never pays for it. It is used without its global configuration, which belongs to the user's own code in this process. The
+core says nothing: what it decided stands in the log.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from evflow import config
+from evflow.errors import EvflowError
+
+_LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_FIRST_KEYS: Final = ("timestamp", "level", "event", "run", "task", "attempt", "seq")
+
+_threshold = 0
+_logger: Any = None
+_out: Callable[[str], None] | None = None
+
+
+def prepare(out: Callable[[str], None] | None = None) -> None:
+    """Read the setting; said lines go to `out`, or to stderr.
+
+    Raises:
+        ConfigInvalid: There is no such level.
+    """
+    global _threshold, _out
+    _threshold = _LEVELS[config.get("log_level")]
+    _out = out
+
+
+def wants(level: str) -> bool:
+    """Whether somebody hears what is said at a level; for what is costly to say."""
+    global _threshold
+    if not _threshold:
+        try:
+            prepare()
+        except EvflowError:  # whoever starts a run asks `prepare` and is told; here is no place for it
+            _threshold = _LEVELS["warning"]
+    return _LEVELS[level] >= _threshold
+
+
+def debug(event: str, **values: object) -> None:
+    """Say what happened, for whoever follows every step."""
+    _say("debug", event, values)
+
+
+def info(event: str, **values: object) -> None:
+    """Say what happened and does not happen all the time."""
+    _say("info", event, values)
+
+
+def warning(event: str, **values: object) -> None:
+    """Say what should not have happened and was mended."""
+    _say("warning", event, values)
+
+
+def _say(level: str, event: str, values: Mapping[str, object]) -> None:
+    if wants(level):
+        getattr(_structlog(), level)(event, **{key: _plain(value) for key, value in values.items()})
+
+
+def _structlog() -> Any:
+    global _logger
+    if _logger is None:
+        from evflow.imports import framework_view
+
+        with framework_view():
+            import structlog
+            from structlog.processors import LogfmtRenderer, TimeStamper, add_log_level
+        _logger = structlog.wrap_logger(
+            _Lines(),
+            processors=[
+                add_log_level,
+                TimeStamper(fmt="iso", utc=True),
+                LogfmtRenderer(key_order=_FIRST_KEYS, drop_missing=True, bool_as_flag=False),
+            ],
+            wrapper_class=structlog.BoundLogger,
+            context_class=dict,
+            cache_logger_on_first_use=True,
+        )
+    return _logger
+
+
+class _Lines:
+    """The end of the way: a line of text."""
+
+    def msg(self, line: str) -> None:
+        """Write the line."""
+        if _out is not None:
+            _out(line)
+        else:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is what the module is for
+
+    debug = info = warning = error = msg
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

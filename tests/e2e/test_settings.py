@@ -1,0 +1,60 @@
+"""Settings that change what a run does, from the outside."""
+
+import json
+import os
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from evflow.store import open_store
+from tests.e2e.test_cli import evflow, folder, python
+
+__all__ = ["folder"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_log_level_lets_evflow_speak_about_itself() -> None:
+    done = python("sums.py", "run", EVFLOW_LOG_LEVEL="debug")
+    lines = [text for text in done.stderr.splitlines() if text.startswith("timestamp=")]
+    assert any(" level=info " in text and "shard taken" in text for text in lines)
+    assert sum("event=launch run=Sums/1 task=" in text for text in lines) == 6
+    assert "timestamp=" not in done.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_at_the_usual_level_evflow_says_nothing_about_itself() -> None:
+    assert "timestamp=" not in python("sums.py", "run").stderr
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("executor", ["kubernetes", "batch:cpu=2"])
+def test_an_executor_that_does_not_exist_yet_is_refused_with_what_there_is(executor: str) -> None:
+    done = python("sums.py", "run", "--with", executor)
+    assert done.returncode == 1
+    assert "this version of evflow does not run steps on" in done.stderr
+    assert "'local'" in done.stderr
+    assert "no decorator" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def packaged(run: str) -> set[str]:
+    """The files of a run's code package."""
+    started = json.loads(evflow("events", run, "--json", "--type", "RunStarted").stdout)[0]["fields"]
+    archive = open_store(started["store"]).get(bytes.fromhex(started["code"]["package"]))
+    with zipfile.ZipFile(BytesIO(archive)) as files:
+        return {os.path.basename(name) for name in files.namelist()}  # noqa: PTH119
+
+
+def test_the_package_has_files_of_the_suffixes_that_the_option_names(folder: Path) -> None:
+    for name in ("table.csv", "notes.txt", "model.R"):
+        (folder / name).write_text("1")
+    python("sums.py", "run")
+    python("sums.py", "--package-suffixes", ".py,.csv", "run")
+    (folder / "evflow.toml").write_text('package_suffixes = [".py", ".txt"]')
+    python("sums.py", "run")
+    names = {"sums.py", "table.csv", "notes.txt", "model.R"}
+    assert packaged("Sums/1") & names == {"sums.py", "model.R"}
+    assert packaged("Sums/2") & names == {"sums.py", "table.csv"}
+    assert packaged("Sums/3") & names == {"sums.py", "notes.txt"}
