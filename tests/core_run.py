@@ -6,8 +6,7 @@ run.begin(1); run.done(1, "a")
 
 from typing import Any
 
-from evflow.core import canonical, chain
-from evflow.core import events as ev
+from evflow.core import canonical, chain, events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, encode
 from evflow.core.decide import LOGIC, settle

@@ -192,7 +192,7 @@ def unpack(payload: bytes) -> tuple[Any, ...]:
     try:
         values: Any = msgpack.unpackb(payload, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:
-        raise UnreadableEvent(str(error) or type(error).__name__) from error
+        raise UnreadableEvent(str(error).rstrip(".") or type(error).__name__) from error
     if cast("Any", type(values)) is not tuple:  # An extension type of msgpack is a tuple, too, of a class of its own.
         raise UnreadableEvent("not an array")
     found: tuple[Any, ...] = values

@@ -1,17 +1,11 @@
 """Fold a log anew: the state at its end, or at any point before."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
 from evflow.core.state import RunState
 from evflow.log.protocol import StoredEvent
-
-
-def records(events: Iterable[StoredEvent]) -> Iterator[Record]:
-    """The events decoded, one at a time: a list of them all would cost more than it saves."""
-    for seq, payload, _ in events:
-        yield decode(seq, payload)
 
 
 def refold(
@@ -34,9 +28,10 @@ def refold(
         ImpossibleEvent: An event cannot follow what stands before it.
     """
     state = RunState()
-    for record in records(events):
-        if until_seq is not None and record.seq > until_seq:
+    for seq, payload, _ in events:
+        if until_seq is not None and seq > until_seq:
             break
+        record = decode(seq, payload)
         if until_us is not None and record.at_us > until_us:
             break
         apply(state, record)

@@ -1,10 +1,12 @@
 """Cancelling: everything ends, nothing starts, and the reason stands."""
 
+from typing import Any
+
 from evflow.core import events as ev
 from tests.core_run import SECOND, CoreRun, fan, kinds, node
 
 
-def running(count: int = 3, **policy: object) -> CoreRun:
+def running(count: int = 3, **policy: Any) -> CoreRun:
     """A foreach of which two members run and the others wait."""
     run = CoreRun(*fan(node("body", "join", **policy)))
     run.done(1, "body", splits=count)

@@ -78,14 +78,14 @@ def test_splits_nest_three_levels_deep() -> None:
     assert [tuple(frame.index for frame in task.frames()) for task in leaves] == [
         (0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1),
     ]  # fmt: skip
-    for task in reversed(leaves):
-        run.done(task.id, "join3")
+    for leaf in reversed(leaves):
+        run.done(leaf.id, "join3")
     joins = [task for task in run.state.all_tasks() if task.step == "join3"]
     assert [tuple(frame.index for frame in task.frames()) for task in joins] == [(1, 1), (1, 0), (0, 1), (0, 0)]
-    for task in joins:
-        run.done(task.id, "join2")
-    for task in [task for task in run.state.all_tasks() if task.step == "join2"]:
-        run.done(task.id, "join1")
+    for inner in joins:
+        run.done(inner.id, "join2")
+    for outer in [task for task in run.state.all_tasks() if task.step == "join2"]:
+        run.done(outer.id, "join1")
     (last,) = (task for task in run.state.all_tasks() if task.step == "join1")
     assert last.frames() == []
 
@@ -162,8 +162,10 @@ def test_members_that_reach_different_joins_fail_the_run() -> None:
     run.done(3, "join2")
     assert ending(run) == (
         "different-joins",
-        "The members of the split at Step 'start' (task 1) reach different joins: "
-        "Step 'a' (task 2) reached 'join1', Step 'b' (task 3) reached 'join2'.",
+        (
+            "The members of the split at Step 'start' (task 1) reach different joins: "
+            "Step 'a' (task 2) reached 'join1', Step 'b' (task 3) reached 'join2'."
+        ),
     )
 
 

@@ -1,8 +1,7 @@
 """Names are read as they are written, and nothing else is."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.errors import UsageError

@@ -5,8 +5,7 @@ from random import Random
 
 import pytest
 
-from evflow.core import canonical
-from evflow.core import events as ev
+from evflow.core import canonical, events as ev
 from evflow.core.chain import extend
 from evflow.core.codec import decode, encode
 from evflow.log.protocol import Head

@@ -1,5 +1,7 @@
 """What follows when an attempt did not succeed: retries, losses, @catch, timeouts. All rules as tables."""
 
+from typing import Any
+
 import pytest
 
 from evflow.core import events as ev
@@ -10,7 +12,7 @@ from evflow_scheduler.orders import order_of
 from tests.core_run import SECOND, CoreRun, kinds, node
 
 
-def one(**policy: object) -> CoreRun:
+def one(**policy: Any) -> CoreRun:
     """A run whose first step has this policy; its attempt is running."""
     run = CoreRun(node("start", "end", **policy), node("end"))
     run.begin(1)
