@@ -140,7 +140,7 @@ class Reader:
         if not command.strip() or command.startswith("#"):
             return
         if command.startswith("make "):
-            done = self.run(["make", "--dry-run", *shlex.split(command)[1:]], REPOSITORY)
+            done = self.run(["make", "--dry-run", *shlex.split(command, comments=True)[1:]], REPOSITORY)
             assert done.returncode == 0, f"{block}: {command}\n{done.stdout}"
             return
         if (run := block.says("goes on")) is not None:
