@@ -27,7 +27,7 @@ def check(world: World) -> None:
     _bodies(world)
     if not world.server.state.shard(SHARD).active:
         _no_report_waits(world)
-    if not world.cancelled:
+    if not world.cancelled and world.after_crash is None:
         _same_as_undisturbed(world)
 
 
@@ -114,7 +114,7 @@ def _same_as_undisturbed(world: World) -> None:
     """Whatever went wrong, a run that succeeds has made what it makes when nothing does."""
     for run in world.runs:
         state = folded(world, run)
-        calm = expected(world.scenario, run)
+        calm = expected(world.scenario, run, world.limits)
         if state.status == "succeeded":
             if calm.status != "succeeded":
                 raise Violation(f"{run} succeeded, and fails when nothing goes wrong")
@@ -144,9 +144,9 @@ def folded(world: World, run: RunId) -> RunState:
     return state
 
 
-def expected(scenario: Scenario, run: RunId) -> RunState:
+def expected(scenario: Scenario, run: RunId, limits: dict[str, int]) -> RunState:
     """The state of the same run when nothing goes wrong."""
-    world = World(scenario.quiet(), each_turn=False).play()
+    world = World(scenario.quiet(), each_turn=False, limits=limits).play()
     return folded(world, run)
 
 

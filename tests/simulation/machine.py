@@ -23,6 +23,8 @@ from evflow_executors.protocol import Observation, OutputLine
 Report = AttemptSucceeded | AttemptFailed
 DIES_WITHIN_S: Final = 0.05
 """How long an attempt takes to follow its owner."""
+MAX_ATTEMPTS: Final = 20
+"""More than any task of a simulation has."""
 _SIGKILL: Final = 9
 _SIGTERM: Final = 15
 
@@ -202,9 +204,9 @@ class Machine:
     def _note(self, attempt: AttemptId) -> None:
         if (attempt.run, attempt.task) in self._reported:
             self.repeated.append(attempt)
-        for name, processes in self._processes.items():
-            if (name.run, name.task) == (attempt.run, attempt.task) and name != attempt and any(process.in_body for process in processes):
-                self.twins.append(attempt)
+        others = (AttemptId(attempt.run, attempt.task, number) for number in range(MAX_ATTEMPTS) if number != attempt.attempt)
+        if any(process.in_body for other in others for process in self._processes.get(other, ())):
+            self.twins.append(attempt)
 
 
 def _end(process: _Process, signal: int, why: str = "") -> None:

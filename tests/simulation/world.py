@@ -129,6 +129,8 @@ class World:
         points: Acts passed so far, twice each.
         crash_at: The point at which to crash, besides the scenario's faults.
         each_turn: Note the state's digest at each turn, which is half of the cost.
+        limits: Options of the runs.
+        after_crash: What happens when an owner has died.
         lost: Writes that the server had acknowledged and lost, for good or not.
         crashes: Owners that died.
     """
@@ -142,6 +144,8 @@ class World:
     cancelled: bool = False
     crash_at: int | None = None
     each_turn: bool = True
+    limits: dict[str, int] = field(default_factory=lambda: {"max_splits": 100, "task_budget": 60})
+    after_crash: "Callable[[World], None] | None" = None
 
     def __post_init__(self) -> None:
         self.random = Random(f"{self.scenario.seed}/world")
@@ -213,6 +217,8 @@ class World:
             self.trace.append(f"owner {process.number} ends: {error!r}")
         if process.dead:
             self.crashes += 1
+            if self.after_crash is not None:
+                self.after_crash(self)
             self.machine.orphan(executor)
             if self.random.random() < 0.5:  # somebody looks, and knows that the process is gone
                 self.server.write(lambda state: state.bury(SHARD, process.name))
@@ -256,7 +262,7 @@ class World:
         return batch
 
     def _started(self, run: RunId) -> ev.RunStarted:
-        options = {"max_splits": 100, "task_budget": 60, "retry_scale": 1}
+        options = {**self.limits, "retry_scale": 1}
         graph = self.scenario.graph(self.runs.index(run))
         return ev.RunStarted(run.flow, run.number, LOGIC, graph.to_plain(), b"p" * 32, {}, options, {}, "ada", "", store="sim://")
 
@@ -305,10 +311,11 @@ class World:
             if anyio.current_time() >= deadline_s:
                 return False
             await anyio.sleep(0.1)
-        self._report(attempt.run, encode_report(report, principal=f"worker:{attempt}"))
+        self.report(attempt.run, encode_report(report, principal=f"worker:{attempt}"))
         return True
 
-    def _report(self, run: RunId, payload: bytes) -> None:
+    def report(self, run: RunId, payload: bytes) -> None:
+        """Put a report into the inbox."""
         now_us = self.server.now_us()
         self.server.write(lambda state: state.report(SHARD, run, payload, now_us))
 
@@ -380,14 +387,14 @@ class World:
             case "repeat-reports":
                 for name, payload in list(server.state.shard(SHARD).inbox.values()):
                     if name:
-                        self._report(RunId.parse(name), payload)
+                        self.report(RunId.parse(name), payload)
             case _:
                 pass
 
     def _ask_to_cancel(self, run: RunId, *, forced: bool) -> None:
         payload = encode_report(ev.RunCancelRequested("test", forced=forced), principal="user:ada")
         with suppress(LogUnavailable):
-            self._report(run, payload)
+            self.report(run, payload)
 
     def _away(self, seconds: float) -> None:
         self.server.kill()

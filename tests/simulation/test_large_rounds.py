@@ -1,0 +1,75 @@
+"""Much at once: more reports, tasks and runs than one append call takes."""
+
+from dataclasses import replace
+
+import pytest
+
+from evflow.core.codec import encode_report
+from evflow.core.events import RunCancelRequested
+from evflow.log.protocol import MAX_APPEND_CONSUMED, MAX_APPEND_EVENTS
+from tests.random_flows import RandomFlow, Step
+from tests.simulation.checks import check
+from tests.simulation.scenario import Fault, Scenario
+from tests.simulation.world import SHARD, World
+
+WIDE = RandomFlow([
+    Step("start", "linear", ("many",)),
+    Step("many", "foreach", ("work",), items=700),
+    Step("work", "linear", ("join",)),
+    Step("join", "linear", ("end",), joins=True),
+    Step("end", "end"),
+])  # fmt: skip
+
+
+def wide(slots: int, *faults: Fault, runs: int = 1) -> World:
+    """A foreach of 700, all tasks of which end at the same instant where there are slots enough."""
+    scenario = replace(Scenario.of(1), flows=(WIDE,) * runs, slots=slots, level="everysec", outlives=True, wild=False, faults=faults)
+    return World(scenario, each_turn=False, limits={"max_splits": 1_000, "task_budget": 2_000})
+
+
+@pytest.mark.parametrize("slots", [1_000])
+def test_hundreds_of_attempts_that_end_at_once_are_appended_in_parts(slots: int) -> None:
+    """Each part is whole turns, within the limits of one call."""
+    world = wide(slots).play()
+    check(world)
+    assert len(world.log_of(world.runs[0])) > 2 * MAX_APPEND_EVENTS
+
+
+@pytest.mark.parametrize("point", range(24, 56, 16))
+def test_an_owner_that_dies_between_two_parts_is_continued(point: int) -> None:
+    """A part of a round stands in the log, the rest does not."""
+    world = wide(300)
+    world.crash_at = point
+    world.play()
+    check(world)
+    assert world.crashes == 1
+
+
+def test_two_runs_of_a_shard_do_not_lose_each_others_reports() -> None:
+    """A crash between their two appends of one round: each report is consumed with its own event."""
+    for point in range(30, 110, 8):
+        world = wide(40, runs=2)
+        world.scenario = replace(world.scenario, flows=(narrower(20),) * 2)
+        world.crash_at = point
+        check(world.play())
+
+
+def narrower(items: int) -> RandomFlow:
+    """The wide flow, narrower."""
+    return RandomFlow([replace(step, items=items) if step.kind == "foreach" else step for step in WIDE.steps])
+
+
+def test_a_new_owner_reads_more_reports_than_one_look_gives() -> None:
+    """1,500 requests wait while nobody owns the shard; the first is what counts."""
+
+    def flood(world: World) -> None:
+        payload = encode_report(RunCancelRequested("flood"), principal="user:ada")
+        for _ in range(MAX_APPEND_CONSUMED + 500):
+            world.report(world.runs[0], payload)
+
+    world = wide(4)
+    world.scenario = replace(world.scenario, flows=(narrower(3),))
+    world.crash_at, world.after_crash = 40, flood
+    world.play()
+    check(world)
+    assert not world.server.state.shard(SHARD).inbox
