@@ -67,6 +67,12 @@ class DebianRedis:
         except OSError:
             return False
 
+    def info(self, section: str) -> str:
+        """Answer what the server says of itself."""
+        said = self.call("INFO", section)
+        assert isinstance(said, bytes)
+        return said.decode()
+
     def call(self, *words: str | bytes) -> object:
         """Send one command on a connection of its own and answer the reply."""
         reader = hiredis.Reader()

@@ -212,6 +212,17 @@ def knows_waitaof() -> Operation[bool]:
     return Operation((("COMMAND", "INFO", "WAITAOF"),), lambda replies: bool(replies[0] and replies[0][0]))
 
 
+def replicas() -> Operation[int]:
+    """How many replicas are connected to the server."""
+
+    def parse(replies: list[type_of_reply]) -> int:
+        text = replies[0] if isinstance(replies[0], str) else replies[0].decode()
+        found = [line.partition(":")[2] for line in text.splitlines() if line.startswith("connected_slaves:")]
+        return int(found[0]) if found else 0
+
+    return Operation((("INFO", "replication"),), parse)
+
+
 def replicated(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
     """Wait until a replica has this connection's writes."""
 

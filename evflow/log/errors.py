@@ -196,7 +196,8 @@ class NotDurable(LogUnavailable):
     def __init__(self, where: str, level: str, why: str) -> None:
         hints = {
             "fsync": "Set `appendonly yes` on the server; before Redis 7.2 also `appendfsync always`.",
-            "replicated": "Connect a replica to the server, or choose `--durability everysec`.",
+            "replicated": "Connect a replica to the server (the embedded one has none; EVFLOW_REDIS_URL names another), "
+            "or choose `--durability fsync`.",
         }
         super().__init__(f"The log at {where} cannot give the durability '{level}': {why}.", hints.get(level, ""))
 

@@ -13,6 +13,7 @@ from evflow import clock
 from evflow.core.ids import Micros, RunId
 from evflow.log import commands
 from evflow.log.commands import Operation
+from evflow.log.durability import why_not_fsynced
 from evflow.log.errors import LogAccessDenied, NotDurable
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound, Lease, RunEntry, StoredEvent
 from evflow.log.scripts import load_scripts
@@ -154,11 +155,7 @@ class RedisEventLog:
                 self._policy = "hidden"  # CONFIG is not for us: the wait itself will tell.
             if self._policy == "everysec" and not await perform_async(connection, commands.knows_waitaof()):
                 self._policy = "unknown"
-        problem = {
-            "off": "it keeps no append-only file",
-            "no": "it leaves syncing to the operating system (`appendfsync no`)",
-            "unknown": "it has no WAITAOF, and answers before it syncs",
-        }.get(self._policy)
+        problem = why_not_fsynced(self._policy)
         if problem:
             raise NotDurable(connection.where, "fsync", problem)
         return self._policy

@@ -8,6 +8,7 @@ from evflow import config
 
 if TYPE_CHECKING:
     from evflow.log.embedded import EmbeddedServer
+    from evflow.log.protocol import Durability
 
 
 class Connection:
@@ -38,6 +39,23 @@ class Connection:
         if not self._url:
             assert self._server is not None
             self._url = self._server.ready()
+        return self._url
+
+    def require(self, level: "Durability") -> str:
+        """The log's URL, as `ready`, of a server that makes events as durable as asked; an embedded one is told to.
+
+        Raises:
+            NotDurable: It cannot.
+            EnvironmentProblem: It cannot be started.
+        """
+        if level == "everysec":
+            return self.ready()
+        if self._server is not None:
+            self._server.durability = level
+            self._url = ""
+        from evflow.log.durability import check
+
+        check(self.ready(), level)
         return self._url
 
     @property

@@ -101,7 +101,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
     package = package_of(request.flow_file, store, connection.home)
     if package.warning and view is not None:
         view.on_notice(package.warning)
-    client = connect(connection.ready())
+    client = connect(connection.require(request.durability))
     try:
         origin, reuse = _origin(client, request, graph)
         parameters = origin.parameters if origin is not None else save_parameters(store, request)

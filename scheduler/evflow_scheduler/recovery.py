@@ -124,6 +124,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
     from evflow_scheduler.drive import Drive, drive
 
     run, header = found.entry.run, found.state.header
+    connection.require(header["options"]["durability"])
     started = ev.RunStarted(**header)
     file = _code(connection, found, view)
     flow: type[FlowSpec] = load_flow(str(file), run.flow)

@@ -58,7 +58,8 @@ def test_the_users_structlog_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) ->
 
     before = structlog.get_config()
     monkeypatch.setenv("EVFLOW_LOG_LEVEL", "info")
-    diagnostics.prepare([].append)
+    lines: list[str] = []
+    diagnostics.prepare(lines.append)
     diagnostics.info("server away")
     assert structlog.get_config() == before
     assert not structlog.is_configured()

@@ -39,13 +39,17 @@ _SHOWN_LINES = 6
 
 
 class EmbeddedServer:
-    """This process's share in the embedded server of a home. Not for two threads at once."""
+    """This process's share in the embedded server of a home. Not for two threads at once.
+
+    Attributes:
+        durability: As for `begin`; a change counts from the next `ready` on.
+    """
 
     def __init__(self, places: Places, linger_s: float, binary: str | None, durability: str | None) -> None:
         self._places = places
         self._linger_s = linger_s
         self._explicit = binary
-        self._durability = durability
+        self.durability = durability
         self._joined = False
         self._refused: dict[str, EmbeddedProblem] = {}
         self._starting: Binary | None = None  # what we have started and not seen answer yet
@@ -249,7 +253,7 @@ class EmbeddedServer:
             return "nobody listens"
         try:
             wire.call("PING")
-            if self._durability == "fsync":
+            if self.durability == "fsync":
                 wire.call("CONFIG", "SET", "appendfsync", "always")
             if self._starting is not None:
                 self._record(self._starting, info(wire, "server"))

@@ -1,0 +1,56 @@
+"""Whether a server can make events as durable as a run asks: looked at before the run begins, not found out in its middle."""
+
+from typing import Final
+
+from evflow.log import commands
+from evflow.log.errors import LogAccessDenied, NotDurable
+from evflow.log.protocol import Durability
+from evflow.log.transport import connect_blocking, perform
+from evflow.log.url import parse
+from evflow.log.wire import Transport
+
+_PROBLEMS: Final = {
+    "off": "it keeps no append-only file",
+    "no": "it leaves syncing to the operating system (`appendfsync no`)",
+    "unknown": "it has no WAITAOF, and answers before it syncs",
+}
+
+
+def why_not_fsynced(policy: str) -> str:
+    """What is wrong with a server's policy of syncing, or an empty string.
+
+    Args:
+        policy: `appendfsync`; `off` without an append-only file, `unknown` where the server cannot be asked to wait.
+    """
+    return _PROBLEMS.get(policy, "")
+
+
+def check(url: str, level: Durability) -> None:
+    """See that the server at a URL can give a level.
+
+    Raises:
+        NotDurable: It cannot.
+        LogUnavailable: It cannot be used.
+    """
+    if level == "everysec":
+        return
+    transport = connect_blocking(parse(url))
+    try:
+        why = _why_not_fsynced(transport) if level == "fsync" else _why_not_replicated(transport)
+    except LogAccessDenied:
+        return  # what may not be looked at shows itself in the first wait
+    finally:
+        transport.close()
+    if why:
+        raise NotDurable(transport.where, level, why)
+
+
+def _why_not_fsynced(transport: Transport) -> str:
+    policy = perform(transport, commands.fsync_policy())
+    if policy == "everysec" and not perform(transport, commands.knows_waitaof()):
+        policy = "unknown"
+    return why_not_fsynced(policy)
+
+
+def _why_not_replicated(transport: Transport) -> str:
+    return "" if perform(transport, commands.replicas()) else "no replica is connected to it"
