@@ -1,5 +1,6 @@
 """Drive one run to its end in this process: the loop, its log, its executor, and what stands around them."""
 
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -103,7 +104,7 @@ async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, 
     shard = Shard(
         writer,
         {executor.name: executor},
-        Slots(Capacity(plan.max_workers)),
+        Slots(capacity(plan.max_workers)),
         observer,
         plan.durability,
         lambda _, step: plan.environment_of(step),
@@ -120,6 +121,13 @@ async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, 
             group.start_soon(_tick, plan.view)
         await shard.serve(first)
         group.cancel_scope.cancel()
+
+
+def capacity(slots: int) -> Capacity:
+    """What this machine has for attempts: slots, the cores that this process may use, and its memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Capacity(slots, cpu=cores, memory_mb=memory_bytes // 1_048_576)
 
 
 async def _tick(view: RunView) -> None:
