@@ -227,6 +227,8 @@ class EmbeddedServer:
             asked = binaries.asked_binary(failed.path)
             if asked.version < binaries.OLDEST_VERSION:
                 problem = BinaryUnusable(asked.path, f"it is {asked.shown}, and 7.0 or newer is needed")
+        if isinstance(problem, ServerDidNotStart) and self._starts < 2:
+            return  # it may have been killed, which a second start survives and a cause does not
         if failed.explicit or isinstance(problem, ServerDidNotStart):
             raise problem
         self._refused[failed.path] = problem
