@@ -1,6 +1,6 @@
-"""`evflow explain`: what a run or a task waits for, from the state alone."""
+"""`evflow explain`: the reasons of `evflow.core.explain` in sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -9,10 +9,11 @@ from evflow.cli import session
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, write_json
 from evflow.cli.picture import why
-from evflow.core.state import RunState, Split, Task
+from evflow.core import explain
+from evflow.core.state import RunState, Task
 
 MOST_TASKS = 20
-"""How many tasks are explained one by one; the rest is counted."""
+"""How many tasks, and how many joins, are explained one by one; the rest is counted."""
 
 
 @click.command("explain", help="Say what a run, a step's tasks or a task waits for, and why it is where it is.")
@@ -26,7 +27,10 @@ def command(what: str, as_json: bool) -> None:
         owned = log.owner(found.entry.shard) is not None
         now = clock.now_us()
     tasks = tasks_of(state, reference)
-    lines = list(of_tasks(state, tasks, now) if reference.step or reference.task is not None else of_run(state, now, owned=owned))
+    # A task of a run that nobody runs waits for that, whatever else it waits for.
+    lines = list(
+        of_tasks(state, tasks, now, owned=owned) if reference.step or reference.task is not None else of_run(state, now, owned=owned)
+    )
     if as_json:
         write_json({"of": what, "explanation": lines})
         return
@@ -42,96 +46,130 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True) -> Iterator[str]
         now_us: The present instant.
         owned: Some process runs it at present.
     """
-    run = f"{state.flow}/{state.number}"
+    for reason in explain.of_run(state, owned=owned):
+        yield said_of_run(state, reason)
     if state.over:
-        reason = f": {state.outcome.reason}" if state.outcome else "."
-        yield f"{run} {state.status} at {instant(state.finished_us)[:19]}{reason}"
         return
-    if not owned:
-        yield f"{run} waits for somebody to run it: its process died. `evflow continue {run}` goes on with it."
-    if state.cancelling is not None:
-        yield f"{run} is being cancelled ({state.cancelling}); it waits for {count(len(state.live), 'running task')} to end."
-    elif state.failing is not None:
-        yield f"{run} is failing; it waits for {count(len(state.live), 'running task')} to end. {state.failing.reason}"
-    open_tasks = [task for task in state.all_tasks() if task.status not in ("succeeded", "failed", "cancelled")]
+    open_tasks = explain.open_tasks(state)
     yield from of_tasks(state, open_tasks[:MOST_TASKS], now_us)
     if len(open_tasks) > MOST_TASKS:
         yield f"… and {count(len(open_tasks) - MOST_TASKS, 'more open task')}."
-    for split in state.splits.values():
-        if split.count < split.size and not state.stopping:
-            yield of_split(state, split)
+    for number, split in enumerate(explain.open_splits(state)):
+        if number == MOST_TASKS:
+            yield "… and more joins."
+            return
+        yield of_members(state, split)
 
 
-def of_tasks(state: RunState, tasks: list[Task], now_us: int) -> Iterator[str]:
-    """A sentence for each task."""
+def of_tasks(state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True) -> Iterator[str]:
+    """Sentences for each task."""
     for task in tasks:
-        yield f"{pathspec(state, task)} {of_task(state, task, now_us)}"
+        said = [of_reason(state, reason, now_us) for reason in explain.of_task(state, task)]
+        if not owned and not state.over and task.status not in ("succeeded", "failed", "cancelled"):
+            said.append(_nobody(state))
+        yield f"{pathspec(state, task)} {' '.join(said)}"
 
 
-def of_task(state: RunState, task: Task, now_us: int) -> str:
-    """Why the task is where it is: a sentence without its subject."""
-    match task.status:
-        case "queued":
-            return _queued(state, task)
-        case "created" | "granted" | "launched":
-            since = task.attempt.launched_us or task.attempt.queued_us if task.attempts else task.created_us
-            return f"is about to start ({task.status} {duration(now_us - since)} ago)."
-        case "running" | "ended":
-            return _running(state, task, now_us)
-        case "retrying":
-            left = task.retry_at_us - now_us
-            when = f"in {duration(left)}" if left > 0 else "now"
-            return f"waits for its retry: attempt {task.attempt.number + 1} begins {when}, because attempt {task.attempt.number} ended with {why(task.attempt)}."
-        case "succeeded":
-            return _succeeded(state, task)
-        case "failed":
-            return f"failed: {task.reason or why(task.attempt)}"
-        case "cancelled":
-            return "was cancelled."
+def said_of_run(state: RunState, reason: explain.Reason) -> str:
+    """A reason of the run itself."""
+    run = f"{state.flow}/{state.number}"
+    match reason:
+        case explain.RunIsOver(status, at_us, why_so):
+            return f"{run} {status} at {instant(at_us)[:19]}{f': {why_so}' if why_so else '.'}"
+        case explain.NobodyOwns():
+            return _nobody(state)
+        case explain.IsEnding(what, why_so, running, forced):
+            doing = "being cancelled" if what == "cancelled" else "failing"
+            waits = f"it waits for {count(len(running), 'running task')} to end{_named([(step, task) for step, task, _ in running])}"
+            killed = "; they are killed" if forced and running else ""
+            return f"{run} is {doing} ({why_so}): {waits}{killed}."
+        case _:
+            raise TypeError(reason)
 
 
-def _queued(state: RunState, task: Task) -> str:
-    ahead = 0
-    for number in state.waiting:
-        if number == task.id:
-            break
-        ahead += 1
-    slots = state.options.get("max_workers")
-    busy = f"{len(state.live)} of {slots} slots are taken" if slots else f"{count(len(state.live), 'task')} run"
-    policy = state.graph[task.step].policy
-    wants = [
-        f"{number:g} {unit}" for number, unit in ((policy.cpu, "cpu"), (policy.memory_mb, "MB of memory"), (policy.gpu, "gpu")) if number
-    ]
-    asks = f" It asks for {', '.join(wants)}." if wants else ""
-    before = f"{count(ahead, 'task')} ahead of it" if ahead else "it is the next"
-    return f"waits for a slot of '{task.attempt.executor}': {busy}, {before}.{asks}"
+def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
+    """A reason of a task: a sentence without its subject."""
+    match reason:
+        case explain.WaitsForSlot():
+            return _slot(reason, now_us)
+        case explain.Starts(status, since_us):
+            return f"is about to start ({status} {duration(now_us - since_us)} ago)."
+        case explain.Runs(host, pid, since_us, limit_us, asked):
+            since = duration(now_us - since_us) if since_us else "just now"
+            until = f"; @timeout ends it after {duration(limit_us)}" if limit_us else ""
+            ending = f" It was asked to end: {asked}." if asked else ""
+            return f"has been running for {since} on {host or 'this machine'} (pid {pid}){until}.{ending}"
+        case explain.WaitsForRetry():
+            return _retry(reason, now_us)
+        case explain.WaitsForMembers():
+            return of_members(state, reason)
+        case explain.Ended():
+            return _ended(reason)
+        case _:
+            raise TypeError(reason)
 
 
-def _running(state: RunState, task: Task, now_us: int) -> str:
-    attempt = task.attempt
-    since = duration(now_us - attempt.started_us) if attempt.started_us else "just now"
-    limit = state.graph[task.step].policy.timeout_us
-    until = f"; @timeout ends it after {duration(limit)}" if limit else ""
-    asked = f" It was asked to end: {attempt.cancel}." if attempt.cancel else ""
-    return f"has been running for {since} on {attempt.host or 'this machine'} (pid {attempt.pid}){until}.{asked}"
-
-
-def _succeeded(state: RunState, task: Task) -> str:
-    said = f"succeeded at {instant(task.ended_us)[:19]}"
-    if task.caught:
-        said += f" (@catch took {task.caught})"
-    targets = [step for step in task.next_steps if step in state.graph and state.graph[step].takes_inputs]
-    if targets and task.frame is not None and task.frame.split.count < task.frame.split.size:
-        return f"{said}. {of_split(state, task.frame.split)}"
-    return f"{said} and went on to {', '.join(task.next_steps)}." if task.next_steps else f"{said}."
-
-
-def of_split(state: RunState, split: Split) -> str:
+def of_members(state: RunState, reason: explain.WaitsForMembers) -> str:
     """What a split's join still waits for."""
-    missing = [index for index, arrived in enumerate(split.arrived) if not arrived]
-    shown = ", ".join(str(index) for index in missing[:5]) + (", …" if len(missing) > 5 else "")
-    join = f"The join '{split.join}'" if split.join else "The join"
+    shown = [_member(member) for member in reason.missing]
+    more = ", …" if reason.missing_count > len(shown) else ""
+    join = f"The join '{reason.join}'" if reason.join else "The join"
     return (
-        f"{join} of the split at {split.step}/{split.task} in {state.flow}/{state.number} waits for "
-        f"{len(missing):,} of {count(split.size, 'member')} (index {shown})."
+        f"{join} of the split at {reason.step}/{reason.split} in {state.flow}/{state.number} waits for "
+        f"{reason.missing_count:,} of {count(reason.size, 'member')}: {', '.join(shown)}{more}."
     )
+
+
+def _member(member: explain.Missing) -> str:
+    return f"{member.index} ({member.step}/{member.task} {member.status})" if member.task else f"{member.index} ({member.status})"
+
+
+def _nobody(state: RunState) -> str:
+    run = f"{state.flow}/{state.number}"
+    return f"{run} waits for somebody to run it: its process died. `evflow continue {run}` goes on with it, `evflow cancel {run}` ends it."
+
+
+def _slot(reason: explain.WaitsForSlot, now_us: int) -> str:
+    taken = len(reason.held)
+    busy = f"{taken} of {reason.slots} slots are taken" if reason.slots else f"{count(taken, 'task')} run"
+    holders = [f"{one.slot}: {one.step}/{one.task}" if one.slot >= 0 else f"{one.step}/{one.task}" for one in reason.held]
+    who = f" ({_some(holders, taken)})" if holders else ""
+    before = (
+        f"{count(reason.ahead_count, 'task')} ahead of it{_named(reason.ahead, reason.ahead_count)}" if reason.ahead else "it is the next"
+    )
+    asks = f" It asks for {_amounts(reason.asks)}; running tasks asked for {_amounts(reason.taken)}." if not reason.asks.nothing else ""
+    return f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}: {busy}{who}, {before}.{asks}"
+
+
+def _retry(reason: explain.WaitsForRetry, now_us: int) -> str:
+    left = reason.at_us - now_us
+    when = f"in {duration(left)}" if left > 0 else "now"
+    lost = f", {reason.lost} lost" if reason.lost else ""
+    return (
+        f"waits for its retry: attempt {reason.attempt} begins {when}, because attempt {reason.before.number} ended with "
+        f"{why(reason.before)} ({reason.counted} of {reason.allowed + 1} counted attempts are used{lost})."
+    )
+
+
+def _ended(reason: explain.Ended) -> str:
+    if reason.status == "cancelled":
+        return "was cancelled."
+    if reason.status == "failed":
+        return f"failed: {reason.reason}"
+    caught = f" (@catch took {reason.caught})" if reason.caught else ""
+    went_on = f" and went on to {', '.join(reason.next_steps)}" if reason.next_steps else ""
+    return f"succeeded at {instant(reason.at_us)[:19]}{caught}{went_on}."
+
+
+def _amounts(resources: explain.Resources) -> str:
+    amounts = ((resources.cpu, "cpu"), (resources.memory_mb, "MB of memory"), (resources.gpu, "gpu"))
+    return ", ".join(f"{number:g} {unit}" for number, unit in amounts if number) or "nothing"
+
+
+def _named(tasks: Sequence[tuple[str, int]], of: int | None = None) -> str:
+    return f" ({_some([f'{step}/{task}' for step, task in tasks], of or len(tasks))})" if tasks else ""
+
+
+def _some(names: Sequence[str], of: int) -> str:
+    shown = names[: explain.MOST_NAMED]
+    return ", ".join(shown) + (", …" if of > len(shown) else "")

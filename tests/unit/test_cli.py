@@ -19,7 +19,7 @@ from evflow.cli.explain import of_run
 from evflow.cli.lazy import Lazy, LazyGroup
 from evflow.cli.naming import BadReference, Reference, flows_in, parse
 from evflow.cli.render import outcome
-from evflow.core.graph import Node
+from evflow.core.graph import Node, Policy
 from evflow.core.ids import RunId
 from evflow.errors import Conflict, UsageError
 from evflow.log.protocol import LogClient
@@ -249,24 +249,53 @@ def explained(story: Story, after_s: int = 0) -> str:
 
 def test_a_queued_task_is_explained_by_the_slots_and_its_place() -> None:
     assert "TrainFlow/3/train/8 waits for a slot of 'local'" in explained(spreading())
-    assert "2 tasks ahead of it." in explained(spreading())
+    said = next(text for text in explained(spreading()).splitlines() if "train/10 " in text)
+    assert "4 tasks run (0: " in said
+    assert all(f": train/{task}" in said for task in (4, 5, 6, 7))
+    assert said.endswith("2 tasks ahead of it (train/8, train/9).")
 
 
 def test_a_retry_is_explained_by_its_time_and_the_failure() -> None:
-    assert "train/3 waits for its retry: attempt 1 begins in 50.0 s, because attempt 0 ended with ValueError: nope." in explained(
-        spreading(), after_s=10
+    assert (
+        "train/3 waits for its retry: attempt 1 begins in 50.0 s, because attempt 0 ended with ValueError: nope (1 of 3 counted"
+        in explained(spreading(), after_s=10)
     )
 
 
 def test_a_join_is_explained_by_the_members_that_are_missing() -> None:
-    assert "The join 'join' of the split at start/1 in TrainFlow/3 waits for 11 of 12 members (index 1, 2, 3, 4, 5, …)." in explained(
-        spreading()
+    assert (
+        "The join 'join' of the split at start/1 in TrainFlow/3 waits for 11 of 12 members: 1 (train/3 retrying), 2 (train/4 running), 3 (train/5 running), 4 (train/6 running), 5 (train/7 running), …."
+        in explained(spreading())
     )
 
 
 def test_a_run_without_an_owner_is_explained_by_continue() -> None:
     story = spreading()
     assert "evflow continue TrainFlow/3" in "\n".join(of_run(story.state, story.now_us, owned=False))
+
+
+def test_a_task_of_a_run_without_an_owner_waits_for_one_too(server: SimulatedServer) -> None:
+    spreading().write_to(server)
+    assert "`evflow cancel TrainFlow/3` ends it" in evflow("explain", "TrainFlow/3/train/8").stdout
+
+
+def test_a_run_that_is_being_cancelled_is_explained_by_what_still_runs() -> None:
+    said = explained(spreading().cancel("enough"))
+    assert said.startswith(
+        "TrainFlow/3 is being cancelled (enough): it waits for 4 running tasks to end (train/4, train/5, train/6, train/7)."
+    )
+    assert "It was asked to end: run-cancelled." in said
+
+
+def test_what_a_step_asks_for_is_explained_beside_what_others_hold() -> None:
+    shape = graph(
+        Node("start", "foreach", ("train",), foreach="xs"),
+        Node("train", "linear", ("join",), policy=Policy(cpu=2, memory_mb=512)),
+        Node("join", "join", ("end",), takes_inputs=True),
+        Node("end", "end"),
+    )
+    story = Story(shape, slots=2).start().succeed(1, "train", kind="foreach", splits=3)
+    assert "It asks for 2 cpu, 512 MB of memory; running tasks asked for 4 cpu, 1024 MB of memory." in explained(story)
 
 
 # --- settings ---------------------------------------------------------------------------------------------
