@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from evflow.flow.graph_view import GraphView
     from evflow.flow.scope import Scope
 
+EXIT_INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as `evflow.cli.render` has it."""
+
 
 class FlowSpec:
     """A flow: its steps are methods marked with `@step`, its artifacts are attributes set on `self`."""
@@ -39,11 +42,15 @@ class FlowSpec:
         """
         if not use_cli or loading.is_inert(type(self)):
             return
-        from evflow.imports import framework_view
+        try:
+            from evflow.imports import framework_view
 
-        with framework_view():
-            from evflow.cli.start import main
-        main(type(self), sys._getframe(1))  # noqa: SLF001 - there is no public way that does not import inspect
+            with framework_view():
+                from evflow.cli.start import main
+            main(type(self), sys._getframe(1))  # noqa: SLF001 - there is no public way that does not import inspect
+        except KeyboardInterrupt:
+            # Before the command line is there to say so itself, Ctrl-C ends it as it ends any program: without our frames.
+            raise SystemExit(EXIT_INTERRUPTED) from None
 
     # --- what a step calls ------------------------------------------------------------------------------
 
