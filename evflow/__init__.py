@@ -28,6 +28,31 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "DataArtifact",
+    "Evflow",
+    "EvflowException",
+    "ExceptionWrapper",
+    "Flow",
+    "FlowSpec",
+    "Inputs",
+    "JSONType",
+    "Parameter",
+    "Run",
+    "Step",
+    "Task",
+    "catch",
+    "current",
+    "default_namespace",
+    "environment",
+    "get_namespace",
+    "namespace",
+    "resources",
+    "retry",
+    "step",
+    "timeout",
+]
+
 _HOMES = {
     "DataArtifact": "evflow.client.artifact",
     "Evflow": "evflow.client.root",

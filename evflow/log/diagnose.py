@@ -149,7 +149,7 @@ def _check_free_space(name: str, folder: Path) -> Iterator[Finding]:
     free = disk.f_bavail * disk.f_frsize
     level: Level = "error" if free < FREE_ERROR_BYTES else "warning" if free < FREE_WARNING_BYTES else "ok"
     yield Finding(
-        f"{name}-space", level, f"{_bytes(free)} free", "" if level == "ok" else "Free some space: `evflow gc` removes what no run needs."
+        f"{name}-space", level, f"{_bytes(free)} free", "" if level == "ok" else "Free some space, or name another folder with EVFLOW_HOME or EVFLOW_STORE."
     )
 
 
@@ -353,7 +353,7 @@ def check_memory(server: Server) -> Iterator[Finding]:
         if room
         else f"{_bytes(used)} used"
     )
-    advice = "Raise `maxmemory`, or archive and delete old runs (`evflow gc`)."
+    advice = "Raise `maxmemory`, or give the machine more memory: the log keeps every run."
     yield Finding("memory", level, seen, "" if level == "ok" else advice)
 
 

@@ -87,7 +87,8 @@ class LogOutOfMemory(LogUnavailable):
     def __init__(self, where: str, said: str) -> None:
         super().__init__(
             f"The log at {where} is out of memory and takes no writes: {said}",
-            "Raise the server's `maxmemory`, or delete archived runs with `evflow gc`. What was acknowledged is safe.",
+            "Raise the server's `maxmemory` (`CONFIG SET maxmemory …` takes effect at once): evflow deletes no run by itself. "
+            "What was acknowledged is safe, and a live run goes on as soon as there is room.",
         )
 
 
