@@ -63,7 +63,7 @@ class Flow:
     @property
     def latest_successful_run(self) -> Run | None:
         """The newest run that is successful, or None."""
-        for history in self._histories():
+        for history in self._histories(_Tags(self._shared, FlowName(self.id))):
             # The index may lag behind a run that has just ended, never behind one that failed or was cancelled.
             if history.entry.summary.get("status") in ("succeeded", "running"):
                 run = run_of(history)
@@ -73,7 +73,8 @@ class Flow:
 
     def runs(self, *tags: str) -> Iterator[Run]:
         """The runs that have all of these tags, newest first."""
-        return (run_of(history) for history in self._histories() if not tags or history.tags.issuperset(tags))
+        current = _Tags(self._shared, FlowName(self.id))
+        return (run_of(history) for history in self._histories(current) if not tags or current.of(history).issuperset(tags))
 
     def __iter__(self) -> Iterator[Run]:
         return self.runs()
@@ -130,7 +131,8 @@ class Flow:
     def is_in_namespace(self) -> bool:
         """Whether one of its runs is in the namespace in force."""
         ns = namespaces.get_namespace()
-        return any(history.in_namespace(ns) for history in self._all())
+        current = _Tags(self._shared, FlowName(self.id))
+        return any(current.hold(ns, history) for history in self._all())
 
     @property
     def created_at(self) -> datetime:
@@ -158,8 +160,8 @@ class Flow:
             self._log = shared_log()
         return self._log
 
-    def _histories(self) -> Iterator[RunHistory]:
-        return (history for history in self._all() if history.in_namespace(self._namespace))
+    def _histories(self, current: "_Tags") -> Iterator[RunHistory]:
+        return (history for history in self._all() if current.hold(self._namespace, history))
 
     def _all(self) -> Iterator[RunHistory]:
         log = self._shared
@@ -171,6 +173,28 @@ class Flow:
         run = RunId(FlowName(self.id), RunNumber(int(number)))
         entry = self._shared.ask(lambda log: log.run(run))
         return self._shared.history(entry) if entry is not None else None
+
+
+class _Tags:
+    """The tags of a flow's runs while somebody goes through them: one request, made when a run's system tags do not tell."""
+
+    __slots__ = ("_changed", "_flow", "_log")
+
+    def __init__(self, log: SharedLog, flow: FlowName) -> None:
+        self._log = log
+        self._flow = flow
+        self._changed: dict[RunNumber, tuple[str, ...]] | None = None
+
+    def of(self, history: RunHistory) -> frozenset[str]:
+        """All tags of a run."""
+        if self._changed is None:
+            self._changed = self._log.ask(lambda log: log.all_tags(self._flow))
+        changed = self._changed.get(history.run.number)
+        return history.system_tags.union(history.entry.summary.get("tags", ()) if changed is None else changed)
+
+    def hold(self, ns: str | None, history: RunHistory) -> bool:
+        """Whether a run is in a namespace."""
+        return ns is None or ns in history.system_tags or ns in self.of(history)
 
 
 def _index(log: SharedLog, flow: FlowName) -> Iterator[RunEntry]:

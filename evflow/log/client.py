@@ -122,6 +122,10 @@ class RedisLogClient:
         """See `LogClient.tags`."""
         return self._do(commands.tags(run))
 
+    def all_tags(self, flow: FlowName) -> dict[RunNumber, tuple[str, ...]]:
+        """See `LogClient.all_tags`."""
+        return self._do(commands.all_tags(flow))
+
     def installation(self) -> str:
         """See `LogClient.installation`."""
         from secrets import token_hex  # only whoever starts a run asks

@@ -389,6 +389,16 @@ def tags(run: RunId) -> Operation[tuple[str, ...] | None]:
     return Operation((("HGET", flow_keys(run.flow).tags, run.number),), parse)
 
 
+def all_tags(flow: FlowName) -> Operation[dict[RunNumber, tuple[str, ...]]]:
+    """The user tags of all runs of a flow whose tags were ever changed."""
+
+    def parse(replies: list[type_of_reply]) -> dict[RunNumber, tuple[str, ...]]:
+        pairs = iter(replies[0])
+        return {RunNumber(int(number)): tuple(msgpack.unpackb(changed)) for number, changed in zip(pairs, pairs, strict=True)}
+
+    return Operation((("HGETALL", flow_keys(flow).tags),), parse)
+
+
 def installation(candidate: str) -> Operation[str]:
     """The log's identity: the candidate becomes it where none is set."""
     return Operation((("SETNX", INSTALLATION, candidate), ("GET", INSTALLATION)), lambda replies: str(replies[1].decode()))

@@ -327,6 +327,10 @@ class LogClient(Protocol):
         """The run's user tags as later changes left them, or None where none was made."""
         ...
 
+    def all_tags(self, flow: FlowName) -> dict[RunNumber, tuple[str, ...]]:
+        """As `tags`, of all runs of a flow in one request; runs whose tags were never changed are left out."""
+        ...
+
     def installation(self) -> str:
         """The log's identity, made on first use."""
         ...

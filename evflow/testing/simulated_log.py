@@ -514,6 +514,10 @@ class SimulatedLogClient:
         """See `LogClient.tags`."""
         return self._flow(run.flow).tags.get(run.number)
 
+    def all_tags(self, flow: FlowName) -> dict[RunNumber, tuple[str, ...]]:
+        """See `LogClient.all_tags`."""
+        return {RunNumber(number): tags for number, tags in self._flow(flow).tags.items()}
+
     def installation(self) -> str:
         """See `LogClient.installation`."""
         return self._live().write(lambda state: state.identify("simulation"))

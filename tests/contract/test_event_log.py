@@ -424,6 +424,15 @@ def test_tags_change_with_their_event_or_not_at_all(client: LogClient) -> None:
     assert client.tags(RUN) == ("a", "b")
 
 
+def test_the_changed_tags_of_a_flow_are_read_in_one_request(client: LogClient) -> None:
+    assert client.all_tags(RUN.flow) == {}
+    other = RunId(RUN.flow, RunNumber(RUN.number + 10))
+    client.append_flow(RUN.flow, Seq(0), b"event", TagChange(RUN, ("a", "b")))
+    client.append_flow(RUN.flow, Seq(1), b"event", TagChange(other, ()))
+    assert client.all_tags(RUN.flow) == {RUN.number: ("a", "b"), other.number: ()}
+    assert client.all_tags(FlowName("Nothing")) == {}
+
+
 def test_a_log_has_one_identity(world: World, client: LogClient) -> None:
     identity = client.installation()
     assert identity

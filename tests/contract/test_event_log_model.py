@@ -149,7 +149,7 @@ class Program:
         return self.client.installation() == self.client.installation()
 
     async def flow_events(self) -> object:
-        return self.client.flow_events(RUN.flow), self.client.flow_seq(RUN.flow), self.client.tags(RUN)
+        return self.client.flow_events(RUN.flow), self.client.flow_seq(RUN.flow), self.client.tags(RUN), self.client.all_tags(RUN.flow)
 
     async def append_flow(self, expected: int, tagged: bool) -> object:
         return self.client.append_flow(RUN.flow, Seq(expected), b"event", TagChange(RUN, ("a",)) if tagged else None)

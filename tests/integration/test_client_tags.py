@@ -12,18 +12,25 @@ from evflow.client.connection import disconnect, shared_log
 from evflow.core import flow_events
 from evflow.core.flow_events import RunTagged
 from evflow.core.ids import FlowName
+from evflow.log.client import RedisLogClient
 from tests.client_world import ClientWorld
 
 
 @pytest.fixture
-def run(evflow_home: Path) -> Iterator[Run]:
-    """Answer a finished run with the tag `first`."""
-    world = ClientWorld(evflow_home)
+def world(evflow_home: Path) -> Iterator[ClientWorld]:
+    """Answer a log to write runs to, seen in the global namespace."""
+    made = ClientWorld(evflow_home)
     namespace(None)
-    yield Run(world.trained(tags=("first",)).pathspec)
+    yield made
     namespaces.forget()
     disconnect()
-    world.close()
+    made.close()
+
+
+@pytest.fixture
+def run(world: ClientWorld) -> Run:
+    """Answer a finished run with the tag `first`."""
+    return Run(world.trained(tags=("first",)).pathspec)
 
 
 def test_a_run_shows_the_users_tags_and_evflows(run: Run) -> None:
@@ -61,6 +68,25 @@ def test_what_changes_nothing_writes_nothing(run: Run) -> None:
     run.add_tag("user:ada")
     assert shared_log().ask(lambda log: log.flow_seq(FlowName("TrainFlow"))) == before
     assert run.user_tags == {"first"}
+
+
+def test_going_through_a_flows_runs_by_tag_asks_for_the_tags_of_all_at_once(
+    run: Run, world: ClientWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        world.trained(tags=("other",))
+    run.replace_tag("first", "now")
+    asked: list[str] = []
+    for name in ("tags", "all_tags"):
+        plain = getattr(RedisLogClient, name)
+        monkeypatch.setattr(RedisLogClient, name, lambda *given, plain=plain, name=name: asked.append(name) or plain(*given))
+    namespace("now")
+    assert list(Flow("TrainFlow")) == [run]
+    asked.clear()
+    namespace(None)
+    assert list(Flow("TrainFlow").runs("now")) == [run]
+    assert len(list(Flow("TrainFlow").runs("other"))) == 5
+    assert asked == ["all_tags", "all_tags"]
 
 
 REFUSED: list[tuple[Callable[[Run], None], str]] = [
