@@ -5,12 +5,13 @@ from typing import Any, cast
 import click
 
 from evflow import config
+from evflow.cli.complete import of_settings
 from evflow.cli.output import table, write_json
 from evflow.errors import EvflowError
 
 
 @click.command("config", help="Show every setting, its value and where the value comes from; or only NAME.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=of_settings)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def command(ctx: click.Context, name: str | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import click
 
 from evflow import clock, config
 from evflow.cli import session
+from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import instant, write_json
 from evflow.cli.setting_option import setting_option
@@ -20,7 +21,7 @@ _LOOK_EVERY_S = 1.0
 
 
 @click.command("cancel", help="End RUN: its running tasks are ended, then the run is cancelled.")
-@click.argument("run")
+@click.argument("run", shell_complete=of_runs("running", "starting"))
 @click.option("--reason", default="evflow cancel", show_default=True, help="What the log says.")
 @click.option("--force", is_flag=True, help="Kill what runs, instead of asking it to end.")
 @click.option("--wait/--no-wait", default=True, help=f"Wait until it is over, for {_WAIT_S:g} s at most  [default: --wait]")
@@ -104,7 +105,7 @@ continue_command = click.Command(
     "continue",
     callback=_continue,
     params=[
-        click.Argument(["run"]),
+        click.Argument(["run"], shell_complete=of_runs("running", "starting")),
         click.Option(["--quiet"], is_flag=True, help="Show only what tasks print, and errors."),
         setting_option("max_workers", "N", "Tasks at once."),
         setting_option("view", "auto|live|plain", "A live picture, or lines."),

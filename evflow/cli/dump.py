@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evflow.cli import session
+from evflow.cli.complete import of_what
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import size, write_json
 from evflow.core.state import RunState, Task
@@ -19,7 +20,7 @@ _WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, 
 
 def _options() -> list[click.Parameter]:
     return [
-        click.Argument(["what"]),
+        click.Argument(["what"], shell_complete=of_what()),
         click.Option(["--private/--no-private"], default=False, help="Those whose name begins with _ too."),
         click.Option(
             ["--max-value-size"], type=click.IntRange(0), default=1000, show_default=True, help="Show values up to so many bytes."

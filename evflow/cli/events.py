@@ -7,6 +7,7 @@ from typing import Any, cast
 import click
 
 from evflow.cli import session
+from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import instant, iso, write_json, write_json_line
 from evflow.core.codec import Record, decode, fields_of, tag_of
@@ -20,7 +21,7 @@ _YEAR_2000_US = 946_684_800_000_000
 
 
 @click.command("events", help="Print the events of RUN.")
-@click.argument("run")
+@click.argument("run", shell_complete=of_runs())
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until the run is sealed.")
 @click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="Only events behind this position.")
 @click.option("--type", "kinds", multiple=True, metavar="TAG", help="Only events like TaskQueued; may be repeated.")

@@ -6,6 +6,7 @@ import click
 
 from evflow import clock
 from evflow.cli import session
+from evflow.cli.complete import of_what
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, write_json
 from evflow.cli.picture import why
@@ -17,7 +18,7 @@ MOST_TASKS = 20
 
 
 @click.command("explain", help="Say what a run, a step's tasks or a task waits for, and why it is where it is.")
-@click.argument("what")
+@click.argument("what", shell_complete=of_what())
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(what: str, as_json: bool) -> None:
     """Say it."""

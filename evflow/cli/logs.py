@@ -8,6 +8,7 @@ import click
 
 from evflow import clock, config
 from evflow.cli import session
+from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import instant, iso, write_json
 from evflow.core.ids import FlowName, RunId, RunNumber
@@ -107,7 +108,12 @@ def _plain(state: RunState, line: Printed) -> dict[str, Any]:
     }
 
 
-command = click.Command("logs", callback=_show, params=[click.Argument(["what"]), *_options()], help=f"Show what tasks printed. {_WHAT}")
+command = click.Command(
+    "logs",
+    callback=_show,
+    params=[click.Argument(["what"], shell_complete=of_what()), *_options()],
+    help=f"Show what tasks printed. {_WHAT}",
+)
 
 
 class _ShowByDefault(click.Group):
@@ -134,12 +140,16 @@ def flow_logs(flow: type) -> click.Command:
         _scrub(what, every=every, include_not_done=include_not_done, flow=flow.__name__)
 
     scrub_options: list[click.Parameter] = [
-        click.Argument(["what"]),
+        click.Argument(["what"], shell_complete=of_what()),
         click.Option(["--all/--latest", "every"], default=False, help="All attempts, or the last one  [default: --latest]"),
         click.Option(["--include-not-done"], is_flag=True, help="Tasks that are not over too."),
     ]
     group = _ShowByDefault("logs", help="Show what tasks printed, or forget it.")
-    group.add_command(click.Command("show", callback=show, params=[click.Argument(["what"]), *_options()], help=f"Show it. {_WHAT}"))
+    group.add_command(
+        click.Command(
+            "show", callback=show, params=[click.Argument(["what"], shell_complete=of_what()), *_options()], help=f"Show it. {_WHAT}"
+        )
+    )
     group.add_command(click.Command("scrub", callback=scrub, params=scrub_options, help="Overwrite what tasks printed."))
     return group
 

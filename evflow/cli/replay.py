@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from evflow.cli import session
+from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import count, write_json
 from evflow.cli.show import plain_run, plain_task, run_lines, task_lines
@@ -17,7 +18,7 @@ from evflow.replay.verify import Verdict
 
 
 @click.command("replay", help="Rebuild RUN from its log alone: what happened, when and why, and the state that it led to.")
-@click.argument("run")
+@click.argument("run", shell_complete=of_runs())
 @click.option("--at", metavar="SEQ|TIME", help="The state at that event, or at that instant: 17, 12:04:05, 2026-11-23T12:04:05.")
 @click.option(
     "--verify", is_flag=True, help="Decide every turn anew; check the chain, the seal and every artifact. Exits with 1 if anything differs."

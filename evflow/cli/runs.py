@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from evflow.cli import session
+from evflow.cli.complete import of_flows
 from evflow.cli.output import duration, instant, iso, table, write_json
 from evflow.core.ids import FlowName
 from evflow.log.protocol import LogClient, RunEntry
@@ -13,7 +14,7 @@ STATUS_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "
 
 
 @click.command("runs", help="List runs, newest first: of all flows, or of FLOW.")
-@click.argument("flow", required=False)
+@click.argument("flow", required=False, shell_complete=of_flows())
 @click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
 @click.option("--status", type=click.Choice(list(STATUS_COLORS)), help="Only runs with this status.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only runs with this tag, the user's or a system one; may be repeated.")

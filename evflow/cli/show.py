@@ -7,6 +7,7 @@ import click
 
 from evflow import clock
 from evflow.cli import session
+from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, write_json
 from evflow.cli.picture import why
@@ -18,7 +19,7 @@ FEW_TASKS = 20
 
 
 @click.command("show", help="Show a run (TrainFlow/3), a step of it (…/train) or a task (…/train/7).")
-@click.argument("what")
+@click.argument("what", shell_complete=of_what())
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(what: str, as_json: bool) -> None:
     """Show it."""

@@ -10,6 +10,7 @@ import click
 
 from evflow import config
 from evflow.cli import session
+from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import write_json
 from evflow.core.ids import FlowName, RunId
@@ -48,7 +49,7 @@ def command() -> None:
 
 
 @command.command("add", help="Give RUN these tags.")
-@click.argument("run")
+@click.argument("run", shell_complete=of_runs())
 @click.argument("tags", nargs=-1, required=True)
 def add(run: str, tags: tuple[str, ...]) -> None:
     """Add them."""
@@ -56,7 +57,7 @@ def add(run: str, tags: tuple[str, ...]) -> None:
 
 
 @command.command("remove", help="Take these tags from RUN.")
-@click.argument("run")
+@click.argument("run", shell_complete=of_runs())
 @click.argument("tags", nargs=-1, required=True)
 def remove(run: str, tags: tuple[str, ...]) -> None:
     """Remove them."""
@@ -64,7 +65,7 @@ def remove(run: str, tags: tuple[str, ...]) -> None:
 
 
 @command.command("replace", help="Take tags from RUN and give it others, in one act.")
-@click.argument("run")
+@click.argument("run", shell_complete=of_runs())
 @click.option("--add", "added", multiple=True, metavar="TAG", help="A tag to give; may be repeated.")
 @click.option("--remove", "removed", multiple=True, metavar="TAG", help="A tag to take; may be repeated.")
 def replace(run: str, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
@@ -73,7 +74,7 @@ def replace(run: str, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
 
 
 @command.command("list", help="List the tags of RUN, or of all runs.")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=of_runs())
 @click.option("--hide-system-tags", is_flag=True, help="Only tags that users gave.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_tags(run: str | None, hide_system_tags: bool, as_json: bool) -> None:

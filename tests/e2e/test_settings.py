@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -58,3 +60,24 @@ def test_the_package_has_files_of_the_suffixes_that_the_option_names(folder: Pat
     assert packaged("Sums/1") & names == {"sums.py", "model.R"}
     assert packaged("Sums/2") & names == {"sums.py", "table.csv"}
     assert packaged("Sums/3") & names == {"sums.py", "notes.txt"}
+
+
+@pytest.mark.usefixtures("folder")
+def test_bash_completes_commands_runs_and_steps() -> None:
+    python("sums.py", "run")
+
+    def completed(*words: str) -> list[str]:
+        script = f"""
+        eval "$({sys.executable} -m evflow.cli completion bash)"
+        PATH={Path(sys.executable).parent}:$PATH
+        COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}
+        _evflow_completion evflow
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert not done.stderr, done.stderr
+        return done.stdout.split()
+
+    assert completed("evflow", "rep") == ["replay"]
+    assert completed("evflow", "show", "Su") == ["Sums/1"]
+    assert completed("evflow", "logs", "Sums/1/d") == ["Sums/1/double"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from evflow import config
@@ -20,9 +21,9 @@ from evflow.cli.lazy import Lazy, LazyGroup
 from evflow.cli.naming import BadReference, Reference, flows_in, parse
 from evflow.cli.render import outcome
 from evflow.core.graph import Node, Policy
-from evflow.core.ids import RunId
+from evflow.core.ids import FlowName, RunId
 from evflow.errors import Conflict, UsageError
-from evflow.log.protocol import LogClient
+from evflow.log.protocol import LogClient, TagChange
 from evflow.store.logs import make_folder, path_of
 from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
 from tests.unit.story import NOON_US, Story, cross_validation, graph
@@ -172,6 +173,17 @@ def test_runs_are_filtered_by_status(server: SimulatedServer) -> None:
     finished(1).write_to(server)
     Story(TWO_STEPS, number=2).start().write_to(server, owned=True)
     assert [run["number"] for run in json.loads(evflow("runs", "--json", "--status", "succeeded").stdout)] == [1]
+
+
+def test_runs_are_listed_and_filtered_by_the_tags_that_they_have_now(server: SimulatedServer) -> None:
+    for number in (1, 2):
+        finished(number).write_to(server)
+    client = SimulatedLogClient(server)
+    change = TagChange(RunId.parse("TrainFlow/1"), ("good",))
+    client.append_flow(FlowName("TrainFlow"), client.flow_seq(FlowName("TrainFlow")), b"event", change)
+    found = json.loads(evflow("runs", "--json", "--tag", "good").stdout)
+    assert [(run["number"], run["tags"]) for run in found] == [(1, ["good"])]
+    assert [run["tags"] for run in json.loads(evflow("tag", "list", "--json").stdout)] == [[], ["good"]]
 
 
 def test_a_fresh_machine_has_no_runs_and_is_left_as_it_is(evflow_home: Path) -> None:
@@ -445,6 +457,61 @@ def test_a_command_is_completed_from_its_beginning() -> None:
     environment = {**os.environ, "_EVFLOW_COMPLETE": "bash_complete", "COMP_WORDS": "evflow con", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-m", "evflow.cli"], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["plain,continue", "plain,config"]
+
+
+def completed(*words: str) -> list[str]:
+    """What the shell is offered for the last word."""
+    found = ShellComplete(app(), {}, "evflow", "_EVFLOW_COMPLETE").get_completions(list(words[:-1]), words[-1])
+    return [item.value for item in found]
+
+
+def test_runs_are_completed_newest_first(server: SimulatedServer) -> None:
+    for number in (1, 2, 12):
+        finished(number).write_to(server)
+    finished(1, "OtherFlow").write_to(server)
+    assert completed("show", "Tr") == ["TrainFlow/12", "TrainFlow/2", "TrainFlow/1"]
+    assert completed("replay", "TrainFlow/1") == ["TrainFlow/12", "TrainFlow/1"]
+    assert completed("events", "--follow", "Other") == ["OtherFlow/1"]
+    assert completed("show", "Nothing") == []
+
+
+def test_a_number_is_completed_where_one_flow_can_be_meant(server: SimulatedServer) -> None:
+    for number in (1, 12):
+        finished(number).write_to(server)
+    assert completed("show", "1") == ["12", "1"]
+    finished(1, "OtherFlow").write_to(server)
+    assert completed("show", "1") == []
+
+
+def test_steps_and_tasks_are_completed_behind_a_run(server: SimulatedServer) -> None:
+    spreading().write_to(server)
+    assert completed("logs", "TrainFlow/3/") == ["TrainFlow/3/start", "TrainFlow/3/train", "TrainFlow/3/join", "TrainFlow/3/end"]
+    assert completed("explain", "3/tr") == ["3/train"]
+    assert completed("dump", "TrainFlow/3/train/1") == [
+        "TrainFlow/3/train/10",
+        "TrainFlow/3/train/11",
+        "TrainFlow/3/train/12",
+        "TrainFlow/3/train/13",
+    ]
+    assert completed("show", "TrainFlow/4/") == []
+
+
+def test_what_can_be_cancelled_or_continued_is_what_is_not_over(server: SimulatedServer) -> None:
+    finished(1).write_to(server)
+    Story(TWO_STEPS, number=2).start().write_to(server)
+    assert completed("cancel", "Train") == ["TrainFlow/2"]
+    assert completed("continue", "Train") == ["TrainFlow/2"]
+
+
+def test_flows_options_and_settings_are_completed(server: SimulatedServer) -> None:
+    finished().write_to(server)
+    assert completed("runs", "T") == ["TrainFlow"]
+    assert completed("cancel", "--no") == ["--no-wait"]
+    assert completed("config", "max_n") == ["max_num_splits"]
+
+
+def test_a_completion_without_a_log_is_empty() -> None:
+    assert completed("show", "T") == []
 
 
 # --- output -----------------------------------------------------------------------------------------------

@@ -1,0 +1,118 @@
+"""Completion of what people type for a flow, a run, a step or a task.
+
+Whatever goes wrong while the shell asks is nobody's business: the answer is empty then. What is offered is bounded, since a
+shell asks at each press of a key.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from evflow.errors import EvflowError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from evflow.log.protocol import LogClient, RunEntry
+
+NEWEST = 30
+"""Runs of a flow, and tasks of a step, that are offered."""
+
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+
+
+def of_runs(*statuses: str) -> Completer:
+    """Runs, newest first; only those in one of the statuses, if any are named."""
+    return _silently(lambda log, begun: _runs(log, begun, frozenset(statuses)))
+
+
+def of_flows() -> Completer:
+    """Flows that ever ran."""
+    return _silently(lambda log, begun: ((flow, "") for flow in log.flows() if flow.startswith(begun)))
+
+
+def of_what() -> Completer:
+    """Runs, and behind a run's slash its steps and tasks."""
+    return _silently(_what)
+
+
+def of_settings(ctx: click.Context, parameter: click.Parameter, begun: str) -> "list[CompletionItem]":
+    """Settings."""
+    from evflow import config
+
+    del ctx, parameter
+    return _items((name, setting.help) for name, setting in config.SETTINGS.items() if name.startswith(begun))
+
+
+def _silently(found: "Callable[[LogClient, str], Iterable[tuple[str, str]]]") -> Completer:
+    def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> "list[CompletionItem]":
+        from evflow.cli import session
+
+        del ctx, parameter
+        try:
+            with session.log() as log:
+                return _items(found(log, begun))
+        except (EvflowError, OSError):
+            return []
+
+    return complete
+
+
+def _items(found: Iterable[tuple[str, str]]) -> "list[CompletionItem]":
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(value, help=text or None) for value, text in found]
+
+
+def _runs(log: "LogClient", begun: str, statuses: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """`Flow/3` of the flows that begin so; a bare number is one of the only flow, or of this folder's."""
+    bare = begun.isdecimal()
+    for flow in _only_flow(log) if bare else log.flows():
+        if not bare and not f"{flow}/".startswith(begun) and not begun.startswith(f"{flow}/"):
+            continue
+        for entry in _entries(log, flow, statuses):
+            name = str(entry.run.number) if bare else str(entry.run)
+            if name.startswith(begun):
+                yield name, str(entry.summary.get("status", ""))
+
+
+def _only_flow(log: "LogClient") -> list[str]:
+    from pathlib import Path
+
+    from evflow.cli.naming import flows_in
+
+    flows = list(log.flows())
+    here = set(flows_in(Path.cwd()))
+    local = [flow for flow in flows if flow in here]
+    return local if len(local) == 1 else flows if len(flows) == 1 else []
+
+
+def _entries(log: "LogClient", flow: str, statuses: frozenset[str]) -> "Iterator[RunEntry]":
+    from evflow.core.ids import FlowName
+
+    for entry in log.runs(FlowName(flow), NEWEST):
+        if not statuses or entry.summary.get("status") in statuses:
+            yield entry
+
+
+def _what(log: "LogClient", begun: str) -> Iterator[tuple[str, str]]:
+    from evflow.cli import session
+    from evflow.cli.naming import parse, resolve
+
+    head, slash, _ = begun.rpartition("/")
+    parts = head.split("/")
+    numbered = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
+    if not slash or numbered is None:
+        yield from _runs(log, begun, frozenset())
+        return
+    run = "/".join(parts[: numbered + 1])
+    _, state = session.folded(log, resolve(log, parse(run)))
+    step = "/".join(parts[numbered + 1 :])
+    if not step:
+        names = dict.fromkeys((*state.steps, *state.graph.nodes))
+        yield from ((f"{run}/{name}", "") for name in names if f"{run}/{name}".startswith(begun))
+        return
+    tasks = [task for task in state.all_tasks() if task.step == step]
+    matching = [(f"{run}/{step}/{task.id}", task.status) for task in tasks if f"{run}/{step}/{task.id}".startswith(begun)]
+    yield from matching[:NEWEST]
