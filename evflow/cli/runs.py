@@ -42,9 +42,11 @@ def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags
     # A filter must see all runs; without one the newest of each flow are enough.
     entries = [entry for name in ([FlowName(flow)] if flow else flows) for entry in log.runs(name, None if status or tags else limit)]
     entries.sort(key=lambda entry: (entry.summary.get("started_us") or 0, entry.run.number), reverse=True)
+    # Tags are changed after the index was written.
+    changed = {entry_flow: log.all_tags(entry_flow) for entry_flow in {entry.run.flow for entry in entries}}
     found: list[RunEntry] = []
     for entry in entries:
-        seen = as_it_is(log, entry)
+        seen = as_it_is(log, entry, changed[entry.run.flow].get(entry.run.number))
         if (status is None or seen.summary.get("status") == status) and tags <= _tags(seen):
             found.append(seen)
         if len(found) == limit:
@@ -52,10 +54,9 @@ def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags
     return found
 
 
-def as_it_is(log: LogClient, entry: RunEntry) -> RunEntry:
+def as_it_is(log: LogClient, entry: RunEntry, changed: tuple[str, ...] | None) -> RunEntry:
     """The entry with what its owner did not write: tags that changed later, and `interrupted` where nobody runs it."""
     summary = dict(entry.summary)
-    changed = log.tags(entry.run)
     if changed is not None:
         summary["tags"] = list(changed)
     if summary.get("status") == "running" and log.owner(entry.shard) is None:

@@ -14,7 +14,7 @@ from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import write_json
 from evflow.core.ids import FlowName, RunId
-from evflow.log.protocol import LogClient
+from evflow.log.protocol import LogClient, RunEntry
 
 
 class Tagged(NamedTuple):
@@ -175,14 +175,18 @@ def _of(log: LogClient, run: RunId) -> Tagged:
     entry = log.run(run)
     if entry is None:
         raise RunNotFound(run, log)
-    changed = log.tags(run)
-    tags = entry.summary.get("tags", ()) if changed is None else changed
-    return Tagged(run, tuple(sorted(tags)), tuple(sorted(entry.summary.get("system_tags", ()))))
+    return _tagged(entry, log.tags(run))
 
 
 def _all(log: LogClient, flow: FlowName) -> Iterator[Tagged]:
+    changed = log.all_tags(flow)
     for entry in log.runs(flow):
-        yield _of(log, entry.run)
+        yield _tagged(entry, changed.get(entry.run.number))
+
+
+def _tagged(entry: RunEntry, changed: tuple[str, ...] | None) -> Tagged:
+    tags = entry.summary.get("tags", ()) if changed is None else changed
+    return Tagged(entry.run, tuple(sorted(tags)), tuple(sorted(entry.summary.get("system_tags", ()))))
 
 
 def _shown(tagged: Tagged, hide_system: bool) -> tuple[str, ...]:

@@ -149,7 +149,10 @@ def _check_free_space(name: str, folder: Path) -> Iterator[Finding]:
     free = disk.f_bavail * disk.f_frsize
     level: Level = "error" if free < FREE_ERROR_BYTES else "warning" if free < FREE_WARNING_BYTES else "ok"
     yield Finding(
-        f"{name}-space", level, f"{_bytes(free)} free", "" if level == "ok" else "Free some space, or name another folder with EVFLOW_HOME or EVFLOW_STORE."
+        f"{name}-space",
+        level,
+        f"{_bytes(free)} free",
+        "" if level == "ok" else "Free some space, or name another folder with EVFLOW_HOME or EVFLOW_STORE.",
     )
 
 

@@ -20,7 +20,9 @@ def test_a_star_import_gives_every_public_name_and_nothing_else() -> None:
 
 
 def test_every_public_name_is_exported() -> None:
-    code = "import evflow; print(sorted(evflow._HOMES) == sorted(evflow.__all__), set(evflow.__all__) <= set(dir(evflow)), evflow.__version__)"
+    code = (
+        "import evflow; print(sorted(evflow._HOMES) == sorted(evflow.__all__), set(evflow.__all__) <= set(dir(evflow)), evflow.__version__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", evflow.__version__]
 
