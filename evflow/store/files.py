@@ -8,8 +8,8 @@ A write goes to a temporary file, which is synced, renamed to its place and whos
 that can be seen has its whole content, and a `put` that returned survives a power failure. Renaming one
 object over its twin changes nothing, so writers of the same content need no lock between them.
 
-A writer that dies leaves its temporary file behind. It had an advisory lock on it, which died too: the first
-write of each later process removes what is old and unlocked.
+A writer that dies leaves its temporary file behind. It had an advisory lock on it, which died too: `sweep`, which
+each run's owner calls once, removes what is old and unlocked.
 """
 
 import errno
@@ -84,7 +84,6 @@ class FileStore:
         self.root = root
         self._objects = root / "objects"
         self._named = root / "named"
-        self._swept = False
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -151,9 +150,6 @@ class FileStore:
 
     def _publish(self, draft: "_Draft", digest: bytes) -> None:
         path = self._path(digest)
-        if not self._swept:
-            self._swept = True
-            _sweep(self.root / _TMP, draft.now_s())
         draft.sync()
         with translated(path):
             try:
@@ -205,6 +201,18 @@ class FileStore:
     def _path(self, digest: bytes) -> Path:
         name = digest.hex()
         return self._objects / name[:2] / name[2:]
+
+    def sweep(self) -> None:
+        """See `Store.sweep`."""
+        folder = self.root / _TMP
+        with translated(folder):
+            try:
+                if not os.listdir(folder):  # noqa: PTH208 - an iterator would have to be closed
+                    return
+            except FileNotFoundError:
+                return
+        with _Draft(self.root) as draft:
+            _sweep(folder, draft.now_s())
 
     # --- named files -------------------------------------------------------------------------------------
 

@@ -191,3 +191,11 @@ class NamedFiles(Protocol):
 
 class Store(ObjectStore, NamedFiles, Protocol):
     """Both, at one place."""
+
+    def sweep(self) -> None:
+        """Remove what writers that died have left behind. Once in a run is enough: its owner asks, its attempts do not.
+
+        Raises:
+            StoreFull, StoreUnusable: There is something to remove and the store cannot be written.
+        """
+        ...

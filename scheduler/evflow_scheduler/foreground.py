@@ -98,6 +98,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
     view = request.view
     store_url: str = config.get("store")
     store = open_store(store_url)
+    store.sweep()
     package = package_of(request.flow_file, store, connection.home)
     if package.warning and view is not None:
         view.on_notice(package.warning)

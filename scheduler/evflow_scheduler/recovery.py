@@ -160,6 +160,7 @@ def _code(connection: Connection, found: _Found, view: RunView | None) -> Path:
     if not code["file"] or digest is None:
         raise FlowHasNoFile(found.entry.run)
     store = open_store(found.state.header["store"])
+    store.sweep()
     if file.exists() and package_of(str(file), store, connection.home).digest == digest:
         return file
     from evflow.store.packages import unpacked

@@ -62,15 +62,22 @@ def test_a_writer_that_dies_before_the_rename_leaves_a_temporary_file_only(store
     assert [path.stat().st_size for path in temporary(store)] == [3_000_000]
 
 
-def test_a_later_put_removes_what_a_dead_writer_left(store: FileStore) -> None:
+def test_what_a_dead_writer_left_is_swept_and_no_put_looks_for_it(store: FileStore) -> None:
     finish(python("FileStore._publish = lambda *_: os._exit(9)\nstore.put([b'x'])", store.root))
     (left,) = temporary(store)
     age(left, 120)
     store.put([b"y"])
+    assert temporary(store) == [left]
+    store.sweep()
     assert temporary(store) == []
 
 
-def test_a_put_leaves_the_temporary_files_of_the_living_and_of_the_young(store: FileStore) -> None:
+def test_a_store_that_does_not_exist_yet_is_not_made_by_sweeping_it(store: FileStore) -> None:
+    store.sweep()
+    assert not store.root.exists()
+
+
+def test_a_sweep_leaves_the_temporary_files_of_the_living_and_of_the_young(store: FileStore) -> None:
     finish(python("FileStore._publish = lambda *_: os._exit(9)\nstore.put([b'x'])", store.root))
     (young,) = temporary(store)
 
@@ -78,7 +85,7 @@ def test_a_put_leaves_the_temporary_files_of_the_living_and_of_the_young(store: 
         yield bytes(LARGE)
         (living,) = [path for path in temporary(store) if path != young]
         age(living, 24 * 3600 - 60)
-        FileStore(store.root).put([b"another process's first put"])
+        FileStore(store.root).sweep()
         assert set(temporary(store)) == {young, living}
 
     store.put(chunks())

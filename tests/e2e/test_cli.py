@@ -285,6 +285,16 @@ def test_modules_beside_the_flow_never_shadow_ours(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_run_removes_what_dead_writers_left_in_the_store(evflow_home: Path) -> None:
+    left = evflow_home / "store" / "tmp" / "1-dead"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert python("sums.py", "run").returncode == 0
+    assert not left.exists()
+
+
 # --- looking at runs ----------------------------------------------------------------------------------------
 
 
@@ -498,7 +508,9 @@ def test_tags_are_changed_and_listed() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_run_whose_process_was_killed_is_interrupted_and_continued() -> None:
-    runs = subprocess.Popen([sys.executable, "sums.py", "--quiet", "run", "--wait", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runs = subprocess.Popen(
+        [sys.executable, "sums.py", "--quiet", "run", "--wait", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
     runs.kill()
     runs.wait()
