@@ -48,6 +48,13 @@ def own_shard(run: RunId) -> str:
     return f"run:{run.flow}:{run.number}"
 
 
+def shown_shard(shard: str) -> str:
+    """A shard for people: the run, where it belongs to one."""
+    kind, _, rest = shard.partition(":")
+    flow, _, number = rest.rpartition(":")
+    return f"'{flow}/{number}'" if kind == "run" and flow and number.isdecimal() else f"The shard '{shard}'"
+
+
 @lru_cache(maxsize=256)
 def shard_keys(shard: str) -> ShardKeys:
     """The keys of a shard."""

@@ -15,6 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.values import field, value
 from evflow.errors import Conflict
 from evflow.log.errors import LogUnavailable as LogUnavailable
+from evflow.log.keys import shown_shard
 
 Durability = Literal["everysec", "fsync", "replicated"]
 """`everysec`: the server has it. `fsync`: it is on disk. `replicated`: a replica has it."""
@@ -114,13 +115,29 @@ class FlowEvent(NamedTuple):
     payload: bytes
 
 
+def _shown_owner(owner: str) -> str:
+    """An owner for people: `process 812 on laptop`, where its name says so."""
+    parts = owner.split(":")
+    return f"process {parts[1]} on {parts[0]}" if len(parts) > 1 and parts[1].isdecimal() else owner
+
+
+def _host_of(owner: str) -> str:
+    host, separator, _ = owner.partition(":")
+    return host if separator else ""
+
+
 class LeaseHeld(Conflict):
     """Somebody else owns the shard, and lives."""
 
     code = "lease-held"
 
     def __init__(self, shard: str, owner: str, expires_in_s: float) -> None:
-        super().__init__(f"'{shard}' is being run by {owner}; its lease holds for {expires_in_s:.1f} s more.")
+        run = shown_shard(shard)
+        host = _host_of(owner)
+        hint = f"It goes on by itself. `evflow cancel {run.strip(chr(39))}` ends it." if run.startswith("'") else ""
+        if host:
+            hint += f" If {host} is another machine and has died, try again when the lease has run out."
+        super().__init__(f"{run} is being run by {_shown_owner(owner)}; its lease holds for {expires_in_s:.1f} s more.", hint.strip())
         self.owner = owner
         self.expires_in_s = expires_in_s
 
@@ -131,8 +148,9 @@ class LeaseLost(Conflict):
     code = "lease-lost"
 
     def __init__(self, shard: str, owner: str) -> None:
-        taken = f"has been taken over by {owner}" if owner else "has no owner any more"
-        super().__init__(f"'{shard}' {taken}: this process stops.")
+        taken = f"has been taken over by {_shown_owner(owner)}" if owner else "has no owner any more"
+        hint = "The other process goes on with it; nothing is written twice." if owner else ""
+        super().__init__(f"{shown_shard(shard)} {taken}: this process stops.", hint)
         self.owner = owner
 
 
