@@ -17,10 +17,13 @@ from evflow.client import namespaces
 from evflow.client.artifact import DataArtifact
 from evflow.client.connection import disconnect
 from evflow.client.errors import DataElsewhere
+from evflow.log.embedded.places import find
+from evflow.log.embedded.server import recorded_pids
 from evflow.store import ObjectMissing
 from evflow.store.artifacts import ArtifactNotLoadable
 from evflow.store.packages import build
 from tests.client_world import ClientWorld
+from tests.waiting import wait_until
 
 FLOW = """
 import helpers
@@ -293,9 +296,9 @@ def test_a_forked_child_has_a_connection_of_its_own(world: ClientWorld) -> None:
 
 def test_the_client_starts_a_killed_server_again(world: ClientWorld) -> None:
     run = Run(world.trained().pathspec)
-    data = world.home / "server"
-    _, server, _ = (data / "guard.lock").read_text().split()
-    os.kill(int(server), 9)
+    # The server may answer before its guard, which starts beside it, has written down who they are.
+    pids = wait_until(lambda: recorded_pids(find(world.home)), "the guard has named the server")
+    os.kill(pids[1], 9)
     assert Run("TrainFlow/1").successful
     assert run.tags
 
