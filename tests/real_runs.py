@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ class OpenLog:
 
 
 @contextmanager
-def open_log(home: Path) -> Iterator[OpenLog]:
+def open_log(home: Path) -> Generator[OpenLog]:
     """Join the embedded server, or start it."""
     with EmbeddedServer.begin(home) as server:
         url = server.ready()

@@ -1,8 +1,9 @@
 """Drive one run to its end in this process: the loop, its log, its executor, and what stands around them."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import anyio
 
@@ -153,7 +154,7 @@ def _trouble(view: RunView | None) -> Callable[[LogUnavailable, float], None]:
 
 
 @contextmanager
-def only_error() -> Iterator[None]:
+def only_error() -> Generator[None]:
     """Raise what a task group collected as what it is: one error, or the first of several that say the same.
 
     An owner that has lost its shard hears of it in all its tasks at once.
@@ -171,5 +172,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         yield error
         return
-    for part in error.exceptions:
+    parts: Sequence[BaseException] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    for part in parts:
         yield from _leaves(part)

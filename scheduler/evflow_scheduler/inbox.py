@@ -30,10 +30,10 @@ class Accepted:
         dropped: Reason to number of those.
     """
 
-    facts: dict[RunId, list[tuple[Event, str, int]]] = field(default_factory=dict)
-    consumed: dict[RunId, list[bytes]] = field(default_factory=dict)
-    useless: list[bytes] = field(default_factory=list)
-    dropped: dict[str, int] = field(default_factory=dict)
+    facts: dict[RunId, list[tuple[Event, str, int]]] = field(default_factory=dict[RunId, list[tuple[Event, str, int]]])
+    consumed: dict[RunId, list[bytes]] = field(default_factory=dict[RunId, list[bytes]])
+    useless: list[bytes] = field(default_factory=list[bytes])
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class Inbox(Protocol):

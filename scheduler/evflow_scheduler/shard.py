@@ -11,7 +11,7 @@ Reports are known by id and content, not by a position in the inbox: a server th
 back, gives new entries smaller ids than those that were read before.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -56,9 +56,9 @@ Incoming = Inbound | Observation | tuple[RunId, ev.Event, str]
 class Batch:
     """What one round works on: reports, facts stated by this process, and exits that were observed."""
 
-    entries: list[Inbound] = field(default_factory=list)
-    facts: dict[RunId, list[Fact]] = field(default_factory=dict)
-    exits: list[Observation] = field(default_factory=list)
+    entries: list[Inbound] = field(default_factory=list[Inbound])
+    facts: dict[RunId, list[Fact]] = field(default_factory=dict[RunId, list[Fact]])
+    exits: list[Observation] = field(default_factory=list[Observation])
 
 
 class ShardLog(Protocol):
@@ -154,7 +154,7 @@ class Shard:
             await self._mail.receive()
 
     @asynccontextmanager
-    async def _sources(self) -> AsyncIterator[TaskGroup]:
+    async def _sources(self) -> AsyncGenerator[TaskGroup]:
         async with anyio.create_task_group() as group:
             group.start_soon(self._receive)
             for executor in self._executors.values():

@@ -7,7 +7,7 @@ lock file; whoever finds it locked runs beside a twin, and writes that down.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ def note(what: str) -> None:
 
 
 @contextmanager
-def noted(seconds: float) -> Iterator[None]:
+def noted(seconds: float) -> Generator[None]:
     """Note a body's beginning and end, and whether it is alone; take so long."""
     lock = os.open(f"{BOOK}.{current.task_id}", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -59,13 +59,13 @@ class ChaosFlow(FlowSpec):
     @step
     def left(self) -> None:
         with noted(self.pace):
-            self.side = ("left", self.made)
+            self.side = ("left", [self.made])
         self.next(self.pair)
 
     @step
     def right(self) -> None:
         with noted(self.pace / 2):
-            self.side = ("right", self.made, list(range(1_000)))
+            self.side = ("right", [self.made, *range(1_000)])
         self.next(self.pair)
 
     @step

@@ -4,19 +4,20 @@ import os
 import resource
 import signal
 import time
+from typing import Any, cast
 
-from flow import noted
+from flow import noted  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports, reportUnknownVariableType] - beside it in the test's folder
 
 from evflow import FlowSpec, Parameter, catch, retry, step
 
 if os.environ.get("CHAOS_SLOW_DISK"):
     _fsync = os.fsync
 
-    def _slow(descriptor: int) -> None:
+    def _slow(descriptor: Any) -> None:
         time.sleep(0.05)
         _fsync(descriptor)
 
-    os.fsync = _slow
+    os.fsync = cast("Any", _slow)
 
 
 class PatientFlow(FlowSpec):

@@ -15,6 +15,7 @@ from evflow.core.ids import RunId
 from tests.chaos.driver import Chaos, until
 from tests.chaos.terminal import Terminal
 from tests.effort import rng, scaled
+from tests.leaks import describe
 from tests.real_runs import open_log, run_id, verified
 from tests.waiting import wait_until
 
@@ -122,7 +123,7 @@ def test_killed_while_it_starts_it_leaves_nothing_and_the_next_run_runs(chaos: C
     # A Ctrl-C among the user's own imports is Python's to show.
     assert "ChaosFlow()" not in chaos.output()
     assert "Internal error" not in chaos.output()
-    wait_until(lambda: not [left for left in chaos.processes() if "flow.py" in " ".join(left.cmdline())], "its processes are gone")
+    wait_until(lambda: not [left for left in chaos.processes() if "flow.py" in describe(left)], "its processes are gone")
     assert chaos.ended(chaos.start()) == 0, chaos.output()
     chaos.check()
     chaos.gone()

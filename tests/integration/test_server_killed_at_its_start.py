@@ -12,12 +12,18 @@ from evflow.log.embedded.server import recorded_pids
 from tests.waiting import wait_until
 
 
+def pid_of(server: EmbeddedServer) -> int:
+    """The server's process, 0 where it is not known."""
+    found = recorded_pids(server.places)
+    return found[1] if found is not None else 0
+
+
 def test_a_server_that_is_killed_while_it_starts_is_started_again(evflow_home: Path) -> None:
     with EmbeddedServer.begin(evflow_home) as server:
-        first = wait_until(lambda: recorded_pids(server.places), "its process is known")[1]
+        first = wait_until(lambda: pid_of(server), "its process is known")
         os.kill(first, signal.SIGKILL)
         assert server.ready().startswith("unix://")
-        second = wait_until(lambda: recorded_pids(server.places), "its successor's process is known")[1]
+        second = wait_until(lambda: pid_of(server), "its successor's process is known")
         assert second != first
 
 

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, AttemptSucceeded
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.testing.faults import Faults
-from evflow.worker.attempt import EXIT_TWIN, EXIT_UNREPORTED
+from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.protocol import Observation, OutputLine
 

@@ -8,7 +8,7 @@ from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.log.protocol import MAX_APPEND_CONSUMED, MAX_APPEND_EVENTS
 from tests.random_flows import RandomFlow, Step
-from tests.simulation.checks import check
+from tests.simulation.checks import check, folded
 from tests.simulation.scenario import Fault, Scenario
 from tests.simulation.world import SHARD, World
 
@@ -73,3 +73,22 @@ def test_a_new_owner_reads_more_reports_than_one_look_gives() -> None:
     world.play()
     check(world)
     assert not world.server.state.shard(SHARD).inbox
+
+
+def test_an_attempt_whose_report_the_server_lost_is_lost_and_not_crashed() -> None:
+    """It ended with 0, which says that it had reported: that is nobody's fault, and not counted against `@retry`."""
+
+    def lose(world: World) -> None:
+        world.lost += len(world.server.state.shard(SHARD).inbox)
+        world.server.state.shard(SHARD).inbox.clear()
+
+    lost = 0
+    for point in range(20, 90, 3):
+        world = wide(4)
+        world.scenario = replace(world.scenario, flows=(narrower(6),))
+        world.strike_at, world.strike = point, lose
+        check(world.play())
+        tasks = [task for run in world.runs for task in folded(world, run).all_tasks()]
+        assert all(task.failures == 0 and task.status == "succeeded" for task in tasks)
+        lost += sum(task.losses for task in tasks)
+    assert lost > 0

@@ -131,6 +131,8 @@ class World:
         each_turn: Note the state's digest at each turn, which is half of the cost.
         limits: Options of the runs.
         after_crash: What happens when an owner has died.
+        strike_at: The point at which `strike` happens.
+        strike: Anything.
         lost: Writes that the server had acknowledged and lost, for good or not.
         crashes: Owners that died.
     """
@@ -146,6 +148,8 @@ class World:
     each_turn: bool = True
     limits: dict[str, int] = field(default_factory=lambda: {"max_splits": 100, "task_budget": 60})
     after_crash: "Callable[[World], None] | None" = None
+    strike_at: int | None = None
+    strike: "Callable[[World], None] | None" = None
 
     def __post_init__(self) -> None:
         self.random = Random(f"{self.scenario.seed}/world")
@@ -332,6 +336,8 @@ class World:
         self.points += 1
         if number == self.crash_at:
             self._die(process, place)
+        if number == self.strike_at and self.strike is not None:
+            self.strike(self)
         for fault in self._plan.get(number, ()):
             self.trace.append(f"point {fault} at owner {process.number}, {place}, {anyio.current_time():.3f} s")
             await self._strike(fault, process, place)
