@@ -298,6 +298,7 @@ def test_the_client_starts_a_killed_server_again(world: ClientWorld) -> None:
     run = Run(world.trained().pathspec)
     # The server may answer before its guard, which starts beside it, has written down who they are.
     pids = wait_until(lambda: recorded_pids(find(world.home)), "the guard has named the server")
+    assert pids is not None
     os.kill(pids[1], 9)
     assert Run("TrainFlow/1").successful
     assert run.tags
