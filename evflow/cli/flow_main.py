@@ -15,6 +15,7 @@ import click
 from evflow import config
 from evflow.cli.lazy import Lazy, LazyGroup, Sections
 from evflow.cli.render import outcome
+from evflow.flow.invocation import program
 from evflow.imports import framework_view
 
 _SECTIONS: Sections = {
@@ -71,8 +72,8 @@ def _run(flow_class: type, arguments: list[str]) -> object:
     file = _file_of(flow_class)
     if file:
         config.use_folder(os.path.dirname(file))  # noqa: PTH120 - as below
-    program = f"python {os.path.basename(sys.argv[0])}"  # noqa: PTH119 - pathlib is not worth its time here
-    return group(flow_class).main(arguments, prog_name=program, standalone_mode=False, obj=FlowContext(flow_class, file))
+    typed = program(os.path.abspath(sys.argv[0]))  # noqa: PTH100 - as below
+    return group(flow_class).main(arguments, prog_name=typed, standalone_mode=False, obj=FlowContext(flow_class, file))
 
 
 def group(flow_class: type) -> LazyGroup:

@@ -7,7 +7,6 @@ In a terminal a line is `18:04:05 train/7 │ text` and a panel stands below (`e
 `2026-11-23 18:04:05.123 [3/train/7 (pid 812)] text`, and starts and ends of tasks are lines too.
 """
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -23,7 +22,9 @@ from evflow.cli.screen import Screen, is_terminal
 from evflow.core import events as ev
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from evflow.core.reasons import next_attempt, said
 from evflow.core.state import RunState
+from evflow.flow.invocation import program
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.request import RunView
 
@@ -151,7 +152,7 @@ class _View:
     def _pid(self, name: AttemptId) -> int:
         """The process of an attempt, 0 while it is not known."""
         task = self._state.task(name.task) if self._state is not None else None
-        attempts = task.attempts if task is not None else []
+        attempts = task.attempts if task is not None else ()
         known = next((attempt.pid for attempt in reversed(attempts) if attempt.number == name.attempt), 0)
         return known or self._pids.get(name, 0)
 
@@ -285,15 +286,17 @@ def _sentence(record: Record, state: RunState) -> str | None:
             return f"Task failed{took}, and @catch took it: {event.caught}" if event.caught else f"Task has finished{took}."
         case ev.AttemptFailed() as event:
             first = event.message.partition("\n")[0]
-            said = ": ".join(part for part in (event.error.removeprefix("builtins."), first) if part)
-            return f"Task failed: {said}{f' ({event.where})' if event.where else ''}"
-        case ev.AttemptCrashed() | ev.AttemptLost() as event:
+            text = ": ".join(part for part in (event.error.removeprefix("builtins."), first) if part)
+            return f"Task failed: {text}{f' ({event.where})' if event.where else ''}"
+        case ev.AttemptCrashed() as event:
             return f"Task failed: {event.reason}"
+        case ev.AttemptLost() as event:
+            return f"Task was lost: {said(event.reason)}"
         case ev.AttemptTimedOut() as event:
             return f"Task failed: it was killed, no end within {event.limit_us / 1e6:g} s."
         case ev.RetryScheduled() as event:
             wait = event.at_us - record.at_us
-            return f"Task will be tried again{f' in {duration(wait)}' if wait > 0 else ' now'} (attempt {event.attempt + 1}{_limit(state, event)})."
+            return f"Task will be tried again{f' in {duration(wait)}' if wait > 0 else ' now'} ({_which(state, event)})."
         case ev.AttemptCancelled():
             return "Task was cancelled."
         case ev.TaskReused() as event:
@@ -304,12 +307,12 @@ def _sentence(record: Record, state: RunState) -> str | None:
 
 def started(attempt: int) -> str:
     """What is said of an attempt that begins."""
-    return f"Task has started{f' again (attempt {attempt + 1})' if attempt else ''}."
+    return f"Task has started{f' again (attempt {attempt})' if attempt else ''}."
 
 
-def _limit(state: RunState, event: ev.RetryScheduled) -> str:
-    task = state.task(event.task)
-    return f" of {state.graph[task.step].policy.retry_times + 1}" if task and event.counted else ""
+def _which(state: RunState, event: ev.RetryScheduled) -> str:
+    task = state.tasks[event.task]
+    return next_attempt(task, state.graph[task.step].policy, event.attempt, counted=event.counted)
 
 
 _COLORS = {"succeeded": "green", "failed": "red"}
@@ -328,7 +331,7 @@ def summary(picture: Picture, *, retried: int = 0, style: Callable[..., str] = c
         lines.extend(f"  {style(f'{row.step}/{row.task}', bold=True)}  {row.reason}{_in_brackets(row.where)}" for row in picture.failures)
         if not picture.failures:
             lines.append(f"  {picture.reason}")
-    return lines + [f"  {style(label.ljust(16), dim=True)}{style(command, fg='cyan')}" for label, command in _next(picture)]
+    return lines + [f"  {style(label.ljust(17), dim=True)}{style(command, fg='cyan')}" for label, command in _next(picture)]
 
 
 def _in_brackets(text: str) -> str:
@@ -340,10 +343,12 @@ def _next(picture: Picture) -> list[tuple[str, str]]:
     story = ("What happened", f"evflow replay {picture.run}")
     if picture.status == "succeeded":
         return [("The results", f"evflow show {picture.run}"), story, ("In Python", f"evflow.Run('{picture.run}').data")]
+    if picture.status not in ("failed", "cancelled"):  # this process has to give it up
+        return [story, ("Go on from here", f"evflow continue {picture.run}")]
     failed = picture.failures[0] if picture.failures else None
     task = f"{picture.run}/{failed.step}/{failed.task}" if failed else picture.run
-    return [("What it printed", f"evflow logs {task}"), story, ("Go on from here", f"python {_program()} resume --origin-run-id {number}")]
-
-
-def _program() -> str:
-    return os.path.basename(sys.argv[0]) or "flow.py"  # noqa: PTH119 - pathlib is not worth its time here
+    return [
+        ("What it printed", f"evflow logs {task}"),
+        story,
+        ("Go on from here", f"{program(picture.file)} resume --origin-run-id {number}"),
+    ]

@@ -6,7 +6,7 @@
     ● train      ━━━━━━━━━━━━━━━━╺─────────────  14/24  3 running, 1 retry
     · join
     running  train/7 12 s (pid 812), train/9 3.1 s (pid 815)
-    retry    train/5 in 1 m 40 s, attempt 2: ValueError: nope
+    retry    train/5 in 1 m 40 s, attempt 1: ValueError: nope
     failed   train/6: KeyError: 'x' (train.py:31)
 
 This module imports rich; `evflow.cli.screen` imports it in its own thread once a run has gone on for a while.
@@ -166,7 +166,7 @@ def _retries(picture: Picture) -> list[Text]:
         left = row.at_us - picture.now_us
         when = f"in {duration(-(-left // 1_000_000) * 1_000_000)}" if left > 0 else "now"
         text.append(f"{row.step}/{row.task}", style="default")
-        text.append(f" {when}, attempt {row.attempt + 1}: {row.reason}", style="dim")
+        text.append(f" {when}, attempt {row.attempt}: {row.reason}", style="dim")
         lines.append(text)
     return lines
 

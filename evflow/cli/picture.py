@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from evflow.core import events as ev
 from evflow.core.codec import Record
+from evflow.core.reasons import said
 from evflow.core.state import Attempt, RunState, Task
 
 SHOWN_RUNNING = 64
@@ -72,6 +73,7 @@ class Picture(NamedTuple):
         running: The attempts that run, the longest first; at most `SHOWN_RUNNING`.
         retries: The next retries, soonest first; at most `SHOWN_RETRIES`.
         failures: The tasks that failed last, oldest first; at most `SHOWN_FAILURES`.
+        file: The flow's file when the run began.
     """
 
     run: str
@@ -83,6 +85,7 @@ class Picture(NamedTuple):
     retries: tuple[RetryRow, ...] = ()
     failures: tuple[FailureRow, ...] = ()
     reason: str = ""
+    file: str = ""
 
     @property
     def elapsed_us(self) -> int:
@@ -139,7 +142,8 @@ class Photographer:
             running=tuple(_running(state))[:SHOWN_RUNNING],
             retries=tuple(sorted(retries, key=lambda row: row.at_us)[:SHOWN_RETRIES]),
             failures=tuple(_failure(state.tasks[task]) for task in self._failed),
-            reason=state.outcome.reason if state.outcome else "",
+            reason=said(state.outcome.reason) if state.outcome else "",
+            file=str(state.header.get("code", {}).get("file") or ""),
         )
 
     def _catch_up(self, state: RunState) -> None:
@@ -155,12 +159,14 @@ def why(attempt: Attempt) -> str:
     """Why an attempt ended badly, on one line: `ValueError: nope`, or what became of its process."""
     first = attempt.message.partition("\n")[0]
     name = attempt.error.rpartition(".")[2]
-    return f"{name}: {first}" if name and first else name or first
+    if not name:
+        return said(first)
+    return f"{name}: {first}" if first else name
 
 
 def _failure(task: Task) -> FailureRow:
     attempt = task.attempt
-    return FailureRow(task.step, task.id, attempt.number, why(attempt) or task.reason, attempt.where)
+    return FailureRow(task.step, task.id, attempt.number, why(attempt) or said(task.reason), attempt.where)
 
 
 def _status(state: RunState) -> str:

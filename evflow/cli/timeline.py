@@ -5,6 +5,7 @@
 +1.212  start/1  succeeded in 1.2 s, on to 24 tasks of train
 """
 
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from evflow.cli.picture import why
 from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
+from evflow.core.reasons import next_attempt, said
 from evflow.core.state import RunState, Task
 from evflow.log.protocol import StoredEvent
 
@@ -66,7 +68,7 @@ def told(events: Iterable[StoredEvent]) -> Iterator[Told]:
 def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
     match record.event:
         case ev.RunStarted() as event:
-            given = " ".join(f"--{name} {value}" for name, value in event.parameters_shown.items())
+            given = " ".join(f"--{name} {shlex.quote(text)}" for name, text in event.parameters_shown.items())
             origin = f", resuming {event.origin}" if event.origin else ""
             text = f"started by {event.user}{f' on {event.host}' if event.host else ''}{origin}{f' with {given}' if given else ''}"
             return "run", text, ""
@@ -79,12 +81,12 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
         case ev.RunSucceeded():
             return "run", f"succeeded after {duration(state.finished_us - state.started_us)}", "good"
         case ev.RunFailed() as event:
-            return "run", f"failed after {duration(state.finished_us - state.started_us)}: {event.reason}", "bad"
+            return "run", f"failed after {duration(state.finished_us - state.started_us)}: {said(event.reason)}", "bad"
         case ev.RunCancelled() as event:
             return "run", f"cancelled after {duration(state.finished_us - state.started_us)}: {event.reason}", "bad"
         case ev.RunSealed() as event:
             late = f"; {count(event.late_reports, 'report')} came too late to count" if event.late_reports else ""
-            return "run", f"sealed with {count(event.events, 'event')}{late}", ""
+            return "run", f"sealed with {count(record.seq, 'event')}{late}", ""
         case ev.Unknown() as event:
             return "run", f"{event.tag}: an event of a later version, without effect here", "odd"
         case _:
@@ -106,7 +108,7 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
     match event:
         case ev.AttemptStarted() if attempt is not None:
             waited = attempt.launched_us - attempt.queued_us
-            again = f" again, attempt {event.attempt + 1}," if event.attempt else ""
+            again = f" again (attempt {event.attempt})" if event.attempt else ""
             slot = f" after {duration(waited)} in the queue ({attempt.wait})" if waited > 0 else ""
             return f"started{again}{slot} on {event.host}, pid {event.pid}", ""
         case ev.AttemptSucceeded():
@@ -122,17 +124,17 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
             return f"failed{took}: {why(attempt)}{f' ({event.where})' if event.where else ''}", "bad"
         case ev.AttemptLost() | ev.AttemptCrashed():
             kind = "was lost" if isinstance(event, ev.AttemptLost) else "crashed"
-            return f"{kind}: {event.reason}", "bad"
+            return f"{kind}: {said(event.reason)}", "bad"
         case ev.AttemptTimedOut():
             return f"was killed: it did not end within {event.limit_us / 1e6:g} s", "bad"
         case ev.AttemptCancelRequested():
-            return f"was asked to end: {event.reason}", "odd"
+            return f"was asked to end: {said(event.reason)}", "odd"
         case ev.AttemptCancelled():
             return "was cancelled", "odd"
         case ev.RetryScheduled():
             wait = event.at_us - record.at_us
-            counted = f" of {state.graph[task.step].policy.retry_times + 1}" if event.counted else ", which does not count"
-            return f"will be tried again {f'in {duration(wait)}' if wait > 0 else 'at once'}: attempt {event.attempt + 1}{counted}", "odd"
+            which = next_attempt(task, state.graph[task.step].policy, event.attempt, counted=event.counted)
+            return f"will be tried again {f'in {duration(wait)}' if wait > 0 else 'at once'}: {which}", "odd"
         case ev.TaskFailed():
             return "failed for good: no attempt is left", "bad"
         case _:

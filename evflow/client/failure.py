@@ -1,6 +1,7 @@
 """What an attempt failed with, as the value that `task.exception` gives."""
 
 from evflow.client.history import RunHistory
+from evflow.core.reasons import said
 from evflow.core.state import Attempt
 from evflow.errors import EnvironmentProblem
 from evflow.exception import ExceptionWrapper
@@ -18,7 +19,7 @@ _TYPES = {
 def exception_of(history: RunHistory, attempt: Attempt) -> ExceptionWrapper:
     """The failure of an attempt that did not succeed."""
     wrapper = ExceptionWrapper()
-    wrapper.exception = attempt.message or attempt.kind or "The attempt ended without a report."
+    wrapper.exception = said(attempt.message or attempt.kind) or "The attempt ended without a report."
     wrapper.type = attempt.error or _TYPES.get(attempt.outcome, attempt.outcome)
     wrapper.stacktrace = None
     if attempt.detail is not None:

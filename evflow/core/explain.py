@@ -181,7 +181,7 @@ class WaitsForMembers:
     Attributes:
         split: The task that split.
         step: Its step.
-        join: The join's step, or an empty string until a member reached one.
+        join: The join's step, or an empty string where no member has reached one and the graph leaves several possible.
         size: Number of members.
         missing: Those that are still on their way; at most `MOST_NAMED` of them.
         missing_count: How many these are in all.
@@ -275,7 +275,7 @@ def of_split(state: RunState, split: Split) -> WaitsForMembers:
     shown = indexes[:MOST_NAMED]
     places = _places(state, split, frozenset(shown))
     missing = tuple(places.get(index, Missing(index, 0, "", "not created")) for index in shown)
-    return WaitsForMembers(split.task, split.step, split.join or "", split.size, missing, len(indexes))
+    return WaitsForMembers(split.task, split.step, split.join or state.graph.join_of(split.step) or "", split.size, missing, len(indexes))
 
 
 def _places(state: RunState, split: Split, wanted: frozenset[int]) -> dict[int, Missing]:

@@ -95,6 +95,25 @@ class Graph:
         """The steps that may lead to `step`, in the order of the source."""
         return tuple(node.name for node in self.nodes.values() if step in node.out)
 
+    def join_of(self, step: str) -> str | None:
+        """The join of the splits that a step makes, where the source leaves only one possible; else None."""
+        found: set[str] = set()
+        seen: set[tuple[str, int]] = set()
+        # A step, and how many splits inside of the one that is looked at are open there.
+        ahead = [(target, 0) for target in self.nodes[step].out if target in self.nodes]
+        while ahead:
+            name, depth = ahead.pop()
+            if (name, depth) in seen or depth > len(self.nodes):
+                continue
+            seen.add((name, depth))
+            node = self.nodes[name]
+            if node.takes_inputs and not depth:
+                found.add(name)
+                continue
+            inside = depth - node.takes_inputs + (node.kind in ("split", "foreach"))
+            ahead.extend((target, inside) for target in node.out if target in self.nodes)
+        return found.pop() if len(found) == 1 else None
+
     def to_plain(self) -> dict[str, Any]:
         """As an event holds it: values that differ from their defaults only, to stay small."""
         return {

@@ -11,11 +11,13 @@ from pathlib import Path
 from evflow import config
 from evflow.core import events as ev
 from evflow.core.ids import RunId
+from evflow.core.reasons import said
 from evflow.core.state import RunState
 from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
+from evflow.flow.invocation import program
 from evflow.flow.loading import load_flow
 from evflow.log import connect
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
@@ -38,10 +40,11 @@ class RunIsOver(UsageError):
     code = "run-is-over"
 
     def __init__(self, run: RunId, state: RunState) -> None:
-        reason = f": {state.outcome.reason}" if state.outcome is not None else ""
+        reason = f": {said(state.outcome.reason)}" if state.outcome is not None else ""
         hint = f"`evflow show {run}` shows it."
         if state.status != "succeeded":
-            hint = f"`python flow.py resume --origin-run-id {run.number}` makes a new run that reuses what it finished."
+            file = str(state.header.get("code", {}).get("file") or "")
+            hint = f"`{program(file)} resume --origin-run-id {run.number}` makes a new run that reuses what it finished."
         super().__init__(f"'{run}' {state.status}{reason}.".replace("..", "."), hint)
 
 

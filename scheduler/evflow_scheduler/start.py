@@ -1,8 +1,9 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
+import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from evflow import config
 from evflow.core import flow_events
@@ -12,6 +13,7 @@ from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.core.values import value
+from evflow.flow.parameters import JSONType, Parameter
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
@@ -182,9 +184,15 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
 def shown_parameters(request: RunRequest) -> dict[str, str]:
     """The parameters for people: the name that they have on the command line, and the start of the value."""
     declared = facts(request.flow).parameters
-    return {declared[attribute].name: _shown(value) for attribute, value in request.parameters.items()}
+    return {declared[attribute].name: _shown(declared[attribute], value) for attribute, value in request.parameters.items()}
 
 
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
+def _shown(parameter: Parameter[Any], value: object) -> str:
+    """A value as it is typed."""
+    if parameter.separator is not None and isinstance(value, list | tuple):
+        text = parameter.separator.join(map(str, cast("list[object]", value)))
+    elif parameter.type is JSONType and value is not None:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    else:
+        text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"

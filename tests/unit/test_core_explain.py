@@ -51,6 +51,34 @@ def test_a_queued_task_asks_for_what_its_step_declares_beside_what_the_others_ho
     assert (waits.taken.cpu, waits.taken.memory_mb, waits.taken.gpu) == (6, 1536, 3)
 
 
+def test_a_join_is_named_before_anybody_has_come_to_it() -> None:
+    [waits] = explain.open_splits(spread().state)
+    assert (waits.join, waits.missing_count) == ("join", 6)
+
+
+def test_the_join_of_an_outer_split_is_not_that_of_the_inner_one() -> None:
+    shape = graph(
+        Node("start", "foreach", ("outer",), foreach="xs"),
+        Node("outer", "foreach", ("inner",), foreach="ys"),
+        Node("inner", "linear", ("join_inner",)),
+        Node("join_inner", "join", ("join_outer",), takes_inputs=True),
+        Node("join_outer", "join", ("end",), takes_inputs=True),
+        Node("end", "end"),
+    )
+    assert (shape.join_of("start"), shape.join_of("outer"), shape.join_of("inner")) == ("join_outer", "join_inner", "join_inner")
+
+
+def test_where_several_joins_are_possible_none_is_named() -> None:
+    shape = graph(
+        Node("start", "foreach", ("work",), foreach="xs"),
+        Node("work", "switch", ("one", "other")),
+        Node("one", "join", ("end",), takes_inputs=True),
+        Node("other", "join", ("end",), takes_inputs=True),
+        Node("end", "end"),
+    )
+    assert shape.join_of("start") is None
+
+
 def test_a_retry_waits_for_its_instant_because_of_the_attempt_before() -> None:
     waits = reason(spread(retries=2).fail(2), 2, WaitsForRetry)
     assert (waits.attempt, waits.at_us, waits.counted, waits.allowed) == (1, NOON_US + 60 * SECOND, 1, 2)

@@ -10,7 +10,7 @@ from evflow.cli.panel import ASCII, UNICODE, panel
 from evflow.cli.picture import Photographer, Picture, StepRow
 from evflow.cli.screen import MAX_PENDING, Painter, Screen
 from evflow.core.apply import apply
-from evflow.core.events import AttemptStarted, AttemptSucceeded
+from evflow.core.events import AttemptExited, AttemptStarted, AttemptSucceeded
 from evflow.core.graph import Node
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState
@@ -101,7 +101,7 @@ def test_the_panel_shows_how_far_a_foreach_is() -> None:
 
 def test_the_panel_counts_down_to_a_retry() -> None:
     story = spread(retries=2, delay_s=60).fail(2)
-    assert "retry    train/2 in 20.0 s, attempt 2: ValueError: nope" in text_of(picture_of(story, after_s=40))
+    assert "retry    train/2 in 20.0 s, attempt 1: ValueError: nope" in text_of(picture_of(story, after_s=40))
 
 
 def test_the_panel_names_a_failed_task_and_the_users_line() -> None:
@@ -159,7 +159,7 @@ def test_plain_lines_tell_starts_ends_and_retries() -> None:
         "Task has started.",
         "Task has started.",
         "Task failed: ValueError: nope (/flows/cv.py:31)",
-        "Task will be tried again in 1 m 30 s (attempt 2 of 3).",
+        "Task will be tried again in 1 m 30 s (attempt 1, retry 1 of 2).",
     ]
 
 
@@ -266,6 +266,25 @@ def test_the_summary_of_a_failure_names_the_task_the_place_and_its_output() -> N
     assert "train/2  ValueError: nope  (/flows/cv.py:31)" in shown
     assert "evflow logs TrainFlow/3/train/2" in shown
     assert "resume --origin-run-id 3" in shown
+
+
+def test_the_summary_of_a_run_that_its_process_had_to_give_up_says_how_it_goes_on() -> None:
+    lines = summary(picture_of(spread()), style=unstyled)
+    assert lines[-1] == "  Go on from here  evflow continue TrainFlow/3"
+    assert not any("resume" in text for text in lines)
+
+
+def test_a_lost_attempt_is_told_in_words() -> None:
+    view, out, _ = plain_view()
+    story = Story(cross_validation(), listener=view.on_event).start()
+    story.turn(AttemptExited(1, 0, None, None, "fork-server-died"))
+    view.close()
+    texts = [text.partition("] ")[2] for text in out.getvalue().splitlines()]
+    assert texts[1:] == [
+        "Task was lost: the process that starts attempts died",
+        "Task will be tried again now (attempt 1; the lost one does not count).",
+        "Task has started again (attempt 1).",
+    ]
 
 
 def test_the_summary_of_an_ill_formed_run_says_why() -> None:

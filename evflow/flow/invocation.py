@@ -1,0 +1,27 @@
+"""How people start a flow: what hints tell them to type."""
+
+import os
+import sys
+
+
+def program(file: str) -> str:
+    """`python train.py`, as it is typed in the folder of now.
+
+    Args:
+        file: The flow's file, absolute; empty where the flow has none, or where it is not known.
+    """
+    main = sys.modules.get("__main__")
+    module = getattr(getattr(main, "__spec__", None), "name", "")
+    if module and file and getattr(main, "__file__", None) == file:
+        return f"python -m {module.removesuffix('.__main__')}"
+    try:
+        path = os.path.relpath(file) if file else "flow.py"
+    except OSError:  # the folder of now is gone
+        path = file
+    if path.startswith(os.pardir):
+        path = file
+    if not path.replace("/", "").replace(".", "").replace("_", "").replace("-", "").isalnum():
+        import shlex
+
+        path = shlex.quote(path)
+    return f"python {path}"
