@@ -55,6 +55,28 @@ class NoSuchRun(UsageError):
         super().__init__(f"There is no run '{text}'.", f"{has}{suggestion(text.partition('/')[0], list(flows))} `evflow runs` lists them.")
 
 
+class NoRunBegan(UsageError):
+    """The flow took run numbers, and none of those runs came to its first event."""
+
+    code = "no-run-began"
+
+    def __init__(self, flow: str) -> None:
+        super().__init__(
+            f"'{flow}' has no run that began: what was started died before its first event, or is about to begin.", "Start a new run."
+        )
+
+
+class NothingToResume(UsageError):
+    """The flow has only runs that were resumed themselves, or none."""
+
+    code = "nothing-to-resume"
+
+    def __init__(self, flow: str, newest: RunId | None) -> None:
+        text = f"All runs of '{flow}' are resumed ones" if newest else f"'{flow}' has no run yet"
+        hint = f"Name one: --origin-run-id {newest.number}." if newest else "Start one with `run`."
+        super().__init__(f"{text}: there is none to resume without being named.", hint)
+
+
 class NoSuchStep(UsageError):
     """The run's flow has no such step."""
 
@@ -117,7 +139,8 @@ def resolve(log: LogClient, reference: Reference, *, flow: str = "") -> RunId:
     if name:
         newest = log.runs(FlowName(name), 1)
         if not newest:
-            raise NoSuchRun(reference.text, log.flows())
+            known = log.flows()
+            raise NoRunBegan(name) if name in known else NoSuchRun(reference.text, known)
         return newest[0].run
     flows = log.flows()
     candidates = [RunId(known, RunNumber(reference.number or 0)) for known in flows]
@@ -150,7 +173,7 @@ def origin_of(flow: str, text: str | None) -> RunId:
         for entry in runs:
             if not entry.summary.get("origin"):
                 return entry.run
-        raise NoSuchRun(flow, log.flows())
+        raise NothingToResume(flow, runs[0].run if runs else None)
 
 
 def flows_in(folder: Path) -> Iterator[str]:

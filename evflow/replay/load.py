@@ -19,7 +19,9 @@ class RunNotFound(UsageError):
         newest = [str(entry.run) for entry in log.runs(run.flow, 5)]
         if newest:
             hint = f"Its newest runs are {', '.join(newest)}."
-        elif flows := log.flows():
+        elif run.flow in (flows := log.flows()):
+            hint = f"'{run.flow}' has no run that began."
+        elif flows:
             hint = f"No run of '{run.flow}' is in this log; it has runs of {', '.join(flows)}."
         else:
             hint = "This log has no runs at all. Is EVFLOW_HOME or EVFLOW_REDIS_URL the one that the run used?"
