@@ -11,6 +11,7 @@ from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, write_json
 from evflow.cli.picture import why
 from evflow.core import explain
+from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
 
 MOST_TASKS = 20
@@ -25,7 +26,7 @@ def command(what: str, as_json: bool) -> None:
     reference = parse(what)
     with session.log() as log:
         found, state = session.folded(log, resolve(log, reference))
-        owned = log.owner(found.entry.shard) is not None
+        owned = state.over or session.is_owned(log, found.entry.shard)
         now = clock.now_us()
     tasks = tasks_of(state, reference)
     # A task of a run that nobody runs waits for that, whatever else it waits for.
@@ -52,7 +53,7 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True) -> Iterator[str]
     if state.over:
         return
     open_tasks = explain.open_tasks(state)
-    yield from of_tasks(state, open_tasks[:MOST_TASKS], now_us)
+    yield from (_of_task(state, task, now_us, owned=owned) for task in open_tasks[:MOST_TASKS])
     if len(open_tasks) > MOST_TASKS:
         yield f"… and {count(len(open_tasks) - MOST_TASKS, 'more open task')}."
     for number, split in enumerate(explain.open_splits(state)):
@@ -65,10 +66,15 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True) -> Iterator[str]
 def of_tasks(state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True) -> Iterator[str]:
     """Sentences for each task."""
     for task in tasks:
-        said = [of_reason(state, reason, now_us) for reason in explain.of_task(state, task)]
-        if not owned and not state.over and task.status not in ("succeeded", "failed", "cancelled"):
-            said.append(_nobody(state))
-        yield f"{pathspec(state, task)} {' '.join(said)}"
+        waits = not owned and not state.over and task.status not in ("succeeded", "failed", "cancelled")
+        yield _of_task(state, task, now_us, owned=owned) + (f" {_nobody(state)}" if waits else "")
+
+
+def _of_task(state: RunState, task: Task, now_us: int, *, owned: bool) -> str:
+    reasons = [
+        of_reason(state, reason, now_us) if owned else _when_it_died(state, reason, now_us) for reason in explain.of_task(state, task)
+    ]
+    return f"{pathspec(state, task)} {' '.join(reasons)}"
 
 
 def said_of_run(state: RunState, reason: explain.Reason) -> str:
@@ -76,14 +82,14 @@ def said_of_run(state: RunState, reason: explain.Reason) -> str:
     run = f"{state.flow}/{state.number}"
     match reason:
         case explain.RunIsOver(status, at_us, why_so):
-            return f"{run} {status} at {instant(at_us)[:19]}{f': {why_so}' if why_so else '.'}"
+            return f"{run} {status} at {instant(at_us)[:19]}{f': {said(why_so)}' if why_so else '.'}"
         case explain.NobodyOwns():
             return _nobody(state)
         case explain.IsEnding(what, why_so, running, forced):
             doing = "being cancelled" if what == "cancelled" else "failing"
             waits = f"it waits for {count(len(running), 'running task')} to end{_named([(step, task) for step, task, _ in running])}"
             killed = "; they are killed" if forced and running else ""
-            return f"{run} is {doing} ({why_so}): {waits}{killed}."
+            return f"{run} is {doing} ({said(why_so)}): {waits}{killed}."
         case _:
             raise TypeError(reason)
 
@@ -98,7 +104,7 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
         case explain.Runs(host, pid, since_us, limit_us, asked):
             since = duration(now_us - since_us) if since_us else "just now"
             until = f"; @timeout ends it after {duration(limit_us)}" if limit_us else ""
-            ending = f" It was asked to end: {asked}." if asked else ""
+            ending = f" It was asked to end: {said(asked)}." if asked else ""
             return f"has been running for {since} on {host or 'this machine'} (pid {pid}){until}.{ending}"
         case explain.WaitsForRetry():
             return _retry(reason, now_us)
@@ -108,6 +114,19 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
             return _ended(reason)
         case _:
             raise TypeError(reason)
+
+
+def _when_it_died(state: RunState, reason: explain.Reason, now_us: int) -> str:
+    """A reason of a task whose run's process died: what it was doing then."""
+    match reason:
+        case explain.Runs(host, pid):
+            return f"was running on {host or 'that machine'} (pid {pid}) when the run's process died."
+        case explain.Starts():
+            return "was about to start when the run's process died."
+        case explain.WaitsForSlot(executor):
+            return f"was waiting for a slot of '{executor}' when the run's process died."
+        case _:
+            return of_reason(state, reason, now_us)
 
 
 def of_members(state: RunState, reason: explain.WaitsForMembers) -> str:
@@ -156,7 +175,7 @@ def _ended(reason: explain.Ended) -> str:
     if reason.status == "cancelled":
         return "was cancelled."
     if reason.status == "failed":
-        return f"failed: {reason.reason}"
+        return f"failed: {said(reason.reason)}"
     caught = f" (@catch took {reason.caught})" if reason.caught else ""
     went_on = f" and went on to {', '.join(reason.next_steps)}" if reason.next_steps else ""
     return f"succeeded at {instant(reason.at_us)[:19]}{caught}{went_on}."

@@ -59,7 +59,7 @@ def as_it_is(log: LogClient, entry: RunEntry, changed: tuple[str, ...] | None) -
     summary = dict(entry.summary)
     if changed is not None:
         summary["tags"] = list(changed)
-    if summary.get("status") == "running" and log.owner(entry.shard) is None:
+    if summary.get("status") == "running" and not session.is_owned(log, entry.shard):
         summary["status"] = "interrupted"
     return RunEntry(entry.run, entry.shard, summary)
 

@@ -12,6 +12,7 @@ from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, write_json
 from evflow.cli.picture import why
 from evflow.cli.runs import styled_status
+from evflow.core.reasons import said
 from evflow.core.state import Attempt, RunState, Task
 
 FEW_TASKS = 20
@@ -27,7 +28,7 @@ def command(what: str, as_json: bool) -> None:
     with session.log() as log:
         run = resolve(log, reference)
         found, state = session.folded(log, run)
-        interrupted = not state.sealed and log.owner(found.entry.shard) is None
+        interrupted = not state.sealed and not session.is_owned(log, found.entry.shard)
         tags = log.tags(run)
     tasks = tasks_of(state, reference)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)
@@ -161,11 +162,11 @@ def run_lines(state: RunState, tags: list[str], *, end_us: int, interrupted: boo
         ("tags", ", ".join(tags)),
         ("resumed", str(header.get("origin") or "")),
         ("code", str(header.get("code", {}).get("file", ""))),
-        *((f"--{name}", str(value)) for name, value in header.get("parameters_shown", {}).items()),
+        *((f"--{name}", str(value) or "''") for name, value in header.get("parameters_shown", {}).items()),
     ]
     ending = state.outcome or state.failing
     if ending:
-        facts.append(("because", ending.reason))
+        facts.append(("because", said(ending.reason)))
     shown = [(name, text) for name, text in facts if text]
     width = max(len(name) for name, _ in shown)
     for name, text in shown:
@@ -227,7 +228,7 @@ def _note(task: Task) -> str:
     if task.caught:
         return f"@catch took {task.caught.partition(chr(10))[0]}"
     if task.status in ("failed", "retrying") and task.attempts:
-        return why(task.attempt) or task.reason
+        return why(task.attempt) or said(task.reason)
     return ""
 
 
@@ -237,7 +238,7 @@ def _failures(state: RunState) -> Iterator[str]:
         yield ""
     for task in failed[:10]:
         place = f"  ({task.attempt.where})" if task.attempts and task.attempt.where else ""
-        yield f"{click.style(f'{task.step}/{task.id}', fg='red', bold=True)}  {why(task.attempt) or task.reason}{place}"
+        yield f"{click.style(f'{task.step}/{task.id}', fg='red', bold=True)}  {why(task.attempt) or said(task.reason)}{place}"
     if len(failed) > 10:
         yield f"and {count(len(failed) - 10, 'more failed task')}"
 
@@ -261,7 +262,7 @@ def _task(state: RunState, task: Task) -> Iterator[str]:
         ("next", ", ".join(task.next_steps) + (f" ({count(task.splits, 'task')})" if task.splits else "")),
         ("artifacts", f"{task.artifacts:,}, {size(task.size_bytes)}" if task.artifacts else ""),
         ("note", _note(task)),
-        ("because", task.reason),
+        ("because", said(task.reason)),
     ]
     for name, text in facts:
         if text:

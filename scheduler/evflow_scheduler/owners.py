@@ -34,6 +34,15 @@ def living_owner(client: LogClient, shard: str, here: str) -> tuple[str, float] 
     return None
 
 
+def is_owned(client: LogClient, shard: str, here: str) -> bool:
+    """Whether somebody owns the shard and lives, as far as that can be known; unlike `living_owner` it changes nothing.
+
+    For those who only look: a lease is ended by those who act on the run.
+    """
+    held = client.owner(shard)
+    return held is not None and _is_alive(held[0], here)
+
+
 def shown(owner: str) -> str:
     """An owner for people: its host and process."""
     return owner.rsplit(":", 2)[0]

@@ -514,10 +514,29 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_continued() -> None:
     wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
     runs.kill()
     runs.wait()
-    wait_until(lambda: json.loads(evflow("runs", "--json").stdout)[0]["status"] == "interrupted", "the lease is over", 60)
+    assert json.loads(evflow("runs", "--json").stdout)[0]["status"] == "interrupted"
     assert "evflow continue Sums/1" in evflow("show", "1").stdout
+    explained = evflow("explain", "1").stdout
+    assert "when the run's process died" in explained
+    assert "has been running" not in explained
     done = evflow("continue", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Run Sums/1 goes on." in done.stderr
     assert json.loads(evflow("replay", "1", "--verify", "--json").stdout)["ok"] is True
     assert "the process before had died" in evflow("replay", "1").stdout
+
+
+def test_a_continued_run_that_fails_names_the_flows_file_to_resume_it_with(folder: Path, evflow_home: Path) -> None:
+    runs = subprocess.Popen(
+        [sys.executable, "sums.py", "--quiet", "run", "--wait", "1", "--broken", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
+    runs.kill()
+    runs.wait()
+    done = evflow("continue", "1")
+    assert done.returncode == 1
+    assert "python sums.py resume --origin-run-id 1" in done.stderr
+    again = subprocess.run(
+        [sys.executable, "-m", "evflow.cli", "continue", "Sums/1"], cwd=evflow_home, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"`python {folder / 'sums.py'} resume --origin-run-id 1`" in again.stderr

@@ -20,6 +20,7 @@ from evflow.cli.explain import of_run
 from evflow.cli.lazy import Lazy, LazyGroup
 from evflow.cli.naming import BadReference, Reference, flows_in, parse
 from evflow.cli.render import outcome
+from evflow.core import flow_events
 from evflow.core.graph import Node, Policy
 from evflow.core.ids import FlowName, RunId
 from evflow.errors import Conflict, UsageError
@@ -130,6 +131,16 @@ def test_a_flow_that_never_ran_gets_a_suggestion(server: SimulatedServer) -> Non
     result = evflow("show", "TranFlow")
     assert result.exit_code == 1
     assert "Did you mean 'TrainFlow'?" in result.stderr
+
+
+def test_a_flow_of_which_no_run_began_is_not_suggested_to_itself(server: SimulatedServer) -> None:
+    requested = flow_events.encode(flow_events.RunRequested(0, "ada"), at_us=NOON_US, principal="user:ada")
+    SimulatedLogClient(server).request_run(FlowName("TrainFlow"), requested)
+    for name in ("TrainFlow", "TrainFlow/1"):
+        result = evflow("show", name)
+        assert result.exit_code == 1
+        assert "Did you mean" not in result.stderr
+        assert "no run that began" in result.stderr
 
 
 def test_a_step_that_is_not_there_gets_a_suggestion(server: SimulatedServer) -> None:
@@ -248,7 +259,7 @@ def test_a_digest_is_hexadecimal_in_json(server: SimulatedServer) -> None:
 def test_cancelling_a_run_that_is_over_changes_nothing(server: SimulatedServer) -> None:
     finished().write_to(server)
     result = evflow("cancel", "TrainFlow/3")
-    assert (result.exit_code, "succeeded at" in result.stderr) == (1, True)
+    assert (result.exit_code, "TrainFlow/3 was over before: it succeeded at" in result.stderr) == (1, True)
     assert not server.state.shard("run:TrainFlow:3").inbox
 
 
@@ -291,12 +302,32 @@ def test_a_task_of_a_run_without_an_owner_waits_for_one_too(server: SimulatedSer
     assert "`evflow cancel TrainFlow/3` ends it" in evflow("explain", "TrainFlow/3/train/8").stdout
 
 
+def test_what_ran_when_its_runs_process_died_is_not_said_to_run(server: SimulatedServer) -> None:
+    spreading().write_to(server)
+    said = evflow("explain", "TrainFlow/3").stdout
+    assert "TrainFlow/3/train/4 was running on box (pid 4004) when the run's process died.\n" in said
+    assert "TrainFlow/3/train/8 was waiting for a slot of 'local' when the run's process died.\n" in said
+    assert "has been running" not in said
+    assert said.count("evflow continue") == 1
+
+
+def test_a_run_whose_process_is_gone_from_this_machine_is_interrupted_though_its_lease_holds(server: SimulatedServer) -> None:
+    spreading().write_to(server)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    server.write(lambda state: state.take("run:TrainFlow:3", f"{os.uname().nodename}:{gone.pid}:1:x", 30.0, NOON_US))
+    assert json.loads(evflow("runs", "--json").stdout)[0]["status"] == "interrupted"
+    assert json.loads(evflow("show", "TrainFlow/3", "--json").stdout)["status"] == "interrupted"
+    assert "when the run's process died" in evflow("explain", "TrainFlow/3").stdout
+    assert SimulatedLogClient(server).owner("run:TrainFlow:3") is not None, "who only looks ends no lease"
+
+
 def test_a_run_that_is_being_cancelled_is_explained_by_what_still_runs() -> None:
     said = explained(spreading().cancel("enough"))
     assert said.startswith(
         "TrainFlow/3 is being cancelled (enough): it waits for 4 running tasks to end (train/4, train/5, train/6, train/7)."
     )
-    assert "It was asked to end: run-cancelled." in said
+    assert "It was asked to end: the run was cancelled." in said
 
 
 def test_what_a_step_asks_for_is_explained_beside_what_others_hold() -> None:
