@@ -31,13 +31,14 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
     """Ask for it, and see it happen; where nobody is left to do it, do it."""
     with session.log() as log:
         found, state = session.folded(log, resolve(log, parse(run)))
-        if not state.over:
+        was_over = state.over
+        if not was_over:
             _request(log, found.entry, RunCancelRequested(reason, forced=force), insist=force and state.cancelling is None)
             state = _await_end(log, found.entry, _WAIT_S if wait else 0.0)
         alone = not state.over and not _is_owned(log, found.entry)
     if alone:
         state = _end(found.entry, state)
-    _tell(state, as_json=as_json)
+    _tell(state, as_json=as_json, was_over=was_over)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
 
@@ -78,10 +79,16 @@ def _end(entry: RunEntry, state: RunState) -> RunState:
     return end_ownerless(entry, state.header["host"])
 
 
-def _tell(state: RunState, *, as_json: bool) -> None:
+def _was(status: str) -> str:
+    return "was cancelled" if status == "cancelled" else status
+
+
+def _tell(state: RunState, *, as_json: bool, was_over: bool) -> None:
     run = f"{state.flow}/{state.number}"
     if as_json:
-        write_json({"run": run, "status": state.status, "over": state.over})
+        write_json({"run": run, "status": state.status, "over": state.over, "was_over": was_over})
+    elif was_over:
+        click.echo(f"{run} was over before: it {_was(state.status)} at {instant(state.finished_us)[:19]}. Nothing was done.", err=True)
     elif state.over:
         click.echo(f"{run} {state.status} at {instant(state.finished_us)[:19]}.", err=True)
     else:

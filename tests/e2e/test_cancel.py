@@ -115,7 +115,7 @@ def test_without_waiting_cancel_only_asks() -> None:
     with running() as process:
         process.send_signal(signal.SIGSTOP)
         done = evflow("cancel", "Waits/1", "--no-wait", "--reason", "enough", "--json")
-        assert json.loads(done.stdout) == {"run": "Waits/1", "status": "running", "over": False}
+        assert json.loads(done.stdout) == {"run": "Waits/1", "status": "running", "over": False, "was_over": False}
         process.send_signal(signal.SIGCONT)
         assert process.wait(20) == 1
     the_log_tells_one_cancellation_by_me()
@@ -190,4 +190,5 @@ def test_a_cancelled_run_is_not_cancelled_again() -> None:
         before = len(events())
         done = evflow("cancel", "Waits/1", "--reason", "once more")
     assert done.returncode == 0
+    assert "Waits/1 was over before: it was cancelled at" in done.stderr
     assert len(events()) == before

@@ -70,6 +70,17 @@ def test_what_changes_nothing_writes_nothing(run: Run) -> None:
     assert run.user_tags == {"first"}
 
 
+def noting(asked: list[str], name: str) -> Callable[..., object]:
+    """The method of that name, and each call of it in a list."""
+    plain: Callable[..., object] = getattr(RedisLogClient, name)
+
+    def noted(*given: object) -> object:
+        asked.append(name)
+        return plain(*given)
+
+    return noted
+
+
 def test_going_through_a_flows_runs_by_tag_asks_for_the_tags_of_all_at_once(
     run: Run, world: ClientWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,8 +89,7 @@ def test_going_through_a_flows_runs_by_tag_asks_for_the_tags_of_all_at_once(
     run.replace_tag("first", "now")
     asked: list[str] = []
     for name in ("tags", "all_tags"):
-        plain = getattr(RedisLogClient, name)
-        monkeypatch.setattr(RedisLogClient, name, lambda *given, plain=plain, name=name: asked.append(name) or plain(*given))
+        monkeypatch.setattr(RedisLogClient, name, noting(asked, name))
     namespace("now")
     assert list(Flow("TrainFlow")) == [run]
     asked.clear()
