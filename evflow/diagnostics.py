@@ -5,9 +5,10 @@ For whoever looks for a fault in evflow or its surroundings; what a user must kn
 
     timestamp=2026-11-23T18:04:05.123456Z level=info event="shard taken" run=TrainFlow/3 epoch=17
 
-structlog (0.13 s) is imported when there is something to say and somebody wants to hear it, so a run at the level `warning`
-never pays for it. It is used without its global configuration, which belongs to the user's own code in this process. The
-core says nothing: what it decided stands in the log.
+A process says nothing until it called `prepare`: the setting is read from files, and an event loop is no place for that.
+structlog (0.13 s) is imported there where `debug` or `info` are wanted, else with the first warning, which is rare; so a
+usual run never pays for it. It is used without its global configuration, which belongs to the user's own code in this
+process. The core says nothing: what it decided stands in the log.
 """
 
 import sys
@@ -15,18 +16,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from evflow import config
-from evflow.errors import EvflowError
 
 _LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _FIRST_KEYS: Final = ("timestamp", "level", "event", "run", "task", "attempt", "seq")
 
-_threshold = 0
+_SILENT: Final = 100
+
+_threshold = _SILENT
 _logger: Any = None
 _out: Callable[[str], None] | None = None
 
 
 def prepare(out: Callable[[str], None] | None = None) -> None:
-    """Read the setting; said lines go to `out`, or to stderr.
+    """Read the setting; from now on lines go to `out`, or to stderr. Before the event loop begins.
 
     Raises:
         ConfigInvalid: There is no such level.
@@ -34,17 +36,14 @@ def prepare(out: Callable[[str], None] | None = None) -> None:
     global _threshold, _out
     _threshold = _LEVELS[config.get("log_level")]
     _out = out
+    if _threshold < _LEVELS["warning"]:
+        _structlog()
 
 
-def wants(level: str) -> bool:
-    """Whether somebody hears what is said at a level; for what is costly to say."""
+def silence() -> None:
+    """Say nothing any more, as before `prepare`."""
     global _threshold
-    if not _threshold:
-        try:
-            prepare()
-        except EvflowError:  # whoever starts a run asks `prepare` and is told; here is no place for it
-            _threshold = _LEVELS["warning"]
-    return _LEVELS[level] >= _threshold
+    _threshold = _SILENT
 
 
 def debug(event: str, **values: object) -> None:
@@ -63,7 +62,7 @@ def warning(event: str, **values: object) -> None:
 
 
 def _say(level: str, event: str, values: Mapping[str, object]) -> None:
-    if wants(level):
+    if _LEVELS[level] >= _threshold:
         getattr(_structlog(), level)(event, **{key: _plain(value) for key, value in values.items()})
 
 

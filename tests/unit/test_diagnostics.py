@@ -18,7 +18,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     config.reset()
-    diagnostics.prepare()
+    diagnostics.silence()
 
 
 @pytest.mark.parametrize(("level", "said"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
@@ -48,8 +48,14 @@ def test_a_bad_level_is_told_when_a_run_asks(monkeypatch: pytest.MonkeyPatch) ->
         diagnostics.prepare()
 
 
+def test_a_process_that_did_not_prepare_says_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("EVFLOW_LOG_LEVEL", "debug")
+    diagnostics.warning("lost events written again")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_process_in_which_nothing_is_said_does_not_import_structlog() -> None:
-    code = "import sys; from evflow import diagnostics; diagnostics.info('x'); diagnostics.debug('y'); sys.exit('structlog' in sys.modules)"
+    code = "import sys; from evflow import diagnostics; diagnostics.prepare(); diagnostics.info('x'); diagnostics.debug('y'); sys.exit('structlog' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
 
 
