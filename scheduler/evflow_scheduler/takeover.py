@@ -11,7 +11,8 @@ from typing import Final
 
 from evflow import diagnostics
 from evflow.core import events as ev
-from evflow.core.ids import AttemptId, TaskId
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.errors import Conflict
 from evflow.log.writer import ShardWriter
 from evflow_executors.protocol import Executor, Observation
 from evflow_scheduler.inbox import waiting_reports
@@ -20,6 +21,17 @@ from evflow_scheduler.shard import Batch
 
 OWNER_DIED: Final = "owner-died"
 _CHUNK: Final = 5_000
+
+
+class RunVanished(Conflict):
+    """The run's log is empty, which it was not when the run was found."""
+
+    code = "run-vanished"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(
+            f"The log of '{run}' is empty: the server has lost it since it was looked at.", "Restore the server's data, or start a new run."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,11 @@ class TakeOver:
         return await self.of([run], writer, executor)
 
     async def of(self, runs: Iterable[OwnedRun], writer: ShardWriter, executor: Executor) -> Batch:
-        """Take all runs of a shard over."""
+        """Take all runs of a shard over.
+
+        Raises:
+            RunVanished: The server has lost one of them.
+        """
         batch = Batch()
         for run in runs:
             await _load(run, writer)
@@ -59,3 +75,5 @@ async def _load(run: OwnedRun, writer: ShardWriter) -> None:
     while chunk := await writer.read(run.id, after, _CHUNK):
         run.load(chunk)
         after = chunk[-1].seq
+    if not after:
+        raise RunVanished(run.id)

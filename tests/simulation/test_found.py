@@ -7,6 +7,8 @@ from tests.simulation.shrink import demand
 
 FOUND: dict[str, Scenario] = {
     "a sealed run's timer that was never due kept its new owner spinning": Scenario.of(10052),
+    "a log that the server lost while it was taken over got a first event that none can be": Scenario.of(300547),
+    "the same, by another way": Scenario.of(300761),
 }
 """What went wrong to the smallest scenario in which it did."""
 
