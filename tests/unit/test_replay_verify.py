@@ -223,12 +223,11 @@ def test_nothing_follows_a_seal(own_turn: bool) -> None:
 
 # --- decided rightly --------------------------------------------------------------------------------------
 
-Forgery = Callable[[Record], Record]
 
 
-def forged(run: CoreRun, victim: int, change: Forgery) -> list[bytes]:
+def forged(run: CoreRun, victim: int, changed: Record) -> list[bytes]:
     """The log with one event changed and everything behind it computed anew."""
-    return resealed([change(record) if record.seq == victim else record for record in run.records])
+    return resealed([changed if record.seq == victim else record for record in run.records])
 
 
 def _other(value: Any) -> Any:
@@ -250,7 +249,7 @@ def test_a_decision_with_any_field_changed_is_found_at_its_event(name: str) -> N
         for field in names:
             event: Any = record.event
             changed = replace(record, event=replace(event, **{field: _other(getattr(event, field))}))
-            problem = first_problem(forged(run, record.seq, lambda _, changed=changed: changed))
+            problem = first_problem(forged(run, record.seq, changed))
             assert (problem.seq, problem.check) == (record.seq, "decision")
             assert type(event).__name__ in problem.what
 
@@ -261,7 +260,7 @@ def test_a_decision_by_somebody_else_or_for_another_reason_is_found(name: str) -
     run = RUNS[name]()
     for record in _decisions(run):
         for changed in (replace(record, principal="user:mallory"), replace(record, cause=record.cause - 1)):
-            problem = first_problem(forged(run, record.seq, lambda _, changed=changed: changed))
+            problem = first_problem(forged(run, record.seq, changed))
             assert (problem.seq, problem.check) == (record.seq, "decision")
             assert "in answer to event" in problem.what
 
@@ -280,7 +279,7 @@ def test_a_removed_decision_is_missed(name: str) -> None:
         problem = first_problem(resealed(kept))
         # Where a whole turn is gone, the next event has nothing to stand on.
         assert problem.check in (("fold", "decision") if alone else ("decision",))
-        assert problem.seq in (record.seq - 1, record.seq)
+        assert record.seq - 1 <= problem.seq <= record.seq + alone
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -368,7 +367,7 @@ def test_a_later_version_of_the_decisions_is_said_and_not_guessed_at() -> None:
     run = story()
     event = run.records[0].event
     assert isinstance(event, ev.RunStarted)
-    problem = first_problem(forged(run, 1, lambda record: replace(record, event=replace(event, logic=LOGIC + 1))))
+    problem = first_problem(forged(run, 1, replace(run.records[0], event=replace(event, logic=LOGIC + 1))))
     assert (problem.seq, problem.check) == (1, "decision")
     assert problem.what == f"The run used version {LOGIC + 1} of the decisions; this evflow knows {LOGIC}. Use a newer one."
 
@@ -378,7 +377,7 @@ def test_a_decision_of_a_later_version_among_known_ones_is_found() -> None:
     run = story()
     record = _decisions(run)[3]
     changed = replace(record, event=ev.Unknown("TaskTeleported", (1,)))
-    problem = first_problem(forged(run, record.seq, lambda _: changed))
+    problem = first_problem(forged(run, record.seq, changed))
     assert problem.check == "decision"
 
 
@@ -394,7 +393,7 @@ def test_a_changed_fact_is_found_by_the_chain_alone() -> None:
     log = run.stored()
     bad = [*log[: victim.seq - 1], StoredEvent(victim.seq, pack(changed), log[victim.seq - 1].link), *log[victim.seq :]]
     assert (verify(bad, run.head()).problems[0].seq, verify(bad, run.head()).problems[0].check) == (victim.seq, "chain")
-    payloads = forged(run, victim.seq, lambda _: changed)
+    payloads = forged(run, victim.seq, changed)
     assert verify(stored(payloads), head_of(payloads)).ok, "with chain, seal and head forged, nothing can tell"
     assert verify(stored(payloads), run.head()).problems[0].check == "head"
 
@@ -405,7 +404,7 @@ def test_a_fact_from_which_another_decision_would_have_followed_is_found() -> No
     victim = next(record for record in run.records if isinstance(record.event, ev.AttemptSucceeded))
     assert isinstance(victim.event, ev.AttemptSucceeded)
     changed = replace(victim, event=replace(victim.event, splits=2))
-    problem = first_problem(forged(run, victim.seq, lambda _: changed))
+    problem = first_problem(forged(run, victim.seq, changed))
     assert (problem.seq, problem.check) == (victim.seq + 1, "decision")
 
 

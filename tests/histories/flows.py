@@ -1,0 +1,269 @@
+"""The flows whose runs are recorded, as source; and how each run is brought about."""
+
+LINEAR = '''
+from evflow import FlowSpec, Parameter, step
+
+
+class Linear(FlowSpec):
+    """Three steps in a row."""
+
+    alpha = Parameter("alpha", default=0.5, help="How much.")
+
+    @step
+    def start(self):
+        self.x = 1 + self.alpha
+        self.next(self.middle)
+
+    @step
+    def middle(self):
+        self.y = 2 * self.x
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("y is", self.y)
+
+
+if __name__ == "__main__":
+    Linear()
+'''
+
+NESTED = '''
+from evflow import FlowSpec, step
+
+
+class Nested(FlowSpec):
+    """A foreach in a foreach, beside a branch that joins at once."""
+
+    @step
+    def start(self):
+        self.next(self.fan, self.alone)
+
+    @step
+    def fan(self):
+        self.outer = ["a", "b"]
+        self.next(self.row, foreach="outer")
+
+    @step
+    def row(self):
+        self.letter = self.input
+        self.inner = range(3)
+        self.next(self.cell, foreach="inner")
+
+    @step
+    def cell(self):
+        self.made = f"{self.letter}{self.input}"
+        self.next(self.row_join)
+
+    @step
+    def row_join(self, inputs):
+        self.made = [one.made for one in inputs]
+        self.next(self.fan_join)
+
+    @step
+    def fan_join(self, inputs):
+        self.made = [name for one in inputs for name in one.made]
+        self.next(self.last_join)
+
+    @step
+    def alone(self):
+        self.made = []
+        self.next(self.last_join)
+
+    @step
+    def last_join(self, inputs):
+        self.made = [name for one in inputs for name in one.made]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.made)
+
+
+if __name__ == "__main__":
+    Nested()
+'''
+
+WAYS = '''
+from evflow import FlowSpec, step
+
+
+class Ways(FlowSpec):
+    """A switch, a condition, a loop around a foreach, and a step that chooses itself."""
+
+    @step
+    def start(self):
+        self.kind, self.rounds = "good", 0
+        self.next({"good": self.good, "bad": self.bad}, condition="kind")
+
+    @step
+    def good(self):
+        self.next(self.spread)
+
+    @step
+    def bad(self):
+        self.next(self.spread)
+
+    @step
+    def spread(self):
+        self.items = ["x", "y"]
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.done = self.input
+        self.next(self.gather)
+
+    @step
+    def gather(self, inputs):
+        self.rounds = inputs[0].rounds + 1
+        if self.rounds < 2:
+            self.next(self.spread)
+        else:
+            self.next(self.again)
+
+    @step
+    def again(self):
+        self.rounds = self.rounds + 1
+        self.more = "yes" if self.rounds < 4 else "no"
+        self.next({"yes": self.again, "no": self.end}, condition="more")
+
+    @step
+    def end(self):
+        print(self.rounds)
+
+
+if __name__ == "__main__":
+    Ways()
+'''
+
+TROUBLE = '''
+import os
+import signal
+import time
+
+from evflow import FlowSpec, catch, current, retry, step, timeout
+
+
+class Trouble(FlowSpec):
+    """A retry that waits, a lost worker, a crash that is caught, a soft timeout that is caught, a hard one that is retried."""
+
+    @retry(times=2, minutes_between_retries=0.005)
+    @step
+    def start(self):
+        if current.retry_count < 2:
+            raise ValueError(f"not at the {current.retry_count + 1}. time")
+        self.next(self.lost)
+
+    @step
+    def lost(self):
+        if current.retry_count == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.next(self.crash)
+
+    @catch(var="problem")
+    @step
+    def crash(self):
+        os.abort()
+        self.next(self.late)
+
+    @catch(var="problem")
+    @timeout(seconds=1)
+    @step
+    def late(self):
+        time.sleep(60)
+        self.next(self.stuck)
+
+    @retry(times=1, minutes_between_retries=0)
+    @timeout(seconds=1)
+    @step
+    def stuck(self):
+        if current.retry_count == 0:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            time.sleep(60)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("all of it survived")
+
+
+if __name__ == "__main__":
+    Trouble()
+'''
+
+SLOW = '''
+import os
+import pathlib
+import time
+
+from evflow import FlowSpec, step
+
+
+class Slow(FlowSpec):
+    """Four members of which two wait for a file, so that somebody can come in between."""
+
+    @step
+    def start(self):
+        self.items = list(range(4))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        gate = pathlib.Path("gate")
+        while self.input >= 2 and not gate.exists():
+            time.sleep(0.01)
+        if os.environ.get("BREAK") and self.input == 1:
+            raise ValueError("as told")
+        self.double = 2 * self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.total = sum(one.double for one in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.total)
+
+
+if __name__ == "__main__":
+    Slow()
+'''
+
+ILL_FORMED = '''
+from evflow import FlowSpec, step
+
+
+class IllFormed(FlowSpec):
+    """Well-formed to whoever reads it, ill-formed as it runs: the branches reach different joins."""
+
+    @step
+    def start(self):
+        self.items = [0, 1]
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        if self.input:
+            self.next(self.this_join)
+        else:
+            self.next(self.that_join)
+
+    @step
+    def this_join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def that_join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    IllFormed()
+'''
