@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from evflow.errors import EvflowError
+
 if TYPE_CHECKING:
     from traceback import FrameSummary, TracebackException
 
@@ -39,7 +41,8 @@ def where(error: BaseException) -> str:
             continue
         other = f"{file}:{line}"
         own = own if _is_installed(file) else other
-    return own or other
+    # What evflow itself says in the middle of its own work (a full store) is no library's line.
+    return own if isinstance(error, EvflowError) else own or other
 
 
 def _places(traceback: TracebackType | None) -> Iterator[tuple[str, int]]:

@@ -15,7 +15,7 @@ import msgpack
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
-from evflow.log.errors import AppendTooLarge, DurabilityLate, ScriptMissing
+from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
 from evflow.log.keys import BARRIER, FLOWS, INSTALLATION, flow_keys, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
@@ -70,17 +70,21 @@ def repaired(operation: Operation[Any], replies: list[type_of_reply]) -> Command
     return with_source(operation.commands[-1]) if isinstance(replies[-1], ScriptMissing) else None
 
 
-def finished(operation: Operation[T], replies: list[type_of_reply]) -> T:
+def finished(operation: Operation[T], replies: list[type_of_reply], where: str) -> T:
     """What the replies mean.
 
     Raises:
-        LogUnavailable: The server refused one of the commands.
+        LogUnavailable: The server at `where` refused one of the commands, or answers as no Redis does.
         Conflict: As the operation says.
     """
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return operation.parse(replies)
+    try:
+        return operation.parse(replies)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        said = ", ".join(repr(reply)[:50] for reply in replies)
+        raise LogForeign(where, f"to {operation.commands[0][0]} it says {said}") from error
 
 
 # --- the owner's side ------------------------------------------------------------------------------------

@@ -172,4 +172,4 @@ class RedisEventLog:
 
     async def _wait(self, connection: AsyncTransport, operation: Operation[None]) -> None:
         replies = [await connection.call_blocking(DURABLE_TIMEOUT_S, *command) for command in operation.commands]
-        commands.finished(operation, replies)
+        commands.finished(operation, replies, connection.where)

@@ -71,7 +71,7 @@ def perform(transport: Transport, operation: Operation[T]) -> T:
     again = repaired(operation, replies)
     if again is not None:
         replies[-1] = transport.call(*again)
-    return finished(operation, replies)
+    return finished(operation, replies, transport.where)
 
 
 async def perform_async(transport: AsyncTransport, operation: Operation[T]) -> T:
@@ -80,4 +80,4 @@ async def perform_async(transport: AsyncTransport, operation: Operation[T]) -> T
     again = repaired(operation, replies)
     if again is not None:
         replies[-1:] = await transport.pipeline([again])
-    return finished(operation, replies)
+    return finished(operation, replies, transport.where)

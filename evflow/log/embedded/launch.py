@@ -101,8 +101,12 @@ def _write_config(places: Places) -> None:
     except FileNotFoundError:
         pass
     draft = places.config.with_name(f"{places.config.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(places.config)
+    try:
+        draft.write_text(text)
+        draft.replace(places.config)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _clear(places: Places) -> None:

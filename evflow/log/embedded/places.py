@@ -7,6 +7,7 @@ one, and a cron job does not have the XDG_RUNTIME_DIR of a terminal.
 """
 
 import os
+import stat
 from pathlib import Path
 
 from evflow.core.values import value
@@ -100,11 +101,24 @@ def find(home: Path | str) -> Places:
 
 
 def look(home: Path | str) -> Places | None:
-    """The places of a home as they are; None where it never had a server. Makes nothing."""
+    """The places of a home as they are; None where it never had a server. Makes nothing.
+
+    Raises:
+        HomeUnusable: There is something else in the home's place, or it may not be looked into.
+    """
     home = Path(os.path.abspath(home))  # noqa: PTH100 - as above
     data = home / "server"
-    if not data.is_dir():
+    try:
+        if not stat.S_ISDIR(home.stat().st_mode):
+            raise HomeUnusable(home, "it is no folder")
+        if not data.is_dir():
+            return None
+    except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise HomeUnusable(home, "a part of its path is no folder") from None
+    except OSError as error:
+        raise HomeUnusable(home, error.strerror or str(error)) from error
     sockets, locks = _written(data) or (data, data)
     return Places(home, data, sockets, locks)
 
@@ -197,7 +211,8 @@ def _private_folder(path: Path, *, narrow: bool = True) -> None:
     if found.st_uid != os.geteuid():
         raise HomeUnusable(path, f"it belongs to user {found.st_uid}, and this is user {os.geteuid()}")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise HomeUnusable(path, "it may not be read and written")
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        raise HomeUnusable(path, "its file system is read-only" if read_only else "it may not be read and written")
     if narrow and found.st_mode & 0o077:
         try:
             path.chmod(0o700)

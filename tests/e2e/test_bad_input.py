@@ -1,0 +1,465 @@
+"""What comes from outside and is wrong: each time a message that says what to do, no traceback, and nothing lost."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import hiredis
+import pytest
+
+from tests.e2e.test_cli import evflow, folder, python
+from tests.redis_server import DebianRedis
+from tests.waiting import wait_until
+
+__all__ = ["folder"]
+
+CLIENT = """
+import sys
+import evflow
+from evflow.errors import EvflowError
+evflow.namespace(None)
+try:
+    print(list(evflow.Flow("Sums").runs()))
+except EvflowError as error:
+    sys.exit(f"Error: {error}")
+"""
+WAITS = """
+import os, time
+from evflow import FlowSpec, step
+
+class Waits(FlowSpec):
+    @step
+    def start(self):
+        self.items = list(range(4))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        open(f"ran.{self.input}", "a").write("x")
+        while self.input and not os.path.exists("go"):
+            time.sleep(0.02)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.total = sum(one.input for one in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("total", self.total)
+
+if __name__ == "__main__":
+    Waits()
+"""
+
+
+def is_clean(done: subprocess.CompletedProcess[str], *said: str, code: int = 1) -> None:
+    """It failed with these words, and without a traceback."""
+    text = done.stdout + done.stderr
+    assert done.returncode == code, text
+    assert "Traceback" not in text, text
+    assert "Internal error" not in text, text
+    for words in said:
+        assert re.search(words, done.stderr), text
+
+
+def everybody(**variables: str) -> Iterator[subprocess.CompletedProcess[str]]:
+    """A run, a command and a client, each in these circumstances."""
+    Path("client.py").write_text(CLIENT)
+    yield python("sums.py", "run", **variables)
+    yield python("-m", "evflow.cli", "runs", **variables)
+    yield python("client.py", **variables)
+
+
+# ---------------------------------------------------------------- words on the command line
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--bogus", "1"], "No such option '--bogus'"),
+        (["run", "--n_items", "many"], "Invalid value for '--n_items'.*'many' is not an integer"),
+        (["run", "--loud", "perhaps"], "Invalid value for '--loud'"),
+        (["run", "--names", "[1,"], "Invalid value for '--names'"),
+        (["run", "--max-workers", "0"], "at least 1"),
+        (["rum"], "Did you mean 'run'"),
+    ],
+)
+def test_wrong_words_behind_a_flow_are_wrong_usage(arguments: list[str], said: str) -> None:
+    is_clean(python("sums.py", *arguments), said, code=2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_missing_parameter_is_named() -> None:
+    source = Path("sums.py").read_text()
+    Path("sums.py").write_text(source.replace('"n_items", default=3', '"n_items", type=int, required=True'))
+    is_clean(python("sums.py", "run"), "Missing option '--n_items'", code=2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_wrong_type_in_a_parameters_variable_is_told() -> None:
+    is_clean(python("sums.py", "run", EVFLOW_RUN_N_ITEMS="many"), "'many' is not an integer", code=2)
+
+
+@pytest.mark.parametrize("arguments", [["shwo"], ["show"], ["runs", "--bogus"], ["cancel"]])
+def test_wrong_words_behind_evflow_are_wrong_usage(arguments: list[str]) -> None:
+    is_clean(evflow(*arguments), "Usage: evflow", code=2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_goes_on_with_its_own_code_when_its_file_has_a_syntax_error_now() -> None:
+    with killed_in_the_middle():
+        source = Path("waits.py").read_text()
+        Path("waits.py").write_text(source + "\ndef broken(:\n")
+        Path("go").touch()
+        done = evflow("continue", "Waits/1")
+    assert done.returncode == 0, done.stderr
+    assert "has changed since the run began" in done.stderr
+    assert "total 6" in done.stdout
+    assert "SyntaxError" in python("waits.py", "run").stderr
+
+
+@contextmanager
+def killed_in_the_middle(**variables: str) -> Generator[None]:
+    """A run whose process was killed when one member was done and three were at work."""
+    with running(**variables) as process:
+        process.kill()
+        process.wait()
+    yield
+
+
+@contextmanager
+def running(**variables: str) -> Generator["subprocess.Popen[str]"]:
+    """A run of which three members wait for the file `go`."""
+    Path("waits.py").write_text(WAITS)
+    with Path("said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "waits.py", "run"],
+            env={**os.environ, **variables},
+            stdout=said,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            wait_until(lambda: all(Path(f"ran.{item}").exists() for item in range(4)), "all members began")
+            wait_until(lambda: "Task has finished" in Path("said").read_text().partition("work/2")[2], "the first member is done")
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+# ---------------------------------------------------------------- the home and the store
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("below", ["", "/x/y"])
+def test_a_file_in_the_homes_place_is_told_by_everybody(below: str) -> None:
+    Path("file").write_text("x")
+    home = f"{Path('file').absolute()}{below}"
+    for done in everybody(EVFLOW_HOME=home):
+        is_clean(done, re.escape(home), "no folder", "EVFLOW_HOME")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_read_only_home_is_told() -> None:
+    with disk("home", "1m") as home:
+        remount(home, "ro")
+        is_clean(python("sums.py", "run", EVFLOW_HOME=f"{home}/h"), "Read-only file system", "EVFLOW_HOME")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_home_that_becomes_read_only_is_told_by_everybody() -> None:
+    with disk("home", "20m") as home:
+        assert python("sums.py", "run", EVFLOW_HOME=f"{home}/h").returncode == 0
+        remount(home, "ro")
+        for done in everybody(EVFLOW_HOME=f"{home}/h"):
+            is_clean(done, "read-only", "EVFLOW_HOME")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_in_the_stores_place_is_told_before_the_run_begins() -> None:
+    Path("file").write_text("x")
+    is_clean(python("sums.py", "run", EVFLOW_STORE=str(Path("file").absolute())), "Not a directory", "EVFLOW_STORE")
+    assert json.loads(evflow("runs", "--json").stdout) == []
+
+
+# ---------------------------------------------------------------- full disks
+
+
+@contextmanager
+def disk(name: str, size: str) -> Generator[Path]:
+    """A small disk of its own; only root can make one."""
+    place = Path(name).absolute()
+    place.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a small disk")
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no disk can be mounted here: {made.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        wait_until(lambda: subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0, "nobody uses the disk")
+
+
+def remount(place: Path, option: str) -> None:
+    def asked() -> bool:
+        return subprocess.run(["mount", "-o", f"remount,{option}", str(place)], capture_output=True, check=False).returncode == 0
+
+    wait_until(asked, "nobody writes to the disk")  # a server that is ending
+
+
+def fill(place: Path) -> Path:
+    """Leave no byte on the disk; removing the file frees them."""
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    return filler
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_full_disk_under_the_home_stops_a_start_and_leaves_no_draft() -> None:
+    with disk("home", "1m") as place:
+        fill(place)
+        home = place / "h"
+        is_clean(python("sums.py", "run", EVFLOW_HOME=str(home)), "No space left on device", "Free some space")
+        assert not list(home.rglob("*.conf.*"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_full_store_stops_a_start_before_the_run_begins() -> None:
+    with disk("store", "1m") as place:
+        fill(place)
+        is_clean(python("sums.py", "run", EVFLOW_STORE=f"{place}/s"), "full: No space left on device", "Free some space")
+    assert json.loads(evflow("runs", "--json").stdout) == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_store_that_is_too_small_for_an_artifact_fails_its_task_only_and_resume_goes_on_from_there() -> None:
+    source = (
+        Path("sums.py")
+        .read_text()
+        .replace("self.doubled = ", "self.big = bytes(__import__('os').urandom(3_000_000)) if self.input == 1 else b''; self.doubled = ")
+    )
+    Path("sums.py").write_text(source)
+    with disk("store", "2m") as place:
+        done = python("sums.py", "run", EVFLOW_STORE=f"{place}/s")
+        is_clean(done, "is full: No space left on device", "python sums.py resume --origin-run-id 1")
+        assert "contextlib" not in done.stderr
+        assert not [path for path in (place / "s" / "tmp").iterdir() if path.is_file()], "a draft was left"
+        remount(place, "size=20m")
+        again = python("sums.py", "resume", EVFLOW_STORE=f"{place}/s")
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "Task is taken over from Sums/1/start/1" in again.stdout
+        assert "total 6" in again.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_disk_that_is_full_for_a_while_under_the_log_only_holds_the_run_up() -> None:
+    with disk("home", "1m") as place:
+        variables = {"EVFLOW_HOME": str(place / "h"), "EVFLOW_STORE": str(Path("store").absolute())}
+        with running(**variables) as process:
+            filler = fill(place)
+            Path("go").touch()
+            wait_until(lambda: "cannot write to its disk" in Path("said").read_text(), "the user is told")
+            assert process.poll() is None
+            filler.unlink()
+            assert process.wait(60) == 0, Path("said").read_text()
+        assert python("-m", "evflow.cli", "replay", "Waits/1", "--verify", **variables).returncode == 0
+        assert [Path(f"ran.{item}").read_text() for item in range(4)] == ["x"] * 4
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_that_was_killed_on_a_full_disk_is_continued_when_there_is_room() -> None:
+    with disk("home", "1m") as place:
+        variables = {"EVFLOW_HOME": str(place / "h"), "EVFLOW_STORE": str(Path("store").absolute())}
+        with running(**variables) as process:
+            filler = fill(place)
+            Path("go").touch()
+            wait_until(lambda: "cannot write to its disk" in Path("said").read_text(), "the user is told")
+            process.kill()
+            process.wait()
+        filler.unlink()
+        done = python("-m", "evflow.cli", "continue", "Waits/1", **variables)
+        assert done.returncode == 0, done.stderr
+        assert "total 6" in done.stdout
+        assert Path("ran.0").read_text() == "x", "a finished task is not repeated"
+        assert python("-m", "evflow.cli", "replay", "Waits/1", "--verify", **variables).returncode == 0
+
+
+# ---------------------------------------------------------------- the server of the log
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///tmp/there-is-no-such-socket", "redis://no-such-host.invalid"])
+def test_a_server_that_is_down_is_told_by_everybody(url: str) -> None:
+    for done in everybody(EVFLOW_REDIS_URL=url):
+        is_clean(done, "cannot be reached", "EVFLOW_REDIS_URL")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://host:port", "127.0.0.1:6379"])
+def test_a_url_that_names_no_server_is_told_by_everybody(url: str) -> None:
+    for done in everybody(EVFLOW_REDIS_URL=url):
+        is_clean(done, "redis://")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_wrong_password_is_told_by_everybody(redis_url: str, redis_server: DebianRedis) -> None:
+    redis_server.call("ACL", "SETUSER", "ada", "on", ">sesame", "~*", "+@all")
+    try:
+        for done in everybody(EVFLOW_REDIS_URL=redis_url.replace("unix://", "unix://ada:wrong@")):
+            is_clean(done, "refuses this user", "password")
+            assert "wrong@" not in done.stdout + done.stderr
+    finally:
+        redis_server.call("ACL", "DELUSER", "ada")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_read_only_replica_takes_no_run_and_is_told(redis_url: str, redis_server: DebianRedis) -> None:
+    redis_server.call("REPLICAOF", "127.0.0.1", "1")
+    try:
+        is_clean(python("sums.py", "run", EVFLOW_REDIS_URL=redis_url), "read-only replica", "primary")
+    finally:
+        redis_server.call("REPLICAOF", "NO", "ONE")
+
+
+@contextmanager
+def out_of_memory(server: DebianRedis) -> Generator[None]:
+    """The server takes no write that needs memory."""
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    try:
+        yield
+    finally:
+        server.call("CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_server_without_memory_takes_no_run_and_is_told(redis_url: str, redis_server: DebianRedis) -> None:
+    with out_of_memory(redis_server):
+        is_clean(python("sums.py", "run", EVFLOW_REDIS_URL=redis_url), "out of memory", "maxmemory")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_server_that_is_out_of_memory_for_a_while_only_holds_the_run_up(redis_url: str, redis_server: DebianRedis) -> None:
+    with running(EVFLOW_REDIS_URL=redis_url) as process:
+        with out_of_memory(redis_server):
+            Path("go").touch()
+            wait_until(lambda: "out of memory" in Path("said").read_text(), "the user is told")
+            assert process.poll() is None
+        assert process.wait(60) == 0, Path("said").read_text()
+    assert python("-m", "evflow.cli", "replay", "Waits/1", "--verify", EVFLOW_REDIS_URL=redis_url).returncode == 0
+    assert [Path(f"ran.{item}").read_text() for item in range(4)] == ["x"] * 4
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_that_was_killed_without_memory_is_continued_when_there_is_some(redis_url: str, redis_server: DebianRedis) -> None:
+    with running(EVFLOW_REDIS_URL=redis_url) as process:
+        with out_of_memory(redis_server):
+            Path("go").touch()
+            wait_until(lambda: "out of memory" in Path("said").read_text(), "the user is told")
+            process.kill()
+            process.wait()
+            is_clean(python("-m", "evflow.cli", "runs", "--status", "nonsense", EVFLOW_REDIS_URL=redis_url), code=2)
+            shown = python("-m", "evflow.cli", "show", "Waits/1", EVFLOW_REDIS_URL=redis_url)
+            assert shown.returncode == 0, "what is there can be read without memory"
+        done = python("-m", "evflow.cli", "continue", "Waits/1", EVFLOW_REDIS_URL=redis_url)
+    assert done.returncode == 0, done.stderr
+    assert "total 6" in done.stdout
+    assert Path("ran.0").read_text() == "x", "a finished task is not repeated"
+
+
+# ---------------------------------------------------------------- what only looks like a server
+
+
+@contextmanager
+def answering(reply_to: "dict[bytes, bytes]", otherwise: bytes) -> Generator[str]:
+    """A server that answers each command from a table; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def converse(connection: socket.socket) -> None:
+        reader = hiredis.Reader()
+        with connection, suppress(OSError):
+            while data := connection.recv(65536):
+                reader.feed(data)
+                while (command := reader.gets()) is not False:
+                    assert isinstance(command, list)
+                    connection.sendall(reply_to.get(command[0].upper(), otherwise))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                thread = threading.Thread(target=converse, args=(connection,))
+                thread.start()
+                threads.append(thread)
+
+    threads = [threading.Thread(target=accept)]
+    threads[0].start()
+    try:
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+
+
+def bulk(text: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(text), text)
+
+
+REDIS_6 = {
+    b"INFO": bulk(b"# Server\r\nredis_version:6.2.14\r\n"),
+    b"TIME": b"*2\r\n$10\r\n1795435200\r\n$1\r\n0\r\n",
+    b"EVALSHA": b"-NOSCRIPT No matching script. Please use EVAL.\r\n",
+    b"EVAL": b"-ERR Error compiling script (new function): user_script:1: unexpected symbol near '#'\r\n",
+    b"SMEMBERS": b"*0\r\n",
+    b"SCARD": b":0\r\n",
+    b"GET": b"$-1\r\n",
+    b"PING": b"+PONG\r\n",
+}
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_server_of_an_older_version_takes_no_run_and_is_told() -> None:
+    with answering(REDIS_6, b"+OK\r\n") as url:
+        is_clean(python("sums.py", "run", EVFLOW_REDIS_URL=url), "too old", r"Redis 7\.0 or newer")
+        doctor = python("-m", "evflow.cli", "doctor", EVFLOW_REDIS_URL=url)
+        assert doctor.returncode == 1
+        assert "6.2.14" in doctor.stdout
+        assert "Traceback" not in doctor.stdout + doctor.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_no_redis_server_is_told_by_everybody() -> None:
+    with answering({}, b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+        for done in everybody(EVFLOW_REDIS_URL=url):
+            is_clean(done, "does not answer as a Redis server does", "EVFLOW_REDIS_URL")
+
+
+@pytest.mark.usefixtures("folder")
+def test_answers_that_make_no_sense_are_told_by_everybody() -> None:
+    with answering({}, b"+OK\r\n") as url:
+        for done in everybody(EVFLOW_REDIS_URL=url):
+            is_clean(done)
