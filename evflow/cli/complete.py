@@ -4,7 +4,7 @@ Whatever goes wrong while the shell asks is nobody's business: the answer is emp
 shell asks at each press of a key.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +14,7 @@ from evflow.errors import EvflowError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from evflow.core.ids import FlowName
     from evflow.log.protocol import LogClient, RunEntry
 
 NEWEST = 30
@@ -77,7 +78,7 @@ def _runs(log: "LogClient", begun: str, statuses: frozenset[str]) -> Iterator[tu
                 yield name, str(entry.summary.get("status", ""))
 
 
-def _only_flow(log: "LogClient") -> list[str]:
+def _only_flow(log: "LogClient") -> "Sequence[FlowName]":
     from pathlib import Path
 
     from evflow.cli.naming import flows_in
@@ -85,13 +86,11 @@ def _only_flow(log: "LogClient") -> list[str]:
     flows = list(log.flows())
     here = set(flows_in(Path.cwd()))
     local = [flow for flow in flows if flow in here]
-    return local if len(local) == 1 else flows if len(flows) == 1 else []
+    return local if len(local) == 1 else flows if len(flows) == 1 else ()
 
 
-def _entries(log: "LogClient", flow: str, statuses: frozenset[str]) -> "Iterator[RunEntry]":
-    from evflow.core.ids import FlowName
-
-    for entry in log.runs(FlowName(flow), NEWEST):
+def _entries(log: "LogClient", flow: "FlowName", statuses: frozenset[str]) -> "Iterator[RunEntry]":
+    for entry in log.runs(flow, NEWEST):
         if not statuses or entry.summary.get("status") in statuses:
             yield entry
 

@@ -84,7 +84,7 @@ def finished(operation: Operation[T], replies: list[type_of_reply], where: str) 
         return operation.parse(replies)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         said = ", ".join(repr(reply)[:50] for reply in replies)
-        raise LogForeign(where, f"to {operation.commands[0][0]} it says {said}") from error
+        raise LogForeign(where, f"to {operation.commands[0][0]!r} it says {said}") from error
 
 
 # --- the owner's side ------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ class Resources(StepDecorator):
     def policy(self) -> Mapping[str, object]:
         """What the local executor counts; the other fields are for remote ones."""
         return {
-            "cpu": float(self.given.get("cpu") or 0),
-            "memory_mb": int(float(self.given.get("memory") or 0)),
+            "cpu": as_number(self.given.get("cpu")) or 0.0,
+            "memory_mb": int(as_number(self.given.get("memory")) or 0),
             "gpu": int(float(self.value("gpu") or 0)),
         }
 
