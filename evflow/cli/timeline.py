@@ -58,11 +58,22 @@ def told(events: Iterable[StoredEvent]) -> Iterator[Told]:
     state = RunState()
     for stored in events:
         record = decode(stored.seq, stored.payload)
+        late = state.late
         apply(state, record)
-        found = _about_run(record, state) or _about_task(record, state)
+        found = _about_late(record, state) if state.late > late else _about_run(record, state) or _about_task(record, state)
         if found is not None:
             about, text, mood = found
             yield Told(record.seq, record.at_us, record.at_us - state.started_us, about, text, mood)
+
+
+def _about_late(record: Record, state: RunState) -> tuple[str, str, str] | None:
+    """A report that was accepted when its attempt had been given up: it must not read as if it had counted."""
+    event: Any = record.event
+    task = state.tasks[event.task]
+    if isinstance(event, ev.AttemptStarted):
+        return None
+    what = {"AttemptSucceeded": "success", "AttemptFailed": "failure"}.get(type(event).__name__, "end")
+    return f"{task.step}/{task.id}", f"the {what} of attempt {event.attempt} came too late to count: it had been given up", "odd"
 
 
 def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
@@ -81,9 +92,9 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
         case ev.RunSucceeded():
             return "run", f"succeeded after {duration(state.finished_us - state.started_us)}", "good"
         case ev.RunFailed() as event:
-            return "run", f"failed after {duration(state.finished_us - state.started_us)}: {said(event.reason)}", "bad"
+            return "run", f"failed after {duration(state.finished_us - state.started_us)}: {said(event.reason)}{_undone(state)}", "bad"
         case ev.RunCancelled() as event:
-            return "run", f"cancelled after {duration(state.finished_us - state.started_us)}: {event.reason}", "bad"
+            return "run", f"cancelled after {duration(state.finished_us - state.started_us)}: {event.reason}{_undone(state)}", "bad"
         case ev.RunSealed() as event:
             late = f"; {count(event.late_reports, 'report')} came too late to count" if event.late_reports else ""
             return "run", f"sealed with {count(record.seq, 'event')}{late}", ""
@@ -115,7 +126,7 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
             took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
             onward = _onward(event)
             if event.caught:
-                return f"failed{took}, and @catch took it: {event.caught.partition(chr(10))[0]}{onward}", "odd"
+                return f"failed{took}, and @catch took it: {event.caught.partition(chr(10))[0].rstrip('.')}{onward}", "odd"
             return f"succeeded{took}{onward}", "good"
         case ev.TaskReused():
             return f"taken over from {event.origin_task}", "good"
@@ -136,9 +147,17 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
             which = next_attempt(task, state.graph[task.step].policy, event.attempt, counted=event.counted)
             return f"will be tried again {f'in {duration(wait)}' if wait > 0 else 'at once'}: {which}", "odd"
         case ev.TaskFailed():
+            if state.cancelling is not None or (state.failing is not None and state.failing.task != task.id):
+                return "is not tried again: the run is ending", "bad"
             return "failed for good: no attempt is left", "bad"
         case _:
             return None
+
+
+def _undone(state: RunState) -> str:
+    """What never came to its turn."""
+    waiting = len(state.waiting) + sum(task.status == "retrying" for task in state.all_tasks())
+    return f" ({count(waiting, 'task')} still waited)" if waiting else ""
 
 
 def _onward(event: ev.AttemptSucceeded) -> str:

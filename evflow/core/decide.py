@@ -5,7 +5,8 @@ until nothing is left to decide at `now`. Neither looks at anything but its argu
 re-decided years later, turn by turn (I13).
 
 A change of a rule here changes what old logs would be re-decided to. So a released rule stays, under the
-version of the logic that `RunStarted` recorded, and a new one gets the next version.
+version of the logic that `RunStarted` recorded, and a new one gets the next version. The words of a reason are part of the
+decision: they change with a version, too, and what only shows them says them in other words without one.
 """
 
 from collections.abc import Sequence

@@ -115,8 +115,8 @@ def _onward(state: RunState, task: Task, target: str) -> Ending | None:
         if split.join not in (None, target):
             first = state.tasks[split.first_arrival]
             reason = (
-                f"The members of the split at {_place(state.tasks[split.task])} reach different joins: "
-                f"{_place(first)} reached '{split.join}', {_place(task)} reached '{target}'."
+                f"The members of the split at {_where(state.tasks[split.task])} reach different joins: "
+                f"{_where(first)} reached '{split.join}', {_where(task)} reached '{target}'."
             )
             return Ending("different-joins", reason, task.id)
         return None
@@ -157,4 +157,8 @@ def _end_inside(task: Task, split_step: str, split_task: int) -> str:
 
 
 def _place(task: Task) -> str:
-    return f"Step '{task.step}' (task {task.id})"
+    return f"S{_where(task)[1:]}"
+
+
+def _where(task: Task) -> str:
+    return f"step '{task.step}' (task {task.id})"

@@ -163,8 +163,8 @@ def test_members_that_reach_different_joins_fail_the_run() -> None:
     assert ending(run) == (
         "different-joins",
         (
-            "The members of the split at Step 'start' (task 1) reach different joins: "
-            "Step 'a' (task 2) reached 'join1', Step 'b' (task 3) reached 'join2'."
+            "The members of the split at step 'start' (task 1) reach different joins: "
+            "step 'a' (task 2) reached 'join1', step 'b' (task 3) reached 'join2'."
         ),
     )
 
