@@ -68,12 +68,12 @@ def told(events: Iterable[StoredEvent]) -> Iterator[Told]:
 
 def _about_late(record: Record, state: RunState) -> tuple[str, str, str] | None:
     """A report that was accepted when its attempt had been given up: it must not read as if it had counted."""
-    event: Any = record.event
-    task = state.tasks[event.task]
-    if isinstance(event, ev.AttemptStarted):
+    if isinstance(record.event, ev.AttemptStarted):
         return None
-    what = {"AttemptSucceeded": "success", "AttemptFailed": "failure"}.get(type(event).__name__, "end")
-    return f"{task.step}/{task.id}", f"the {what} of attempt {event.attempt} came too late to count: it had been given up", "odd"
+    report: Any = record.event
+    number, attempt = int(report.task), int(report.attempt)
+    what = {"AttemptSucceeded": "success", "AttemptFailed": "failure"}.get(type(record.event).__name__, "end")
+    return f"{state.tasks[number].step}/{number}", f"the {what} of attempt {attempt} came too late to count: it had been given up", "odd"
 
 
 def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
