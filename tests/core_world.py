@@ -119,9 +119,9 @@ class CoreWorld:
 
     def _result(self, task: Task, attempt: int) -> ev.Event:
         step = self.flow[task.step]
-        if attempt - task.losses < step.fails and task.attempt.mode == "run":
-            if not (step.caught and task.failures >= (step.retries or 0)):
-                return ev.AttemptFailed(task.id, attempt, "exception", "ValueError", "as told")
+        caught = step.caught and task.failures >= (step.retries or 0)
+        if attempt - task.losses < step.fails and task.attempt.mode == "run" and not caught:
+            return ev.AttemptFailed(task.id, attempt, "exception", "ValueError", "as told")
         kind, steps, splits = self._transition(task)
         manifest = f"{task.id}.{attempt}".encode().ljust(32, b".")
         return ev.AttemptSucceeded(task.id, attempt, manifest, kind, steps, splits, None, None, None, 1, 10, self.now, self.now)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from evflow.flow import loading
-from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, StepFunction, caller, facts
+from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, StepFunction, caller, facts, frame_above
 
 if TYPE_CHECKING:
     from evflow.flow.graph_view import GraphView
@@ -47,7 +47,7 @@ class FlowSpec:
 
             with framework_view():
                 from evflow.cli.start import main
-            main(type(self), sys._getframe(1))  # noqa: SLF001 - there is no public way that does not import inspect
+            main(type(self), frame_above(1))
         except KeyboardInterrupt:
             # Before the command line is there to say so itself, Ctrl-C ends it as it ends any program: without our frames.
             raise SystemExit(EXIT_INTERRUPTED) from None
@@ -175,8 +175,6 @@ class FlowSpec:
     @property
     def script_name(self) -> str:
         """The name of the file that defines the flow."""
-        import sys
-
         file = getattr(sys.modules.get(type(self).__module__), "__file__", None) or ""
         return file.rpartition("/")[2]
 

@@ -58,14 +58,14 @@ def folder_of(store: str, run: RunId) -> str:
     Raises:
         UnknownStore: No store has such a URL.
     """
-    return os.path.join(root_of(store), "named", "logs", run.flow, str(run.number))
+    return os.path.join(root_of(store), "named", "logs", run.flow, str(run.number))  # noqa: PTH118 - pathlib is a heavy import
 
 
 def find_folder(store: str, run: RunId, configured: str) -> str | None:
     """The folder of a run's output in its store, or, where that was moved, in the configured one; None if neither has it."""
     for url in (store or configured, configured):
         folder = folder_of(url, run)
-        if os.path.isdir(folder):
+        if os.path.isdir(folder):  # noqa: PTH112 - as above
             return folder
     return None
 
@@ -78,9 +78,9 @@ def make_folder(store: str, run: RunId) -> str:
     """
     folder = folder_of(store, run)
     with translated(folder):
-        if not os.path.isdir(root_of(store)):
-            os.makedirs(root_of(store), 0o700, exist_ok=True)
-        os.makedirs(folder, exist_ok=True)
+        if not os.path.isdir(root_of(store)):  # noqa: PTH112 - as above
+            os.makedirs(root_of(store), 0o700, exist_ok=True)  # noqa: PTH103 - as above
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as above
     return folder
 
 

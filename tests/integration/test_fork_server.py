@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -133,12 +134,16 @@ def test_the_next_attempt_gets_the_process_that_waited(root: Path) -> None:
         assert bench.output() == "hello\n"
 
 
+def _is_dead(pid: int) -> bool:
+    return not alive(pid)
+
+
 def test_a_spare_that_died_is_not_missed(root: Path) -> None:
     with a_fork_server(root, {"say": lambda: None}) as bench:
         for task in (1, 2, 3):
             spare = spare_of(bench)
             spare.kill()
-            wait_until(lambda pid=spare.pid: not alive(pid), "it is dead")
+            wait_until(partial(_is_dead, spare.pid), "it is dead")
             assert bench.run("say", task) == (0, None, "")
             assert bench.until(frames.STARTED, task)[0] != spare.pid
 

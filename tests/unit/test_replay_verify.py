@@ -1,7 +1,7 @@
 """Whatever was done to a log, verification names the first event that is not as its owner wrote it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -222,7 +222,6 @@ def test_nothing_follows_a_seal(own_turn: bool) -> None:
 
 
 # --- decided rightly --------------------------------------------------------------------------------------
-
 
 
 def forged(run: CoreRun, victim: int, changed: Record) -> list[bytes]:
