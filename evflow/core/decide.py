@@ -17,9 +17,8 @@ from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record
 from evflow.core.frames import tasks_of
-from evflow.core.graph import Policy
 from evflow.core.ids import Micros, Seq
-from evflow.core.retry import after_failure
+from evflow.core.retry import after_failure, next_mode
 from evflow.core.state import RunState, Task
 
 LOGIC = 1
@@ -188,13 +187,7 @@ def _wake(state: RunState) -> ev.Decision:
     task = state.tasks[number]
     if kind == "timeout":
         return ev.AttemptCancelRequested(number, attempt, "timeout")
-    mode = "catch" if _only_catch_is_left(task, state.graph[task.step].policy) else "run"
-    return ev.TaskQueued(number, 1, attempt, task.attempt.executor, mode)
-
-
-def _only_catch_is_left(task: Task, policy: Policy) -> bool:
-    """Also when the attempt that only records the crash was itself lost."""
-    return policy.catch and task.failures > policy.retry_times
+    return ev.TaskQueued(number, 1, attempt, task.attempt.executor, next_mode(task, state.graph[task.step].policy))
 
 
 def _drop_stale_timers(state: RunState) -> None:

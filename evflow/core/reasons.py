@@ -7,6 +7,7 @@ person reads one, it goes through here.
 import re
 
 from evflow.core.graph import Policy
+from evflow.core.retry import next_mode
 from evflow.core.state import Task
 
 CLAUSES = {
@@ -44,8 +45,9 @@ def next_attempt(task: Task, policy: Policy, attempt: int, *, counted: bool) -> 
         attempt: The number of the attempt, from 0.
         counted: The attempt before counted against `@retry`.
     """
-    if not counted:
+    caught = next_mode(task, policy) == "catch" if task.attempts else task.failures > policy.retry_times
+    if not counted and not caught:
         return f"attempt {attempt}; the lost one does not count"
-    if task.failures > policy.retry_times:
+    if caught:
         return f"attempt {attempt}, in which @catch takes the failure"
     return f"attempt {attempt}, retry {task.failures} of {policy.retry_times}"

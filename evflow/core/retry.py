@@ -3,9 +3,11 @@
 Three rules meet here. `@retry` allows a number of further attempts after failures of the task itself.
 An attempt that was lost (its worker, host or owner died) is made again without counting, at most
 `MAX_LOSSES` times, unless the flow's author wrote `@retry(times=0)`: then the task must not run twice, and
-fails. `@catch` applies after the last counted failure: to an exception inside the worker, which then
-reports a success; to a crash by one more attempt that only records it.
+fails. `@catch` applies when the body is not run again: to an exception inside the worker, which then
+reports a success; to a crash or a loss by one more attempt that only records it.
 """
+
+from typing import Literal
 
 from evflow.core import events as ev
 from evflow.core.graph import Policy
@@ -27,7 +29,9 @@ def after_failure(state: RunState, task: Task, now: int) -> ev.Decision:
     lost = attempt.outcome == "lost"
     if state.stopping or not attempt.retryable:
         return _fail(task)
-    if lost and policy.retry_explicit and policy.retry_times == 0:
+    if lost and next_mode(task, policy) == "catch" and attempt.mode == "run":
+        return ev.RetryScheduled(task.id, attempt.number + 1, now, False, _reason(task))
+    if lost and _must_not_run_twice(policy):
         hint = "@retry(times=0) forbids another attempt. Resume the run if it is safe to run the step again."
         return _fail(task, hint)
     if lost and task.losses > MAX_LOSSES:
@@ -57,6 +61,23 @@ def delay_us(policy: Policy, failures: int, scale: float) -> int:
         delay = min(delay, policy.retry_max_delay_us)
     delay *= scale
     return int(max(delay, 0)) if delay < MAX_DELAY_US else MAX_DELAY_US
+
+
+def next_mode(task: Task, policy: Policy) -> Literal["run", "catch"]:
+    """What the attempt after the current one is for, if there is one: to run the body, or to record its end for `@catch`.
+
+    It follows from the state alone: it is asked when the attempt is scheduled, and again when its time has come.
+    """
+    if not policy.catch:
+        return "run"
+    if task.attempt.mode == "catch" or task.failures > policy.retry_times:
+        return "catch"
+    given_up = task.losses > MAX_LOSSES or _must_not_run_twice(policy)
+    return "catch" if task.attempt.outcome == "lost" and given_up else "run"
+
+
+def _must_not_run_twice(policy: Policy) -> bool:
+    return policy.retry_explicit and policy.retry_times == 0
 
 
 def is_last(task: Task, policy: Policy) -> bool:

@@ -211,6 +211,32 @@ def test_a_recording_attempt_that_crashes_itself_fails_the_task() -> None:
     assert kinds(run.exit(1, signal=11)) == ["AttemptCrashed", "TaskFailed", "RunFailed"]
 
 
+def test_the_last_loss_under_catch_is_recorded_by_one_more_attempt() -> None:
+    """What the kernel kills for its memory is the step's end, too: losses run out, then @catch takes it."""
+    run = one(retry_times=1, catch=True)
+    for _ in range(MAX_LOSSES):
+        run.exit(1, signal=9)
+        assert run.task(1).attempt.mode == "run"
+        run.begin(1)
+    decided = run.exit(1, signal=9)
+    assert kinds(decided) == ["AttemptLost", "RetryScheduled", "TaskQueued"]
+    assert not scheduled(decided).counted
+    order = order_of(run.state, run.task(1), {})
+    assert (order.mode, order.crash) == ("catch", "killed (signal 9); out of memory?")
+    run.begin(1)
+    assert kinds(run.exit(1, signal=9)) == ["AttemptLost", "TaskFailed", "RunFailed"], "no endless series"
+
+
+def test_the_loss_of_a_step_that_must_not_run_twice_is_recorded_at_once() -> None:
+    """An explicit `@retry(times=0)` forbids the body, not the record of its end."""
+    run = one(retry_times=0, retry_explicit=True, catch=True)
+    assert kinds(run.exit(1, signal=9)) == ["AttemptLost", "RetryScheduled", "TaskQueued"]
+    assert run.task(1).attempt.mode == "catch"
+    run.begin(1)
+    run.turn(run.success(1, "end", caught="killed"))
+    assert run.steps() == ["start", "end"]
+
+
 def test_catch_does_not_hide_that_the_worker_could_not_even_load_the_flow() -> None:
     """What the worker reports as failed although it is the last attempt was not caught there, so it is not caught."""
     assert kinds(one(catch=True).fail(1, kind="load")) == ["TaskFailed", "RunFailed"]
