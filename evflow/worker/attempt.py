@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
@@ -119,7 +119,7 @@ class AttemptRunner:
         _enter(self._flow, context, order)
         progress.stage = "exception"
         gc.enable()  # the fork server keeps it off; what it had loaded is frozen and not looked at
-        done = record_crash(flow, order.crash) if order.mode == "catch" else run_step(flow, timeout_s=order.timeout_s, last=order.last)
+        done = record_crash(flow, order.crash) if order.mode == "catch" else _run_alone(flow, order)
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names
             return _success(flow, context, order, ready.store, done, started_us)
@@ -238,6 +238,36 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         graph=lambda: graph_of(flow).to_plain(),
         parameter_names=tuple(facts(flow).parameters),
     )
+
+
+def _run_alone(flow: FlowSpec, order: AttemptOrder) -> Done:
+    """Run the step; a fork that the body made, and that comes to its end as well, leaves: the result is its parent's to give."""
+    own = os.getpid()
+    try:
+        done = run_step(flow, timeout_s=order.timeout_s, last=order.last)
+    except BaseException as error:
+        if os.getpid() != own:
+            _leave_fork(own, error)
+        raise
+    if os.getpid() != own:
+        _leave_fork(own, None, code=0 if done.caught is None else 1)
+    return done
+
+
+def _leave_fork(parent: int, error: BaseException | None, *, code: int = 1) -> NoReturn:
+    """End a process that the body forked, with the code that its end asks for and without a report."""
+    try:
+        text = f"Process {os.getpid()}, which the step's body forked, ends here: the task's result is that of process {parent}.\n"
+        if isinstance(error, SystemExit):
+            code = 0 if error.code is None else error.code & 0xFF if isinstance(error.code, int) else 1
+        elif error is not None:
+            from evflow.flow.tracebacks import user_traceback
+
+            text += user_traceback(error)
+        sys.stderr.write(text)
+    finally:
+        stdio.flush()
+        os._exit(code)
 
 
 def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: ObjectStore, done: Done, started_us: int) -> AttemptSucceeded:

@@ -122,6 +122,32 @@ class MyFlow(FlowSpec):
     def leaves(self):
         os._exit(0)
 
+    @catch(var="error")
+    @step
+    def forks(self):
+        child = os.fork()
+        self.value = "parent" if child else "child"
+        if child:
+            print("child's status", os.waitpid(child, 0)[1])
+        self.next(self.end)
+
+    @catch(var="error")
+    @step
+    def forks_what_raises(self):
+        child = os.fork()
+        if not child:
+            helper()
+        print("child's status", os.waitpid(child, 0)[1])
+        self.next(self.end)
+
+    @step
+    def forks_what_exits(self):
+        child = os.fork()
+        if not child:
+            sys.exit(0)
+        print("child's status", os.waitpid(child, 0)[1])
+        self.next(self.end)
+
     @step
     def forgets(self):
         pass
@@ -244,6 +270,21 @@ async def test_a_process_that_just_leaves_has_no_report(world: AttemptWorld) -> 
     ended = await world.run("leaves")
     assert ended.report is None
     assert ended.exit.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "last", "status"),
+    [("forks", True, 0), ("forks_what_raises", True, 256), ("forks_what_raises", False, 256), ("forks_what_exits", True, 0)],
+)
+async def test_a_fork_of_the_body_ends_without_a_word_in_its_parents_matters(
+    world: AttemptWorld, step: str, last: bool, status: int
+) -> None:
+    ended = await world.run(step, last=last)
+    artifacts = world.artifacts(ended.succeeded.manifest)
+    assert f"child's status {status}" in ended.stdout
+    assert artifacts.get("error") is None
+    assert artifacts.get("value", "parent") == "parent"
+    assert "which the step's body forked, ends here" in ended.stderr
 
 
 async def test_a_timeout_is_an_exception_of_the_body_first(world: AttemptWorld) -> None:
