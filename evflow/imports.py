@@ -141,7 +141,7 @@ class _State:
         place = _real(entry)
         if not self.folder or place == _HOME or not _is_below(place, self.folder):
             return False
-        return place == self.folder or not (_is_below(place, sys.prefix) or _is_below(place, _HOME))
+        return place == self.folder or not any(_is_below(place, _real(root)) for root in (sys.prefix, sys.base_prefix, _HOME))
 
     def _take(self, names: frozenset[str]) -> dict[str, ModuleType]:
         keys = [key for key in sys.modules if key.partition(".")[0] in names]
@@ -160,12 +160,20 @@ class _State:
 
 
 def _script_folder() -> str:
-    """The folder that Python itself put first: that of `python flow.py`."""
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if sys.flags.safe_path or not script:
+    """The folder that Python itself put first: that of `python flow.py`, links followed, or with `-m` the current one."""
+    if sys.flags.safe_path or not sys.path:
         return ""
-    folder = _real(os.path.dirname(script))  # noqa: PTH120
-    return folder if folder in map(_real, sys.path) else ""
+    main = sys.modules.get("__main__")
+    script = getattr(main, "__file__", None)
+    # While `-m` imports the packages above its module, argv says so and __main__ is empty yet.
+    if sys.argv[:1] == ["-m"] or (script and getattr(main, "__spec__", None) is not None):
+        places = [_real("."), _real(sys.path[0])]
+    elif script:
+        places = [os.path.dirname(_real(script)), _real(os.path.dirname(script))]  # noqa: PTH120
+    else:
+        return ""
+    on_path = set(map(_real, sys.path))
+    return next((place for place in places if place in on_path), "")
 
 
 def _modules_in(folder: str) -> frozenset[str]:

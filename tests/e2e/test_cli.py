@@ -285,6 +285,26 @@ def test_modules_beside_the_flow_never_shadow_ours(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_modules_beside_a_flow_that_is_started_through_a_link_never_shadow_ours(folder: Path) -> None:
+    (folder / "real").mkdir()
+    for name in ("click", "msgpack"):
+        (folder / "real" / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
+    (folder / "sums.py").rename(folder / "real" / "sums.py")
+    (folder / "link.py").symlink_to("real/sums.py")
+    done = python("link.py", "run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_beside_a_package_whose_flow_is_started_by_name_never_shadow_ours(folder: Path) -> None:
+    for name in ("click", "msgpack"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
+    (folder / "team").mkdir()
+    (folder / "team" / "__init__.py").touch()
+    (folder / "sums.py").rename(folder / "team" / "sums.py")
+    done = python("-m", "team.sums", "run")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_run_removes_what_dead_writers_left_in_the_store(evflow_home: Path) -> None:
     left = evflow_home / "store" / "tmp" / "1-dead"

@@ -4,9 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # Each is what a user might call a file or folder of theirs, and each is something that the framework imports.
 FILES = ("redis", "click", "msgpack", "anyio", "hiredis", "structlog", "calendar", "queue")
 PACKAGES = ("rich", "scheduler", "executors")
+VIEWS = """
+from evflow.imports import framework_view
+with framework_view():
+    import click
+    print(getattr(click, "WHOSE", "framework"))
+import click
+print(click.WHOSE)
+"""
 UNRELATED = ("evflow_unrelated", "features")
 
 
@@ -178,6 +188,26 @@ def test_nothing_shared_leaves_path_and_modules_alone(root: Path) -> None:
         "print(sys.path == before)\n"
     )
     assert run(folder, program).split() == ["True", "True"]
+
+
+def test_a_flow_that_is_started_through_a_link_has_the_folder_of_the_real_file(root: Path) -> None:
+    folder = a_folder(root)
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "flow.py").write_text(VIEWS)
+    (elsewhere / "flow.py").symlink_to(folder / "flow.py")
+    done = subprocess.run([sys.executable, "flow.py"], capture_output=True, text=True, cwd=elsewhere, timeout=60, check=False)
+    assert done.stdout.split() == ["framework", "user"], done.stderr
+
+
+@pytest.mark.parametrize("early", ["", "import evflow.imports\n"])
+def test_a_flow_that_is_started_as_a_module_has_the_current_folder(root: Path, early: str) -> None:
+    folder = a_folder(root)
+    (folder / "team").mkdir()
+    (folder / "team" / "__init__.py").write_text(early)
+    (folder / "team" / "flow.py").write_text(VIEWS)
+    done = subprocess.run([sys.executable, "-m", "team.flow"], capture_output=True, text=True, cwd=folder, timeout=60, check=False)
+    assert done.stdout.split() == ["framework", "user"], done.stderr
 
 
 def test_the_module_itself_imports_nothing_that_could_be_the_users(root: Path) -> None:
