@@ -46,8 +46,10 @@ class UnreadableEvent(InternalError):
 
     code = "unreadable-event"
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"These bytes are not an event: {why}.")
+    def __init__(self, why: str, seq: int = 0) -> None:
+        place = f"Event {seq} cannot be read: its bytes are not an event" if seq else "These bytes are not an event"
+        super().__init__(f"{place}: {why}.")
+        self.why = why
 
 
 class EventTooLarge(InternalError):
@@ -124,6 +126,14 @@ def decode(seq: int, payload: bytes) -> Record:
             return Record(place, values[1], values[2], values[3], values[4], cls(*values[_HEAD:end]))
     except (ValueError, TypeError, LookupError, msgpack.UnpackException):
         pass  # Not the usual case; below it gets its name.
+    try:
+        return _decode_unusual(seq, payload)
+    except UnreadableEvent as error:
+        raise UnreadableEvent(error.why, seq) from error
+
+
+def _decode_unusual(seq: int, payload: bytes) -> Record:
+    place: Any = seq
     values = unpack(payload)
     head = values[:_HEAD]
     if tuple(map(type, head)) != _HEAD_TYPES:

@@ -275,9 +275,12 @@ def stored_events(entries: list[type_of_reply]) -> list[StoredEvent]:
     if not entries:
         return []
     first = _seq(entries[0][0])
-    if _seq(entries[-1][0]) - first == len(entries) - 1:
-        return [StoredEvent(seq, values[1], values[3]) for seq, (_, values) in enumerate(entries, first)]
-    return [StoredEvent(_seq(entry), values[1], values[3]) for entry, values in entries]
+    try:
+        if _seq(entries[-1][0]) - first == len(entries) - 1:
+            return [StoredEvent(seq, values[1], values[3]) for seq, (_, values) in enumerate(entries, first)]
+        return [StoredEvent(_seq(entry), values[1], values[3]) for entry, values in entries]
+    except IndexError:  # Somebody else wrote there. It is passed on as an event without bytes, so that readers can name it.
+        return [StoredEvent(_seq(entry), *((values[1], values[3]) if len(values) > 3 else (b"", b""))) for entry, values in entries]
 
 
 # --- everybody's side ------------------------------------------------------------------------------------

@@ -142,6 +142,8 @@ def _untouched(events: Iterable[StoredEvent], digests: _Digests, head: Head) -> 
     for seq, payload, link in events:
         if seq != digests.seq + 1:
             raise _Bad(seq, "sequence", f"Event {digests.seq + 1} is missing; event {seq} stands there.")
+        if not payload:
+            raise _Bad(seq, "format", "It has none of an event's fields: something else wrote it.")
         digest = digests.extend(payload)
         if digest[: chain.LINK_BYTES] != link:
             found, recorded = digest[:4].hex(), link[:4].hex()

@@ -8,8 +8,9 @@ import msgpack
 import pytest
 
 from evflow.core import canonical, chain, events as ev
-from evflow.core.codec import Record, decode
+from evflow.core.codec import Record, UnreadableEvent, decode
 from evflow.core.decide import LOGIC
+from evflow.log.commands import stored_events
 from evflow.log.protocol import Head, StoredEvent
 from evflow.replay.refold import refold
 from evflow.replay.verify import Problem, verify, verify_objects
@@ -475,3 +476,14 @@ def test_surplus_values_of_a_later_version_are_no_forgery() -> None:
     payloads = [msgpack.packb([*msgpack.unpackb(payload), "more"]) for payload in run.payloads()]
     assert verify(stored(payloads), head_of(payloads, sealed=False)).problems == []
     assert [decode(n, payload).event for n, payload in enumerate(payloads, 1)][1:] == [record.event for record in run.records][1:]
+
+
+def test_an_entry_without_an_events_fields_is_the_first_bad_event() -> None:
+    run = story()
+    entries = [(b"%d-0" % seq, [b"e", payload, b"h", link]) for seq, payload, link in run.stored()]
+    entries[3] = (entries[3][0], [b"z", b"1"])
+    read = stored_events(entries)
+    (problem,) = verify(read, run.head()).problems
+    assert (problem.seq, problem.check) == (4, "format")
+    with pytest.raises(UnreadableEvent, match="Event 4 cannot be read"):
+        refold(read)
