@@ -166,7 +166,10 @@ class HeadMoved(Conflict):
             text = f"The log of '{run}' holds other events than its owner wrote, up to event {found.seq}."
         else:
             text = f"The log of '{run}' ends at event {found.seq}, not at {expected.seq} as its owner thought."
-        super().__init__(text)
+        hint = ""
+        if expected.seq == 0:
+            hint = f"Another run took the name '{run}', as happens when the log was emptied or restored. Start a new run: it gets the next number."
+        super().__init__(text, hint)
         self.expected = expected
         self.found = found
 
