@@ -42,14 +42,14 @@ def apply(state: RunState, record: Record) -> None:
     Raises:
         ImpossibleEvent: It cannot follow: a gap, an unknown task, anything behind the seal.
     """
-    event = record.event
-    if record.seq != state.seq + 1:
-        raise ImpossibleEvent(record.seq, event, f"the event before it is {state.seq}")
+    event, seq = record.event, record.seq
+    if seq != state.seq + 1:
+        raise ImpossibleEvent(seq, event, f"the event before it is {state.seq}")
     if state.sealed:
-        raise ImpossibleEvent(record.seq, event, "the run is sealed")
-    if state.status == "new" and not isinstance(event, ev.RunStarted):
-        raise ImpossibleEvent(record.seq, event, "the first event is RunStarted")
-    state.seq = record.seq
+        raise ImpossibleEvent(seq, event, "the run is sealed")
+    if seq == 1 and not isinstance(event, ev.RunStarted):
+        raise ImpossibleEvent(seq, event, "the first event is RunStarted")
+    state.seq = seq
     state.turn = record.turn
     state.at_us = record.at_us
     try:
@@ -65,6 +65,7 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.header = fields_of(event)
     state.flow, state.number, state.logic = event.flow, event.number, event.logic
     state.options = _options(event)
+    state.budget = state.options.get("task_budget", state.budget)
     state.graph = Graph.from_plain(event.graph)
     state.status = "running"
     state.started_us = state.at_us
@@ -218,22 +219,23 @@ def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:
     attempt = task.attempts[-1] if task.attempts else None
     if task.status != "queued" or attempt is None or attempt.number != event.attempt:
         raise ImpossibleEvent(state.seq, event, f"attempt {event.attempt} of task {task.id} does not wait for a slot")
-    number = task.id
+    number, agenda = task.id, state.agenda
     del state.waiting[number]
     state.live[number] = None
     task.status = "granted"
     attempt.granted_us = state.at_us
     attempt.slot, attempt.wait = event.slot, intern(event.reason)  # A few texts, in each of a million attempts.
-    state.agenda.granted.append(number)
-    state.agenda.asked[number] = state.seq
+    agenda.granted.append(number)
+    agenda.asked[number] = state.seq
 
 
 def _task_launched(state: RunState, event: ev.TaskLaunched) -> None:
     task = _task(state, event, event.task)
-    _take(state, event, state.agenda.granted, task.id)
-    del state.agenda.asked[task.id]
+    agenda = state.agenda
+    _take(state, event, agenda.granted, task.id)
+    del agenda.asked[task.id]
     task.status = "launched"
-    task.attempt.launched_us = state.at_us
+    task.attempts[-1].launched_us = state.at_us
 
 
 def _attempt_started(state: RunState, event: ev.AttemptStarted) -> None:
@@ -243,7 +245,7 @@ def _attempt_started(state: RunState, event: ev.AttemptStarted) -> None:
     attempt = task.attempt
     task.status = "running"
     attempt.host, attempt.pid, attempt.started_us = intern(event.host), event.pid, event.started_us
-    limit_us = state.graph[task.step].policy.timeout_us
+    limit_us = state.graph.nodes[task.step].policy.timeout_us
     if limit_us:
         due = state.at_us + limit_us + HARD_TIMEOUT_GRACE_US
         heappush(state.agenda.timers, (due, task.id, attempt.number, "timeout"))
@@ -254,7 +256,7 @@ def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
     task = _current(state, event)
     if task is None:
         return
-    attempt = task.attempt
+    attempt = task.attempts[-1]
     _end_attempt(state, task, "succeeded")
     attempt.manifest = event.manifest
     if event.started_us:
@@ -413,12 +415,13 @@ def _finish(state: RunState, status: Any) -> None:
 
 
 def _end_attempt(state: RunState, task: Task, outcome: Any) -> None:
-    task.attempt.outcome = outcome
-    task.attempt.ended_us = state.at_us
+    number, attempt, agenda = task.id, task.attempts[-1], state.agenda
+    attempt.outcome = outcome
+    attempt.ended_us = state.at_us
     task.status = "ended"
-    del state.live[task.id]
-    state.agenda.cancels.pop(task.id, None)
-    state.agenda.asked.pop(task.id, None)
+    del state.live[number]
+    agenda.cancels.pop(number, None)
+    agenda.asked.pop(number, None)
 
 
 def _ask_what_follows(state: RunState, task: Task) -> None:
@@ -455,10 +458,11 @@ def _current(state: RunState, event: Any) -> Task | None:
     effect, so that a task has one accepted result.
     """
     task = _task(state, event, event.task)
-    if task.status not in ("launched", "running") or task.attempt.number != event.attempt:
-        state.late += 1
-        return None
-    return task
+    status = task.status
+    if (status == "launched" or status == "running") and task.attempts[-1].number == event.attempt:
+        return task
+    state.late += 1
+    return None
 
 
 _FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {

@@ -17,27 +17,34 @@ A breach fails the run and names both places.
 
 from evflow.core.state import Ending, RunState, Split, Task
 
-DEFAULT_TASK_BUDGET = 1_000_000
 MAX_BRANCHES = 400
 """Branches of one static split: each is an event, and a turn has to fit into one append call."""
 
 
 def breach(state: RunState, task: Task) -> Ending | None:
     """What is wrong with the transition that the task's accepted result recorded, or None."""
-    if task.next_kind == "end":
+    kind, steps = task.next_kind, task.next_steps
+    if kind == "end":
         return _end(state, task)
-    if not task.next_steps:
+    if not steps:
         return Ending("no-transition", f"{_place(task)} did not say which step comes next.", task.id)
-    for target in task.next_steps:
-        if target not in state.graph:
+    for target in steps:
+        if target not in state.graph.nodes:
             reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
             return Ending("unknown-step", reason, task.id)
-    wrong = _form(task)
-    if wrong is not None:
+    if kind == "split" or kind == "foreach":
+        wrong = _form(task) or _into_split(state, task)
+    elif kind not in ("linear", "switch") or len(steps) > 1:
+        wrong = _form(task)
+    else:
+        wrong = _onward(state, task, steps[0])
+    if wrong is not None or len(state.tasks) - 1 + state.agenda.promised + tasks_of(task) <= state.budget:
         return wrong
-    splits = task.next_kind in ("split", "foreach")
-    wrong = _into_split(state, task) if splits else _onward(state, task, task.next_steps[0])
-    return wrong or _budget(state, task)
+    reason = (
+        f"{_place(task)} leads to '{steps[0]}' beyond the run's budget of {state.budget} tasks. "
+        "Raise it with --task-budget, or look for a loop that does not end."
+    )
+    return Ending("task-budget", reason, task.id)
 
 
 def tasks_of(task: Task) -> int:
@@ -107,7 +114,7 @@ def _into_split(state: RunState, task: Task) -> Ending | None:
 
 def _onward(state: RunState, task: Task, target: str) -> Ending | None:
     frame = task.frame
-    if state.graph[target].takes_inputs:
+    if state.graph.nodes[target].takes_inputs:
         if frame is None:
             reason = f"{_place(task)} leads to the join '{target}', but no split is open there. A join is reached from inside a split only."
             return Ending("join-without-split", reason, task.id)
@@ -120,7 +127,9 @@ def _onward(state: RunState, task: Task, target: str) -> Ending | None:
             )
             return Ending("different-joins", reason, task.id)
         return None
-    if target == state.graph.end and frame is not None:
+    if frame is None:
+        return None
+    if target == state.graph.end:
         return Ending("end-inside-split", _end_inside(task, frame.split.step, frame.split.task), task.id)
     return _loop(task, (target,))
 
@@ -137,17 +146,6 @@ def _loop(task: Task, targets: tuple[str, ...]) -> Ending | None:
             )
             return Ending("loop-out-of-split", reason, task.id)
     return None
-
-
-def _budget(state: RunState, task: Task) -> Ending | None:
-    budget = int(state.options.get("task_budget", DEFAULT_TASK_BUDGET))
-    if state.next_task - 1 + state.agenda.promised + tasks_of(task) <= budget:
-        return None
-    reason = (
-        f"{_place(task)} leads to '{task.next_steps[0]}' beyond the run's budget of {budget} tasks. "
-        "Raise it with --task-budget, or look for a loop that does not end."
-    )
-    return Ending("task-budget", reason, task.id)
 
 
 def _end_inside(task: Task, split_step: str, split_task: int) -> str:

@@ -22,6 +22,9 @@ TaskStatus = Literal[
 Outcome = Literal["", "succeeded", "failed", "exited", "lost", "crashed", "timed-out", "cancelled"]
 
 
+DEFAULT_TASK_BUDGET = 1_000_000
+
+
 @dataclass(slots=True, eq=False)
 class Split:
     """A task that split, and how far its members are.
@@ -208,6 +211,7 @@ class RunState:
         turn: Its turn.
         at_us: Its instant.
         header: The fields of `RunStarted` (see there), empty before it.
+        budget: How many tasks it may have.
         failing: Set when the run cannot succeed any more and its attempts are being ended.
         cancelling: The request to cancel, or None.
         tasks: By id, from 1 (position 0 is unused).
@@ -231,6 +235,7 @@ class RunState:
     graph: Graph = field(default_factory=lambda: Graph({}))
     header: dict[str, Any] = field(default_factory=dict[str, Any])
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    budget: int = DEFAULT_TASK_BUDGET
     failing: Ending | None = None
     cancelling: str | None = None
     forced: bool = False

@@ -80,8 +80,8 @@ def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, na
 
 
 def test_every_field_of_a_run_stands_in_the_encoding_or_follows_from_others() -> None:
-    """The agenda holds nothing but timers between turns; graph and options are in the header."""
-    derived = {"graph", "options", "agenda"}
+    """The agenda holds nothing but timers between turns; graph, options and budget are in the header."""
+    derived = {"graph", "options", "budget", "agenda"}
     elsewhere = {"header", "failing", "outcome", "tasks", "splits", "waiting", "live", "steps"}
     assert {field.name for field in fields(RunState)} == set(canonical.SCALARS) | derived | elsewhere
 
