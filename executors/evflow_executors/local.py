@@ -27,7 +27,7 @@ from evflow_executors.protocol import Observation, OutputLine
 
 FORK_SERVER_DIED: Final = "fork-server-died"
 MAX_FRUITLESS_STARTS: Final = 3
-"""So many fork servers in a row that died before an attempt of theirs exited: a further one would die too."""
+"""So many fork servers in a row that died before they started an attempt: a further one would die too."""
 CLOSE_WITHIN_S: Final = 15.0
 CANCEL_GRACE_S: Final = 2.0
 """What attempts get at the executor's end before they are killed."""
@@ -40,7 +40,7 @@ class ForkServerBroken(EnvironmentProblem):
 
     def __init__(self, exit_code: int | None) -> None:
         super().__init__(
-            f"{MAX_FRUITLESS_STARTS} fork servers in a row died before they ran an attempt; the last one with code {exit_code}.",
+            f"{MAX_FRUITLESS_STARTS} fork servers in a row died before they started an attempt; the last one with code {exit_code}.",
             "Their messages are above. --start-method spawn starts each attempt as an interpreter of its own.",
         )
 
@@ -271,6 +271,7 @@ class LocalExecutor:
             return ()
         if kind == frames.STARTED:
             pid, at_us = rest
+            self._fruitless = 0  # It can run attempts. What a body does to it is the attempt's loss, and losses are bounded.
             self._launched[attempt].pid = pid
             return [Observation(attempt, AttemptStarted(task, number, self._host, pid, at_us))]
         self._fruitless = 0

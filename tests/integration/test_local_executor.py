@@ -107,6 +107,18 @@ async def test_fork_servers_that_always_die_are_given_up(root: Path) -> None:
         await world.aclose()
 
 
+async def test_fork_servers_that_die_of_what_they_started_are_replaced_each_time(root: Path) -> None:
+    world = await a_world(root)
+    try:
+        for attempt in range(MAX_FRUITLESS_STARTS + 2):
+            name = await world.launch("sleeps", 1, attempt)
+            await world.until(AttemptStarted, name)
+            os.kill(executor_of(world).fork_server_pid, signal.SIGKILL)
+            assert (await world.end(name)).why == FORK_SERVER_DIED
+    finally:
+        await world.aclose()
+
+
 async def test_nothing_is_left_when_the_watching_task_was_cancelled_first(root: Path) -> None:
     executor = LocalExecutor(a_server())
     await executor.prepare(a_context(root))
