@@ -35,6 +35,7 @@ from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import (
     Origin,
     RunFolder,
+    check_tags,
     context_of,
     package_of,
     request_number,
@@ -94,7 +95,9 @@ def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: 
 
 
 def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[RunStarted, ReusePlan | None]:
-    """Take the run's number and write down what it begins with."""
+    """Take the run's number and write down what it begins with. What can fail does so before: a number is never given back."""
+    check_tags(request.tags)
+    _check_run_id_file(request.run_id_file)
     view = request.view
     store_url: str = config.get("store")
     store = open_store(store_url)
@@ -166,6 +169,16 @@ def _drive(
 def environment(flow: type[FlowSpec], step: str) -> Mapping[str, str]:
     """The variables of a step's `@environment`."""
     return environment_of(facts(flow).decorators(step))
+
+
+def _check_run_id_file(file: str | None) -> None:
+    """See that the file can be written; what it holds stays until the number is known."""
+    if file is None or Path(file).is_fifo():  # a pipe's reader would take this for the end
+        return
+    try:
+        Path(file).open("ab").close()
+    except (OSError, ValueError) as error:
+        raise RunIdFileUnwritable(file, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _write_run_id(file: str | None, run_id: RunId) -> None:

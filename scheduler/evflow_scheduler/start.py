@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.core.values import value
+from evflow.errors import UsageError
 from evflow.flow.parameters import JSONType, Parameter
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
@@ -24,6 +26,8 @@ from evflow_scheduler.request import RunRequest
 
 SHOWN_CHARS = 200
 """How much of a parameter's value stands in the log, for people."""
+MOST_TAGS = 50
+MOST_TAG_CHARS = 500
 
 
 @value
@@ -84,6 +88,32 @@ def package_of(flow_file: str, store: Store, home: Path) -> PinnedCode:
 def shard_of(run: RunId) -> str:
     """The shard of a foreground run, which is its own."""
     return f"run:{run.flow}:{run.number}"
+
+
+class TagInvalid(UsageError):
+    """A run cannot have this tag, or so many."""
+
+    code = "tag-invalid"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, f"A run has at most {MOST_TAGS} tags of 1 to {MOST_TAG_CHARS} printable characters. No run was started.")
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """See that a run may have these tags.
+
+    Raises:
+        TagInvalid: One is empty, too long or cannot be shown, or there are too many.
+    """
+    if len(set(tags)) > MOST_TAGS:
+        raise TagInvalid(f"The run would have {len(set(tags))} tags.")
+    for tag in tags:
+        if not tag:
+            raise TagInvalid("A tag is empty.")
+        if len(tag) > MOST_TAG_CHARS:
+            raise TagInvalid(f"The tag that begins with {tag[:40]!r} has {len(tag)} characters.")
+        if not tag.isprintable():  # neither is a byte of the command line that is no UTF-8
+            raise TagInvalid(f"The tag {tag!r} has characters that cannot be shown.")
 
 
 def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:

@@ -1,8 +1,10 @@
 """What a run's first event says."""
 
+import pytest
+
 from evflow import FlowSpec, JSONType, Parameter, step
 from evflow_scheduler.request import RunRequest
-from evflow_scheduler.start import SHOWN_CHARS, shown_parameters
+from evflow_scheduler.start import MOST_TAGS, SHOWN_CHARS, TagInvalid, check_tags, shown_parameters
 
 
 class Trains(FlowSpec):
@@ -29,3 +31,16 @@ def test_parameters_are_shown_as_people_type_them() -> None:
 def test_long_values_are_shown_by_their_start() -> None:
     shown = shown_parameters(RunRequest(Trains, "", parameters={"notes": "x" * 1000}))
     assert shown["notes"] == "x" * (SHOWN_CHARS - 1) + "…"
+
+
+@pytest.mark.parametrize("tag", ["", "x" * 501, "two\nlines", "\udcff"])
+def test_a_tag_that_no_run_can_have_is_refused(tag: str) -> None:
+    with pytest.raises(TagInvalid) as refused:
+        check_tags(["good", tag])
+    str(refused.value).encode()  # can be shown, whatever it is about
+
+
+def test_too_many_tags_are_refused() -> None:
+    check_tags([str(number) for number in range(MOST_TAGS)])
+    with pytest.raises(TagInvalid, match="51 tags"):
+        check_tags([str(number) for number in range(MOST_TAGS + 1)])
