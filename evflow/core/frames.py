@@ -28,6 +28,7 @@ def breach(state: RunState, task: Task) -> Ending | None:
         return _end(state, task)
     if not steps:
         return Ending("no-transition", f"{_place(task)} did not say which step comes next.", task.id)
+    first = steps[0]
     for target in steps:
         if target not in state.graph.nodes:
             reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
@@ -37,11 +38,11 @@ def breach(state: RunState, task: Task) -> Ending | None:
     elif kind not in ("linear", "switch") or len(steps) > 1:
         wrong = _form(task)
     else:
-        wrong = _onward(state, task, steps[0])
+        wrong = _onward(state, task, first)
     if wrong is not None or len(state.tasks) - 1 + state.agenda.promised + tasks_of(task) <= state.budget:
         return wrong
     reason = (
-        f"{_place(task)} leads to '{steps[0]}' beyond the run's budget of {state.budget} tasks. "
+        f"{_place(task)} leads to '{first}' beyond the run's budget of {state.budget} tasks. "
         "Raise it with --task-budget, or look for a loop that does not end."
     )
     return Ending("task-budget", reason, task.id)
