@@ -303,7 +303,8 @@ def request_run(flow: FlowName, payload: bytes, minimum: int) -> Operation[RunNu
 def index_run(entry: RunEntry) -> Operation[None]:
     """Write a run's line in the index."""
     line: bytes = msgpack.packb((entry.shard, entry.summary))
-    return Operation((("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line),), _nothing)
+    # The flow once more: a server that lost its memory under a run has it again with the run's line.
+    return Operation((("SADD", FLOWS, entry.run.flow), ("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line)), _nothing)
 
 
 def flows() -> Operation[list[FlowName]]:

@@ -10,7 +10,7 @@ from evflow_executors.protocol import OutputLine
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 
-_INDEXED = (ev.RunStarted, ev.RunContinued, ev.RunSealed)
+_INDEXED = (ev.RunStarted, ev.RunContinued, ev.RunSealed, ev.LogRegressed)
 """Events after which a run's line in the index is written anew."""
 
 
@@ -27,6 +27,8 @@ class RunObserver:
         if self._view is not None:
             for record in records:
                 self._view.on_event(record, run.state)
+                if isinstance(record.event, ev.LogRegressed):
+                    self._view.on_notice(_regressed(run, record.event))
             self._view.tick()
         if any(isinstance(record.event, _INDEXED) for record in records):
             await self._index(RunEntry(run.id, self._shard, summary(run.state)))
@@ -35,6 +37,11 @@ class RunObserver:
         """An attempt printed a line."""
         if self._view is not None:
             self._view.on_line(line)
+
+
+def _regressed(run: OwnedRun, event: ev.LogRegressed) -> str:
+    first, last = event.from_seq, event.to_seq
+    return f"The server had lost events {first} to {last} of the log of '{run.id}'; they were written again, and the run goes on."
 
 
 def summary(state: RunState) -> dict[str, object]:

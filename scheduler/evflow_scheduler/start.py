@@ -121,7 +121,8 @@ def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:
     flow = FlowName(request.flow.__name__)
     event = flow_events.RunRequested(0, request.user, str(request.origin) if request.origin else None, host=host)
     payload = flow_events.encode(event, at_us=client.now_us(), principal=f"user:{request.user}")
-    return RunId(flow, client.request_run(flow, payload))
+    newest = client.runs(flow, 1)  # The counter may be gone while a run goes on: an emptied server gets the run's line again.
+    return RunId(flow, client.request_run(flow, payload, newest[0].run.number if newest else 0))
 
 
 def save_parameters(store: Store, request: RunRequest) -> bytes:
