@@ -157,6 +157,15 @@ def decode_report(payload: bytes) -> tuple[Event, str]:
     return build(values[0], TAGS.get(values[0]), values[_REPORT_HEAD:]), values[1]
 
 
+def as_read(event: Event) -> Event:
+    """The event as readers of the log get it: what a process states itself, it has to fold like everybody else (I8).
+
+    Raises:
+        EventTooLarge: As for `encode`.
+    """
+    return decode_report(encode_report(event, principal=""))[0]
+
+
 def build(tag: str, cls: type[Event] | None, values: Sequence[Any]) -> Event:
     """The event of a class from the values of its fields, surplus ones dropped; `Unknown` without a class.
 

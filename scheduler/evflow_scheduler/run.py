@@ -11,7 +11,7 @@ from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.canonical import digest
 from evflow.core.chain import extend
-from evflow.core.codec import Record, decode, encode
+from evflow.core.codec import Record, as_read, decode, encode
 from evflow.core.decide import settle
 from evflow.core.ids import Micros, RunId, Seq
 from evflow.core.reuse import ReusePlan
@@ -75,7 +75,8 @@ class OwnedRun:
         now = max(now_us, state.at_us)
         number = state.turn + 1
         first = len(self._records)
-        for event, principal, cause in facts:
+        for stated, principal, cause in facts:
+            event = as_read(stated) if isinstance(stated, ev.RunStarted) else stated  # It has texts from anywhere.
             record = Record(Seq(state.seq + 1), number, Micros(now), principal, cause, event)
             apply(state, record)
             self._records.append(record)

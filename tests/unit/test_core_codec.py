@@ -9,9 +9,14 @@ import msgpack
 import pytest
 from hypothesis import given, strategies as st
 
-from evflow.core import codec, flow_events
+from evflow.core import canonical, codec, flow_events
 from evflow.core.codec import EventTooLarge, UnreadableEvent, decode, decode_report, encode, encode_report, fields_of, tag_of
 from evflow.core.events import TAGS, AttemptFailed, AttemptLost, AttemptSucceeded, Event, RunStarted, SlotGranted, Unknown
+from evflow.core.graph import Graph, Node
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.replay.refold import refold
+from evflow_scheduler.run import OwnedRun
+from tests.core_run import stored
 
 HEAD: dict[str, Any] = {"turn": 3, "at_us": 1_795_435_200_000_000, "principal": "worker:box:1", "cause": 2}
 
@@ -177,6 +182,19 @@ def test_half_a_surrogate_pair_is_written_so_that_it_can_be_shown() -> None:
     """An exception's text may have one; no reader could print it, and the report must not be lost for it."""
     event = AttemptFailed(1, 0, "exception", "OSError", "no file \udcff")
     assert decode_report(encode_report(event, principal="worker"))[0] == AttemptFailed(1, 0, "exception", "OSError", "no file \\udcff")
+
+
+def test_the_owner_folds_what_readers_will_read() -> None:
+    """A parameter from the command line may hold any bytes; the state that is sealed is the one that replay gets."""
+    run = OwnedRun(RunId(FlowName("F"), RunNumber(1)))
+    graph = Graph({"start": Node("start", "end")}, end="start").to_plain()
+    start = RunStarted("F", 1, 1, graph, b"", {"alpha": "\udcff"}, {}, {}, "ada", "")
+    run.turn([(start, "user:ada", 0)], 1)
+    (call,) = run.pending((), {})
+    read = refold(stored(list(call.events)))
+    assert read.header == run.state.header
+    assert run.state.header["parameters_shown"] == {"alpha": "\\udcff"}
+    assert canonical.digest(read) == canonical.digest(run.state)
 
 
 @given(st.integers(1, 2**63), st.text("0123456789", min_size=1, max_size=3))
