@@ -48,7 +48,11 @@ def encode(state: RunState) -> bytes:
         list(state.live),
         [[step, c.created, c.succeeded, c.failed] for step, c in state.steps.items()],
     ]
-    packed: bytes = msgpack.packb(plain)
+    try:
+        packed: bytes = msgpack.packb(plain)
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which only the live state has: a log holds it as the codec writes it, and so does the digest.
+        packed = msgpack.packb(plain, unicode_errors="backslashreplace")
     return packed
 
 

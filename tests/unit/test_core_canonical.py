@@ -95,6 +95,14 @@ def test_the_order_of_the_queue_counts() -> None:
     assert canonical.digest(run.state) != before
 
 
+def test_text_with_half_a_surrogate_pair_has_the_digest_that_its_log_folds_to() -> None:
+    """The live state has it as it came, the log as it can be shown."""
+    run = CoreRun(*fan())
+    run.begin(1)
+    run.fail(1, where="\udcff.py:1")
+    assert canonical.digest(run.state) == canonical.digest(refold(run.stored()))
+
+
 def test_places_and_arrivals_count() -> None:
     """A member's index, and who arrived."""
     run = CoreRun(*fan())
