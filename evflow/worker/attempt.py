@@ -274,7 +274,7 @@ def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: Ob
     transition = done.transition
     items = splits = None
     if transition.items is not None:
-        items, splits = pack_items(store, transition.items)
+        items, splits = pack_items(store, transition.items, name=transition.variable or "items")
     outcome = collect(flow)
     base = cast("ArtifactView", outcome.base)
     saved = save(

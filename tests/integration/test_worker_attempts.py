@@ -149,6 +149,11 @@ class MyFlow(FlowSpec):
         self.next(self.end)
 
     @step
+    def fans_out_locks(self):
+        self.xs = map(lambda _: __import__("threading").Lock(), "ab")
+        self.next(self.raises, foreach="xs")
+
+    @step
     def forgets(self):
         pass
 
@@ -257,6 +262,7 @@ async def test_a_crash_is_recorded_for_catch_without_running_the_body(world: Att
         ("exits_with_0", "exit", "sys.exit(0)"),
         ("forgets", "transition", "missing a self.next()"),
         ("unserializable", "artifact", "lock"),
+        ("fans_out_locks", "artifact", "'xs[0]'"),
         ("unprintable", "exception", "cannot be made"),
     ],
 )
