@@ -7,6 +7,9 @@ A file per command group, imported only when its command is asked for, so that `
 
 def main() -> None:
     """Run `evflow` on the process's arguments, and exit."""
+    from evflow.cli.streams import open_closed
+
+    open_closed()
     from evflow.cli.app import run
 
     run()

@@ -6,12 +6,14 @@
 | click's usage errors | the usage line, what is wrong | 2 |
 | Ctrl-C | nothing | 130 |
 | a reader that went away (`evflow runs | head`) | nothing | 141 |
+| a full disk behind stdout (`evflow runs > file`) | that it could not be written | 1 |
 | anything else | "internal error", and the file that has the traceback | 1 |
 
 `EVFLOW_DEBUG=1` shows the traceback of the last kind.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +31,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF, errno.EIO})
 
 
 def run_command(command: click.Command, arguments: list[str], *, program: str, obj: Any = None) -> NoReturn:
@@ -54,6 +57,14 @@ def outcome(body: Callable[[], Any]) -> int:
         return EXIT_PIPE
     except EvflowError as error:
         show_error(error)
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            show_internal_error(error)
+            return EXIT_FAILED
+        with contextlib.suppress(OSError, ValueError):  # as above; a stream without a descriptor does not complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"Error: The output could not be written: {error.strerror}.", err=True)
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user; the traceback is kept
         show_internal_error(error)

@@ -20,6 +20,9 @@ def main(flow_class: type, caller: FrameType | None) -> NoReturn:
     """
     # The user's folder is on sys.path: none of our imports may find a user's module in it.
     with framework_view():
+        from evflow.cli.streams import open_closed
+
+        open_closed()
         if not _STARTERS.isdisjoint(sys.argv[1:]) and not {"--help", "-h"} & set(sys.argv):
             _begin(flow_class)
         from evflow.cli.flow_main import main as command_line

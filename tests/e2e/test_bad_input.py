@@ -117,6 +117,26 @@ def test_wrong_words_behind_evflow_are_wrong_usage(arguments: list[str]) -> None
     is_clean(evflow(*arguments), "Usage: evflow", code=2)
 
 
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    line = command.replace("python", sys.executable, 1)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_hinders_no_run_and_no_command(closed: str) -> None:
+    is_clean(in_shell(f"python sums.py run {closed}"), code=0)
+    is_clean(in_shell(f"python -m evflow.cli runs {closed}"), code=0)
+    assert python("-m", "evflow.cli", "show", "Sums/1").returncode == 0
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_output_that_a_full_disk_refuses_is_told(option: str) -> None:
+    assert python("sums.py", "run").returncode == 0
+    is_clean(in_shell(f"python -m evflow.cli runs {option} > /dev/full"), "could not be written: No space left")
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_run_goes_on_with_its_own_code_when_its_file_has_a_syntax_error_now() -> None:
     with killed_in_the_middle():

@@ -1,0 +1,28 @@
+"""Standard streams that the caller closed (`>&-`), opened on nothing."""
+
+import os
+import sys
+
+
+def open_closed() -> None:
+    """Open /dev/null where descriptor 0, 1 or 2 is closed, before another file gets that number, and a stream where Python has none."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if not _is_open(descriptor):
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, descriptor)  # a standard stream is inherited, what `open` gives is not
+            if null != descriptor:
+                os.close(null)
+            else:
+                os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            stream = open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
