@@ -29,6 +29,7 @@ from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.inbox import accept, waiting_reports
+from evflow_scheduler.mailbox import Mailbox
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.run import OWNER, OwnedRun
 
@@ -116,7 +117,7 @@ class Shard:
         self._observer = observer
         self._durability: Durability = durability
         self._environment_of = environment_of
-        self._send, self._mail = anyio.create_memory_object_stream[Incoming](MAILBOX)
+        self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._more = False
         self._ahead_us = 0
@@ -135,13 +136,13 @@ class Shard:
 
     async def tell(self, run: RunId, event: ev.Fact, principal: str) -> None:
         """Hand in a fact from this process, such as Ctrl-C."""
-        await self._send.send((run, event, principal))
+        await self._mail.put((run, event, principal))
 
     async def serve(self, first: "Batch | None" = None) -> None:
         """Work until every run is sealed, beginning with `first`: what recovery found, or a start."""
         first = first or Batch()
         first.entries = self._new(first.entries)
-        async with self._send, self._mail, self._sources():
+        async with self._sources():
             await self._rounds(first)
             while any(not run.state.sealed for run in self.runs.values()):
                 await self._rounds(await self._collect())
@@ -151,7 +152,8 @@ class Shard:
     async def _last_words(self) -> None:
         """Wait for the processes whose reports ended their runs: what they printed last is shown before they are gone."""
         while any(executor.running for executor in self._executors.values()):
-            await self._mail.receive()
+            await self._mail.wait()
+            self._mail.take()
 
     @asynccontextmanager
     async def _sources(self) -> AsyncGenerator[TaskGroup]:
@@ -169,14 +171,14 @@ class Shard:
             entries = await self._log.receive(cursor, _RECEIVE_WAIT_S)
             cursor = entries[-1].id if entries else b"0"
             for entry in entries:
-                await self._send.send(entry)
+                await self._mail.put(entry)
 
     async def _watch(self, executor: Executor) -> None:
         async for seen in executor.watch():
             if isinstance(seen, OutputLine):
                 self._observer.on_line(seen)
             else:
-                await self._send.send(seen)
+                await self._mail.put(seen)
 
     async def _collect(self) -> "Batch":
         """Wait for something, then take what else is there.
@@ -221,16 +223,19 @@ class Shard:
         if self._more:
             timeout, self._more = 0.0, False
         with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
-            batch.append(await self._mail.receive())
+            await self._mail.wait()
+        self._take(batch)
         with anyio.move_on_after(UNHURRIED_S):
-            while batch and len(batch) < ROUND_LIMIT and self._is_unhurried(batch[-1]):
-                batch.append(await self._mail.receive())
-        while len(batch) < ROUND_LIMIT:
-            try:
-                batch.append(self._mail.receive_nowait())
-            except anyio.WouldBlock:
-                break
+            while batch and len(batch) < ROUND_LIMIT and all(map(self._is_unhurried, batch)):
+                await self._mail.wait()
+                self._take(batch)
+        self._take(batch)
         return batch
+
+    def _take(self, batch: list[Incoming]) -> None:
+        """Take what is there, as much as one round takes."""
+        while len(batch) < ROUND_LIMIT and (item := self._mail.take()) is not None:
+            batch.append(item)
 
     def _is_unhurried(self, item: Incoming) -> bool:
         """Nothing follows from a start, nor from the exit of an attempt whose report was folded."""

@@ -67,6 +67,7 @@ class _Process:
     attempt: AttemptId
     conduct: Conduct
     owner: "Hold"
+    watchers: "list[Hold]"
     in_body: bool = False
     ended_by: int | None = None
     why: str = ""
@@ -117,7 +118,7 @@ class Machine:
 
     def start(self, attempt: AttemptId, order: AttemptOrder, owner: "Hold") -> None:
         """Fork a process."""
-        process = _Process(attempt, self._conduct(attempt, order), owner)
+        process = _Process(attempt, self._conduct(attempt, order), owner, [owner])
         self._processes.setdefault(attempt, []).append(process)
         self._pid += 1
         owner.see(Observation(attempt, AttemptStarted(attempt.task, attempt.attempt, "machine", self._pid, self._now_us())))
@@ -148,6 +149,9 @@ class Machine:
             living = [process for process in self._processes.get(attempt, ()) if process.in_body and process.ended_by is None]
             if living and self._outlives:
                 living[0].owner = owner
+                # Who adopts may be a stopped owner that has lost the shard and does not know yet: the one that has it sees
+                # the attempt's end all the same, as whoever watches a job by its name does.
+                living[0].watchers.append(owner)
                 kept.append(attempt)
                 continue
             self._given_up.add(attempt)
@@ -178,7 +182,9 @@ class Machine:
             del self._processes[attempt]
         process.gone.set()
         signal = process.ended_by if code is None else None
-        process.owner.see(Observation(attempt, AttemptExited(attempt.task, attempt.attempt, code, signal, process.why if signal else "")))
+        event = AttemptExited(attempt.task, attempt.attempt, code, signal, process.why if signal else "")
+        for watcher in process.watchers:
+            watcher.see(Observation(attempt, event))
 
     async def _body(self, process: _Process) -> int:
         attempt, conduct = process.attempt, process.conduct

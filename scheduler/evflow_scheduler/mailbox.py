@@ -1,0 +1,47 @@
+"""What comes in for a shard, in order, until its loop takes it.
+
+A memory object stream hands an item to a receiver that may be cancelled in the same instant, by the end of its wait: the item
+is gone then. Here waiting and taking are two acts, and only the wait can be cancelled, so nothing is ever lost between them.
+"""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """A bounded queue for one taker.
+
+    Args:
+        bound: Who puts more than this waits until the taker has caught up.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._items: deque[T] = deque()
+        self._arrived = anyio.Event()
+        self._taken = anyio.Event()
+
+    async def put(self, item: T) -> None:
+        """Put an item in, behind all others."""
+        while len(self._items) >= self._bound:
+            self._taken = anyio.Event()
+            await self._taken.wait()
+        self._items.append(item)
+        self._arrived.set()
+
+    async def wait(self) -> None:
+        """Return when there is something to take. Cancelling it loses nothing."""
+        while not self._items:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+
+    def take(self) -> T | None:
+        """The first item, or None."""
+        if not self._items:
+            return None
+        self._taken.set()
+        return self._items.popleft()

@@ -1,0 +1,50 @@
+"""A mailbox loses nothing, whenever its taker stops waiting."""
+
+import anyio
+import pytest
+
+from evflow_scheduler.mailbox import Mailbox
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+
+async def test_an_item_that_comes_as_the_wait_ends_is_still_there() -> None:
+    mail = Mailbox[int](10)
+
+    async def deliver() -> None:
+        await anyio.sleep(1)
+        await mail.put(7)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(deliver)
+        with anyio.move_on_after(1):
+            await mail.wait()
+    assert mail.take() == 7
+    assert mail.take() is None
+
+
+async def test_items_are_taken_in_the_order_in_which_they_came() -> None:
+    mail = Mailbox[int](10)
+    for item in range(5):
+        await mail.put(item)
+    await mail.wait()
+    assert [mail.take() for _ in range(6)] == [0, 1, 2, 3, 4, None]
+
+
+async def test_who_puts_more_than_the_bound_waits_until_some_is_taken() -> None:
+    mail = Mailbox[int](2)
+    done = anyio.Event()
+
+    async def deliver() -> None:
+        for item in range(4):
+            await mail.put(item)
+        done.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(deliver)
+        await anyio.sleep(1)
+        assert not done.is_set()
+        taken = [mail.take(), mail.take()]
+        await anyio.sleep(1)
+        assert done.is_set()
+    assert [*taken, mail.take(), mail.take()] == [0, 1, 2, 3]
