@@ -34,6 +34,7 @@ async def test_items_are_taken_in_the_order_in_which_they_came() -> None:
 async def test_who_puts_more_than_the_bound_waits_until_some_is_taken() -> None:
     mail = Mailbox[int](2)
     done = anyio.Event()
+    taken: list[int | None] = []
 
     async def deliver() -> None:
         for item in range(4):
@@ -44,7 +45,7 @@ async def test_who_puts_more_than_the_bound_waits_until_some_is_taken() -> None:
         group.start_soon(deliver)
         await anyio.sleep(1)
         assert not done.is_set()
-        taken = [mail.take(), mail.take()]
+        taken += [mail.take(), mail.take()]
         await anyio.sleep(1)
         assert done.is_set()
     assert [*taken, mail.take(), mail.take()] == [0, 1, 2, 3]
