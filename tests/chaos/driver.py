@@ -68,6 +68,8 @@ class Chaos:
     def __post_init__(self) -> None:
         self.folder = self.root / "w"
         shutil.copy(FLOW, self.folder / "flow.py")
+        # The session's own servers are children of this process, too; a test alone in its session has none.
+        self.before = {process.pid for pid in psutil.pids() if (process := own_process(pid, self.root)) is not None}
         os.environ["CHAOS_BOOK"] = str(self.book)  # the test's environment is put back after it
 
     # --- acts ----------------------------------------------------------------------------------------------
@@ -142,7 +144,8 @@ class Chaos:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that this test started and that lives."""
-        return [process for pid in psutil.pids() if pid != os.getpid() and (process := own_process(pid, self.root)) is not None]
+        others = self.before | {os.getpid()}
+        return [process for pid in psutil.pids() if pid not in others and (process := own_process(pid, self.root)) is not None]
 
     def _children(self, pid: int) -> list[psutil.Process]:
         with suppress(psutil.Error):
