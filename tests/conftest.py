@@ -33,6 +33,8 @@ REAL_HOME = Path.home()
 ORDER = ("unit", "typing", "contract", "simulation", "histories", "integration", "e2e", "chaos")
 WATCHED = (REPOSITORY, REAL_HOME / ".evflow", REAL_HOME / ".config" / "evflow", REAL_HOME / ".cache" / "evflow")
 CLEARED = ("EVFLOW_", "METAFLOW_", "XDG_", "REDIS_", "VALKEY_", "AWS_", "KUBE")
+TERMINAL = ("CI", "NO_COLOR", "COLUMNS", "LINES")
+"""What changes how a run is shown: the same everywhere, unless a test says otherwise."""
 KEPT = ("EVFLOW_TEST_SCALE", "EVFLOW_TEST_SEED")
 
 pytest_plugins = ["pytester"]
@@ -119,7 +121,7 @@ def evflow_home(root: Path) -> Path:
 def own_world(root: Path, evflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the developer's settings out of the test, and the test's files out of the developer's folders."""
     for name in list(os.environ):
-        if name.startswith(CLEARED) and name not in KEPT:
+        if (name.startswith(CLEARED) or name in TERMINAL) and name not in KEPT:
             monkeypatch.delenv(name)
     folders = {name: root / folder for name, folder in (("HOME", "h"), ("TMPDIR", "t"))}
     work = root / "w"

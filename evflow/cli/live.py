@@ -1,12 +1,14 @@
 """How a run is shown while it goes on: a live picture in a terminal, lines everywhere else.
 
 Both views follow the run's events and its tasks' output and hand everything to a `Screen`, which writes from a thread of its
-own: nothing here waits for a terminal. Tasks' lines go to stdout, what evflow has to say goes to stderr.
+own: nothing here waits for a terminal, or fails because it was closed. Tasks' lines go to stdout, what evflow has to say goes
+to stderr.
 
 In a terminal a line is `18:04:05 train/7 │ text` and a panel stands below (`evflow.cli.panel`); elsewhere it is
 `2026-11-23 18:04:05.123 [3/train/7 (pid 812)] text`, and starts and ends of tasks are lines too.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -72,7 +74,6 @@ class _View:
         colored: bool = False,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
-        self._err = err
         self._quiet = quiet
         self._begun = "goes on" if continued else "has started"
         self._colored = colored
@@ -83,6 +84,8 @@ class _View:
         # Processes of attempts by what they printed or reported, which may be known before their start stands in the log.
         self._pids: dict[AttemptId, int] = {}
         self._screen = self._make_screen(out)
+        # Two streams on one terminal or one file (`2>&1`): one writer, so that everything stands in its order, and above the panel.
+        self._words = self._screen if _are_one(out, err) else Screen(err, live=False, colored=False)
 
     def _make_screen(self, out: TextIO) -> Screen:
         raise NotImplementedError
@@ -121,13 +124,15 @@ class _View:
 
     def close(self) -> None:
         """Write what is left, then the summary."""
-        self._screen.close()
-        if self._state is None or self._run is None:
-            return
-        picture = self._photographer.take(self._state, self._now_us())
-        for text in self._summary(picture):
-            print(text, file=self._err)
-        self._err.flush()
+        if self._words is not self._screen:
+            self._screen.close()  # what tasks printed stands before the summary
+        if self._state is not None and self._run is not None:
+            if self._screen.refused:
+                self.on_notice(f"What tasks print could not be written: {self._screen.refused}. `evflow logs {self._run}` has it.")
+            picture = self._photographer.take(self._state, self._now_us())
+            for text in self._summary(picture):
+                self.say(text)
+        self._words.close()
 
     def _event(self, record: Record, state: RunState) -> None:
         raise NotImplementedError
@@ -140,7 +145,7 @@ class _View:
 
     def say(self, text: str) -> None:
         """Write a line of evflow's own words."""
-        print(text, file=self._err, flush=True)
+        self._words.write(text)
 
     def _style(self, text: str, **style: Any) -> str:
         return click.style(text, **style) if self._colored else text
@@ -212,8 +217,6 @@ class LiveView(_View):
         super().__init__(out, err, **options)
         self._since_us = self._now_us()
         self._pictured_us = 0
-        # Two streams on one terminal: what is said must pass through the screen, or it would stand inside the panel.
-        self._shared = err.isatty()
         unicode = (getattr(out, "encoding", None) or "").lower().startswith("utf")
         self._separator = "│" if unicode else "|"
 
@@ -238,13 +241,6 @@ class LiveView(_View):
         if told is not None:
             self._line(record.at_us, told[0], self._style(told[2], fg="red"))
 
-    def say(self, text: str) -> None:
-        """Write a line of evflow's own words above the panel."""
-        if self._shared:
-            self._screen.write(text)
-        else:
-            super().say(text)
-
     def _line(self, at_us: int, task: int, text: str, *, wrong: bool = False) -> None:
         step = self._step(task)
         shown = _CONTROL.sub("", text.rstrip("\r").rpartition("\r")[2]).expandtabs()
@@ -258,6 +254,16 @@ class LiveView(_View):
         if self._state is None:
             return 0
         return next((index for index, name in enumerate(self._state.graph.nodes) if name == step), 0)
+
+
+def _are_one(out: TextIO, err: TextIO) -> bool:
+    """Whether what is written to both appears in one place."""
+    if out.isatty() and err.isatty():
+        return True
+    try:
+        return os.path.sameopenfile(out.fileno(), err.fileno())
+    except (OSError, ValueError):  # not a file, or a closed one
+        return False
 
 
 def _pid_of(principal: str) -> int:

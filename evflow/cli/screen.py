@@ -7,6 +7,8 @@ the bound they are counted and left out (the captured logs have them all). Of pi
 The panel is the lower end of the output: it is erased, the new lines are written, it is drawn again, in one write.
 """
 
+import errno
+import os
 import threading
 from collections import deque
 from typing import Any, TextIO
@@ -21,6 +23,8 @@ FRAME_S = 0.1
 _ERASE_BELOW = "\x1b[J"
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that know it show the frame at once, others ignore it."""
+_REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk takes no more. Where the reader has gone (EPIPE, EIO), nobody wants to know."""
 
 
 class Screen:
@@ -42,6 +46,8 @@ class Screen:
         self._left_out = 0
         self._picture: Picture | None = None
         self._closing = False
+        self.refused = ""
+        """Why the stream took nothing any more, unless its reader went away; empty if it took everything."""
         self._broken = False
         self._painter: Any = None
         self._thread: threading.Thread | None = None
@@ -107,9 +113,11 @@ class Screen:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):
-            # The reader went away or the stream was closed: the run goes on, its logs are kept.
+        except (OSError, ValueError) as error:
+            # The reader or the terminal went away, or the disk is full: the run goes on, its logs are kept.
             self._broken = True
+            if isinstance(error, OSError) and error.errno in _REFUSALS:
+                self.refused = os.strerror(error.errno)
 
     def _paint(self, text: str, picture: Picture | None, *, clear: bool) -> str:
         if self._painter is None:
@@ -173,8 +181,6 @@ class Painter:
 
 
 def _size_of(stream: TextIO) -> tuple[int, int]:
-    import os
-
     try:
         size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
@@ -184,6 +190,4 @@ def _size_of(stream: TextIO) -> tuple[int, int]:
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether a panel can be drawn on the stream."""
-    import os
-
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and not os.environ.get("CI")

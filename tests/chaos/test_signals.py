@@ -94,9 +94,10 @@ def test_ctrl_c_in_tmux_cancels_the_run_once(chaos: Chaos) -> None:
     cancelled_once(chaos)
 
 
-def test_a_closed_terminal_cancels_the_run(chaos: Chaos) -> None:
+@pytest.mark.parametrize("view", ["live", "plain"])
+def test_a_closed_terminal_cancels_the_run(chaos: Chaos, view: str) -> None:
     """SIGHUP, and nothing that is printed arrives any more."""
-    with Terminal(COMMAND, chaos.folder) as terminal:
+    with Terminal([*COMMAND, "--view", view], chaos.folder) as terminal:
         until(lambda: terminal.screen() and waits(chaos), "the bodies run")
         terminal.close()
         until(terminal.ended, "the run has ended")

@@ -138,6 +138,14 @@ def test_output_that_a_full_disk_refuses_is_told(option: str) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_run_whose_output_a_full_disk_refuses_goes_on_and_says_so() -> None:
+    done = in_shell("python sums.py run > /dev/full")
+    assert done.returncode == 0, done.stderr
+    assert "could not be written: No space left on device. `evflow logs Sums/1` has it." in done.stderr
+    assert "succeeded" in done.stderr
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_run_goes_on_with_its_own_code_when_its_file_has_a_syntax_error_now() -> None:
     with killed_in_the_middle():
         source = Path("waits.py").read_text()
@@ -457,6 +465,9 @@ REDIS_6 = {
     b"SMEMBERS": b"*0\r\n",
     b"SCARD": b":0\r\n",
     b"GET": b"$-1\r\n",
+    b"HGET": b"$-1\r\n",
+    b"HLEN": b":0\r\n",
+    b"HGETALL": b"*0\r\n",
     b"PING": b"+PONG\r\n",
 }
 
