@@ -5,6 +5,7 @@ Whoever asks for something that can still change reads the log's tail first; a s
 """
 
 import gc
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -27,6 +28,9 @@ OVER = frozenset({"succeeded", "failed", "cancelled"})
 FRESH_S = 0.001
 """What was read so shortly ago is not asked for again: a loop over unfinished tasks is not a request for each."""
 
+NEVER_S = -math.inf
+"""Read at no time: a machine's clock may have begun a moment ago."""
+
 _CHUNK = 5_000
 
 
@@ -43,13 +47,13 @@ class RunHistory:
         self.entry = entry
         self._forget()
         self._tags: frozenset[str] | None = None
-        self._tags_read_s = 0.0
+        self._tags_read_s = NEVER_S
         self._data: RunData | None = None
 
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._state = RunState()
-        self._read_s = 0.0
+        self._read_s = NEVER_S
         self._folding = False
         self._indexed = 1
         self._steps: dict[str, list[int]] = {}
@@ -103,7 +107,7 @@ class RunHistory:
     def _adopt(self) -> None:
         """In a forked child: take the parent's state over."""
         self._pid = os.getpid()
-        self._read_s = 0.0
+        self._read_s = NEVER_S
 
     def _advance(self) -> None:
         if self._folding:  # a fold was interrupted, here or by the fork that made us: its state is in no known place

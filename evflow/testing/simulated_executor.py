@@ -52,7 +52,7 @@ class Fate:
 class _Process:
     order: AttemptOrder
     fate: Fate
-    started: bool = False
+    started_us: int | None = None
 
 
 Choose = Callable[[AttemptId, AttemptOrder], Fate]
@@ -102,6 +102,10 @@ class SimulatedMachine:
         """Signal an attempt, if it still runs then."""
         self._plan(after_s, attempt, "signal", number)
 
+    def show_again(self, attempt: AttemptId) -> None:
+        """Let the start of an attempt be seen once more, if it has started."""
+        self._plan(0.0, attempt, "seen-again")
+
     def end(self, attempt: AttemptId) -> None:
         """Remove an attempt without a word."""
         self._processes.pop(attempt, None)
@@ -137,12 +141,11 @@ class SimulatedMachine:
             return []
         fate = process.fate
         if kind == "start":
-            process.started = True
             self._plan(fate.runs_s, attempt, "end")
-            at_us = round(anyio.current_time() * 1e6)
-            pid = 1000 + attempt.task
-            started = AttemptStarted(attempt.task, attempt.attempt, "simulated", pid, at_us)
-            return [Observation(attempt, started), *(OutputLine(attempt, "stdout", at_us, line, pid) for line in fate.lines)]
+            process.started_us = at_us = round(anyio.current_time() * 1e6)
+            return [_start(attempt, at_us), *(OutputLine(attempt, "stdout", at_us, line, _pid(attempt)) for line in fate.lines)]
+        if kind == "seen-again":
+            return [_start(attempt, process.started_us)] if process.started_us is not None else []
         if kind == "signal":
             if number == SIGTERM and fate.stubborn:
                 return []
@@ -161,6 +164,14 @@ class SimulatedMachine:
         self._count += 1
         heappush(self._agenda, (anyio.current_time() + after_s, self._count, attempt, kind, number))
         self._changed.set()
+
+
+def _pid(attempt: AttemptId) -> int:
+    return 1000 + attempt.task
+
+
+def _start(attempt: AttemptId, at_us: int) -> Observation:
+    return Observation(attempt, AttemptStarted(attempt.task, attempt.attempt, "simulated", _pid(attempt), at_us))
 
 
 class SimulatedExecutor:
@@ -206,6 +217,8 @@ class SimulatedExecutor:
             return ()
         kept = [attempt for attempt in attempts if attempt in self._machine.running]
         self._watched.update(kept)
+        for attempt in kept:
+            self._machine.show_again(attempt)
         return kept
 
     async def aclose(self) -> None:

@@ -66,7 +66,11 @@ class Executor(Protocol):
         ...
 
     async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
-        """Which of these attempts of a former owner still exist, and are watched from now on."""
+        """Which of these attempts of a former owner still exist, and are watched from now on.
+
+        Those that have started are observed to start once more: the former owner may have died before the log had it, and
+        a timeout counts from there.
+        """
         ...
 
     async def aclose(self) -> None:

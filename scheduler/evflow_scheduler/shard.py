@@ -198,6 +198,8 @@ class Shard:
                 batch.facts.setdefault(run, []).append((event, principal, 0))
             elif not self._is_live(item.attempt):
                 continue  # The usual end: its report was folded before its process was seen to end.
+            elif isinstance(item.event, ev.AttemptStarted) and self._has_started(item.attempt):
+                continue  # It was adopted, and its start stands in the log.
             elif isinstance(item.event, ev.AttemptExited):
                 batch.exits.append(item)
             else:
@@ -337,6 +339,9 @@ class Shard:
             return False
         task = run.state.task(attempt.task)
         return task is not None and task.id in run.state.live and task.attempt.number == attempt.attempt
+
+    def _has_started(self, attempt: AttemptId) -> bool:
+        return bool(self.runs[attempt.run].state.tasks[attempt.task].attempt.started_us)
 
     async def _act(self, run: OwnedRun, records: Sequence[Record]) -> None:
         """Carry out the decisions, now that the log has them."""

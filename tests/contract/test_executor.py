@@ -159,6 +159,19 @@ async def test_adopt_names_nothing_of_what_never_existed(world: World) -> None:
     assert list(await world.executor.adopt([AttemptId.parse("Flow/1/7.0")])) == []
 
 
+@pytest.mark.virtual_time
+async def test_an_adopted_attempt_is_seen_to_start_once_more() -> None:
+    """Its former owner may have died before anybody heard of it."""
+    machine = SimulatedMachine(lambda _, order: FATES[order.step], survive=True)
+    former, heir = World(SimulatedExecutor(machine)), World(SimulatedExecutor(machine))
+    name = await former.launch("sleeps")
+    started: AttemptStarted = await former.until(AttemptStarted, name)
+    assert list(await heir.executor.adopt([name])) == [name]
+    assert await heir.until(AttemptStarted, name) == started
+    await heir.aclose()
+    await former.aclose()
+
+
 async def test_a_closed_executor_ends_what_runs_and_its_watch(world: World) -> None:
     name = await world.launch("sleeps")
     await world.until(AttemptStarted, name)

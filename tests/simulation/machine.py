@@ -68,6 +68,7 @@ class _Process:
     conduct: Conduct
     owner: "Hold"
     watchers: "list[Hold]"
+    started: AttemptStarted
     in_body: bool = False
     ended_by: int | None = None
     why: str = ""
@@ -118,10 +119,11 @@ class Machine:
 
     def start(self, attempt: AttemptId, order: AttemptOrder, owner: "Hold") -> None:
         """Fork a process."""
-        process = _Process(attempt, self._conduct(attempt, order), owner, [owner])
-        self._processes.setdefault(attempt, []).append(process)
         self._pid += 1
-        owner.see(Observation(attempt, AttemptStarted(attempt.task, attempt.attempt, "machine", self._pid, self._now_us())))
+        started = AttemptStarted(attempt.task, attempt.attempt, "machine", self._pid, self._now_us())
+        process = _Process(attempt, self._conduct(attempt, order), owner, [owner], started)
+        self._processes.setdefault(attempt, []).append(process)
+        owner.see(Observation(attempt, started))
         self._group.start_soon(self._live, process)
 
     def kill(self, attempt: AttemptId, signal: int = _SIGKILL, why: str = "") -> None:
@@ -152,6 +154,7 @@ class Machine:
                 # Who adopts may be a stopped owner that has lost the shard and does not know yet: the one that has it sees
                 # the attempt's end all the same, as whoever watches a job by its name does.
                 living[0].watchers.append(owner)
+                owner.see(Observation(attempt, living[0].started))
                 kept.append(attempt)
                 continue
             self._given_up.add(attempt)
