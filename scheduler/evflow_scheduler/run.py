@@ -10,15 +10,28 @@ from typing import NamedTuple
 from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.canonical import digest
-from evflow.core.chain import extend
+from evflow.core.chain import LINK_BYTES, extend
 from evflow.core.codec import Record, as_read, decode, encode
 from evflow.core.decide import settle
 from evflow.core.ids import Micros, RunId, Seq
 from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
+from evflow.errors import EnvironmentProblem
 from evflow.log.protocol import MAX_APPEND_BYTES, MAX_APPEND_CONSUMED, MAX_APPEND_EVENTS, AppendCall, Head, StoredEvent
 
 OWNER = "scheduler"
+
+
+class LogBroken(EnvironmentProblem):
+    """The digests beside a log's events are not those of its events: nobody may go on from there."""
+
+    code = "log-broken"
+
+    def __init__(self, run: RunId, seq: int) -> None:
+        super().__init__(
+            f"The log of '{run}' does not hold together at event {seq}: it was changed, or its server has lost a part of it.",
+            f"`evflow replay {run} --verify` says more. To go on with the run, restore the server's data.",
+        )
 
 
 class _Turn(NamedTuple):
@@ -53,11 +66,23 @@ class OwnedRun:
         self._turns: list[_Turn] = []
 
     def load(self, events: Sequence[StoredEvent]) -> None:
-        """Fold the next events of the log; for a run that another process owned before."""
+        """Fold the next events of the log; for a run that another process owned before.
+
+        Raises:
+            LogBroken: They are not what follows the events before.
+        """
         for stored in events:
             self._digest = extend(self._digest, stored.payload)
+            if self._digest[:LINK_BYTES] != stored.link:
+                raise LogBroken(self.id, stored.seq)
             apply(self.state, decode(stored.seq, stored.payload))
         self.head = Head(self.state.seq, self._digest, "sealed" if self.state.sealed else "active")
+
+    def forget(self) -> None:
+        """Forget what was loaded, so that it can be loaded again."""
+        self.state = RunState()
+        self.head = Head()
+        self._digest = self.head.digest
 
     def turn(self, facts: Sequence[tuple[ev.Event, str, int]], now_us: int, consumed: Sequence[bytes] = ()) -> list[Record]:
         """Fold the facts `(event, principal, cause)` and what follows from them, at one instant.

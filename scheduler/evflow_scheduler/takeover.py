@@ -16,7 +16,7 @@ from evflow.errors import Conflict
 from evflow.log.writer import ShardWriter
 from evflow_executors.protocol import Executor, Observation
 from evflow_scheduler.inbox import waiting_reports
-from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.run import LogBroken, OwnedRun
 from evflow_scheduler.shard import Batch
 
 OWNER_DIED: Final = "owner-died"
@@ -55,6 +55,7 @@ class TakeOver:
 
         Raises:
             RunVanished: The server has lost one of them.
+            LogBroken: A log is not what its owners wrote.
         """
         batch = Batch()
         for run in runs:
@@ -71,6 +72,16 @@ class TakeOver:
 
 
 async def _load(run: OwnedRun, writer: ShardWriter) -> None:
+    try:
+        await _read(run, writer)
+    except LogBroken:
+        # Whoever is stopped in the middle of this, while the server loses the log's tail and another owner writes a new one,
+        # reads halves of two histories. He has lost the shard, and shall hear that.
+        run.forget()
+        await _read(run, writer)
+
+
+async def _read(run: OwnedRun, writer: ShardWriter) -> None:
     after = 0
     while chunk := await writer.read(run.id, after, _CHUNK):
         run.load(chunk)

@@ -10,6 +10,7 @@ FOUND: dict[str, Scenario] = {
     "a log that the server lost while it was taken over got a first event that none can be": Scenario.of(300547),
     "the same, by another way": Scenario.of(300761),
     "an owner died before the log had the start of an attempt that its successor adopted: no timeout counted": Scenario.of(20261126001464),
+    "an owner that was stopped in its take-over read halves of two histories": Scenario.of(20261127000678),
     "an owner that was stopped in its take-over adopted what its successor ran": Scenario.of(20261123001462),
 }
 """What went wrong to the smallest scenario in which it did."""

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from evflow.core import apply as apply_module, decide as decide_module, events as ev
+from evflow.core.chain import LINK_BYTES
 from evflow.core.codec import decode
 from evflow.core.decide import TURN_DECISIONS, settle
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log.protocol import MAX_APPEND_EVENTS, StoredEvent
 from evflow.replay.refold import refold
 from evflow.replay.verify import verify
-from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.run import LogBroken, OwnedRun
 from tests.core_run import CoreRun, fan, kinds, node
 
 RUN = RunId(FlowName("TestFlow"), RunNumber(1))
@@ -104,6 +105,15 @@ def test_every_decision_of_a_run_has_a_cause_before_it() -> None:
     assert run.state.agenda.asked == {}
 
 
+def test_nobody_goes_on_from_a_log_whose_events_are_not_those_that_were_chained() -> None:
+    story = CoreRun(node("start", "end"), node("end"))
+    story.begin(1)
+    events = story.stored()
+    other = events[2]._replace(link=bytes(LINK_BYTES))
+    with pytest.raises(LogBroken, match=r"at event 3.*\n.*--verify"):
+        OwnedRun(RUN).load([*events[:2], other, *events[3:]])
+
+
 # --- turns ------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +154,8 @@ def test_a_turn_that_was_continued_is_decided_anew_in_the_same_way() -> None:
     calls = run.pending((), {})
     assert len(calls) > 1
     heir, _ = wide(50, 20)
-    heir.load([StoredEvent(heir.state.seq + n, payload, b"") for n, payload in enumerate(calls[0].events, 1)])
+    written = zip(calls[0].events, calls[0].links, strict=True)
+    heir.load([StoredEvent(heir.state.seq + n, payload, link[:LINK_BYTES]) for n, (payload, link) in enumerate(written, 1)])
     rest = heir.turn([], heir.state.at_us)
     assert [record.event for record in rest] == [
         decode(1, payload).event for call in calls[1:] for payload in call.events
