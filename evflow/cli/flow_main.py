@@ -7,7 +7,6 @@ Only the command that is asked for is imported, and of a parameter only what its
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import click
@@ -39,7 +38,6 @@ _SECTIONS: Sections = {
 }
 
 
-@dataclass(slots=True)
 class FlowContext:
     """What the commands of a flow share.
 
@@ -50,10 +48,13 @@ class FlowContext:
         with_specs: Decorators named before the command.
     """
 
-    flow: type
-    file: str
-    quiet: bool = False
-    with_specs: tuple[str, ...] = field(default=())
+    __slots__ = ("file", "flow", "quiet", "with_specs")
+
+    def __init__(self, flow: type, file: str) -> None:
+        self.flow = flow
+        self.file = file
+        self.quiet = False
+        self.with_specs: tuple[str, ...] = ()
 
     def say(self, text: str, **style: Any) -> None:
         """Print a line of the banner on stderr, unless it should be quiet."""

@@ -7,10 +7,10 @@ found nothing that would make it guess, so that one mistake gives one message.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from evflow.core.graph import Graph
+from evflow.core.values import value
 from evflow.errors import UsageError
 from evflow.flow.decorators.base import StepDecorator, misplaced
 from evflow.flow.graph import edge_step, read_graph
@@ -23,7 +23,7 @@ from evflow.flow.steps import INFO, RESERVED_FOR_STEPS, Where, facts
 _STEP_NAME = re.compile(r"[a-z0-9_]+")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Problem:
     """A mistake in a flow's source.
 
@@ -258,8 +258,8 @@ def _catch(flow: _Flow, name: str, decorator: StepDecorator) -> Iterator[Problem
 
 def _misplaced(flow: _Flow) -> Iterator[Problem]:
     for base in flow.cls.__mro__[:-1]:
-        for name, value in base.__dict__.items():
-            for decorator in misplaced(getattr(value, "__func__", value)):
+        for name, member in base.__dict__.items():
+            for decorator in misplaced(getattr(member, "__func__", member)):
                 is_step = name in flow.steps
                 message = f"@{decorator.name} stands below @step." if is_step else f"@{decorator.name} is on {name}, which is not a step."
                 hint = (

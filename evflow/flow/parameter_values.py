@@ -7,9 +7,9 @@ of the command.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
+from evflow.core.values import value
 from evflow.errors import UsageError
 from evflow.flow.parameters import JSONType, Parameter, canonical, of
 from evflow.flow.scope import did_you_mean
@@ -78,7 +78,7 @@ class ParameterDefaultFailed(UsageError):
         super().__init__(f"The default of parameter '{parameter.name}' ({parameter.where}) raised an exception:\n{traceback.rstrip()}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ParameterContext:
     """What a function that computes a default gets.
 
@@ -119,11 +119,11 @@ def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | Non
     parameters = of(cls)
     by_name = {canonical(parameter.name): parameter for parameter in parameters}
     texts: dict[str, object] = {}
-    for name, value in given.items():
+    for name, text in given.items():
         if canonical(name) not in by_name:
             raise ParameterUnknown(cls.__name__, name, [parameter.name for parameter in parameters])
-        if value is not None:
-            texts[canonical(name)] = value
+        if text is not None:
+            texts[canonical(name)] = text
     values: dict[str, object] = {}
     missing: list[str] = []
     for attribute, parameter in facts(cls).parameters.items():

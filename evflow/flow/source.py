@@ -5,15 +5,13 @@ Each file is parsed once per process. A step is found by its code object (file, 
 """
 
 import ast
-import linecache
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from evflow.core.values import field, value
 from evflow.errors import UsageError
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -35,7 +33,7 @@ class SourceMissing(UsageError):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NextCall:
     """One call of `self.next`.
 
@@ -55,7 +53,7 @@ class NextCall:
     mistake: tuple[str, str] = ("", "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepSource:
     """A step as its source has it.
 
@@ -94,8 +92,8 @@ def read_step(name: str, function: object) -> StepSource:
 
 def class_line(cls: type) -> tuple[str, int]:
     """The file and the line of a class; line 0 where its source cannot be found."""
-    for value in cls.__dict__.values():
-        code = _code(value)
+    for member in cls.__dict__.values():
+        code = _code(member)
         if code is not None and code.co_qualname.startswith(f"{cls.__qualname__}."):
             lines = _parsed(code.co_filename).classes.get(cls.__name__, ())
             return code.co_filename, max((line for line in lines if line <= code.co_firstlineno), default=0)
@@ -152,8 +150,11 @@ def _code(function: object) -> CodeType | None:
 
 def _parse(file: str) -> ast.Module:
     try:
-        text = Path(file).read_bytes()
+        with open(file, "rb") as stream:  # noqa: PTH123 - pathlib is a heavy import, for every command of a flow
+            text = stream.read()
     except (OSError, ValueError):
+        import linecache  # for cells of notebooks only
+
         text = "".join(linecache.getlines(file)).encode()
     try:
         return ast.parse(text, file)

@@ -7,16 +7,16 @@ is wrong only if it is wrong in all of them: which way a run takes, only the run
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from evflow.core.graph import Graph
+from evflow.core.values import field, value
 from evflow.flow.source import NextCall
 
 MOST_STATES = 20_000
 """The walk gives up here, without a finding: only a graph that was made for it has so many."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Opened:
     """A split on the stack: the step that splits, the line of the call, and the branch that was taken."""
 
@@ -28,7 +28,7 @@ class Opened:
 Stack = tuple[Opened, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Edge:
     """A way from a step to another."""
 
@@ -37,7 +37,7 @@ class Edge:
     target: str
 
 
-@dataclass(slots=True)
+@value
 class Walk:
     """What the walk saw.
 
