@@ -28,7 +28,8 @@ class Mailbox(Generic[T]):
     async def put(self, item: T) -> None:
         """Put an item in, behind all others."""
         while len(self._items) >= self._bound:
-            self._taken = anyio.Event()
+            if self._taken.is_set():  # else somebody waits on it already, and must be woken as well
+                self._taken = anyio.Event()
             await self._taken.wait()
         self._items.append(item)
         self._arrived.set()

@@ -49,3 +49,16 @@ async def test_who_puts_more_than_the_bound_waits_until_some_is_taken() -> None:
         await anyio.sleep(1)
         assert done.is_set()
     assert [*taken, mail.take(), mail.take()] == [0, 1, 2, 3]
+
+
+async def test_all_who_wait_for_room_get_it() -> None:
+    mail = Mailbox[int](1)
+    await mail.put(0)
+    taken: list[int | None] = []
+    async with anyio.create_task_group() as group:
+        for item in (1, 2, 3):
+            group.start_soon(mail.put, item)
+        for _ in range(4):
+            await anyio.sleep(1)
+            taken.append(mail.take())
+    assert sorted(item for item in taken if item is not None) == [0, 1, 2, 3]
