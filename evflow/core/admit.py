@@ -47,15 +47,14 @@ _BEYOND = -1
 
 @dataclass(slots=True)
 class Slots:
-    """What is taken. The shell keeps one per executor and changes it by `take` and `free` only."""
+    """What is taken. The shell keeps one and changes it by `admit`, `hold` and `free` only."""
 
     capacity: Capacity
     taken: dict[AttemptId, tuple[int, Waiting]] = field(default_factory=dict[AttemptId, tuple[int, Waiting]])
-    unused: list[int] = field(default_factory=list[int])
+    unused: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.unused = list(range(self.capacity.slots))
-        heapify(self.unused)
+        self.unused = list(range(self.capacity.slots))  # in order, so a heap
 
     def take(self, waiting: Waiting) -> int:
         """Give the lowest free slot."""

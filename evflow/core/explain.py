@@ -270,7 +270,7 @@ def of_task(state: RunState, task: Task) -> Iterator[Reason]:
 
 
 def of_split(state: RunState, split: Split) -> WaitsForMembers:
-    """What a split's join still waits for; costs one look at each open task."""
+    """What a split's join still waits for; costs one look at each task of the run."""
     indexes = [index for index, arrived in enumerate(split.arrived) if not arrived]
     shown = indexes[:MOST_NAMED]
     places = _places(state, split, frozenset(shown))

@@ -108,7 +108,7 @@ class Task:
         losses: Attempts that were lost and do not.
         retry_at_us: When the next attempt may be queued, 0 where none is scheduled.
         manifest: Digest of the manifest of the accepted result.
-        next_kind: The transition of the accepted result, as the next five are.
+        next_kind: The transition of the accepted result, as the next four are.
         caught: The exception that `@catch` took.
         reused: The pathspec of the task that did the work, in a resumed run.
         origin: The id of the corresponding task in the run that is resumed, or 0.
@@ -174,6 +174,13 @@ class Agenda:
     """What needs a decision.
 
     Attributes:
+        created: Tasks that are to be queued, as the first one's id and their number.
+        granted: Tasks that are to be launched.
+        exited: Tasks whose process ended without a report: what that means.
+        ended: Tasks whose attempt did not succeed: another one, or the end.
+        routes: Tasks whose transition is to be followed.
+        joins: Splits, by their task, all of whose members have arrived.
+        cancels: Tasks whose attempt is to be ended.
         asked: Task to the event that put it on the agenda: the cause of what will be decided on it.
         stopped: The event for which the run is being ended.
         promised: Tasks that the transitions on the agenda will create.
@@ -214,7 +221,7 @@ class RunState:
         budget: How many tasks it may have.
         failing: Set when the run cannot succeed any more and its attempts are being ended.
         cancelling: The request to cancel, or None.
-        tasks: By id, from 1 (position 0 is unused).
+        tasks: By id, from 1; position 0 stands for the parameters and leads to the first step.
         splits: By the id of the task that split.
         waiting: Queued tasks, in the order in which they were queued.
         live: Tasks whose current attempt has a slot, in the order of their grants.

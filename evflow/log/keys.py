@@ -1,7 +1,7 @@
 """The names of everything that evflow keeps in Redis.
 
 All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
-too. `evflow:flows` and `evflow:installation` stand alone.
+too. `evflow:flows`, `evflow:installation` and `evflow:barrier` stand alone.
 """
 
 from functools import lru_cache

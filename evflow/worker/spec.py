@@ -90,7 +90,7 @@ class AttemptOrder(_Plain):
             `(step, task, kind, index, size, items, variable)`.
         iteration: Which time this step runs on the task's path, from 0.
         timeout_s: The limit of the attempt, 0 for none.
-        environment: Variables for the body's process, besides those of `@environment`.
+        environment: Variables for the body's process: those of `@environment`.
         joined: The split that a join closes, as in `frames`, with any index; None for other steps.
     """
 
