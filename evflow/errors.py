@@ -5,6 +5,7 @@ class's `__init__`, so that one condition reads the same wherever it is raised. 
 classes below one of the four families here; the command line prints `message` and `hint` and nothing else.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -50,3 +51,11 @@ class InternalError(EvflowError):
     """A defect of evflow: please report it."""
 
     code = "internal"
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """A hint at the name that was probably meant, with a space before it; an empty string where none comes close."""
+    import difflib  # only a mistake pays for it
+
+    close = difflib.get_close_matches(name, list(candidates)[:500], n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""

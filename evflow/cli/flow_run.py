@@ -12,8 +12,9 @@ import click
 from evflow import config
 from evflow.cli.flow_graph import banner, checked
 from evflow.cli.flow_main import FlowContext
-from evflow.cli.lazy import alike, suggestion
+from evflow.cli.lazy import alike
 from evflow.cli.setting_option import option_of, setting_option
+from evflow.errors import did_you_mean
 
 _SETTINGS = ("max_workers", "max_num_splits", "max_log_size", "task_budget", "namespace", "start_method", "fallback", "durability", "view")
 """Settings that are options of `run` and `resume`."""
@@ -48,7 +49,7 @@ def resume_command(flow: type) -> click.Command:
 
         steps = list(facts(flow).steps)
         if step is not None and step not in steps:
-            raise click.UsageError(f"{flow.__name__} has no step '{step}'.{suggestion(step, steps)}")
+            raise click.UsageError(f"{flow.__name__} has no step '{step}'.{did_you_mean(step, steps)}")
         banner(context)
         checked(context)
         _start(context, given, parameters={}, origin=origin_of(flow.__name__, origin_run_id), resume_step=step)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 
 from evflow.cli.render import color_wish
+from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -33,14 +34,6 @@ Sections = Mapping[str, Mapping[str, Lazy]]
 def alike(name: str) -> str:
     """The form in which names are compared: `--n_folds` and `--n-folds` are one option."""
     return name.replace("_", "-")
-
-
-def suggestion(name: str, candidates: list[str]) -> str:
-    """` Did you mean 'x'?`, or an empty string."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(alike(name), candidates, n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 class LazyGroup(click.Group):
@@ -102,4 +95,4 @@ class LazyGroup(click.Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def _fail_unknown(self, ctx: click.Context, name: str) -> NoReturn:
-        raise click.UsageError(f"There is no command '{name}'.{suggestion(name, list(self._lazy))}", ctx)
+        raise click.UsageError(f"There is no command '{name}'.{did_you_mean(alike(name), self._lazy)}", ctx)

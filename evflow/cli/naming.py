@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evflow.cli.lazy import suggestion
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState, Task
-from evflow.errors import UsageError
+from evflow.errors import UsageError, did_you_mean
 from evflow.log.protocol import LogClient
 
 _FLOW_CLASS = re.compile(rb"^class\s+(\w+)\s*\(.*(?:FlowSpec|Flow)\b", re.MULTILINE)
@@ -52,7 +51,7 @@ class NoSuchRun(UsageError):
 
     def __init__(self, text: str, flows: Sequence[str]) -> None:
         has = f"This log has runs of {', '.join(flows)}." if flows else "This log has no runs."
-        super().__init__(f"There is no run '{text}'.", f"{has}{suggestion(text.partition('/')[0], list(flows))} `evflow runs` lists them.")
+        super().__init__(f"There is no run '{text}'.", f"{has}{did_you_mean(text.partition('/')[0], flows)} `evflow runs` lists them.")
 
 
 class NoRunBegan(UsageError):
@@ -83,7 +82,7 @@ class NoSuchStep(UsageError):
     code = "step-not-found"
 
     def __init__(self, run: str, step: str, steps: Sequence[str]) -> None:
-        super().__init__(f"Run '{run}' has no step '{step}'.{suggestion(step, list(steps))}", f"Its steps are {', '.join(steps)}.")
+        super().__init__(f"Run '{run}' has no step '{step}'.{did_you_mean(step, steps)}", f"Its steps are {', '.join(steps)}.")
 
 
 class NoSuchTask(UsageError):

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from evflow.client.errors import EvflowNotFound, NoSuchArtifact, did_you_mean
+from evflow.client.errors import EvflowNotFound, NoSuchArtifact
 from evflow.client.history import RunHistory
 from evflow.client.objects import ClientObject
+from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
     from evflow.client.task import Task
@@ -123,7 +124,7 @@ class DataArtifact(ClientObject):
         task._check(history)
         names = task.artifact_names()
         if self.id not in names:
-            hint = f"The task has: {', '.join(names[:20])}. {did_you_mean(self.id, names)}".rstrip() if names else absence(task).strip()
+            hint = f"The task has: {', '.join(names[:20])}.{did_you_mean(self.id, names)}" if names else absence(task).strip()
             raise EvflowNotFound(self.kind, self.pathspec, hint)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from evflow.errors import EnvironmentProblem, UsageError
+from evflow.errors import EnvironmentProblem, UsageError, did_you_mean
 from evflow.exception import EvflowInvalidPathspec, EvflowNamespaceMismatch, EvflowNotFound, EvflowTaggingError
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "EvflowTaggingError",
     "NoSuchArtifact",
     "NoSuchChild",
-    "did_you_mean",
 ]
 
 MOST_NAMES = 20
@@ -62,16 +61,8 @@ class CodeMissing(EnvironmentProblem):
         super().__init__(f"The class was defined in `__main__`, the file '{file}', and its code cannot be had: {why}.")
 
 
-def did_you_mean(name: str, candidates: Collection[str]) -> str:
-    """A hint at the name that was probably meant, or an empty string."""
-    import difflib  # only a mistake pays for it
-
-    close = difflib.get_close_matches(name, list(candidates)[:500], n=1)
-    return f"Did you mean '{close[0]}'?" if close else ""
-
-
 def _choice(name: str, existing: Collection[str]) -> str:
     if not existing:
         return "It has none."
     listed = ", ".join(list(existing)[:MOST_NAMES]) + (", …" if len(existing) > MOST_NAMES else "")
-    return f"It has: {listed}. {did_you_mean(name, existing)}".rstrip()
+    return f"It has: {listed}.{did_you_mean(name, existing)}"

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from evflow.client import namespaces
 from evflow.client.connection import SharedLog, shared_log
-from evflow.client.errors import EvflowInvalidPathspec, EvflowNamespaceMismatch, EvflowNotFound, NoSuchChild, did_you_mean
+from evflow.client.errors import EvflowInvalidPathspec, EvflowNamespaceMismatch, EvflowNotFound, NoSuchChild
 from evflow.client.history import RunHistory
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.errors import did_you_mean
 
 C = TypeVar("C", bound="ClientObject")
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from evflow.client.errors import EvflowNotFound, did_you_mean
+from evflow.client.errors import EvflowNotFound
 from evflow.client.history import PARAMETERS, RunHistory, ended_us
 from evflow.client.objects import Parent, local_time
 from evflow.client.task import Task, environment_of
+from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
     from evflow.client.run import Run

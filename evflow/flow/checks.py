@@ -11,11 +11,10 @@ from functools import cached_property
 
 from evflow.core.graph import Graph
 from evflow.core.values import value
-from evflow.errors import UsageError
+from evflow.errors import UsageError, did_you_mean
 from evflow.flow.decorators.base import StepDecorator, misplaced
 from evflow.flow.graph import edge_step, read_graph
 from evflow.flow.parameters import mistakes as parameter_mistakes
-from evflow.flow.scope import did_you_mean
 from evflow.flow.source import StepSource, class_line, read_step
 from evflow.flow.split_walk import Walk, walk
 from evflow.flow.steps import INFO, RESERVED_FOR_STEPS, Where, facts

@@ -144,7 +144,7 @@ class Current:
             return f"current.{name} is there only in a step with {_OF_DECORATORS[name]}."
         if name in _MEMBERS:
             return f"current.{name} is there only while a step runs; current.is_running_flow tells."
-        from evflow.flow.scope import did_you_mean
+        from evflow.errors import did_you_mean
 
         return f"current has no attribute '{name}'.{did_you_mean(name, self.__dir__())}"
 

@@ -6,7 +6,7 @@ It has no attributes but the names of the branches' last steps, so that no step'
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
-from evflow.flow.scope import did_you_mean
+from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
     from evflow.flow.joined import JoinedTasks

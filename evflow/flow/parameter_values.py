@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 from evflow.core.values import value
-from evflow.errors import UsageError
+from evflow.errors import UsageError, did_you_mean
 from evflow.flow.parameters import JSONType, Parameter, canonical, of
-from evflow.flow.scope import did_you_mean
 from evflow.flow.steps import facts
 
 PREFIX = "EVFLOW_RUN_"

@@ -9,6 +9,7 @@ The scope does no I/O but by the views and the two functions that it is given.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from evflow.errors import did_you_mean
 from evflow.flow.steps import SCOPE, Where, facts, is_kept
 
 if TYPE_CHECKING:
@@ -253,11 +254,3 @@ def scope_of(flow: "FlowSpec") -> Scope:
     """An instance's place in a run; call only where it has one."""
     scope: Scope = object.__getattribute__(flow, SCOPE)
     return scope
-
-
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """A hint at the name that was probably meant, or an empty string."""
-    import difflib  # only a mistake pays for it
-
-    close = difflib.get_close_matches(name, list(candidates)[:500], n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""

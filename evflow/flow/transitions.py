@@ -7,8 +7,9 @@ A call is judged when it is made, so that a mistake is shown at the user's line.
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from evflow.errors import did_you_mean
 from evflow.exception import InvalidNextException, SwitchValueUnknown
-from evflow.flow.scope import Scope, did_you_mean
+from evflow.flow.scope import Scope
 from evflow.flow.steps import INFO, Where, facts
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ class StepDecorator:
         """
         unknown = [field for field in given if field not in self.defaults]
         if unknown:
-            from evflow.flow.scope import did_you_mean
+            from evflow.errors import did_you_mean
 
             fields = ", ".join(self.defaults) or "none"
             place = f" ({where})" if where.file else ""

@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Iterable
 
+from evflow.errors import did_you_mean
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
-from evflow.flow.scope import did_you_mean
 from evflow.flow.steps import facts
 
 _EXECUTORS = {"batch": "AWS Batch", "kubernetes": "Kubernetes"}
