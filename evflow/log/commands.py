@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgpack
 
+from evflow.core.chain import LINK_BYTES
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
@@ -37,7 +38,6 @@ from evflow.log.scripts import invocation, with_source
 from evflow.log.wire import Argument, Command, type_of_reply
 
 T = TypeVar("T")
-LINK_BYTES = 16
 INBOX_BATCH = MAX_APPEND_CONSUMED
 """Reports that are received at once: no more than one call may consume."""
 _MICROS = 1_000_000

@@ -241,7 +241,7 @@ _BY_PREFIX: dict[str, type[LogUnavailable]] = {
 
 
 # Without a word of their own: a script's refusals by Redis 7.0 and by others, and AUTH where no password is set.
-_DENIALS = ("no permissions", "user executing the script can't", "invalid password", "invalid username")
+_DENIALS = ("no permissions", "user executing the script can", "invalid password", "invalid username")
 
 
 def error_of(where: str, said: str) -> Exception:
@@ -255,12 +255,6 @@ def error_of(where: str, said: str) -> Exception:
     lowered = said.lower()
     if "unknown command" in lowered or "compiling script" in lowered:
         return LogTooOld(where, said)
-    if (
-        "AUTH" in said
-        or "no permissions" in lowered
-        or "user executing the script can" in lowered
-        or "invalid password" in lowered
-        or "invalid username" in lowered
-    ):
+    if "AUTH" in said or any(denial in lowered for denial in _DENIALS):
         return LogAccessDenied(where, said)
     return LogRefused(where, said)

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 import anyio
 import msgpack
 
+from evflow.core.chain import LINK_BYTES
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.log.commands import INBOX_BATCH, LINK_BYTES, FlowLogMoved, after, check_limits
+from evflow.log.commands import INBOX_BATCH, FlowLogMoved, after, check_limits
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.protocol import (
     AppendCall,

@@ -23,6 +23,7 @@ from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.log import connect
+from evflow.log.keys import own_shard
 from evflow.log.protocol import LogClient, RunEntry
 from evflow.store import open_store
 from evflow.worker.forkserver import ForkServer
@@ -40,7 +41,6 @@ from evflow_scheduler.start import (
     package_of,
     request_number,
     save_parameters,
-    shard_of,
     started_event,
 )
 
@@ -112,7 +112,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
         host = os.uname().nodename
         run_id = request_number(client, request, host)
         # Before the first event: a run that has events and no line could neither be found nor continued.
-        client.index_run(RunEntry(run_id, shard_of(run_id), {"status": "starting", "user": request.user, "host": host}))
+        client.index_run(RunEntry(run_id, own_shard(run_id), {"status": "starting", "user": request.user, "host": host}))
         installation = client.installation()
     finally:
         client.close()
@@ -149,7 +149,7 @@ def _drive(
     folder.make()
     plan = Drive(
         connection=connection,
-        context=context_of(started, folder, shard=shard_of(run_id), log_url=connection.ready(), flow_file=request.flow_file),
+        context=context_of(started, folder, shard=own_shard(run_id), log_url=connection.ready(), flow_file=request.flow_file),
         fork_server=fork_server,
         owner=owner_name(started.host),
         user=request.user,

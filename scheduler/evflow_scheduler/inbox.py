@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evflow.core.codec import UnreadableEvent, decode_report
-from evflow.core.events import Event, Fact, Unknown
+from evflow.core.events import Event, Fact, LogRegressed, RunContinued, RunStarted, SlotGranted, TaskReused
 from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import Inbound
 
-_FROM_OUTSIDE_A_RUN = frozenset(("RunStarted", "RunContinued", "LogRegressed", "SlotGranted", "TaskReused"))
+_THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused)
 """Facts that only the owner itself states; a report that claims one is refused."""
 
 
@@ -82,9 +82,7 @@ def _read(entry: Inbound, state: RunState) -> tuple[Event | None, str, str]:
         event, principal = decode_report(entry.payload)
     except UnreadableEvent:
         return None, "", "malformed"
-    if isinstance(event, Unknown) or not isinstance(event, Fact):
-        return None, "", "not-a-report"
-    if type(event).__name__ in _FROM_OUTSIDE_A_RUN:
+    if not isinstance(event, Fact) or isinstance(event, _THE_OWNERS):
         return None, "", "not-a-report"
     task = getattr(event, "task", None)
     if task is not None and state.task(task) is None:

@@ -85,11 +85,6 @@ def package_of(flow_file: str, store: Store, home: Path) -> PinnedCode:
     return PinnedCode(package.digest, package.warning)
 
 
-def shard_of(run: RunId) -> str:
-    """The shard of a foreground run, which is its own."""
-    return f"run:{run.flow}:{run.number}"
-
-
 class TagInvalid(UsageError):
     """A run cannot have this tag, or so many."""
 
