@@ -120,6 +120,12 @@ def _text(raw: Any) -> str:
     return raw
 
 
+def _name(raw: Any) -> str:
+    if not _text(raw).isprintable():  # neither is a byte of the environment that is no UTF-8: no event could hold it
+        raise ValueError
+    return str(raw)
+
+
 def _url(raw: Any) -> str:
     if not _text(raw).startswith(("redis://", "rediss://", "unix://")):
         raise ValueError
@@ -180,7 +186,7 @@ def _words(separator: str | None) -> Reader:
     return read
 
 
-TEXT = Kind("a text", _text)
+NAME = Kind("a text of printable characters", _name)
 PATH = Kind("a path", _text, is_path=True)
 SECONDS = Kind("a number of seconds, at least 0", _seconds)
 FACTOR = Kind("a number, at least 0", _seconds)
@@ -194,8 +200,8 @@ def _default_user() -> str:
     import getpass
 
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no passwd entry, as in many containers; ImportError before 3.13
+        return _name(getpass.getuser())
+    except (KeyError, OSError, ImportError, TypeError, ValueError):  # no passwd entry, as in many containers; ImportError before 3.13
         return str(os.getuid())
 
 
@@ -220,8 +226,8 @@ SETTINGS: dict[str, Setting] = {
         Setting("server_binary", PATH, None, "The valkey-server or redis-server that the embedded log runs; unset: found."),
         Setting("linger_s", SECONDS, 10.0, "Seconds that the embedded server outlives its last client."),
         Setting("durability", _choice("everysec", "fsync", "replicated"), "everysec", "When an event counts as written.", "--durability"),
-        Setting("user", TEXT, _default_user, "Who starts runs."),
-        Setting("namespace", TEXT, _default_namespace, "Namespace of the client and of runs.", "--namespace"),
+        Setting("user", NAME, _default_user, "Who starts runs."),
+        Setting("namespace", NAME, _default_namespace, "Namespace of the client and of runs.", "--namespace"),
         Setting("default_decospecs", Kind("a list of decorators", _words(None)), (), "Decorators for every step of every flow.", "--with"),
         Setting("max_workers", _integer(1), 16, "Attempts of a run that may run at once.", "--max-workers"),
         Setting("max_num_splits", _integer(1), 100, "Tasks that one foreach may make.", "--max-num-splits"),

@@ -60,10 +60,10 @@ class CodeUnreadable(EnvironmentProblem):
 
     code = "code-unreadable"
 
-    def __init__(self, path: str, why: str) -> None:
+    def __init__(self, path: str, why: str, hint: str = "") -> None:
         super().__init__(
             f"'{path}' belongs to the flow's code package and cannot be read: {why}.",
-            f"Make it readable, or name it in a file {IGNORE_FILE} beside the flow.",
+            hint or f"Make it readable, or name it in a file {IGNORE_FILE} beside the flow.",
         )
 
 
@@ -159,8 +159,11 @@ def build(
 
 
 def _main(path: Path, top: Path) -> _File:
+    name = path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
+    if not _is_text(name):
+        raise CodeUnreadable(str(path), "its name is no UTF-8", "Rename it.")
     try:
-        return _file(path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name, str(path), path.stat())
+        return _file(name, str(path), path.stat())
     except OSError as error:
         raise CodeUnreadable(str(path), error.strerror or str(error)) from error
 
@@ -217,12 +220,19 @@ def _walk(top: Path, suffixes: tuple[str, ...], ignored: "GitIgnoreSpec | None")
         if prefix and any(entry.name == _ENVIRONMENT_MARK for entry in entries):
             continue
         for entry in entries:
+            if not _is_text(entry.name):
+                continue  # no import names it, and no archive can
             name = prefix + entry.name
             if entry.is_dir():
                 if not (entry.name.startswith(".") or entry.name in _PASSED_OVER or _matches(ignored, name + "/")):
                     pending.append((name + "/", entry.path, above | {itself}))
             elif entry.name.endswith(suffixes) and entry.is_file() and not _matches(ignored, name):
                 yield _file(name, entry.path, entry.stat())
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; Python has other bytes of a name as halves of surrogate pairs."""
+    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def _matches(ignored: "GitIgnoreSpec | None", name: str) -> bool:

@@ -15,7 +15,8 @@ from evflow.core.values import field, value
 class _Plain:
     """Values that travel as a msgpack array of their fields, by position.
 
-    A new field goes to the end and has a default, so that versions understand each other.
+    A new field goes to the end and has a default, so that versions understand each other. Paths are among them, whose bytes
+    need not be UTF-8.
     """
 
     __slots__ = ()
@@ -23,13 +24,13 @@ class _Plain:
 
     def pack(self) -> bytes:
         """As bytes."""
-        packed: bytes = msgpack.packb([getattr(self, name) for name in type(self).__match_args__])
+        packed: bytes = msgpack.packb([getattr(self, name) for name in type(self).__match_args__], unicode_errors="surrogateescape")
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The inverse of `pack`."""
-        values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors="surrogateescape")
         return cls(*values[: len(cls.__match_args__)])
 
 

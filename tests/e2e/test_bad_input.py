@@ -100,6 +100,19 @@ def test_wrong_words_behind_a_flow_are_wrong_usage(arguments: list[str], said: s
     is_clean(python("sums.py", *arguments), said, code=2)
 
 
+def test_a_flow_in_a_folder_whose_name_is_no_utf_8_runs_and_is_shown(folder: Path) -> None:
+    odd = folder / "caf\udce9"
+    odd.mkdir()
+    (folder / "sums.py").rename(odd / "sums.py")
+    assert python(str(odd / "sums.py"), "run").returncode == 0
+    assert "caf\\udce9" in evflow("show", "Sums/1").stdout
+
+
+def test_a_user_whose_name_is_no_utf_8_is_told_before_the_run_begins(folder: Path) -> None:
+    is_clean(python("sums.py", "run", EVFLOW_USER="\udcff"), "EVFLOW_USER: user is .* must be a text of printable characters")
+    assert not list(folder.glob("**/runs/Sums"))
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()

@@ -142,6 +142,18 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert config.get("user").isdecimal()
 
 
+@pytest.mark.parametrize("name", ["user", "namespace"])
+def test_a_name_that_no_event_could_hold_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"EVFLOW_{name.upper()}", "\udcff")
+    with pytest.raises(config.ConfigInvalid, match=r"'\\udcff', but it must be a text of printable characters"):
+        config.get(name)
+
+
+def test_a_user_whose_name_is_no_text_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "\udcff")
+    assert config.get("user").isdecimal()
+
+
 def test_decorators_in_a_variable_are_separated_by_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVFLOW_DEFAULT_DECOSPECS", "retry:times=3,minutes_between_retries=0 resources:cpu=2")
     assert config.get("default_decospecs") == ("retry:times=3,minutes_between_retries=0", "resources:cpu=2")

@@ -54,6 +54,15 @@ def names(store: FileStore, digest: bytes) -> list[str]:
         return archive.namelist()
 
 
+def test_a_name_that_is_no_utf_8_is_passed_over(store: FileStore, folder: Path) -> None:
+    package = build(store, folder / "flow.py")
+    write(folder / "old\udce9.py", "")
+    write(folder / "\udce9" / "x.py", "")
+    assert build(store, folder / "flow.py").digest == package.digest
+    with pytest.raises(CodeUnreadable, match="no UTF-8"):
+        build(store, folder / "old\udce9.py")
+
+
 def test_the_flows_modules_are_in_it_and_what_is_not_the_flows_is_not(store: FileStore, folder: Path) -> None:
     package = build(store, folder / "flow.py")
     assert names(store, package.digest) == ["flow.py", "helpers/__init__.py", "helpers/deep/er.py", "web/page.py"]

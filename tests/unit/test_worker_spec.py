@@ -22,6 +22,11 @@ def test_context_and_order_come_back_as_they_were() -> None:
     assert AttemptOrder.unpack(ORDER.pack()) == ORDER
 
 
+def test_a_path_whose_bytes_are_no_utf_8_comes_back() -> None:
+    context = replace(CONTEXT, flow_file="/home/\udcff/f.py")
+    assert RunContext.unpack(context.pack()).flow_file == "/home/\udcff/f.py"
+
+
 def test_fields_of_a_later_version_are_dropped() -> None:
     import msgpack
 
