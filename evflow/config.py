@@ -254,7 +254,7 @@ SETTINGS: dict[str, Setting] = {
 # --- reading ---------------------------------------------------------------------------------------------
 
 _options: dict[str, Value] = {}
-_files: dict[str, dict[str, Any]] = {}
+_files: dict[str, "_File"] = {}
 _folder: str | None = None
 
 
@@ -282,10 +282,10 @@ def source(name: str) -> Value:
     if raw:  # an empty variable is an unset one: shells make the two hard to tell apart
         return Value(_read(setting, raw, setting.env, ""), "environment", setting.env)
     for path, layer in _places(name):
-        values = _file(path)
-        if name in values:
-            place = f"{path}:{_line(path, name)}"
-            return Value(_read(setting, values[name], place, os.path.dirname(path)), layer, place)
+        file = _file(path)
+        if name in file.values:
+            place = f"{path}:{_line(file, name)}"
+            return Value(_read(setting, file.values[name], place, os.path.dirname(path)), layer, place)
     default = setting.default
     return Value(default() if callable(default) else default, "default", "")
 
@@ -342,7 +342,8 @@ def unknown_keys() -> list[tuple[str, str]]:
     Raises:
         ConfigUnreadable: A file cannot be read.
     """
-    return [(f"{path}:{_line(path, key)}", key) for path, _ in _places("") for key in _file(path) if key not in SETTINGS]
+    read = [(path, _file(path)) for path, _ in _places("")]
+    return [(f"{path}:{_line(file, key)}", key) for path, file in read for key in file.values if key not in SETTINGS]
 
 
 def _setting(name: str) -> Setting:
@@ -375,37 +376,44 @@ def _places(name: str) -> Iterator[tuple[str, str]]:
         yield os.path.join(get("home"), HOME_FILE), "home"
 
 
-def _file(path: str) -> Mapping[str, Any]:
-    """The file's values, empty where there is no file."""
+class _File(NamedTuple):
+    """A file of settings as it was when it was read; empty where there was none."""
+
+    values: Mapping[str, Any]
+    text: str
+
+
+def _file(path: str) -> _File:
+    """The file, read at its first use."""
     if path not in _files:
         _files[path] = _load(path)
     return _files[path]
 
 
-def _load(path: str) -> dict[str, Any]:
+def _load(path: str) -> _File:
     try:
         with open(path, "rb") as file:
             data = file.read()
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return _File({}, "")
     except OSError as error:
         # A folder above the project that we may not look into is none of our business; a file we may not read is.
         if isinstance(error, PermissionError) and not os.access(os.path.dirname(path), os.X_OK):
-            return {}
+            return _File({}, "")
         raise ConfigUnreadable(path, error.strerror or str(error)) from error
     import tomllib
 
     try:
-        return tomllib.loads(data.decode())
+        text = data.decode()
+        return _File(tomllib.loads(text), text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigUnreadable(path, str(error)) from error
 
 
-def _line(path: str, name: str) -> int:
+def _line(file: _File, name: str) -> int:
     """The line of a top-level key, 1 where it is written in a way that this simple search does not see."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            key = line.partition("=")[0].strip().strip("\"'")
-            if key in (name, f"[{name}]"):
-                return number
+    for number, line in enumerate(file.text.splitlines(), start=1):
+        key = line.partition("=")[0].strip().strip("\"'")
+        if key in (name, f"[{name}]"):
+            return number
     return 1

@@ -154,6 +154,13 @@ def test_a_user_whose_name_is_no_text_is_a_number(monkeypatch: pytest.MonkeyPatc
     assert config.get("user").isdecimal()
 
 
+def test_a_file_that_is_gone_still_says_what_it_said() -> None:
+    file = write(Path("evflow.toml"), "\nmax_workers = 3\n")
+    assert config.get("max_workers") == 3
+    file.unlink()
+    assert config.source("max_workers") == (3, "project", f"{file.absolute()}:2")
+
+
 def test_decorators_in_a_variable_are_separated_by_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVFLOW_DEFAULT_DECOSPECS", "retry:times=3,minutes_between_retries=0 resources:cpu=2")
     assert config.get("default_decospecs") == ("retry:times=3,minutes_between_retries=0", "resources:cpu=2")
