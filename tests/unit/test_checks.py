@@ -527,6 +527,10 @@ def test_catch_on_a_static_split_is_clear() -> None:
         (timeout(), "Specify a duration for @timeout"),
         (timeout(minutes=-1), "@timeout takes a number of at least 0 as minutes, not -1"),
         (catch(var="not a name"), "@catch takes the name of an artifact as var, not 'not a name'"),
+        (timeout(hours=float("inf")), "@timeout takes a number of at most 1,000,000,000 as hours, not inf"),
+        (retry(times=10**23), "@retry takes a whole number of at most 1,000,000,000 as times, not 1"),
+        (resources(memory="inf"), "@resources takes a number of at most 1,000,000,000 as memory, not 'inf'"),
+        (resources(gpu=10**400), "@resources takes a number of at least 0 as gpu, not 1"),
         (resources(cpu="many"), "@resources takes a number of at least 0 as cpu, not 'many'"),
         (environment(vars={"A": None}), "@environment takes a string as the value of A, not None"),  # type: ignore[dict-item]
         (environment(vars={"A=B": "x"}), "@environment cannot set a variable named 'A=B'"),

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
-from evflow.flow.decorators.fields import as_number
+from evflow.flow.decorators.fields import as_number, missed_bound
 
 
 class Resources(StepDecorator):
@@ -15,12 +15,11 @@ class Resources(StepDecorator):
     defaults = MappingProxyType({"cpu": 1, "gpu": None, "disk": None, "memory": 4096, "shared_memory": None})
 
     def mistakes(self) -> Iterator[str]:
-        """Numbers, not negative, or strings of such."""
+        """Numbers, neither negative nor endless, or strings of such."""
         for field in self.defaults:
             value = self.value(field)
-            number = None if value is None else as_number(value)
-            if value is not None and (number is None or not number >= 0):
-                yield f"@resources takes a number of at least 0 as {field}, not {value!r}."
+            if value is not None and (bound := missed_bound(as_number(value))):
+                yield f"@resources takes a number {bound} as {field}, not {value!r}."
 
     def policy(self) -> Mapping[str, object]:
         """What the local executor counts; the other fields are for remote ones."""
