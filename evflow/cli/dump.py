@@ -10,12 +10,21 @@ from evflow.cli.complete import of_what
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import size, write_json
 from evflow.core.state import RunState, Task
-from evflow.errors import EvflowError
+from evflow.errors import EvflowError, UsageError
 
 if TYPE_CHECKING:
     from evflow.store.artifacts import ArtifactView
 
 _WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
+
+
+class DumpFileUnwritable(UsageError):
+    """`--file` names a file that cannot be written."""
+
+    code = "dump-file-unwritable"
+
+    def __init__(self, file: str, error: OSError) -> None:
+        super().__init__(f"The artifacts cannot be written to '{file}': {error.strerror or error}.", "Name another file with --file.")
 
 
 def _options() -> list[click.Parameter]:
@@ -111,7 +120,10 @@ def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]],
     from pathlib import Path
 
     values = {pathspec(state, task): {name: view.load(name) for name in names} for task, view, names in found}
-    Path(file).write_bytes(pickle.dumps(values, protocol=5))
+    try:
+        Path(file).write_bytes(pickle.dumps(values, protocol=5))
+    except OSError as error:
+        raise DumpFileUnwritable(file, error) from error
     click.echo(f"Artifacts of {len(values)} tasks were written to {file}.", err=True)
 
 

@@ -166,9 +166,9 @@ def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None
         if not include_not_done and task.status not in ("succeeded", "failed", "cancelled"):
             click.echo(f"{pathspec(state, task)} is not over; --include-not-done scrubs it too.", err=True)
             continue
-        numbers = [attempt.number for attempt in task.attempts]
-        for number in numbers if every else numbers[-1:]:
-            path = Path(path_of(folder, task.id, number))
+        attempts = task.attempts if every else task.attempts[-1:]
+        for attempt in attempts if folder else ():
+            path = Path(path_of(folder, task.id, attempt.number))
             if path.exists():
                 path.write_bytes(b"%d e [scrubbed]\n" % clock.now_us())
                 scrubbed += 1

@@ -113,6 +113,15 @@ def test_a_user_whose_name_is_no_utf_8_is_told_before_the_run_begins(folder: Pat
     assert not list(folder.glob("**/runs/Sums"))
 
 
+def test_artifacts_that_cannot_be_written_to_a_file_are_told(folder: Path) -> None:
+    assert python("sums.py", "run").returncode == 0
+    is_clean(
+        evflow("dump", "Sums/1", "--file", "nowhere/x.pickle"),
+        "cannot be written to 'nowhere/x.pickle': No such file or directory",
+        "--file",
+    )
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -332,6 +333,16 @@ def test_a_run_is_looked_at_with_every_command() -> None:
     assert json.loads(evflow("replay", "1", "--json").stdout)["timeline"][-1]["what"].startswith("sealed with")
     assert json.loads(evflow("replay", "1", "--verify", "--json").stdout)["ok"] is True
     assert json.loads(evflow("replay", "1", "--at", "7", "--json").stdout)["status"] == "running"
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_tasks_printed_can_be_scrubbed(evflow_home: Path) -> None:
+    assert python("sums.py", "run").returncode == 0
+    assert "1 log scrubbed" in python("sums.py", "logs", "scrub", "1/end").stderr
+    assert evflow("logs", "Sums/1/end").stdout == "[end/6] [scrubbed]\n"
+    assert "making" in evflow("logs", "Sums/1/start").stdout
+    shutil.rmtree(evflow_home / "store" / "named")
+    assert "0 logs scrubbed" in python("sums.py", "logs", "scrub", "1").stderr
 
 
 def click_free(text: str) -> str:
