@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
         base: The view whose entries go on unchanged, but for those in `values` and `without`.
         without: Names of `base` that do not go on.
         inherited: More entries that go on unchanged, from the inputs of a join; they come before those of `base`.
-        read_through: Views besides `base` that values were read through: that of a join's first input.
+        read_through: Views besides `base` that values were read through: those of a join's inputs.
     """
 
     values: Mapping[str, object]
@@ -160,7 +160,7 @@ def collect(flow: FlowSpec) -> Outcome:
         base=base,
         without=frozenset(scope.removed),
         inherited={name: entry for name, entry in inherited.items() if name not in values},
-        read_through=[scope.joined.view(0)] if scope.joined is not None and read else [],
+        read_through=scope.read_through,
     )
 
 

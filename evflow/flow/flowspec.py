@@ -96,7 +96,7 @@ class FlowSpec:
         """In a join, pass the inputs' artifacts down where all inputs that have one agree on its value.
 
         Args:
-            inputs: The inputs of the join.
+            inputs: The inputs of the join, or a list of some of them.
             exclude: Artifacts to leave out.
             include: The only artifacts to pass down. Give one of the two.
 

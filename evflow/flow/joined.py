@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evflow.flow.inputs import Inputs
 from evflow.flow.scope import Entry, Frame, LoadItem, Scope, View, place, scope_of
+from evflow.flow.steps import SCOPE
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
@@ -94,6 +95,11 @@ class JoinedTasks:
             self._flows[index] = place(self.cls, scope)
         return self._flows[index]
 
+    def position(self, flow: object) -> int | None:
+        """Which input an object is; None if it is none of this join's."""
+        view = getattr(getattr(flow, SCOPE, None), "view", None)
+        return view.index if isinstance(view, _MemberView) and view.joined is self else None
+
     def find(self, step: str) -> int | None:
         """The position of the last input that comes from a step."""
         return next((index for index in range(len(self) - 1, -1, -1) if self._members[index].step == step), None)
@@ -137,10 +143,11 @@ class JoinedTasks:
         """A view to load the artifact from, if all inputs agree on it."""
         return self.view(0) if name in self.agreed() else None
 
-    def owners(self, name: str) -> str:
-        """Who has which value of an artifact that the inputs do not agree on; empty where nobody has it."""
+    def owners(self, name: str, positions: Iterable[int] | None = None) -> str:
+        """Who, of some inputs or of all, has which value of an artifact that they do not agree on; empty where nobody has it."""
         holders: dict[bytes, list[int]] = {}
-        for index, view in enumerate(self.views()):
+        for index in range(len(self)) if positions is None else positions:
+            view = self.view(index)
             if name in view:
                 holders.setdefault(view.entry(name).digest, []).append(index)
         if not holders:
@@ -187,23 +194,23 @@ class JoinedTasks:
 class _MemberView:
     """The artifacts of one input, without holding its manifest."""
 
-    __slots__ = ("_index", "_joined")
+    __slots__ = ("index", "joined")
 
     def __init__(self, joined: JoinedTasks, index: int) -> None:
-        self._joined = joined
-        self._index = index
+        self.joined = joined
+        self.index = index
 
     def names(self) -> Collection[str]:
-        return self._joined.view(self._index).names()
+        return self.joined.view(self.index).names()
 
     def entry(self, name: str) -> Entry:
-        return self._joined.view(self._index).entry(name)
+        return self.joined.view(self.index).entry(name)
 
     def load(self, name: str) -> object:
-        view = self._joined.view(self._index)
+        view = self.joined.view(self.index)
         value = view.load(name)
-        self._joined.note_read(self._index, view.entry(name).size)
+        self.joined.note_read(self.index, view.entry(name).size)
         return value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._joined.view(self._index)
+        return name in self.joined.view(self.index)

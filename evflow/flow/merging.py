@@ -5,8 +5,8 @@ down if the step did not set it and `merge_artifacts` named it, or, unless `incl
 public and every input has it with one digest (docs/decisions/0031-artifacts-pass-through-joins.md).
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from evflow.exception import MergeArtifactsException, MissingInMergeArtifactsException, UnhandledInMergeArtifactsException
 from evflow.flow.joined import JoinedTasks
@@ -26,7 +26,7 @@ def merge(flow: "FlowSpec", scope: Scope, inputs: object, exclude: Iterable[str]
         MissingInMergeArtifactsException: No input has an artifact of `include`.
     """
     left_out, wanted = _names(exclude, "exclude"), _names(include, "include")
-    members = _inputs_of(scope, inputs)
+    members, positions = _inputs_of(scope, inputs)
     if left_out and wanted:
         raise MergeArtifactsException(
             f"merge_artifacts in step {scope.step} was given both exclude and include.",
@@ -34,19 +34,23 @@ def merge(flow: "FlowSpec", scope: Scope, inputs: object, exclude: Iterable[str]
         )
     settled = _set_by_step(flow, scope) | facts(type(flow)).fixed | left_out
     found: dict[str, Entry] = {}
+    holders: dict[str, int] = {}
     conflicts: dict[str, None] = {}
     existing: set[str] = set()
-    for view in members.views():
+    for index in positions:
+        view = members.view(index)
         names = [name for name in wanted if name in view] if wanted else view.names()
         existing.update(view.names() if wanted else ())
         for name in names:
             if name not in settled and found.setdefault(name, entry := view.entry(name)).digest != entry.digest:
                 conflicts[name] = None
+            holders.setdefault(name, index)
     if conflicts:
-        raise UnhandledInMergeArtifactsException(scope.step, [(name, members.owners(name)) for name in sorted(conflicts)])
+        raise UnhandledInMergeArtifactsException(scope.step, [(name, members.owners(name, positions)) for name in sorted(conflicts)])
     if missing := [name for name in wanted if name not in found and name not in settled]:
         raise MissingInMergeArtifactsException(scope.step, missing, sorted(existing))
     scope.merge.entries.update(found)
+    scope.merge.holders.update((name, holders[name]) for name in found)
     scope.merge.excluded |= left_out
     scope.merge.only_included |= bool(wanted)
 
@@ -66,17 +70,24 @@ def _set_by_step(flow: "FlowSpec", scope: Scope) -> set[str]:
     return {name for name, value in flow.__dict__.items() if scope.read.get(name, scope) is not value}
 
 
-def _inputs_of(scope: Scope, inputs: object) -> JoinedTasks:
-    if scope.joined is None:
+def _inputs_of(scope: Scope, inputs: object) -> tuple[JoinedTasks, Sequence[int]]:
+    """The join's tasks, and which of them are merged: all, or those that the step picked out."""
+    joined = scope.joined
+    if joined is None:
         raise MergeArtifactsException(
             f"merge_artifacts was called in step {scope.step}, which is not a join.",
             "A join is a step with a second argument: def step(self, inputs).",
         )
-    if inputs is not scope.joined.inputs:
+    if inputs is joined.inputs:
+        return joined, range(len(joined))
+    given = type(inputs).__name__
+    positions = [joined.position(each) for each in cast("Iterable[object]", inputs)] if isinstance(inputs, Iterable) else [None]
+    if None in positions:
         raise MergeArtifactsException(
-            f"merge_artifacts in step {scope.step} was given {type(inputs).__name__}.", "Give it the inputs of the step, as they are."
+            f"merge_artifacts in step {scope.step} was given {given}.",
+            "Give it the inputs of the step, or a list of some of them.",
         )
-    return scope.joined
+    return joined, [position for position in positions if position is not None]
 
 
 def _names(names: Iterable[str], option: str) -> set[str]:

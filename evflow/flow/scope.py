@@ -88,14 +88,16 @@ class Merge:
 
     Attributes:
         entries: What it passes down.
+        holders: The input that each of them is read from, by position.
         excluded: What it was told to leave out.
         only_included: `include=` was given, so that nothing else passes down.
     """
 
-    __slots__ = ("entries", "excluded", "only_included")
+    __slots__ = ("entries", "excluded", "holders", "only_included")
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.holders: dict[str, int] = {}
         self.excluded: set[str] = set()
         self.only_included = False
 
@@ -110,6 +112,7 @@ class Scope:
         joined: The tasks that a join joins, else None.
         frames: The splits around the task, outermost first.
         read: Name to value of what was read from artifacts and is cached in the instance's `__dict__`.
+        read_through: The views of inputs by which a join read artifacts of its own.
         removed: Inherited names that were deleted.
         transition: What `self.next` said.
         next_at: Where it was said.
@@ -126,6 +129,7 @@ class Scope:
         "next_at",
         "parameters",
         "read",
+        "read_through",
         "removed",
         "running",
         "step",
@@ -153,6 +157,7 @@ class Scope:
         self.running = running
         self.merge = Merge()
         self.read: dict[str, object] = {}
+        self.read_through: list[View] = []
         self.removed: set[str] = set()
         self.transition: Transition | None = None
         self.next_at = Where()
@@ -194,23 +199,27 @@ class Scope:
         """
         if name in self.removed or not is_kept(name, type(flow)):
             raise AttributeError(self._missing(flow, name))
-        view = self.view
-        if view is None and self.joined is not None:
-            view = self.joined.agreed_view(name)
-        if view is None or name not in view:
+        view = self._holder(name)
+        if view is None:
             raise AttributeError(self._ambiguous(flow, name) or self._missing(flow, name))
         value = view.load(name)
+        if self.joined is not None and all(view is not known for known in self.read_through):
+            self.read_through.append(view)
         self.read[name] = value
         flow.__dict__[name] = value
         return value
 
     def inherits(self, name: str) -> bool:
         """Whether the name can be read though the step did not set it."""
-        if name in self.removed:
-            return False
-        if self.view is not None:
-            return name in self.view
-        return self.joined is not None and self.joined.agreed_view(name) is not None
+        return name not in self.removed and self._holder(name) is not None
+
+    def _holder(self, name: str) -> View | None:
+        """What an artifact that the step did not set is loaded from: its parent, or an input of the join that has the one value."""
+        if self.joined is None:
+            return self.view if self.view is not None and name in self.view else None
+        if name in self.merge.holders:
+            return self.joined.view(self.merge.holders[name])
+        return self.joined.agreed_view(name)
 
     def _ambiguous(self, flow: "FlowSpec", name: str) -> str:
         owners = self.joined.owners(name) if self.joined is not None else ""
@@ -239,7 +248,7 @@ class Scope:
         if self.view is not None:
             inherited = self.view.names()
         elif self.joined is not None:
-            inherited = self.joined.agreed_names()
+            inherited = {*self.joined.agreed_names(), *self.merge.entries}
         return {name for name in (*flow.__dict__, *inherited) if is_kept(name, type(flow))} - self.removed
 
 

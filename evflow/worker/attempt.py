@@ -24,7 +24,6 @@ from evflow.exception import InvalidNextException, TimeoutException, class_name
 from evflow.flow import current, graph_of
 from evflow.flow.execution import Done, collect, instantiate, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
-from evflow.flow.scope import scope_of
 from evflow.flow.steps import facts
 from evflow.imports import set_user_folder, user_view
 from evflow.log import connect
@@ -282,7 +281,7 @@ def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: Ob
         outcome.values,
         {**base.entries(), **cast("Mapping[str, Entry]", outcome.inherited)} if order.takes_inputs else base,
         removed=outcome.without,
-        read_through=_read_through(flow) if outcome.read and order.takes_inputs else (),
+        read_through=cast("Sequence[ArtifactView]", outcome.read_through),
         code=Code(os.path.basename(context.flow_file), context.package),  # noqa: PTH119
     )
     return AttemptSucceeded(
@@ -300,12 +299,6 @@ def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: Ob
         started_us=started_us,
         ended_us=now_us(),
     )
-
-
-def _read_through(flow: FlowSpec) -> Sequence[ArtifactView]:
-    """The view by which a join read the artifacts on which its inputs agree."""
-    joined = scope_of(flow).joined
-    return () if joined is None or not len(joined) else (cast("ArtifactView", joined.view(0)),)
 
 
 def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:

@@ -232,6 +232,25 @@ def test_merging_passes_down_what_only_some_inputs_have_and_private_ones() -> No
     assert joining.loads() == 3  # by this test, not by the merge
 
 
+def test_what_was_merged_is_read_in_the_join_and_a_change_to_it_is_kept() -> None:
+    joining = Joining(stored(same=1), stored(x=[1], same=1), stored(x=[1], _p=3, same=1))
+    joining.flow.merge_artifacts(joining.inputs)
+    assert (joining.flow.x, joining.flow._p) == ([1], 3)
+    joining.flow.x.append(2)
+    behind = joining.left()
+    assert (behind.load("x"), behind.load("_p")) == ([1, 2], 3)
+    assert collect(joining.flow).read_through == [joining.views[1], joining.views[2]]
+
+
+def test_what_is_not_merged_cannot_be_read_where_only_some_inputs_have_it() -> None:
+    joining = Joining(stored(x=1, z=3), stored(y=2, z=3))
+    joining.flow.merge_artifacts(joining.inputs, include=["x"])
+    with pytest.raises(AttributeError, match=r"only inputs\[1\]"):
+        _ = joining.flow.y
+    with pytest.raises(AttributeError, match=r"it has: .*\bx\b"):
+        _ = joining.flow.nothing
+
+
 def test_merging_a_conflict_names_it_and_merges_nothing() -> None:
     joining = Joining(stored(x=1, y=1, z=1), stored(x=2, y=2, z=1, only=4))
     with pytest.raises(UnhandledInMergeArtifactsException) as caught:
@@ -308,10 +327,30 @@ def test_merging_outside_of_a_join_is_refused() -> None:
         flow.merge_artifacts([])
 
 
-def test_merging_a_part_of_the_inputs_is_refused() -> None:
+def test_some_of_the_inputs_are_merged_alone() -> None:
+    joining = Joining(stored(x=1), stored(x=2, broken=True), stored(x=1, y=3))
+    joining.flow.merge_artifacts([each for each in joining.inputs if not hasattr(each, "broken")])
+    assert (joining.flow.x, joining.flow.y) == (1, 3)
+    assert joining.left().keys() == {"alpha", "x", "y"}
+
+
+def test_a_conflict_among_some_of_the_inputs_names_those() -> None:
+    joining = Joining(stored(x=1), stored(x=2), stored(x=3))
+    with pytest.raises(UnhandledInMergeArtifactsException, match=r"2 values, of inputs\[0\] \(a, task 2\); of inputs\[2\] \(a, task 4\)"):
+        joining.flow.merge_artifacts([joining.inputs[0], joining.inputs[2]])
+
+
+@pytest.mark.parametrize("given", [5, None, "ab", [1], ["x"]], ids=repr)
+def test_merging_what_is_no_input_is_refused(given: object) -> None:
     joining = Joining(stored(), stored())
+    with pytest.raises(MergeArtifactsException, match="Give it the inputs of the step"):
+        joining.flow.merge_artifacts(given)
+
+
+def test_merging_the_inputs_of_another_join_is_refused() -> None:
+    joining, other = Joining(stored(x=1), stored(x=1)), Joining(stored(x=1), stored(x=1))
     with pytest.raises(MergeArtifactsException, match="was given list"):
-        joining.flow.merge_artifacts(joining.inputs[:1])
+        joining.flow.merge_artifacts(other.inputs[:1])
 
 
 def test_parameters_are_no_conflict_even_where_a_resumed_input_has_another_value() -> None:
