@@ -59,7 +59,7 @@ def described(parameter: Parameter[Any]) -> str:
 
 
 class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 only
-    """Reads a parameter's text as the flow language does, so that both have one meaning."""
+    """Checks a parameter's text as the flow language does, and leaves it a text: `resolved` converts it, once."""
 
     def __init__(self, parameter: Parameter[Any]) -> None:
         self._parameter = parameter
@@ -67,7 +67,8 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 onl
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return converted(self._parameter, value)
+            converted(self._parameter, value)
         except ParameterInvalid as error:
             wanted = error.message.partition(": ")[2]
             self.fail(wanted, param, ctx)
+        return value

@@ -219,6 +219,8 @@ def _number(parameter: Parameter[Any], kind: type[int] | type[float], value: obj
     try:
         if isinstance(value, str):
             return kind(value.strip())
+        if isinstance(value, float) and kind is float:
+            return float(value)  # NaN is no value that equals itself
         if isinstance(value, int | float) and not isinstance(value, bool) and kind(value) == value:
             return kind(value)
         index = getattr(value, "item", None)  # a number of numpy's

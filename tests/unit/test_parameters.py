@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 
 from evflow import FlowSpec, JSONType, Parameter
+from evflow.cli.flow_parameters import ParameterOptions
 from evflow.errors import UsageError
 from evflow.flow import parameter_values as values
 from evflow.flow.parameter_values import (
@@ -53,6 +55,7 @@ class Click:
         (Parameter("p", default=0.5), "1e-3", 1e-3),
         (Parameter("p", default=0.5), 2, 2.0),
         (Parameter("p", type=float), "nan", pytest.approx(float("nan"), nan_ok=True)),
+        (Parameter("p", type=float), float("nan"), pytest.approx(float("nan"), nan_ok=True)),
         (Parameter("p", default="a"), "b", "b"),
         (Parameter("p"), 5, "5"),
         (Parameter("p", type=int), "5", 5),
@@ -73,6 +76,24 @@ def test_a_given_value_becomes_one_of_the_parameters_type(parameter: Parameter[A
     value = value_of(parameter, given)
     assert value == expected
     assert type(value) is type(expected) or not isinstance(expected, int | float | str | bool | list | dict)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "expected"),
+    [
+        (Parameter("p", type=JSONType), '"abc"', "abc"),
+        (Parameter("p", type=JSONType), '"5"', "5"),
+        (Parameter("p", type=JSONType, default="{}"), "null", None),
+        (Parameter("p", type=float), "nan", pytest.approx(float("nan"), nan_ok=True)),
+        (Parameter("p", type=Click()), "pear", "<pear>"),
+        (Parameter("p", separator=","), "a,b", ["a", "b"]),
+    ],
+)
+def test_a_text_of_the_command_line_is_converted_once(parameter: Parameter[Any], text: str, expected: object) -> None:
+    parameters = ParameterOptions(flow_with(p=parameter))
+    command = click.Command("run", params=[*parameters.options])
+    given = parameters.taken(command.make_context("run", ["--p", text]).params)
+    assert parameters.resolved(given, user="somebody") == {"p": expected}
 
 
 @pytest.mark.parametrize(
