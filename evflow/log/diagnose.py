@@ -122,7 +122,8 @@ def check_store(url: str) -> Iterator[Finding]:
 
 def check_folder(name: str, folder: Path, *, private: bool = True) -> Iterator[Finding]:
     """A folder of ours: whose it is, what its file system can do, its free space."""
-    existing = next((part for part in (folder, *folder.parents) if part.exists()), Path("/"))
+    # Path.exists raises where it may not look; the folder that it may not look into is the one to name.
+    existing = next((part for part in (folder, *folder.parents) if os.path.exists(part)), Path("/"))  # noqa: PTH110
     mine = f"Set {'EVFLOW_HOME' if name == 'home' else 'EVFLOW_STORE'} to a folder of yours on a local disk, or correct its owner and mode."
     if not existing.is_dir():
         yield Finding(f"{name}-folder", "error", f"'{existing}' is no folder", mine)
@@ -294,7 +295,8 @@ def check_version(server: Server) -> Iterator[Finding]:
 def check_role(server: Server) -> Iterator[Finding]:
     """A primary that takes writes."""
     if server.info.get("role") not in ("slave", "replica"):
-        yield Finding("role", "ok", f"primary with {server.number('connected_slaves')} replicas")
+        replicas = server.number("connected_slaves")
+        yield Finding("role", "ok", f"primary with {replicas} replica{'' if replicas == 1 else 's'}")
     elif server.info.get("slave_read_only") == "1":
         yield Finding(
             "role", "error", "a read-only replica", f"Use its primary: {server.info.get('master_host')}:{server.info.get('master_port')}."

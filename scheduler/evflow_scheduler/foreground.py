@@ -173,10 +173,11 @@ def environment(flow: type[FlowSpec], step: str) -> Mapping[str, str]:
 
 def _check_run_id_file(file: str | None) -> None:
     """See that the file can be written; what it holds stays until the number is known."""
-    if file is None or Path(file).is_fifo():  # a pipe's reader would take this for the end
+    if file is None:
         return
     try:
-        Path(file).open("ab").close()
+        if not Path(file).is_fifo():  # a pipe's reader would take this for the end
+            Path(file).open("ab").close()
     except (OSError, ValueError) as error:
         raise RunIdFileUnwritable(file, getattr(error, "strerror", None) or str(error)) from error
 

@@ -12,7 +12,11 @@ __all__ = ["folder"]
 
 @pytest.mark.usefixtures("folder")
 def test_a_start_that_is_refused_takes_no_number_and_leaves_no_run() -> None:
-    for option, value, says in (("--run-id-file", "no/such/folder", "cannot be written"), ("--tag", "x" * 501, "501 characters")):
+    for option, value, says in (
+        ("--run-id-file", "no/such/folder", "cannot be written"),
+        ("--run-id-file", "x" * 300, "cannot be written"),
+        ("--tag", "x" * 501, "501 characters"),
+    ):
         refused = python("sums.py", "run", option, value)
         assert refused.returncode == 1, refused.stderr
         assert says in refused.stderr

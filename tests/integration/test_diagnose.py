@@ -53,6 +53,22 @@ def test_a_sound_machine_with_the_embedded_server_has_nothing_to_change(evflow_h
     wait_until(lambda: status(evflow_home) is None, "the server is gone")
 
 
+@pytest.mark.parametrize("name", ["home", "store"])
+def test_a_folder_that_may_not_be_looked_into_is_named(root: Path, name: str) -> None:
+    closed = root / "closed"
+    closed.mkdir(mode=0o000)
+    before = os.getresuid()
+    try:
+        if os.geteuid() == 0:  # nothing is closed to root
+            root.chmod(0o755)
+            os.setresuid(65534, 65534, 0)
+        found = by_name(list(doctor.check_folder(name, closed / "folder")))
+    finally:
+        os.setresuid(*before)
+    assert found[f"{name}-folder"].level == "error"
+    assert f"'{closed}' may not be read" in found[f"{name}-folder"].seen
+
+
 def test_looking_leaves_no_file(evflow_home: Path) -> None:
     evflow_home.mkdir()
     list(doctor.check_folder("home", evflow_home))
