@@ -18,6 +18,7 @@ Commands, client and workers import this module, so it imports little: `tomllib`
 # pathlib is a heavy import, see above.
 # ruff: noqa: PTH100, PTH111, PTH113, PTH118, PTH120, PTH123
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -287,7 +288,7 @@ def source(name: str) -> Value:
             place = f"{path}:{_line(file, name)}"
             return Value(_read(setting, file.values[name], place, os.path.dirname(path)), layer, place)
     default = setting.default
-    return Value(default() if callable(default) else default, "default", "")
+    return Value(_read(setting, default(), "the default", "") if callable(default) else default, "default", "")
 
 
 def set_option(name: str, value: Any, option: str) -> None:
@@ -359,8 +360,19 @@ def _read(setting: Setting, raw: Any, place: str, folder: str) -> Any:
     except (ValueError, TypeError):
         raise ConfigInvalid(place, setting.name, raw, setting.kind.wanted) from None
     if setting.kind.is_path and "://" not in value:
-        return os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
+        value = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
+    if isinstance(value, str) and not _is_utf8(value):
+        raise ConfigInvalid(place, setting.name, value, f"{setting.kind.wanted} in UTF-8")
     return value
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a log can hold the text: a variable or a path may have bytes that are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _places(name: str) -> Iterator[tuple[str, str]]:
@@ -397,6 +409,8 @@ def _load(path: str) -> _File:
     except (FileNotFoundError, NotADirectoryError):
         return _File({}, "")
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # no such file can be there: whoever needs the folder says so
+            return _File({}, "")
         # A folder above the project that we may not look into is none of our business; a file we may not read is.
         if isinstance(error, PermissionError) and not os.access(os.path.dirname(path), os.X_OK):
             return _File({}, "")

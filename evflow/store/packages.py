@@ -60,11 +60,20 @@ class CodeUnreadable(EnvironmentProblem):
 
     code = "code-unreadable"
 
-    def __init__(self, path: str, why: str, hint: str = "") -> None:
+    def __init__(self, path: str, why: str) -> None:
         super().__init__(
             f"'{path}' belongs to the flow's code package and cannot be read: {why}.",
-            hint or f"Make it readable, or name it in a file {IGNORE_FILE} beside the flow.",
+            f"Make it readable, or name it in a file {IGNORE_FILE} beside the flow.",
         )
+
+
+class FileNameNotText(UsageError):
+    """The flow's file has a name that no archive and no log can hold."""
+
+    code = "file-name-not-text"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"The name of the flow's file {path!r} is not UTF-8.", "Give the file another name.")
 
 
 class BadPackage(EnvironmentProblem):
@@ -140,6 +149,7 @@ def build(
     Raises:
         BadIgnoreFile: A pattern of `.evflowignore` is wrong.
         CodeUnreadable: A file cannot be read.
+        FileNameNotText: The flow's file has a name that is not UTF-8.
         StoreFull: There is no room.
         StoreUnusable: The store cannot be written.
     """
@@ -161,7 +171,7 @@ def build(
 def _main(path: Path, top: Path) -> _File:
     name = path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
     if not _is_text(name):
-        raise CodeUnreadable(str(path), "its name is no UTF-8", "Rename it.")
+        raise FileNameNotText(str(path))
     try:
         return _file(name, str(path), path.stat())
     except OSError as error:
@@ -176,9 +186,13 @@ def _listing(top: Path, main: _File, suffixes: tuple[str, ...]) -> tuple[list[_F
     """The files of the package, sorted by name, and a warning."""
     files = {main.name: main}
     size = main.size
+    left_out: list[str] = []
     try:
         for file in _walk(top, suffixes, _ignored(top)):
             if file.name == main.name:
+                continue
+            if not _is_text(file.name):  # a zip cannot hold the name, nor an import statement
+                left_out.append(file.path)
                 continue
             files[file.name] = file
             size += file.size
@@ -188,7 +202,19 @@ def _listing(top: Path, main: _File, suffixes: tuple[str, ...]) -> tuple[list[_F
             f"The code package holds {main.name} alone, because {top} is too large for one: {error}. Modules beside the flow are not in it. "
             f"Move the flow into a folder of its own, or name what does not belong to it in {IGNORE_FILE}."
         )
-    return [files[name] for name in sorted(files)], ""
+    warning = ""
+    if left_out:
+        more = f" and {len(left_out) - 1:,} more" if len(left_out) > 1 else ""
+        warning = f"The code package is without {min(left_out)!r}{more}: names in it must be UTF-8."
+    return [files[name] for name in sorted(files)], warning
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_bounds(files: int, size: int) -> None:
@@ -220,19 +246,12 @@ def _walk(top: Path, suffixes: tuple[str, ...], ignored: "GitIgnoreSpec | None")
         if prefix and any(entry.name == _ENVIRONMENT_MARK for entry in entries):
             continue
         for entry in entries:
-            if not _is_text(entry.name):
-                continue  # no import names it, and no archive can
             name = prefix + entry.name
             if entry.is_dir():
                 if not (entry.name.startswith(".") or entry.name in _PASSED_OVER or _matches(ignored, name + "/")):
                     pending.append((name + "/", entry.path, above | {itself}))
             elif entry.name.endswith(suffixes) and entry.is_file() and not _matches(ignored, name):
                 yield _file(name, entry.path, entry.stat())
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file's name is UTF-8; Python has other bytes of a name as halves of surrogate pairs."""
-    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def _matches(ignored: "GitIgnoreSpec | None", name: str) -> bool:

@@ -5,18 +5,20 @@ all attempts of a run and is sent once; the order is small.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import msgpack
 
 from evflow.core.values import field, value
 
+_PATHS: Final = "surrogateescape"
+"""How Python reads the bytes of a path that are no UTF-8: the flow's file may lie anywhere."""
+
 
 class _Plain:
     """Values that travel as a msgpack array of their fields, by position.
 
-    A new field goes to the end and has a default, so that versions understand each other. Paths are among them, whose bytes
-    need not be UTF-8.
+    A new field goes to the end and has a default, so that versions understand each other.
     """
 
     __slots__ = ()
@@ -24,13 +26,14 @@ class _Plain:
 
     def pack(self) -> bytes:
         """As bytes."""
-        packed: bytes = msgpack.packb([getattr(self, name) for name in type(self).__match_args__], unicode_errors="surrogateescape")
+        values = [getattr(self, name) for name in type(self).__match_args__]
+        packed: bytes = msgpack.packb(values, unicode_errors=_PATHS)
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The inverse of `pack`."""
-        values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors="surrogateescape")
+        values: tuple[Any, ...] = msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors=_PATHS)
         return cls(*values[: len(cls.__match_args__)])
 
 

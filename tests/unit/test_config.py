@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,25 @@ def test_a_wrong_variable_is_named_with_what_it_must_be(name: str, value: str, w
         config.get(name)
     assert variable in caught.value.message
     assert value in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["home", "store", "user", "namespace"])
+def test_a_variable_that_is_not_utf8_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"EVFLOW_{name.upper()}", os.fsdecode(b"caf\xe9"))
+    with pytest.raises(config.ConfigInvalid, match="in UTF-8"):
+        config.get(name)
+
+
+def test_a_home_folder_that_is_not_utf8_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVFLOW_HOME")
+    monkeypatch.setenv("HOME", os.fsdecode(b"/caf\xe9"))
+    with pytest.raises(config.ConfigInvalid, match=r"the default: home is .* in UTF-8"):
+        config.get("store")
+
+
+def test_a_home_too_long_for_a_path_is_not_taken_for_a_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_HOME", "/" + "x" * 300)
+    assert config.get("max_workers") == 16
 
 
 def test_a_wrong_value_in_a_file_is_named_with_its_line() -> None:

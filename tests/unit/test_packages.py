@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evflow.store import FileStore, ObjectDamaged
-from evflow.store.packages import BadIgnoreFile, BadPackage, CodeUnreadable, FolderTaken, build, extract, unpacked
+from evflow.store.packages import BadIgnoreFile, BadPackage, CodeUnreadable, FileNameNotText, FolderTaken, build, extract, unpacked
 
 
 @pytest.fixture
@@ -52,15 +52,6 @@ def write(path: Path, text: str, *, age_s: float = 100) -> Path:
 def names(store: FileStore, digest: bytes) -> list[str]:
     with zipfile.ZipFile(BytesIO(store.get(digest))) as archive:
         return archive.namelist()
-
-
-def test_a_name_that_is_no_utf_8_is_passed_over(store: FileStore, folder: Path) -> None:
-    package = build(store, folder / "flow.py")
-    write(folder / "old\udce9.py", "")
-    write(folder / "\udce9" / "x.py", "")
-    assert build(store, folder / "flow.py").digest == package.digest
-    with pytest.raises(CodeUnreadable, match="no UTF-8"):
-        build(store, folder / "old\udce9.py")
 
 
 def test_the_flows_modules_are_in_it_and_what_is_not_the_flows_is_not(store: FileStore, folder: Path) -> None:
@@ -162,6 +153,20 @@ def test_a_file_that_cannot_be_read_is_named(store: FileStore, tmp_path: Path) -
 
 
 # --- the cache -------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_said(store: FileStore, folder: Path) -> None:
+    odd = folder / os.fsdecode(b"caf\xe9")
+    write(odd / "a.py", "")
+    write(odd / "b.py", "")
+    package = build(store, folder / "flow.py")
+    assert names(store, package.digest) == ["flow.py", "helpers/__init__.py", "helpers/deep/er.py", "web/page.py"]
+    assert "caf\\udce9/a.py' and 1 more" in package.warning
+
+
+def test_a_flow_whose_own_name_is_not_utf8_is_refused(store: FileStore, folder: Path) -> None:
+    with pytest.raises(FileNameNotText, match="is not UTF-8"):
+        build(store, write(folder / os.fsdecode(b"caf\xe9.py"), ""))
 
 
 def test_an_unchanged_folder_is_known_without_reading_its_files(store: FileStore, folder: Path, tmp_path: Path) -> None:
