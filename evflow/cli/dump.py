@@ -8,9 +8,9 @@ import click
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
-from evflow.cli.output import size, write_json
+from evflow.cli.output import count, size, write_json
 from evflow.core.state import RunState, Task
-from evflow.errors import EvflowError, UsageError
+from evflow.errors import EvflowError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from evflow.store.artifacts import ArtifactView
@@ -18,13 +18,23 @@ if TYPE_CHECKING:
 _WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
 
 
-class DumpFileUnwritable(UsageError):
+class NoSuchArtifact(UsageError):
+    """`--include` names an artifact that none of the tasks has."""
+
+    code = "no-such-artifact"
+
+    def __init__(self, what: str, name: str, known: list[str]) -> None:
+        has = f"There are: {', '.join(known)}." if known else "There are none."
+        super().__init__(f"No task of '{what}' has an artifact '{name}'.", f"{has}{did_you_mean(name, known)}")
+
+
+class DumpUnwritable(UsageError):
     """`--file` names a file that cannot be written."""
 
-    code = "dump-file-unwritable"
+    code = "dump-unwritable"
 
-    def __init__(self, file: str, error: OSError) -> None:
-        super().__init__(f"The artifacts cannot be written to '{file}': {error.strerror or error}.", "Name another file with --file.")
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(f"The artifacts cannot be written to '{file}': {why}.", "Name another file with --file.")
 
 
 def _options() -> list[click.Parameter]:
@@ -57,13 +67,12 @@ def _dump(
         _, state = session.folded(log, resolve(log, reference, flow=flow))
     wanted = {name.strip() for name in include.split(",")} if include else None
     found = [
-        (
-            task,
-            view,
-            [name for name in sorted(view.names()) if (wanted is None or name in wanted) and (private or not name.startswith("_"))],
-        )
+        (task, view, [name for name in sorted(view.names()) if private or not name.startswith("_")])
         for task, view in _views(state, tasks_of(state, reference))
     ]
+    if wanted is not None:
+        _check(what, wanted, [names for _, _, names in found])
+        found = [(task, view, [name for name in names if name in wanted]) for task, view, names in found]
     if file:
         _write(state, found, file)
     elif as_json:
@@ -71,6 +80,13 @@ def _dump(
     else:
         for task, view, names in found:
             _print(pathspec(state, task), view, names, max_value_size)
+
+
+def _check(what: str, wanted: set[str], has: list[list[str]]) -> None:
+    known = {name for names in has for name in names}
+    for name in sorted(wanted - known):
+        if has:  # else there is nothing to choose from, and each task said so
+            raise NoSuchArtifact(what, name, sorted(known))
 
 
 def _views(state: RunState, tasks: list[Task]) -> Iterator[tuple[Task, "ArtifactView"]]:
@@ -123,8 +139,8 @@ def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]],
     try:
         Path(file).write_bytes(pickle.dumps(values, protocol=5))
     except OSError as error:
-        raise DumpFileUnwritable(file, error) from error
-    click.echo(f"Artifacts of {len(values)} tasks were written to {file}.", err=True)
+        raise DumpUnwritable(file, error.strerror or str(error)) from error
+    click.echo(f"Artifacts of {count(len(values), 'task')} were written to {file}.", err=True)
 
 
 command = click.Command("dump", callback=_dump, params=_options(), help=f"Show the artifacts of tasks. {_WHAT}")

@@ -360,6 +360,19 @@ def test_artifacts_are_written_to_a_file() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_dump_that_cannot_be_made_says_why() -> None:
+    python("sums.py", "run")
+    for arguments, said in (
+        (["--file", "no/such/folder"], "cannot be written to 'no/such/folder': No such file or directory."),
+        (["--include", "totl"], "No task of '1/join' has an artifact 'totl'."),
+    ):
+        done = evflow("dump", "1/join", *arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+    assert "Did you mean 'total'?" in evflow("dump", "1/join", "--include", "totl").stderr
+
+
+@pytest.mark.usefixtures("folder")
 def test_an_object_that_was_changed_in_the_store_fails_the_verification(evflow_home: Path) -> None:
     python("sums.py", "run")
     digest = json.loads(evflow("show", "1/end/6", "--json").stdout)["manifest"]
