@@ -360,7 +360,10 @@ def _read(setting: Setting, raw: Any, place: str, folder: str) -> Any:
     except (ValueError, TypeError):
         raise ConfigInvalid(place, setting.name, raw, setting.kind.wanted) from None
     if setting.kind.is_path and "://" not in value:
-        value = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
+        try:
+            value = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
+        except FileNotFoundError:
+            raise ConfigInvalid(place, setting.name, raw, "an absolute path: the current folder does not exist any more") from None
     if isinstance(value, str) and not _is_utf8(value):
         raise ConfigInvalid(place, setting.name, value, f"{setting.kind.wanted} in UTF-8")
     return value
@@ -377,15 +380,23 @@ def _is_utf8(text: str) -> bool:
 
 def _places(name: str) -> Iterator[tuple[str, str]]:
     """The files that may hold the setting, the strongest first."""
-    folder = os.path.abspath(_folder or "")
-    while True:
-        yield os.path.join(folder, FILE), "project"
-        above = os.path.dirname(folder)
-        if above == folder:
-            break
-        folder = above
+    yield from ((os.path.join(folder, FILE), "project") for folder in _folders_above())
     if name != "home":  # it lies in there
         yield os.path.join(get("home"), HOME_FILE), "home"
+
+
+def _folders_above() -> Iterator[str]:
+    """The folder in which a project's file is looked for first, then its parents."""
+    try:
+        folder = os.path.abspath(_folder or "")
+    except FileNotFoundError:  # the current folder was removed under this process
+        return
+    while True:
+        yield folder
+        above = os.path.dirname(folder)
+        if above == folder:
+            return
+        folder = above
 
 
 class _File(NamedTuple):

@@ -202,7 +202,10 @@ def _file_of(module: ModuleType) -> str:
 
 
 def _real(path: str) -> str:
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:  # a relative one, and the current folder was removed under this process
+        return ""
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -84,7 +84,7 @@ def _only_flow(log: "LogClient") -> "Sequence[FlowName]":
     from evflow.cli.naming import flows_in
 
     flows = list(log.flows())
-    here = set(flows_in(Path.cwd()))
+    here = set(flows_in(Path()))
     local = [flow for flow in flows if flow in here]
     return local if len(local) == 1 else flows if len(flows) == 1 else ()
 

@@ -144,7 +144,7 @@ def resolve(log: LogClient, reference: Reference, *, flow: str = "") -> RunId:
     flows = log.flows()
     candidates = [RunId(known, RunNumber(reference.number or 0)) for known in flows]
     existing = [run for run in candidates if log.run(run) is not None]
-    here = set(flows_in(Path.cwd()))
+    here = set(flows_in(Path()))
     local = [run for run in existing if run.flow in here]
     found = local if len(local) == 1 else existing
     if not found:

@@ -212,6 +212,17 @@ def running(**variables: str) -> Generator["subprocess.Popen[str]"]:
             process.wait()
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_current_folder_that_was_removed_hinders_nobody() -> None:
+    flow, client = Path("sums.py").absolute(), Path("client.py").absolute()
+    client.write_text(CLIENT)
+    away = "mkdir -p away && cd away && rmdir ../away && python"
+    is_clean(in_shell(f"{away} {flow} run"), code=0)
+    for command in ("-m evflow.cli runs", "-m evflow.cli show 1", "-m evflow.cli doctor", str(client)):
+        is_clean(in_shell(f"{away} {command}"), code=0)
+    is_clean(in_shell(f"export EVFLOW_STORE=store; {away} {flow} run"), "EVFLOW_STORE.*absolute path")
+
+
 # ---------------------------------------------------------------- the home and the store
 
 
