@@ -182,18 +182,18 @@ def _body(flow: FlowSpec, scope: Scope, timeout_s: float) -> None:
 
 def _await(body: Coroutine[Any, Any, object], step: str, timeout_s: float) -> None:
     """Run an `async` body on a loop of its own."""
-    from evflow.imports import framework_view
-
-    with framework_view():
-        import anyio
+    from evflow.imports import framework_view, user_view
 
     async def limited() -> None:
-        with anyio.move_on_after(timeout_s or None) as limit:
+        with anyio.move_on_after(timeout_s or None) as limit, user_view():
             await body
         if limit.cancelled_caught:
             raise TimeoutException(step, timeout_s)
 
-    anyio.run(limited)
+    with framework_view():  # anyio imports more of itself when a loop begins
+        import anyio
+
+        anyio.run(limited)
 
 
 @contextmanager

@@ -427,6 +427,27 @@ async def test_modules_of_the_user_with_our_names_are_each_sides_own(root: Path,
         assert world.artifacts(ended.succeeded.manifest) == {"whose": {"user"}}
 
 
+async def test_an_async_body_runs_beside_a_module_of_the_users_called_anyio(root: Path, method: str) -> None:
+    (root / "w" / "anyio.py").write_text('WHOSE = "user"\n')
+    steps = """
+    class MyFlow(FlowSpec):
+        @step
+        async def start(self):
+            import asyncio
+            await asyncio.sleep(0)
+            import anyio
+            self.whose = anyio.WHOSE
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+    """
+    async with an_attempt_world(root, steps, method=method) as world:
+        ended = await world.run("start")
+        assert world.artifacts(ended.succeeded.manifest) == {"whose": "user"}
+
+
 async def test_an_attempt_whose_log_stays_away_is_told_so_by_its_exit(root: Path) -> None:
     async with an_attempt_world(root, LINEAR, options={"report_within_s": 0.2}) as world:
         await world.run("start", 1, 0)
