@@ -4,7 +4,7 @@ Their names are those that Metaflow's users know. All of them belong to the fami
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from evflow.errors import EvflowError, UsageError
 
@@ -141,7 +141,7 @@ class ExceptionWrapper(Exception):
     def __init__(self, exception: BaseException | None = None, stacktrace: str | None = None) -> None:
         super().__init__()
         if exception is not None:
-            self.exception = str(exception)
+            self.exception = text_of(exception)
             self.type = class_name(exception)
             self.stacktrace = stacktrace
 
@@ -208,6 +208,14 @@ def class_name(exception: BaseException) -> str:
     """The class of an exception as `module.Class`; a builtin's as `Class` alone."""
     kind = type(exception)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(value: object, make: Callable[[object], str] = str) -> str:
+    """What `make` says of an object of the user's, whose class may fail at being shown, and in more ways than one."""
+    try:
+        return make(value)
+    except (Exception, SystemExit, KeyboardInterrupt) as second:  # noqa: BLE001 - it is said in the text
+        return f"<its text cannot be made: {type(second).__name__}>"
 
 
 def duration(seconds: float) -> str:

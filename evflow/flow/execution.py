@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
-from evflow.exception import FailureHandledByCatch, FunctionIsNoArtifact, InvalidNextException, TimeoutException, class_name
+from evflow.exception import FailureHandledByCatch, FunctionIsNoArtifact, InvalidNextException, TimeoutException, class_name, text_of
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.joined import JoinedTasks, OpenViews
@@ -120,7 +120,7 @@ def run_step(flow: FlowSpec, *, timeout_s: float = 0, last: bool = True) -> Done
             decorator.after(flow)
     except (Exception, SystemExit) as error:
         if last and _is_taken(flow, decorators, error):
-            return Done(_way_on(flow, scope), f"{class_name(error)}: {error}")
+            return Done(_way_on(flow, scope), f"{class_name(error)}: {text_of(error)}")
         raise
     return Done(transition)
 

@@ -1,7 +1,9 @@
 """Tracebacks as a user wants them: their own frames and those of the libraries they called, none of ours."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +33,15 @@ def user_traceback(error: BaseException) -> str:
         frames = [frame for frame in part.stack if not _is_framework(frame.filename)]
         part.stack = traceback.StackSummary.from_list(_cut(frames))
     return "".join(shown.format())
+
+
+def show(text: str) -> None:
+    """Write text to stderr, whatever the user's code has put in the place of `sys.stderr`."""
+    try:
+        sys.stderr.write(text)
+    except Exception:  # noqa: BLE001 - it may be anything, None included
+        with suppress(OSError):
+            os.write(2, text.encode("utf-8", "backslashreplace"))
 
 
 def where(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import EnvironmentProblem, EvflowError
-from evflow.exception import InvalidNextException, TimeoutException, class_name
+from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
 from evflow.flow import current, graph_of
 from evflow.flow.execution import Done, collect, instantiate, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
@@ -31,7 +31,7 @@ from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogUnavailable
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
-from evflow.worker import leftovers, locks, stdio
+from evflow.worker import descriptors, leftovers, locks, stdio
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, set_handler
 from evflow.worker.rehearsal import rehearse
 from evflow.worker.spec import AttemptOrder, RunContext
@@ -118,7 +118,10 @@ class AttemptRunner:
         _enter(self._flow, context, order)
         progress.stage = "exception"
         gc.enable()  # the fork server keeps it off; what it had loaded is frozen and not looked at
-        done = record_crash(flow, order.crash) if order.mode == "catch" else _run_alone(flow, order)
+        try:
+            done = record_crash(flow, order.crash) if order.mode == "catch" else _run_alone(flow, order)
+        finally:
+            descriptors.make_room()
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names
             return _success(flow, context, order, ready.store, done, started_us)
@@ -303,11 +306,10 @@ def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: Ob
 
 def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:
     """What went wrong, for people and for the log; printed to the attempt's own stderr as well."""
-    from evflow.flow.tracebacks import user_traceback, where
+    from evflow.flow.tracebacks import show, user_traceback, where
 
     text = user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else f"{error}\n"
-    with suppress(OSError, ValueError):
-        sys.stderr.write(text)
+    show(text)
     detail = None
     with suppress(EvflowError, OSError):
         detail = store.put([text.encode("utf-8", "replace")])
@@ -338,11 +340,8 @@ def _kind(error: BaseException, stage: str) -> str:
 
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"The body called sys.exit({error.code!r})."
-    try:
-        return str(error)
-    except Exception as second:  # noqa: BLE001 - a user's class may fail at being shown
-        return f"<its text cannot be made: {type(second).__name__}>"
+        return f"The body called sys.exit({text_of(error.code, repr)})."
+    return text_of(error)
 
 
 def _deliver(context: RunContext, report: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:

@@ -8,10 +8,14 @@ closed. What the user's modules opened when they were imported is theirs: a regu
 """
 
 import os
+import resource
 import stat
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 _FIRST = 3
+_ROOM = 64
+"""Descriptors that an attempt may need behind its body: modules to read, objects to write, one connection."""
 
 
 def keep_only(own: Collection[int], framework_folder: str) -> tuple[int, ...]:
@@ -48,6 +52,19 @@ def close_all_but(kept: Sequence[int]) -> None:
         os.closerange(first, descriptor)
         first = descriptor + 1
     os.closerange(first, _limit())
+
+
+def make_room() -> None:
+    """Allow some more open files than the user's code had: one that used them all up could not even be reported.
+
+    Nothing is gained where the limit is the hard one already.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    more = soft + _ROOM if hard == resource.RLIM_INFINITY else min(soft + _ROOM, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
 
 
 def _open_descriptors() -> list[int]:

@@ -50,7 +50,7 @@ def forget_stdin() -> None:
 def flush() -> None:
     """Write what Python and C still hold of the two streams."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(Exception):  # a body may have put anything in their place
             stream.flush()
     with suppress(OSError, AttributeError):
         parentage.flush_c()

@@ -186,10 +186,37 @@ class MyFlow(FlowSpec):
 
     @step
     def unprintable(self):
-        class Odd(Exception):
-            def __str__(self):
-                raise ValueError("no text")
-        raise Odd
+        raise Odd(ValueError("no text"))
+
+    @step
+    def unprintable_by_an_exit(self):
+        raise Odd(SystemExit(3))
+
+    @step
+    def exits_unprintably(self):
+        sys.exit(Odd(ValueError("no text")))
+
+    @catch(var="error")
+    @step
+    def caught_unprintable(self):
+        sys.stderr = None
+        raise Odd(ValueError("no text"))
+        self.next(self.end)
+
+    @step
+    def raises_without_streams(self):
+        sys.stdout = sys.stderr = Broken()
+        helper()
+
+    @step
+    def opens_too_much(self):
+        files = use_up_descriptors()
+        files.append(open(os.devnull))
+
+    @step
+    def keeps_too_much_open(self):
+        self.opened = len(use_up_descriptors())
+        self.next(self.end)
 
     @environment(vars={"COLOUR": "blue"})
     @step
@@ -210,6 +237,28 @@ class MyFlow(FlowSpec):
 
 def helper():
     raise KeyError("gone")
+
+class Odd(Exception):
+    def __str__(self):
+        raise self.args[0]
+    __repr__ = __str__
+
+class Broken:
+    def write(self, text):
+        raise RuntimeError("broken")
+    def flush(self):
+        raise RuntimeError("broken")
+
+opened = []
+
+def use_up_descriptors():
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            opened.append(open(os.devnull))
+    except OSError:
+        return opened
 """
 
 
@@ -264,12 +313,32 @@ async def test_a_crash_is_recorded_for_catch_without_running_the_body(world: Att
         ("unserializable", "artifact", "lock"),
         ("fans_out_locks", "artifact", "'xs[0]'"),
         ("unprintable", "exception", "cannot be made"),
+        ("unprintable_by_an_exit", "exception", "cannot be made: SystemExit"),
+        ("exits_unprintably", "exit", "cannot be made"),
+        ("opens_too_much", "exception", "Too many open files"),
     ],
 )
 async def test_each_way_to_fail_has_its_kind(world: AttemptWorld, step: str, kind: str, part: str) -> None:
     report = (await world.run(step)).failed
     assert report.kind == kind
     assert part in report.message
+
+
+async def test_catch_takes_an_exception_that_cannot_be_shown(world: AttemptWorld) -> None:
+    ended = await world.run("caught_unprintable")
+    assert world.artifacts(ended.succeeded.manifest)["error"].exception == "<its text cannot be made: ValueError>"
+    assert "raise Odd" in ended.stderr, "its traceback is shown although the body took sys.stderr away"
+
+
+async def test_a_body_that_breaks_its_streams_is_reported_and_shown(world: AttemptWorld) -> None:
+    ended = await world.run("raises_without_streams")
+    assert (ended.failed.error, ended.failed.message) == ("KeyError", "'gone'")
+    assert "in helper" in ended.stderr
+
+
+async def test_a_body_that_leaves_no_descriptor_is_stored_and_reported(world: AttemptWorld) -> None:
+    ended = await world.run("keeps_too_much_open")
+    assert world.artifacts(ended.succeeded.manifest)["opened"] > 20
 
 
 async def test_a_process_that_just_leaves_has_no_report(world: AttemptWorld) -> None:

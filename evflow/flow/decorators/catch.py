@@ -1,6 +1,5 @@
 """`@catch`: a flow goes on although a step failed."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
@@ -35,11 +34,11 @@ class Catch(StepDecorator):
 
     def takes(self, flow: "FlowSpec", error: BaseException) -> bool:
         """Take the exception: show it, and keep it in the variable."""
-        from evflow.flow.tracebacks import user_traceback
+        from evflow.flow.tracebacks import show, user_traceback
 
         stacktrace = user_traceback(error)
         if self.value("print_exception"):
-            sys.stderr.write(stacktrace)
+            show(stacktrace)
         if self.value("var"):
             setattr(flow, self.value("var"), ExceptionWrapper(error, stacktrace))
         return True
