@@ -13,7 +13,7 @@ from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
-from evflow.log.protocol import LogClient, RunEntry
+from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
 
 _WAIT_S = 60.0
 _LOOK_EVERY_S = 1.0
@@ -34,10 +34,8 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
         was_over = state.over
         if not was_over:
             _request(log, found.entry, RunCancelRequested(reason, forced=force), insist=force and state.cancelling is None)
-            state = _await_end(log, found.entry, _WAIT_S if wait else 0.0)
-        alone = not state.over and not _is_owned(log, found.entry)
-    if alone:
-        state = _end(found.entry, state)
+    if not was_over:
+        state = _see_to_its_end(found.entry, _WAIT_S if wait else 0.0)
     _tell(state, as_json=as_json, was_over=was_over)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
@@ -48,6 +46,19 @@ def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested, *, insi
     payload = encode_report(event, principal=f"user:{config.get('user')}")
     for _ in range(1 + insist):
         log.report(entry.shard, entry.run, payload)
+
+
+def _see_to_its_end(entry: RunEntry, patience_s: float) -> RunState:
+    """Wait for the run's owner to end it, or end it where nobody owns it."""
+    while True:
+        with session.log() as log:
+            state = _await_end(log, entry, patience_s)
+            if state.over or _is_owned(log, entry):
+                return state
+        try:
+            return _end(entry, state)
+        except LeaseHeld:
+            pass  # Somebody was faster (`evflow continue`, a second cancel), and finds the request in the inbox.
 
 
 def _await_end(log: LogClient, entry: RunEntry, patience_s: float) -> RunState:

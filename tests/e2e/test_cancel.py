@@ -1,6 +1,7 @@
 """`evflow cancel`: of a run that lives, and of one that nobody runs any more."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,12 @@ from typing import Any, cast
 import psutil
 import pytest
 import redis
+from click.testing import CliRunner
 
+from evflow.cli.control import cancel_command
+from evflow.core.state import RunState
+from evflow.log.protocol import LeaseHeld, RunEntry
+from evflow_scheduler.cancel import end_ownerless
 from tests.e2e.test_cli import evflow
 from tests.real_runs import open_log
 from tests.waiting import wait_until
@@ -164,6 +170,21 @@ def test_an_owner_that_dies_while_cancel_waits_for_it_is_stood_in_for() -> None:
             asks.wait()
     assert asks.returncode == 0, told
     assert b"Waits/1 cancelled at" in told
+    the_log_tells_one_cancellation_by_me()
+
+
+def test_cancel_that_another_owner_beats_to_it_waits_for_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def beaten(entry: RunEntry, host: str) -> RunState:
+        end_ownerless(entry, host)
+        raise LeaseHeld(entry.shard, f"{host}:{os.getpid()}", 15.0)
+
+    with running() as process:
+        process.kill()
+        process.wait()
+        monkeypatch.setattr("evflow_scheduler.cancel.end_ownerless", beaten)
+        done = CliRunner().invoke(cancel_command, ["Waits/1", "--reason", "enough"])
+    assert done.exit_code == 0, done.output
+    assert "Waits/1 cancelled at" in done.stderr
     the_log_tells_one_cancellation_by_me()
 
 
