@@ -75,10 +75,14 @@ class ForkServer:
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         owner = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            _become(theirs, make_runner or partial(_prepare, flow), owner, home)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # a Ctrl-C is the foreground's: see `lead_session`
+        try:
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                _become(theirs, make_runner or partial(_prepare, flow), owner, home)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         return cls(pid, ours, method)
 
@@ -150,9 +154,10 @@ def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: 
     try:
         from evflow.worker import descriptors, parentage, stdio
         from evflow.worker.forks import ForkLauncher, settle_memory
+        from evflow.worker.launchers import lead_session
         from evflow.worker.supervisor import Supervisor
 
-        os.setsid()
+        lead_session()
         stdio.forget_stdin()
         kept = descriptors.keep_only({control.fileno()}, home)
         null = os.open(os.devnull, os.O_WRONLY)

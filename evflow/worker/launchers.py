@@ -124,7 +124,7 @@ def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str
             interpreter(module, *arguments),
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, own, number) for number, own in moved.items()],
-            setsigmask=(),
+            setsigmask=(signal.SIGINT,),
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE),
         )
     finally:
@@ -133,9 +133,15 @@ def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str
 
 
 def lead_session() -> None:
-    """Have this process lead a session and group of its own, if it does not yet."""
+    """Have this process lead a session and group of its own, if it does not yet, and be deaf to a Ctrl-C from before.
+
+    Until here it was in the terminal's group, where a Ctrl-C is the foreground's to hear. Whoever starts it holds SIGINT back.
+    """
     if os.getsid(0) != os.getpid():
         os.setsid()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what waits is dropped
+    signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 
 def interpreter(module: str, *arguments: str) -> list[str]:

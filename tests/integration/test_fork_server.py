@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
@@ -386,6 +387,44 @@ def test_shutdown_ends_everything_and_tells_each_exit(root: Path) -> None:
         assert bench.until(frames.EXITED, 2)[1] in {signal.SIGTERM, signal.SIGKILL}
         wait_until(bench.server.poll, "the fork server is gone")
         assert bench.server.exit_code == 0
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_ctrl_c_while_the_fork_server_begins_is_the_foregrounds_alone(root: Path, method: str) -> None:
+    """It is in the terminal's process group for as long as it has no session of its own."""
+    script = root / "w" / "begins.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, signal, sys, time
+        from evflow import FlowSpec, step
+        from evflow.worker.forkserver import ForkServer
+
+        class Begins(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.end)
+            @step
+            def end(self):
+                pass
+
+        def interrupted(make):
+            def made(*arguments, **options):
+                pid = make(*arguments, **options)
+                time.sleep(0.04 if pid else 0.3)  # it has begun
+                if pid:
+                    os.killpg(0, signal.SIGINT)
+                return pid
+            return made
+
+        os.fork, os.posix_spawn = interrupted(os.fork), interrupted(os.posix_spawn)
+        try:
+            ForkServer.fork_here(Begins, asked={method!r})
+        except KeyboardInterrupt:
+            print("heard", flush=True)
+        """)
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, start_new_session=True, check=True)
+    assert (done.stdout, done.stderr) == ("heard\n", "")
 
 
 def test_nothing_is_left_of_a_killed_foreground(root: Path) -> None:
