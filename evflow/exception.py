@@ -28,6 +28,8 @@ __all__ = [
 EvflowException = EvflowError
 """The base of everything that evflow raises on purpose."""
 
+_BUILTIN = "builtins."
+
 
 class InvalidNextException(UsageError):
     """A step said wrongly, twice or not at all which step comes next."""
@@ -130,7 +132,7 @@ class ExceptionWrapper(Exception):
 
     Attributes:
         exception: The exception's text.
-        type: Its class, `module.Class`.
+        type: Its class, `module.Class`; a builtin's as `builtins.ValueError`, as Metaflow has it.
         stacktrace: Its traceback, the user's frames only, or None.
     """
 
@@ -142,17 +144,17 @@ class ExceptionWrapper(Exception):
         super().__init__()
         if exception is not None:
             self.exception = text_of(exception)
-            self.type = class_name(exception)
+            self.type = type_named(class_name(exception))
             self.stacktrace = stacktrace
 
     def __reduce__(self) -> tuple[object, ...]:
         return ExceptionWrapper, (), self.__dict__
 
     def __str__(self) -> str:
-        return self.stacktrace or f"{self.type}: {self.exception}"
+        return self.stacktrace or f"{self.type.removeprefix(_BUILTIN)}: {self.exception}"
 
     def __repr__(self) -> str:
-        return f"ExceptionWrapper({self.type}: {self.exception})"
+        return f"ExceptionWrapper({self.type.removeprefix(_BUILTIN)}: {self.exception})"
 
 
 # --- of the client ---------------------------------------------------------------------------------------
@@ -208,6 +210,11 @@ def class_name(exception: BaseException) -> str:
     """The class of an exception as `module.Class`; a builtin's as `Class` alone."""
     kind = type(exception)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def type_named(name: str) -> str:
+    """The `type` of an `ExceptionWrapper` for what `class_name` gave, as it stands in the log."""
+    return name if "." in name else f"{_BUILTIN}{name}"
 
 
 def text_of(value: object, make: Callable[[object], str] = str) -> str:

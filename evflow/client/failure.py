@@ -4,7 +4,7 @@ from evflow.client.history import RunHistory
 from evflow.core.reasons import said
 from evflow.core.state import Attempt
 from evflow.errors import EnvironmentProblem
-from evflow.exception import ExceptionWrapper
+from evflow.exception import ExceptionWrapper, type_named
 
 _TYPES = {
     "crashed": "evflow.AttemptCrashed",
@@ -20,7 +20,7 @@ def exception_of(history: RunHistory, attempt: Attempt) -> ExceptionWrapper:
     """The failure of an attempt that did not succeed."""
     wrapper = ExceptionWrapper()
     wrapper.exception = said(attempt.message or attempt.kind) or "The attempt ended without a report."
-    wrapper.type = attempt.error or _TYPES.get(attempt.outcome, attempt.outcome)
+    wrapper.type = type_named(attempt.error) if attempt.error else _TYPES.get(attempt.outcome, attempt.outcome)
     wrapper.stacktrace = None
     if attempt.detail is not None:
         try:

@@ -141,7 +141,7 @@ def test_a_fresh_process_reads_a_whole_run() -> None:
     assert seen == {
         "run": "TrainFlow/1", "finished": True, "scores": [2.0, None, 6.0], "kind": "linear", "alpha": 2.0, "predicts": 6.0, "model": "Model",
         "successful": [True, False, True], "finished_tasks": [True, True, True], "attempts": [1, 1, 0], "stdout": "reading\n",
-        "tags": ["nightly"], "error": "fold 2 is broken", "first": "KeyError", "me": "Task('TrainFlow/1/end/6')", "me_done": True,
+        "tags": ["nightly"], "error": "fold 2 is broken", "first": "builtins.KeyError", "me": "Task('TrainFlow/1/end/6')", "me_done": True,
         "script": "flow.py", "index": 2,
     }  # fmt: skip
 
@@ -213,7 +213,7 @@ def test_a_run_that_failed_tells_what_the_user_raised() -> None:
     task = run["join"].task
     assert task is not None
     assert task.exception is not None
-    assert (task.exception.exception, task.exception.type) == ("no model", "RuntimeError")
+    assert (task.exception.exception, task.exception.type) == ("no model", "builtins.RuntimeError")
     assert 'raise RuntimeError("no model")' in (task.exception.stacktrace or "")
     assert "no model" in task.stderr
 

@@ -289,7 +289,7 @@ async def test_catch_takes_the_last_attempts_exception_and_keeps_what_was_set(wo
     artifacts = world.artifacts(last.succeeded.manifest)
     assert artifacts["kept"] == 1
     wrapped: ExceptionWrapper = artifacts["error"]
-    assert (wrapped.type, wrapped.exception) == ("KeyError", "'gone'")
+    assert (wrapped.type, wrapped.exception) == ("builtins.KeyError", "'gone'")
     assert "in helper" in (wrapped.stacktrace or "")
 
 

@@ -156,7 +156,7 @@ def test_catch_takes_the_last_exception_and_keeps_what_was_set() -> None:
     assert world.steps() == ["start", "end"]
     failure = world.task("end")["failure"]
     assert isinstance(failure, ExceptionWrapper)
-    assert (failure.exception, failure.type) == ("no such luck", "ValueError")
+    assert (failure.exception, failure.type) == ("no such luck", "builtins.ValueError")
     assert failure.stacktrace is not None
     assert 'raise ValueError("no such luck")' in failure.stacktrace
     assert world.task("start")["before"] == "kept"
@@ -247,5 +247,6 @@ def test_an_exception_wrapper_survives_pickling_and_shows_itself() -> None:
 
     wrapper = ExceptionWrapper(ValueError("x"), "Traceback ...\nValueError: x")
     again = pickle.loads(pickle.dumps(wrapper))
-    assert (again.exception, again.type, str(again)) == ("x", "ValueError", "Traceback ...\nValueError: x")
+    assert (again.exception, again.type, str(again)) == ("x", "builtins.ValueError", "Traceback ...\nValueError: x")
     assert str(ExceptionWrapper(KeyError("k"))) == "KeyError: 'k'"
+    assert repr(ExceptionWrapper(KeyError("k"))) == "ExceptionWrapper(KeyError: 'k')"
