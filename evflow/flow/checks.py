@@ -16,7 +16,7 @@ from evflow.flow.decorators.base import StepDecorator, misplaced
 from evflow.flow.graph import edge_step, read_graph
 from evflow.flow.parameters import mistakes as parameter_mistakes
 from evflow.flow.source import StepSource, class_line, read_step
-from evflow.flow.split_walk import Walk, walk
+from evflow.flow.split_walk import Edge, Walk, walk
 from evflow.flow.steps import INFO, RESERVED_FOR_STEPS, Where, facts
 
 _STEP_NAME = re.compile(r"[a-z0-9_]+")
@@ -286,15 +286,15 @@ def _at(flow: _Flow, code: str, where: Where, step: str, message: str, hint: str
 
 def _together(flow: _Flow, graph: Graph) -> Iterator[Problem]:
     reachable = _reachable(graph.start, {name: node.out for name, node in graph.nodes.items()})
+    no_exit = list(_no_exit(flow, graph, reachable))
     for name in graph.nodes:
-        if name not in reachable:
+        if name not in reachable and not (no_exit and name == graph.end):  # the loop's missing exit leads there
             yield flow.of_step(
                 "unreachable",
                 name,
                 f"Step {name} is unreachable from the entry step {graph.start}.",
                 f"Add self.next(self.{name}) in another step or remove {name}.",
             )
-    no_exit = list(_no_exit(flow, graph, reachable))
     yield from no_exit
     if not no_exit:
         yield from _splits(flow, graph)
@@ -333,30 +333,32 @@ def _splits(flow: _Flow, graph: Graph) -> Iterator[Problem]:
 
 
 def _unbalanced(flow: _Flow, graph: Graph, seen: Walk) -> Iterator[Problem]:
-    without_split: dict[str, list[str]] = defaultdict(list)
+    without_split: dict[str, None] = {}
+    not_joined: dict[str, Edge] = {}
     for edge, stacks in seen.arrivals.items():
         if edge in seen.loops_out:
             continue
         source_call = next(call for call in flow.sources[edge.step].calls if call.line == edge.line and edge.target in call.steps)
         opens = source_call.kind in ("split", "foreach")
         if graph[edge.target].takes_inputs and not any(stacks):
-            without_split[edge.target].append(edge.step)
+            without_split[edge.target] = None
         elif edge.target == graph.end and (opens or all(stacks)):
             around = [opened.step for opened in (min(stacks, key=len))] or [edge.step]
-            names = ", ".join(dict.fromkeys(around))
-            yield flow.of_step(
-                "split-not-joined",
-                edge.step,
-                f"The terminal step {graph.end} was reached before a split started at step(s) {names} were joined.",
-                f"Add a join step before {graph.end}: a step that takes self and inputs.",
-                edge.line,
-            )
-    for join, parents in without_split.items():
+            not_joined.setdefault(", ".join(dict.fromkeys(around)), edge)
+    for names, edge in not_joined.items():  # one join mends all branches of a split
+        yield flow.of_step(
+            "split-not-joined",
+            edge.step,
+            f"The terminal step {graph.end} was reached before a split started at step(s) {names} were joined.",
+            f"Add a join step before {graph.end}: a step that takes self and inputs.",
+            edge.line,
+        )
+    for join in without_split:
         yield flow.of_step(
             "join-without-split",
             join,
             f"Step {join} seems like a join step (it takes an extra input argument) but it is not preceded by a split.",
-            f"Remove the argument, or split before {', '.join(parents)}.",
+            f"Remove the argument, or put a split and its branches before {join}.",
         )
 
 

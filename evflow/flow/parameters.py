@@ -9,7 +9,7 @@ A user's import pays for this module; what only a starting run needs is in `evfl
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Never, NoReturn, TypeVar, cast, overload
 
-from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, Where, caller, facts
+from evflow.flow.steps import LANGUAGE, NOT_MODIFIABLE, SCOPE, Where, caller, facts
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
@@ -23,6 +23,10 @@ RESERVED: Final = frozenset(
     | {"decospecs", "runner_attribute_file", "task_id", "user_namespace", "with"}
 )
 """Names that a parameter cannot have, dashes written as underscores: the command line's own options."""
+
+FIELDS: Final = ("name", "default", "type", "help", "required", "show_default", "separator")
+IGNORED: Final = frozenset({"hidden", "metavar", "show_choices", "show_envvar"})
+"""Fields that Metaflow hands to click, and that change nothing but its `--help`."""
 
 
 class JSONType:
@@ -41,7 +45,7 @@ class Parameter(Generic[T_co]):
         show_default: `--help` shows the default.
         separator: The text is split there into a list.
         where: Where it is defined.
-        options: Other options, which evflow does not know.
+        options: Other fields, which `check` tells of, but for those of `IGNORED`.
     """
 
     is_flow_parameter = True
@@ -148,7 +152,7 @@ class Parameter(Generic[T_co]):
             required: A run cannot start without it.
             show_default: Show the default in `--help`.
             separator: Split the text there: the value is a list of strings.
-            options: Kept for the command line; evflow gives them no meaning.
+            options: Other fields; see `IGNORED`.
         """
         self.name = name
         self.default = default
@@ -202,6 +206,8 @@ def canonical(name: str) -> str:
 
 def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
     """What is wrong with a flow's parameters: code, place, message, hint."""
+    from evflow.flow.scope import did_you_mean
+
     seen: dict[str, Parameter[Any]] = {}
     for attribute, parameter in facts(cls).parameters.items():
         name = cast("object", parameter.name)
@@ -225,6 +231,21 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
                 f"Parameter '{name}' is in the private attribute '{attribute}'.",
                 "Give it a name without the underscore.",
             )
+        if attribute in LANGUAGE:
+            yield (
+                "parameter-attribute",
+                parameter.where,
+                f"Parameter '{name}' is in the attribute '{attribute}', which the flow language uses itself.",
+                "Choose another name for the attribute.",
+            )
+        for option in parameter.options:
+            if option not in IGNORED:
+                yield (
+                    "parameter-field",
+                    parameter.where,
+                    f"Parameter '{name}' has no field '{option}'.",
+                    f"Its fields are: {', '.join(FIELDS)}.{did_you_mean(option, FIELDS)}",
+                )
         yield from _type_mistakes(parameter)
 
 

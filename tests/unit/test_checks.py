@@ -174,6 +174,23 @@ def test_a_split_that_is_not_joined() -> None:
     assert line_of(problem) == "self.next(self.end)"
 
 
+def test_a_split_whose_branches_all_lead_to_the_end_lacks_one_join() -> None:
+    class Flow(Ends):
+        @step
+        def start(self) -> None:
+            self.next(self.a, self.b)
+
+        @step
+        def a(self) -> None:
+            self.next(self.end)
+
+        @step
+        def b(self) -> None:
+            self.next(self.end)
+
+    assert [problem.code for problem in check(Flow)] == ["split-not-joined"]
+
+
 def test_a_foreach_right_into_the_end() -> None:
     class Flow(Ends):
         @step
@@ -443,6 +460,19 @@ def test_a_loop_without_an_exit() -> None:
     assert only(Flow).message == "There is a loop in your flow without an exit: a->b->a."
 
 
+def test_a_loop_that_nothing_leaves_is_one_mistake_though_the_end_is_never_reached() -> None:
+    class Flow(Ends):
+        @step
+        def start(self) -> None:
+            self.next(self.a)
+
+        @step
+        def a(self) -> None:
+            self.next(self.a)
+
+    assert [problem.code for problem in check(Flow)] == ["loop-without-exit"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -595,6 +625,7 @@ def test_problems_of_parameters() -> None:
         rate = Parameter("rate", default="fast", type=float)
         kind = Parameter("kind", type=complex)
         parts = Parameter("parts", type=int, separator=",")
+        size = Parameter("size", defualt=3, metavar="N")
 
     problems = check(Flow)
     assert [(problem.code, line_of(problem).split(" ")[0]) for problem in problems] == [
@@ -605,7 +636,16 @@ def test_problems_of_parameters() -> None:
         ("parameter-default", "rate"),
         ("parameter-type", "kind"),
         ("parameter-separator", "parts"),
+        ("parameter-field", "size"),
     ]
+    assert problems[7].message == "Parameter 'size' has no field 'defualt'."
+    assert problems[7].hint.endswith("Did you mean 'default'?")
+
+
+def test_a_parameter_in_an_attribute_of_the_flow_language() -> None:
+    flow = type("Flow", (language.Linear,), {"next": Parameter("following", default=1)})
+    [problem] = check(flow)
+    assert problem.message == "Parameter 'following' is in the attribute 'next', which the flow language uses itself."
 
 
 def test_all_problems_are_found_at_once_in_the_order_of_the_source() -> None:
