@@ -76,6 +76,17 @@ class NothingToResume(UsageError):
         super().__init__(f"{text}: there is none to resume without being named.", hint)
 
 
+class OriginOfAnotherFlow(UsageError):
+    """A run of another flow has nothing that this one could take over."""
+
+    code = "origin-of-another-flow"
+
+    def __init__(self, flow: str, run: RunId) -> None:
+        super().__init__(
+            f"Run '{run}' is one of '{run.flow}', and '{flow}' takes over only what its own runs finished.", "`evflow runs` lists them."
+        )
+
+
 class NoSuchStep(UsageError):
     """The run's flow has no such step."""
 
@@ -159,6 +170,7 @@ def origin_of(flow: str, text: str | None) -> RunId:
 
     Raises:
         NoSuchRun, BadReference: As above.
+        OriginOfAnotherFlow: The run named is none of this flow's.
     """
     from evflow.cli import session
 
@@ -167,6 +179,8 @@ def origin_of(flow: str, text: str | None) -> RunId:
             run = resolve(log, parse(text), flow=flow)
             if log.run(run) is None:
                 raise NoSuchRun(text, log.flows())
+            if run.flow != flow:
+                raise OriginOfAnotherFlow(flow, run)
             return run
         runs = log.runs(FlowName(flow))
         for entry in runs:

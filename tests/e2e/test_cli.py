@@ -395,6 +395,16 @@ def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_run_of_another_flow_cannot_be_resumed() -> None:
+    Path("other.py").write_text(FLOW.replace("Sums", "Other"))
+    assert python("other.py", "run").returncode == 0
+    done = python("sums.py", "resume", "--origin-run-id", "Other/1")
+    assert done.returncode == 1
+    assert "Run 'Other/1' is one of 'Other', and 'Sums' takes over only what its own runs finished." in done.stderr
+    assert "Sums" not in evflow("runs").stdout
+
+
+@pytest.mark.usefixtures("folder")
 def test_events_are_followed_until_the_seal() -> None:
     runs = subprocess.Popen([sys.executable, "sums.py", "--quiet", "run", "--wait", "0.5"], stdout=subprocess.DEVNULL)
     try:
