@@ -131,19 +131,20 @@ class WrittenRun:
         self._owned.seal(self.now_us)
         return self.publish()
 
-    def publish(self, *, owned: bool = False) -> Self:
+    def publish(self, *, owned: bool = False, owner: str = "test") -> Self:
         """Put everything that happened into the log, and the run's line into the index.
 
         Args:
-            owned: The run's owner goes on living.
+            owned: The run's owner goes on living, or its lease holds.
+            owner: The owner's name.
         """
-        anyio.run(self._append, owned)
+        anyio.run(self._append, owned, owner)
         return self
 
-    async def _append(self, owned: bool) -> None:
+    async def _append(self, owned: bool, owner: str) -> None:
         log = await open_event_log(self.world.url)
         try:
-            lease = await log.take(own_shard(self.id), "test", 60)
+            lease = await log.take(own_shard(self.id), owner, 60)
             for call in self._owned.pending((), {}):
                 await log.append(lease, call)
             self._owned.appended()

@@ -1,7 +1,5 @@
 """`evflow continue` and `evflow cancel`: act on a run from outside."""
 
-import os
-
 import click
 
 from evflow import clock, config
@@ -13,6 +11,7 @@ from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
+from evflow.log.owners import living_owner
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
 
 _WAIT_S = 60.0
@@ -78,9 +77,7 @@ def _await_end(log: LogClient, entry: RunEntry, patience_s: float) -> RunState:
 
 
 def _is_owned(log: LogClient, entry: RunEntry) -> bool:
-    from evflow_scheduler.owners import living_owner
-
-    return living_owner(log, entry.shard, os.uname().nodename) is not None
+    return living_owner(log, entry.shard) is not None
 
 
 def _end(entry: RunEntry, state: RunState) -> RunState:

@@ -13,6 +13,7 @@ from evflow.cli.picture import why
 from evflow.core import explain
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
+from evflow.log.owners import is_owned
 
 MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
@@ -26,7 +27,7 @@ def command(what: str, as_json: bool) -> None:
     reference = parse(what)
     with session.log() as log:
         found, state = session.folded(log, resolve(log, reference))
-        owned = state.over or session.is_owned(log, found.entry.shard)
+        owned = state.over or is_owned(log, found.entry.shard)
         now = clock.now_us()
     tasks = tasks_of(state, reference)
     # A task of a run that nobody runs waits for that, whatever else it waits for.

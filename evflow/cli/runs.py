@@ -8,6 +8,7 @@ from evflow.cli import session
 from evflow.cli.complete import of_flows
 from evflow.cli.output import duration, instant, iso, table, write_json
 from evflow.core.ids import FlowName
+from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient, RunEntry
 
 STATUS_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "interrupted": "magenta"}
@@ -59,7 +60,7 @@ def as_it_is(log: LogClient, entry: RunEntry, changed: tuple[str, ...] | None) -
     summary = dict(entry.summary)
     if changed is not None:
         summary["tags"] = list(changed)
-    if summary.get("status") == "running" and not session.is_owned(log, entry.shard):
+    if summary.get("status") == "running" and not is_owned(log, entry.shard):
         summary["status"] = "interrupted"
     return RunEntry(entry.run, entry.shard, summary)
 

@@ -68,15 +68,6 @@ def store(url: str = "") -> "Store":
     return open_store(url or config.get("store"))
 
 
-def is_owned(client: "LogClient", shard: str) -> bool:
-    """Whether a living process runs what is in the shard; of a process of this machine that is known at once."""
-    import os
-
-    from evflow_scheduler import owners
-
-    return owners.is_owned(client, shard, os.uname().nodename)
-
-
 def folded(client: "LogClient", run: RunId) -> tuple["RunLog", "RunState"]:
     """A run's log and the state that it folds to.
 

@@ -14,6 +14,7 @@ from evflow.cli.picture import why
 from evflow.cli.runs import styled_status
 from evflow.core.reasons import said
 from evflow.core.state import Attempt, RunState, Task
+from evflow.log.owners import is_owned
 
 FEW_TASKS = 20
 """A run of so few tasks is shown with all of them."""
@@ -28,7 +29,7 @@ def command(what: str, as_json: bool) -> None:
     with session.log() as log:
         run = resolve(log, reference)
         found, state = session.folded(log, run)
-        interrupted = not state.sealed and not session.is_owned(log, found.entry.shard)
+        interrupted = not state.sealed and not is_owned(log, found.entry.shard)
         tags = log.tags(run)
     tasks = tasks_of(state, reference)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)

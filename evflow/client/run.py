@@ -9,6 +9,7 @@ from evflow.client.history import PARAMETERS, RunHistory
 from evflow.client.objects import Parent, local_time
 from evflow.client.step import Step
 from evflow.client.task import Task, TaskData
+from evflow.log.owners import is_owned
 
 if TYPE_CHECKING:
     from evflow.client.code import RunCode
@@ -66,7 +67,7 @@ class Run(Parent[Step]):
         state = history.now()
         if state.over:
             return state.status
-        return "running" if history.log.ask(lambda log: log.owner(history.shard)) is not None else "interrupted"
+        return "running" if history.log.ask(lambda log: is_owned(log, history.shard)) else "interrupted"
 
     @property
     def failure(self) -> str | None:

@@ -19,6 +19,7 @@ from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import RunState
 from evflow.errors import EnvironmentProblem, InternalError
 from evflow.log import open_event_log
+from evflow.log.owners import owner_name
 from evflow.log.protocol import RunEntry
 from evflow.log.writer import ShardWriter
 from evflow.worker import leftovers
@@ -27,7 +28,6 @@ from evflow_executors.protocol import Observation, OutputLine
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.drive import only_error
 from evflow_scheduler.observer import RunObserver
-from evflow_scheduler.owners import owner_name
 from evflow_scheduler.recovery import RunIsElsewhere
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Shard
@@ -128,7 +128,7 @@ def end_ownerless(entry: RunEntry, host: str) -> RunState:
 async def _end(connection: Connection, entry: RunEntry, host: str) -> RunState:
     here = os.uname().nodename
     log = await open_event_log(connection.ready())
-    writer = ShardWriter(log, entry.shard, owner_name(here), restart=connection.restart)
+    writer = ShardWriter(log, entry.shard, owner_name(), restart=connection.restart)
     run = OwnedRun(entry.run)
     undertaker = Undertaker(entry.run, str(RunFolder.of(connection.home, entry.run).locks), host)
     try:

@@ -24,13 +24,13 @@ from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.log import connect
 from evflow.log.keys import own_shard
+from evflow.log.owners import owner_name
 from evflow.log.protocol import LogClient, RunEntry
 from evflow.store import open_store
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
 from evflow_scheduler import early
 from evflow_scheduler.connection import Connection
-from evflow_scheduler.owners import owner_name
 from evflow_scheduler.request import RunRequest, RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import (
@@ -151,7 +151,7 @@ def _drive(
         connection=connection,
         context=context_of(started, folder, shard=own_shard(run_id), log_url=connection.ready(), flow_file=request.flow_file),
         fork_server=fork_server,
-        owner=owner_name(started.host),
+        owner=owner_name(),
         user=request.user,
         max_workers=request.max_workers,
         durability=request.durability,

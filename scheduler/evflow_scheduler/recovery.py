@@ -20,6 +20,7 @@ from evflow.flow.flowspec import FlowSpec
 from evflow.flow.invocation import program
 from evflow.flow.loading import load_flow
 from evflow.log import connect
+from evflow.log.owners import living_owner, owner_name
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
 from evflow.replay.load import RunNeverBegan, RunNotFound, events
 from evflow.replay.refold import refold
@@ -27,7 +28,6 @@ from evflow.store import open_store
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.foreground import environment, fork
 from evflow_scheduler.observer import summary
-from evflow_scheduler.owners import living_owner, owner_name, shown
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import RunFolder, context_of, package_of
@@ -117,9 +117,9 @@ def _find(client: LogClient, run: RunId) -> _Found:
     host, here = state.header["host"], os.uname().nodename
     if host != here:
         raise RunIsElsewhere(run, host, here)
-    held = living_owner(client, entry.shard, here)
+    held = living_owner(client, entry.shard)
     if held is not None:
-        raise LeaseHeld(entry.shard, shown(held[0]), held[1])
+        raise LeaseHeld(entry.shard, *held)
     return _Found(entry, state)
 
 
@@ -138,12 +138,11 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
     try:
         if view is not None:
             view.on_start(run)
-        owner = owner_name(os.uname().nodename)
         plan = Drive(
             connection=connection,
             context=context_of(started, folder, shard=found.entry.shard, log_url=connection.ready(), flow_file=str(file)),
             fork_server=fork_server,
-            owner=owner,
+            owner=owner_name(),
             user=config.get("user"),
             max_workers=max_workers or header["options"]["max_workers"],
             durability=header["options"]["durability"],

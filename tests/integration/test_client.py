@@ -1,5 +1,8 @@
 """The client against a real server: runs written event by event, read as a user reads them."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -147,6 +150,13 @@ def test_a_live_run_is_read_again_whenever_it_is_asked(world: ClientWorld) -> No
 
 def test_a_run_whose_owner_died_is_interrupted(world: ClientWorld) -> None:
     run = Run(world.run().publish().pathspec)
+    assert run.status == "interrupted"
+
+
+def test_a_run_whose_owner_died_on_this_machine_is_interrupted_though_its_lease_holds(world: ClientWorld) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    run = Run(world.run().publish(owned=True, owner=f"{os.uname().nodename}:{gone.pid}:1:x").pathspec)
     assert run.status == "interrupted"
 
 

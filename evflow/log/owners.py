@@ -10,50 +10,40 @@ from evflow import clock
 from evflow.log.protocol import LogClient
 
 
-def owner_name(host: str) -> str:
-    """A name for this owner that no other one ever has: the host and process for people, and chance."""
+def owner_name() -> str:
+    """A name for an owner in this process that no other one ever has: host and process for people, and chance."""
     import secrets
 
-    return f"{host}:{os.getpid()}:{clock.now_us()}:{secrets.token_hex(8)}"
+    return f"{os.uname().nodename}:{os.getpid()}:{clock.now_us()}:{secrets.token_hex(8)}"
 
 
-def living_owner(client: LogClient, shard: str, here: str) -> tuple[str, float] | None:
+def living_owner(client: LogClient, shard: str) -> tuple[str, float] | None:
     """The shard's owner and the seconds that its lease still holds; None where nobody owns it.
 
     The lease of a process of this machine that is dead is ended first.
-
-    Args:
-        client: The log.
-        shard: The shard.
-        here: The name of this machine.
     """
     held = client.owner(shard)
-    if held is None or _is_alive(held[0], here):
+    if held is None or _is_alive(held[0]):
         return held
     client.bury(shard, held[0])
     return None
 
 
-def is_owned(client: LogClient, shard: str, here: str) -> bool:
+def is_owned(client: LogClient, shard: str) -> bool:
     """Whether somebody owns the shard and lives, as far as that can be known; unlike `living_owner` it changes nothing.
 
     For those who only look: a lease is ended by those who act on the run.
     """
     held = client.owner(shard)
-    return held is not None and _is_alive(held[0], here)
+    return held is not None and _is_alive(held[0])
 
 
-def shown(owner: str) -> str:
-    """An owner for people: its host and process."""
-    return owner.rsplit(":", 2)[0]
-
-
-def _is_alive(owner: str, here: str) -> bool:
+def _is_alive(owner: str) -> bool:
     """Whether an owner's process lives, where that can be known: on this host, by its number and the time it was named."""
     import psutil  # 40 ms, needed only where there is a lease
 
     host, *process_of = owner.split(":")
-    if host != here or len(process_of) != 3:
+    if host != os.uname().nodename or len(process_of) != 3:
         return True
     pid, named_us, _ = process_of
     try:
