@@ -32,52 +32,42 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
         found, state = session.folded(log, resolve(log, parse(run)))
         was_over = state.over
         if not was_over:
-            _request(log, found.entry, RunCancelRequested(reason, forced=force), insist=force and state.cancelling is None)
-    if not was_over:
-        state = _see_to_its_end(found.entry, _WAIT_S if wait else 0.0)
+            _request(log, found.entry, RunCancelRequested(reason, forced=force))
+            state = _see_to_its_end(log, found.entry, state, _WAIT_S if wait else 0.0)
     _tell(state, as_json=as_json, was_over=was_over)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
 
 
-def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested, *, insist: bool) -> None:
-    """Put the request into the run's inbox; twice to insist, as with Ctrl-C: the first asks, the second kills."""
-    payload = encode_report(event, principal=f"user:{config.get('user')}")
-    for _ in range(1 + insist):
-        log.report(entry.shard, entry.run, payload)
+def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested) -> None:
+    """Put the request into the run's inbox."""
+    log.report(entry.shard, entry.run, encode_report(event, principal=f"user:{config.get('user')}"))
 
 
-def _see_to_its_end(entry: RunEntry, patience_s: float) -> RunState:
+def _see_to_its_end(log: LogClient, entry: RunEntry, state: RunState, patience_s: float) -> RunState:
     """Wait for the run's owner to end it, or end it where nobody owns it."""
     while True:
-        with session.log() as log:
-            state = _await_end(log, entry, patience_s)
-            if state.over or _is_owned(log, entry):
-                return state
+        _await_end(log, entry, state, patience_s)
+        if state.over or living_owner(log, entry.shard) is not None:
+            return state
         try:
             return _end(entry, state)
         except LeaseHeld:
             pass  # Somebody was faster (`evflow continue`, a second cancel), and finds the request in the inbox.
 
 
-def _await_end(log: LogClient, entry: RunEntry, patience_s: float) -> RunState:
-    """Follow the log until the run is over, its owner is gone, or patience ends."""
+def _await_end(log: LogClient, entry: RunEntry, state: RunState, patience_s: float) -> None:
+    """Follow the log, folding it into the state, until the run is over, its owner is gone, or patience ends."""
     from evflow.core.apply import apply
     from evflow.core.codec import decode
     from evflow.replay.load import events
 
-    state = RunState()
     deadline_s = clock.monotonic_s() + patience_s
-    for stored in events(log, entry):
+    for stored in events(log, entry, state.seq):
         apply(state, decode(stored.seq, stored.payload))
-    while not state.over and clock.monotonic_s() < deadline_s and _is_owned(log, entry):
+    while not state.over and clock.monotonic_s() < deadline_s and living_owner(log, entry.shard) is not None:
         for stored in log.follow(entry.shard, entry.run, state.seq, _LOOK_EVERY_S):
             apply(state, decode(stored.seq, stored.payload))
-    return state
-
-
-def _is_owned(log: LogClient, entry: RunEntry) -> bool:
-    return living_owner(log, entry.shard) is not None
 
 
 def _end(entry: RunEntry, state: RunState) -> RunState:

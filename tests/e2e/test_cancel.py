@@ -118,6 +118,18 @@ def test_a_run_that_lives_is_ended_by_its_owner_and_cancel_waits_for_that() -> N
     assert verified()
 
 
+def test_by_force_what_runs_is_killed_at_once_and_asked_once() -> None:
+    with running() as process:
+        for item in (1, 2):
+            psutil.Process(int(Path(f"pid.{item}").read_text())).suspend()  # deaf to SIGTERM
+        assert evflow("cancel", "Waits/1", "--force", "--reason", "enough").returncode == 0
+        assert process.wait(20) == 1
+    assert the_bodies_are_gone()
+    the_log_tells_one_cancellation_by_me()
+    ends = [event["fields"] for event in events() if event["type"] == "AttemptCancelRequested"]
+    assert [(end["task"], end["reason"]) for end in ends] == [(3, "killed"), (4, "killed")]
+
+
 def test_without_waiting_cancel_only_asks() -> None:
     with running() as process:
         process.send_signal(signal.SIGSTOP)
