@@ -300,7 +300,7 @@ class Shard:
         """In a resumed run, take over what the origin finished; more than one round's share waits for the next one."""
         share = ROUND_LIMIT
         while run.reuse is not None and share > 0 and not run.state.stopping:
-            reused = run.reuse.reusable(run.state, share)
+            reused = run.reuse.reusable(run.state, min(share, TURN_LIMIT))
             if not reused:
                 return
             run.turn([(event, OWNER, 0) for event in reused], now)

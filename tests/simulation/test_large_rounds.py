@@ -4,9 +4,21 @@ from dataclasses import replace
 
 import pytest
 
+from evflow.core.admit import Capacity, Slots
 from evflow.core.codec import encode_report
-from evflow.core.events import RunCancelRequested
+from evflow.core.decide import LOGIC
+from evflow.core.events import RunCancelRequested, RunStarted
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.reuse import ReusePlan
+from evflow.core.state import RunState
 from evflow.log.protocol import MAX_APPEND_CONSUMED, MAX_APPEND_EVENTS
+from evflow.log.writer import ShardWriter
+from evflow.testing import virtual_time
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
+from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.shard import Batch, Shard
+from tests.core_run import CoreRun, fan
 from tests.random_flows import RandomFlow, Step
 from tests.simulation.checks import check, folded
 from tests.simulation.scenario import Fault, Scenario
@@ -92,3 +104,29 @@ def test_an_attempt_whose_report_the_server_lost_is_lost_and_not_crashed() -> No
         assert all(task.failures == 0 and task.status == "succeeded" for task in tasks)
         lost += sum(task.losses for task in tasks)
     assert lost > 0
+
+
+def test_a_resumed_run_takes_over_in_turns_that_one_append_takes() -> None:
+    """250 finished tasks, each with a long text of the exception that `@catch` took."""
+    origin = CoreRun(*fan())
+    origin.done(1, "body", splits=250)
+    for task in range(2, 252):
+        origin.begin(task)
+        origin.turn(origin.success(task, "join", caught="誤" * 2_000))
+    origin.done(252, "end")
+    origin.done(253)
+    server = SimulatedServer()
+
+    async def resume() -> RunState:
+        name = RunId(FlowName("TestFlow"), RunNumber(2))
+        run = OwnedRun(name, ReusePlan(origin.state))
+        writer = ShardWriter(SimulatedEventLog(server), SHARD, "owner")
+        await writer.take()
+        shard = Shard(writer, {}, Slots(Capacity(4)), RunObserver(SHARD, writer.index_run, None))
+        shard.add(run)
+        started = RunStarted("TestFlow", 2, LOGIC, origin.state.graph.to_plain(), b"p" * 32, {}, {}, {}, "ada", "")
+        await shard.serve(Batch(facts={name: [(started, "user:ada", 0)]}))
+        return run.state
+
+    state = virtual_time.run(resume)
+    assert (state.status, [task.reused is None for task in state.all_tasks()]) == ("succeeded", [False] * 253)
