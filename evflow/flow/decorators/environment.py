@@ -33,6 +33,13 @@ class Environment(StepDecorator):
         """The variables as a process takes them."""
         return {str(name): str(value) for name, value in self.value("vars").items()}
 
+    def __str__(self) -> str:
+        """The names without their values, which may be secrets: this text goes into the log and into pictures."""
+        given = self.given.get("vars")
+        if not isinstance(given, Mapping):
+            return super().__str__()
+        return f"@environment(vars={{{', '.join(f'{name!r}: …' for name in cast('Mapping[object, object]', given))}}})"
+
     def before(self, flow: "FlowSpec") -> None:
         """Set them in the attempt's process."""
         os.environ.update(self.variables())
