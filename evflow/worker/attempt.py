@@ -213,8 +213,6 @@ def _settle(context: RunContext, order: AttemptOrder) -> None:
     """Make the process the attempt's own: its environment, and randomness that no sibling shares."""
     os.environ[leftovers.ATTEMPT_VARIABLE] = f"{context.flow}/{context.run}/{order.task}.{order.attempt}"
     os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file
-    if order.environment:
-        os.environ.update(order.environment)
     # `random` does it itself after each fork.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

@@ -94,7 +94,6 @@ class AttemptOrder(_Plain):
             `(step, task, kind, index, size, items, variable)`.
         iteration: Which time this step runs on the task's path, from 0.
         timeout_s: The limit of the attempt, 0 for none.
-        environment: Variables for the body's process: those of `@environment`.
         joined: The split that a join closes, as in `frames`, with any index; None for other steps.
     """
 
@@ -109,5 +108,4 @@ class AttemptOrder(_Plain):
     frames: tuple[tuple[str, int, str, int, int, bytes | None, str | None], ...] = ()
     iteration: int = 0
     timeout_s: float = 0
-    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     joined: tuple[str, int, str, int, int, bytes | None, str | None] | None = None

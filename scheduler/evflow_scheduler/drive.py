@@ -1,7 +1,7 @@
 """Drive one run to its end in this process: the loop, its log, its executor, and what stands around them."""
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -43,9 +43,7 @@ class Drive:
         user: Who is asking, for what comes from the terminal.
         max_workers: Attempts at once.
         durability: When an event counts as written.
-        environment_of: The variables of `@environment`, by step.
         view: Shows what happens, or None.
-        known_dead: A former owner that is known to be dead: its lease need not run out.
     """
 
     connection: Connection
@@ -55,9 +53,7 @@ class Drive:
     user: str
     max_workers: int
     durability: Durability
-    environment_of: Callable[[str], Mapping[str, str]]
     view: RunView | None = None
-    known_dead: str = ""
 
 
 Begin = Callable[[OwnedRun, ShardWriter, LocalExecutor], Awaitable[Batch]]
@@ -102,14 +98,7 @@ async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, 
     await executor.prepare(plan.context)
     first = await begin(run, writer, executor)
     observer = RunObserver(plan.context.shard, writer.index_run, plan.view)
-    shard = Shard(
-        writer,
-        {executor.name: executor},
-        Slots(capacity(plan.max_workers)),
-        observer,
-        plan.durability,
-        lambda _, step: plan.environment_of(step),
-    )
+    shard = Shard(writer, {executor.name: executor}, Slots(capacity(plan.max_workers)), observer, plan.durability)
     shard.add(run)
 
     async def cancel(request: RunCancelRequested) -> None:

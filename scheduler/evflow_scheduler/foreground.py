@@ -6,7 +6,6 @@ the event loop imported. Nobody waits for what can be done later.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,8 @@ from evflow.core.reuse import ReusePlan, behind
 from evflow.core.state import RunState
 from evflow.errors import UsageError
 from evflow.flow import graph_of
-from evflow.flow.decorators import environment_of
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
-from evflow.flow.steps import facts
 from evflow.log import connect
 from evflow.log.keys import own_shard
 from evflow.log.owners import owner_name
@@ -76,7 +73,7 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
         fork_server = fork(flow, request.start_method, connection, view)
         try:
             started, reuse = _start(request, connection, graph)
-            state = _drive(flow, request, connection, fork_server, started, reuse)
+            state = _drive(request, connection, fork_server, started, reuse)
         finally:
             fork_server.stop()
     finally:
@@ -138,9 +135,7 @@ def _origin(client: LogClient, request: RunRequest, graph: Graph) -> tuple[Origi
     return Origin.of(state), ReusePlan(state, again)
 
 
-def _drive(
-    flow: type[FlowSpec], request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None
-) -> RunState:
+def _drive(request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None) -> RunState:
     from evflow_scheduler.drive import Drive, drive
     from evflow_scheduler.shard import Batch
 
@@ -155,7 +150,6 @@ def _drive(
         user=request.user,
         max_workers=request.max_workers,
         durability=request.durability,
-        environment_of=lambda step: environment(flow, step),
         view=request.view,
     )
 
@@ -164,11 +158,6 @@ def _drive(
         return Batch(facts={run.id: [(started, f"user:{request.user}", 0)]})
 
     return drive(plan, OwnedRun(run_id, reuse), begin)
-
-
-def environment(flow: type[FlowSpec], step: str) -> Mapping[str, str]:
-    """The variables of a step's `@environment`."""
-    return environment_of(facts(flow).decorators(step))
 
 
 def _check_run_id_file(file: str | None) -> None:

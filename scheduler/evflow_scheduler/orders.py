@@ -1,14 +1,12 @@
 """From the state of a run to what an attempt is told: pure."""
 
-from collections.abc import Mapping
-
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.retry import is_last
 from evflow.core.state import RunState, Split, Task
 from evflow.worker.spec import AttemptOrder
 
 
-def order_of(state: RunState, task: Task, environment: Mapping[str, str]) -> AttemptOrder:
+def order_of(state: RunState, task: Task) -> AttemptOrder:
     """The order for the task's current attempt."""
     node = state.graph[task.step]
     attempt = task.attempt
@@ -25,7 +23,6 @@ def order_of(state: RunState, task: Task, environment: Mapping[str, str]) -> Att
         frames=tuple(_frame(frame.split, frame.index) for frame in task.frames()),
         iteration=task.iteration,
         timeout_s=node.policy.timeout_us / 1e6,
-        environment=environment,
         joined=_frame(state.splits[task.parent], 0) if node.takes_inputs else None,
     )
 

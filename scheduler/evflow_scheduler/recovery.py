@@ -26,7 +26,7 @@ from evflow.replay.load import RunNeverBegan, RunNotFound, events
 from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
-from evflow_scheduler.foreground import environment, fork
+from evflow_scheduler.foreground import fork
 from evflow_scheduler.observer import summary
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
@@ -146,7 +146,6 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
             user=config.get("user"),
             max_workers=max_workers or header["options"]["max_workers"],
             durability=header["options"]["durability"],
-            environment_of=lambda step: environment(flow, step),
             view=view,
         )
         state = drive(plan, OwnedRun(run), TakeOver(os.uname().nodename, config.get("user")))

@@ -11,7 +11,7 @@ Reports are known by id and content, not by a position in the inbox: a server th
 back, gives new entries smaller ids than those that were read before.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -108,7 +108,6 @@ class Shard:
         slots: Slots,
         observer: Observer,
         durability: Durability = "everysec",
-        environment_of: Callable[[RunId, str], Mapping[str, str]] = lambda run, step: {},
     ) -> None:
         self.runs: dict[RunId, OwnedRun] = {}
         self._log = log
@@ -116,7 +115,6 @@ class Shard:
         self._slots = slots
         self._observer = observer
         self._durability: Durability = durability
-        self._environment_of = environment_of
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._more = False
@@ -350,8 +348,7 @@ class Shard:
             if isinstance(event, ev.TaskLaunched):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("launch", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, step=task.step)
-                order = order_of(run.state, task, self._environment_of(run.id, task.step))
-                await self._executors[event.executor].launch(name_of(run.id, task), order)
+                await self._executors[event.executor].launch(name_of(run.id, task), order_of(run.state, task))
             elif isinstance(event, ev.AttemptCancelRequested):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("cancel", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, reason=event.reason)

@@ -154,7 +154,7 @@ def test_a_step_that_must_not_run_twice_does_not() -> None:
 
 def last(run: CoreRun) -> bool:
     """Whether the worker is told that @catch applies to this attempt."""
-    return order_of(run.state, run.task(1), {}).last
+    return order_of(run.state, run.task(1)).last
 
 
 def test_catch_applies_to_the_last_attempt_only() -> None:
@@ -189,7 +189,7 @@ def test_a_crash_under_catch_is_recorded_by_one_more_attempt(code: int | None, s
     run.begin(1)
     assert kinds(run.exit(1, code=code, signal=signal)) == ["AttemptCrashed", "RetryScheduled", "TaskQueued"]
     assert run.task(1).attempt.mode == "catch"
-    order = order_of(run.state, run.task(1), {})
+    order = order_of(run.state, run.task(1))
     assert order.mode == "catch"
     assert "Its process" in order.crash
 
@@ -221,7 +221,7 @@ def test_the_last_loss_under_catch_is_recorded_by_one_more_attempt() -> None:
     decided = run.exit(1, signal=9)
     assert kinds(decided) == ["AttemptLost", "RetryScheduled", "TaskQueued"]
     assert not scheduled(decided).counted
-    order = order_of(run.state, run.task(1), {})
+    order = order_of(run.state, run.task(1))
     assert (order.mode, order.crash) == ("catch", "killed (signal 9); out of memory?")
     run.begin(1)
     assert kinds(run.exit(1, signal=9)) == ["AttemptLost", "TaskFailed", "RunFailed"], "no endless series"

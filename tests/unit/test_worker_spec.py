@@ -12,7 +12,7 @@ from evflow.worker.spec import AttemptOrder, RunContext
 CONTEXT = RunContext("Flow", 3, "/f.py", "run:Flow:3", "unix:///s", "file:///o", b"\x01" * 32, tags=("a", "b"), options={"with": ["retry"]})
 ORDER = AttemptOrder(
     "join", 9, 2, mode="catch", last=False, crash="killed", parents=(("a", 1, b"x"), ("b", 2, b"y")), takes_inputs=True,
-    frames=(("start", 1, "foreach", 0, 2, b"items", "xs"),), iteration=4, timeout_s=1.5, environment={"A": "1"},
+    frames=(("start", 1, "foreach", 0, 2, b"items", "xs"),), iteration=4, timeout_s=1.5,
     joined=("s", 3, "split", 0, 2, None, None),
 )  # fmt: skip
 

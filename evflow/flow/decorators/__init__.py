@@ -4,7 +4,6 @@ A new one is a module with a class below `StepDecorator`, the typed function tha
 `REGISTRY` (docs/decisions/0034-a-decorator-is-one-small-class.md). Modules are imported at first use.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 
 from evflow.flow.decorators.base import StepDecorator
@@ -26,14 +25,3 @@ def decorator_class(name: str) -> type[StepDecorator] | None:
         return None
     found: type[StepDecorator] = getattr(import_module(place[0]), place[1])
     return found
-
-
-def environment_of(decorators: list[StepDecorator]) -> Mapping[str, str]:
-    """The variables that a step's decorators set, for `AttemptOrder.environment`."""
-    from evflow.flow.decorators.environment import Environment
-
-    variables: dict[str, str] = {}
-    for decorator in decorators:
-        if isinstance(decorator, Environment):
-            variables.update(decorator.variables())
-    return variables
