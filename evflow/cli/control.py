@@ -33,7 +33,8 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
         was_over = state.over
         if not was_over:
             _request(log, found.entry, RunCancelRequested(reason, forced=force))
-            state = _see_to_its_end(log, found.entry, state, _WAIT_S if wait else 0.0)
+    if not was_over:
+        state = _see_to_its_end(found.entry, state, _WAIT_S if wait else 0.0)
     _tell(state, as_json=as_json, was_over=was_over)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
@@ -44,12 +45,13 @@ def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested) -> None
     log.report(entry.shard, entry.run, encode_report(event, principal=f"user:{config.get('user')}"))
 
 
-def _see_to_its_end(log: LogClient, entry: RunEntry, state: RunState, patience_s: float) -> RunState:
+def _see_to_its_end(entry: RunEntry, state: RunState, patience_s: float) -> RunState:
     """Wait for the run's owner to end it, or end it where nobody owns it."""
     while True:
-        _await_end(log, entry, state, patience_s)
-        if state.over or living_owner(log, entry.shard) is not None:
-            return state
+        with session.log() as log:
+            _await_end(log, entry, state, patience_s)
+            if state.over or living_owner(log, entry.shard) is not None:
+                return state
         try:
             return _end(entry, state)
         except LeaseHeld:

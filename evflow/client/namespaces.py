@@ -5,7 +5,6 @@ which is `user:<name>` where nobody set it. `None` is the global namespace, whic
 """
 
 import sys
-from collections.abc import Collection
 from typing import Final
 
 from evflow import config
@@ -70,8 +69,3 @@ def forget() -> None:
     """As if nobody had called `namespace`."""
     global _said
     _said = _UNSAID
-
-
-def holds(ns: str | None, tags: Collection[str]) -> bool:
-    """Whether an object with these tags is in the namespace."""
-    return ns is None or ns in tags

@@ -10,7 +10,6 @@ from evflow.core.values import value
 from evflow.errors import UsageError
 
 FlowName = NewType("FlowName", str)
-StepName = NewType("StepName", str)
 RunNumber = NewType("RunNumber", int)
 TaskId = NewType("TaskId", int)
 Seq = NewType("Seq", int)

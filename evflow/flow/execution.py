@@ -43,7 +43,6 @@ class Outcome(NamedTuple):
 
     Attributes:
         values: Name to value of what has to be serialised: what was set, and what was read and can have changed.
-        read: Those of `values` that were read and not set: probably as they were.
         base: The view whose entries go on unchanged, but for those in `values` and `without`.
         without: Names of `base` that do not go on.
         inherited: More entries that go on unchanged, from the inputs of a join; they come before those of `base`.
@@ -51,7 +50,6 @@ class Outcome(NamedTuple):
     """
 
     values: Mapping[str, object]
-    read: frozenset[str]
     base: View
     without: frozenset[str]
     inherited: Mapping[str, Entry]
@@ -156,7 +154,6 @@ def collect(flow: FlowSpec) -> Outcome:
     base = scope.view if scope.view is not None else scope.parameters
     return Outcome(
         values=values,
-        read=frozenset(read & values.keys()),
         base=base,
         without=frozenset(scope.removed),
         inherited={name: entry for name, entry in inherited.items() if name not in values},

@@ -142,11 +142,6 @@ def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | Non
     return values
 
 
-def constants(cls: type) -> dict[str, object]:
-    """The constants of the class, by attribute: kept with the parameters at the start of a run."""
-    return dict(facts(cls).constants)
-
-
 def variable(name: str) -> str:
     """The environment variable that gives a parameter's value."""
     return PREFIX + name.upper().replace("-", "_")

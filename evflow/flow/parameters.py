@@ -6,7 +6,7 @@ Values come, in this order, from the caller (the command line, a client), the va
 A user's import pays for this module; what only a starting run needs is in `evflow.flow.parameter_values`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from evflow.flow.steps import LANGUAGE, NOT_MODIFIABLE, SCOPE, Where, caller, facts
@@ -190,13 +190,6 @@ class Parameter(Generic[T_co]):
 def of(cls: type) -> list[Parameter[Any]]:
     """The parameters of a flow, inherited ones included, in the order of the source."""
     return list(facts(cls).parameters.values())
-
-
-def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | None = None, *, user: str = "") -> dict[str, object]:
-    """The values of all parameters of a run, by attribute; see `evflow.flow.parameter_values.resolve`."""
-    from evflow.flow import parameter_values
-
-    return parameter_values.resolve(cls, given, env, user=user)
 
 
 def canonical(name: str) -> str:

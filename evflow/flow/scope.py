@@ -165,11 +165,6 @@ class Scope:
         self._parameters: dict[str, object] = {}
 
     @property
-    def inputs(self) -> "JoinedTasks | None":
-        """The same as `joined`."""
-        return self.joined
-
-    @property
     def foreach_frames(self) -> Sequence[Frame]:
         """The foreach splits around the task, outermost first."""
         return [frame for frame in self.frames if frame.kind == "foreach"]

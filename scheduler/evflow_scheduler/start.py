@@ -55,16 +55,13 @@ class RunFolder:
 class Origin:
     """What a resumed run takes from the run that it resumes, beside the results of its tasks."""
 
-    run: RunId
     parameters: bytes
     shown: dict[str, str]
 
     @classmethod
     def of(cls, state: RunState) -> "Origin":
         """From the state of the run that is resumed."""
-        header = state.header
-        run = RunId.parse(f"{state.flow}/{state.number}")
-        return cls(run, header["parameters"], dict(header["parameters_shown"]))
+        return cls(state.header["parameters"], dict(state.header["parameters_shown"]))
 
 
 @value

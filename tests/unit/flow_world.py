@@ -11,7 +11,7 @@ from typing import Any
 
 from evflow import FlowSpec
 from evflow.flow.execution import Done, Outcome, collect, instantiate, run_step
-from evflow.flow.parameters import resolve
+from evflow.flow.parameter_values import resolve
 from evflow.flow.steps import facts
 
 

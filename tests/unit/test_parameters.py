@@ -18,8 +18,9 @@ from evflow.flow.parameter_values import (
     ParameterInvalid,
     ParameterMissing,
     ParameterUnknown,
+    resolve,
 )
-from evflow.flow.parameters import of, resolve
+from evflow.flow.parameters import of
 
 
 def flow_with(**parameters: Parameter[Any]) -> type[FlowSpec]:
