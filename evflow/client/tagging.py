@@ -8,12 +8,10 @@ from evflow.client.errors import EvflowTaggingError
 from evflow.client.history import RunHistory
 from evflow.core import flow_events
 from evflow.core.flow_events import RunTagged
+from evflow.core.tags import MOST_TAGS, fault
 from evflow.errors import Conflict
 from evflow.log.protocol import LogClient, TagChange
 
-MOST_TAGS = 50
-"""User tags of a run."""
-MOST_CHARS = 500
 _MOST_TRIES = 100
 """Each try loses to another writer of the same flow's log; that this happens so often in a row means a defect."""
 
@@ -73,12 +71,9 @@ def _checked(tags: Iterable[str]) -> set[str]:
     for tag in found:
         if not isinstance(tag, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EvflowTaggingError(f"A tag is a text, not {tag!r}.")
-        if not tag:
-            raise EvflowTaggingError("A tag cannot be empty.")
-        if len(tag) > MOST_CHARS:
-            raise EvflowTaggingError(f"The tag '{tag[:40]}…' has {len(tag)} characters; {MOST_CHARS} are the most that one may have.")
-        if not tag.isprintable():
-            raise EvflowTaggingError(f"The tag {tag!r} has characters that cannot be shown.")
+        wrong = fault(tag)
+        if wrong is not None:
+            raise EvflowTaggingError(wrong)
     return set(found)
 
 

@@ -20,7 +20,8 @@ PREFIX = "EVFLOW_RUN_"
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 _FALSE = {"0", "false", "f", "no", "n", "off"}
 _WANTED: dict[object, str] = {int: "an integer", float: "a number", bool: "True or False", str: "a string", JSONType: "JSON"}
-_SHOWN_CHARS = 200
+SHOWN_CHARS = 200
+"""How much of a parameter's value stands in messages, in help and in the log, for people."""
 
 
 class ParameterInvalid(UsageError):
@@ -29,10 +30,8 @@ class ParameterInvalid(UsageError):
     code = "parameter-invalid"
 
     def __init__(self, name: str, value: object, wanted: str, source: str = "") -> None:
-        shown = repr(value)
-        shown = shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
         place = f" ({source})" if source else ""
-        super().__init__(f"Invalid value for '--{name}'{place}: {shown} is not {wanted}.")
+        super().__init__(f"Invalid value for '--{name}'{place}: {cut(repr(value))} is not {wanted}.")
 
 
 class ParameterMissing(UsageError):
@@ -156,18 +155,24 @@ def type_name(parameter: Parameter[Any]) -> str:
 
 
 def shown(parameter: Parameter[Any], value: object) -> str:
-    """A value in a short text for people."""
-    text = json.dumps(value, default=str) if parameter.type is JSONType and not isinstance(value, str) else str(value)
-    if parameter.separator is not None and isinstance(value, list):
-        text = parameter.separator.join(cast("list[str]", value))
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+    """A value as it is typed, in a short text for people."""
+    if parameter.separator is not None and isinstance(value, list | tuple):
+        return cut(parameter.separator.join(map(str, cast("list[object]", value))))
+    if parameter.type is JSONType and value is not None:
+        return cut(json.dumps(value, ensure_ascii=False, default=str))
+    return cut(str(value))
+
+
+def cut(text: str) -> str:
+    """The start of a text that is too long to be shown."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
 
 
 def default_shown(parameter: Parameter[Any]) -> str | None:
     """The default in a short text, or None where it is not to be shown or is computed."""
     if parameter.default is None or callable(parameter.default) or not parameter.show_default:
         return None
-    return shown(parameter, parameter.default)
+    return cut(parameter.default) if isinstance(parameter.default, str) else shown(parameter, parameter.default)
 
 
 def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> object:

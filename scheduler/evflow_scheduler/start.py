@@ -1,10 +1,9 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from evflow import config
 from evflow.core import flow_events
@@ -13,9 +12,10 @@ from evflow.core.events import RunStarted
 from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
+from evflow.core.tags import MOST_TAG_CHARS, MOST_TAGS, fault
 from evflow.core.values import value
 from evflow.errors import UsageError
-from evflow.flow.parameters import JSONType, Parameter
+from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
@@ -23,11 +23,6 @@ from evflow.store.artifacts import save
 from evflow.store.logs import make_folder
 from evflow.worker.spec import RunContext
 from evflow_scheduler.request import RunRequest
-
-SHOWN_CHARS = 200
-"""How much of a parameter's value stands in the log, for people."""
-MOST_TAGS = 50
-MOST_TAG_CHARS = 500
 
 
 @value
@@ -100,12 +95,9 @@ def check_tags(tags: Sequence[str]) -> None:
     if len(set(tags)) > MOST_TAGS:
         raise TagInvalid(f"The run would have {len(set(tags))} tags.")
     for tag in tags:
-        if not tag:
-            raise TagInvalid("A tag is empty.")
-        if len(tag) > MOST_TAG_CHARS:
-            raise TagInvalid(f"The tag that begins with {tag[:40]!r} has {len(tag)} characters.")
-        if not tag.isprintable():  # neither is a byte of the command line that is no UTF-8
-            raise TagInvalid(f"The tag {tag!r} has characters that cannot be shown.")
+        wrong = fault(tag)
+        if wrong is not None:
+            raise TagInvalid(wrong)
 
 
 def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:
@@ -144,7 +136,7 @@ def started_event(
         "package": package,
         "python": python,
         "evflow": evflow.__version__,
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]][:50],
+        "argv": [cut(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]][:50]],
     }
     options = {
         "max_workers": request.max_workers,
@@ -207,15 +199,4 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
 def shown_parameters(request: RunRequest) -> dict[str, str]:
     """The parameters for people: the name that they have on the command line, and the start of the value."""
     declared = facts(request.flow).parameters
-    return {declared[attribute].name: _shown(declared[attribute], value) for attribute, value in request.parameters.items()}
-
-
-def _shown(parameter: Parameter[Any], value: object) -> str:
-    """A value as it is typed."""
-    if parameter.separator is not None and isinstance(value, list | tuple):
-        text = parameter.separator.join(map(str, cast("list[object]", value)))
-    elif parameter.type is JSONType and value is not None:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    else:
-        text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
+    return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in request.parameters.items()}

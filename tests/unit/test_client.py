@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from evflow.client import namespaces
 from evflow.client.connection import SharedLog
-from evflow.client.errors import EvflowInvalidPathspec, NoSuchChild
+from evflow.client.errors import EvflowInvalidPathspec, EvflowTaggingError, NoSuchChild
 from evflow.client.history import RunHistory
 from evflow.client.namespaces import BadNamespace, get_namespace, namespace
 from evflow.client.objects import split
@@ -227,4 +227,13 @@ def test_tags_that_are_none_are_refused_before_anybody_is_asked() -> None:
     shelf = Shelf([])
     with pytest.raises(Exception, match="There is no tag"):
         change(history(shelf), remove=(), add=())
+    assert not shelf.asked
+
+
+@pytest.mark.parametrize("tag", ["", "x" * 501, "two\nlines", "\udcff" * 501])
+def test_a_tag_that_no_run_can_have_is_refused_before_anybody_is_asked(tag: str) -> None:
+    shelf = Shelf([])
+    with pytest.raises(EvflowTaggingError) as refused:
+        change(history(shelf), remove=(), add=("good", tag))
+    str(refused.value).encode()  # can be shown, whatever it is about
     assert not shelf.asked

@@ -3,8 +3,12 @@
 import pytest
 
 from evflow import FlowSpec, JSONType, Parameter, step
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.tags import MOST_TAGS
+from evflow.flow import graph_of
+from evflow.flow.parameter_values import SHOWN_CHARS
 from evflow_scheduler.request import RunRequest
-from evflow_scheduler.start import MOST_TAGS, SHOWN_CHARS, TagInvalid, check_tags, shown_parameters
+from evflow_scheduler.start import TagInvalid, check_tags, shown_parameters, started_event
 
 
 class Trains(FlowSpec):
@@ -15,6 +19,16 @@ class Trains(FlowSpec):
 
     @step
     def start(self) -> None:
+        pass
+
+
+class Whole(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
         pass
 
 
@@ -31,6 +45,22 @@ def test_parameters_are_shown_as_people_type_them() -> None:
 def test_long_values_are_shown_by_their_start() -> None:
     shown = shown_parameters(RunRequest(Trains, "", parameters={"notes": "x" * 1000}))
     assert shown["notes"] == "x" * (SHOWN_CHARS - 1) + "…"
+
+
+def test_long_words_of_the_command_line_are_recorded_by_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/home/u/trains.py", "run", "--notes", "x" * 100_000])
+    event = started_event(
+        RunId(FlowName("Whole"), RunNumber(1)),
+        RunRequest(Whole, ""),
+        graph_of(Whole),
+        parameters=b"",
+        origin=None,
+        package=None,
+        host="h",
+        installation="i",
+        store="file:///s",
+    )
+    assert event.code["argv"] == ["trains.py", "run", "--notes", "x" * (SHOWN_CHARS - 1) + "…"]
 
 
 @pytest.mark.parametrize("tag", ["", "x" * 501, "two\nlines", "\udcff"])
