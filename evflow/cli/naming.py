@@ -18,9 +18,12 @@ from evflow.core.state import RunState, Task
 from evflow.errors import UsageError, did_you_mean
 from evflow.log.protocol import LogClient
 
+WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
 _FLOW_CLASS = re.compile(rb"^class\s+(\w+)\s*\(.*(?:FlowSpec|Flow)\b", re.MULTILINE)
 _MOST_FILES = 200
 _MOST_BYTES = 1_000_000
+_MOST_DIGITS = 18
+"""No run and no task has a longer number, and `int` refuses far longer ones."""
 
 
 class BadReference(UsageError):
@@ -123,18 +126,22 @@ def parse(text: str) -> Reference:
         BadReference: It is not of one of the forms above.
     """
     parts = text.strip("/").split("/")
-    flow = "" if parts[0].isdecimal() else parts.pop(0)
+    flow = "" if _is_number(parts[0]) else parts.pop(0)
     if not (flow.isidentifier() or (not flow and parts)):
         raise BadReference(text)
     if not parts:
         return Reference(text, flow)
     number, *rest = parts
-    if not number.isdecimal() or len(rest) > 2 or not all(rest):
+    if not _is_number(number) or not all(rest):
         raise BadReference(text)
-    step = "" if rest and rest[0].isdecimal() else rest.pop(0) if rest else ""
-    if rest and not rest[-1].isdecimal():
+    step = rest.pop(0) if rest and not _is_number(rest[0]) else ""
+    if len(rest) > 1 or (rest and not _is_number(rest[0])):
         raise BadReference(text)
-    return Reference(text, flow, int(number), step, int(rest[-1]) if rest else None)
+    return Reference(text, flow, int(number), step, int(rest[0]) if rest else None)
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def resolve(log: LogClient, reference: Reference, *, flow: str = "") -> RunId:

@@ -92,7 +92,22 @@ def test_a_reference_is_taken_apart(text: str, reference: tuple[Any, ...]) -> No
     assert parse(text) == Reference(text, *reference)
 
 
-@pytest.mark.parametrize("text", ["", "/", "Train-Flow/3", "TrainFlow/x", "TrainFlow/3/train/7/x", "TrainFlow/3/train/x", "a/b/c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/",
+        "Train-Flow/3",
+        "TrainFlow/x",
+        "TrainFlow/3/train/7/x",
+        "TrainFlow/3/train/x",
+        "a/b/c",
+        "TrainFlow/3/2/1",
+        "3/2/1",
+        "TrainFlow/" + 5000 * "9",
+        5000 * "9",
+    ],
+)
 def test_what_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(BadReference):
         parse(text)
