@@ -7,15 +7,13 @@ import click
 
 from evflow.cli import session
 from evflow.cli.complete import of_what
-from evflow.cli.naming import parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, size, write_json
 from evflow.core.state import RunState, Task
 from evflow.errors import EvflowError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from evflow.store.artifacts import ArtifactView
-
-_WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
 
 
 class NoSuchArtifact(UsageError):
@@ -56,7 +54,7 @@ def flow_dump(flow: type) -> click.Command:
     def dump(what: str, **options: Any) -> None:
         _dump(what, **options, flow=flow.__name__)
 
-    return click.Command("dump", callback=dump, params=_options(), help=f"Show the artifacts of tasks. {_WHAT}")
+    return click.Command("dump", callback=dump, params=_options(), help=f"Show the artifacts of tasks. {WHAT}")
 
 
 def _dump(
@@ -143,4 +141,4 @@ def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]],
     click.echo(f"Artifacts of {count(len(values), 'task')} were written to {file}.", err=True)
 
 
-command = click.Command("dump", callback=_dump, params=_options(), help=f"Show the artifacts of tasks. {_WHAT}")
+command = click.Command("dump", callback=_dump, params=_options(), help=f"Show the artifacts of tasks. {WHAT}")

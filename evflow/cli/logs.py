@@ -9,21 +9,12 @@ import click
 from evflow import clock, config
 from evflow.cli import session
 from evflow.cli.complete import of_what
-from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import instant, iso, write_json
+from evflow.client.errors import NoSuchAttempt
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState, Task
-from evflow.errors import UsageError
 from evflow.store.logs import LogLine, Stream, find_folder, path_of, read_log
-
-
-class NoSuchAttempt(UsageError):
-    """The task has no such attempt."""
-
-    code = "attempt-not-found"
-
-    def __init__(self, task: str, attempt: int, attempts: int) -> None:
-        super().__init__(f"Task '{task}' has no attempt {attempt}.", f"It has {attempts}, counted from 0.")
 
 
 class Printed(NamedTuple):
@@ -32,9 +23,6 @@ class Printed(NamedTuple):
     task: Task
     attempt: int
     line: LogLine
-
-
-_WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
 
 
 def _options() -> list[click.Parameter]:
@@ -112,7 +100,7 @@ command = click.Command(
     "logs",
     callback=_show,
     params=[click.Argument(["what"], shell_complete=of_what()), *_options()],
-    help=f"Show what tasks printed. {_WHAT}",
+    help=f"Show what tasks printed. {WHAT}",
 )
 
 
@@ -147,7 +135,7 @@ def flow_logs(flow: type) -> click.Command:
     group = _ShowByDefault("logs", help="Show what tasks printed, or forget it.")
     group.add_command(
         click.Command(
-            "show", callback=show, params=[click.Argument(["what"], shell_complete=of_what()), *_options()], help=f"Show it. {_WHAT}"
+            "show", callback=show, params=[click.Argument(["what"], shell_complete=of_what()), *_options()], help=f"Show it. {WHAT}"
         )
     )
     group.add_command(click.Command("scrub", callback=scrub, params=scrub_options, help="Overwrite what tasks printed."))

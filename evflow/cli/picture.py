@@ -170,7 +170,7 @@ def _failure(task: Task) -> FailureRow:
 
 
 def _status(state: RunState) -> str:
-    if state.over or state.outcome:
+    if state.over:
         return state.status
     if state.cancelling is not None:
         return "cancelling"

@@ -39,6 +39,15 @@ class NoSuchArtifact(UsageError, AttributeError):
         super().__init__(f"Task '{task}' has no artifact '{name}'.{why}", _choice(name, existing))
 
 
+class NoSuchAttempt(UsageError):
+    """The task has no such attempt."""
+
+    code = "attempt-not-found"
+
+    def __init__(self, task: str, attempt: object, attempts: int) -> None:
+        super().__init__(f"Task '{task}' has no attempt {attempt!r}.", f"It has {attempts}, counted from 0.")
+
+
 class DataElsewhere(EnvironmentProblem):
     """What the log names lies on the disk of another machine."""
 

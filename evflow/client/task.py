@@ -5,12 +5,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from evflow.client.artifact import Artifacts, DataArtifact, TaskData
-from evflow.client.errors import EvflowNotFound
+from evflow.client.errors import EvflowNotFound, NoSuchAttempt
 from evflow.client.history import PARAMETERS, RunHistory, ended_us
 from evflow.client.objects import Parent, local_time, split
 from evflow.client.output import LogText, output_of
 from evflow.core import state as core
-from evflow.errors import UsageError
 
 if TYPE_CHECKING:
     from evflow.client.code import RunCode
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
 _RUNTIME = "runtime:"
 
 __all__ = ["Metadata", "Task", "TaskData", "environment_of"]
-
-
-class NoSuchAttempt(UsageError):
-    """The task has no such attempt."""
-
-    code = "attempt-not-found"
-
-    def __init__(self, task: str, attempt: object, attempts: int) -> None:
-        super().__init__(f"Task '{task}' has no attempt {attempt!r}.", f"It has {attempts}, counted from 0.")
 
 
 class Metadata(NamedTuple):

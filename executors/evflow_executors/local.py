@@ -80,8 +80,7 @@ class LocalExecutor:
         self._host = host if host is not None else os.uname().nodename
         self._restart = restart or (lambda: ForkServer.start(server.method.method if server.method.method == "spawn" else "auto"))
         self._reader = frames.FrameReader()
-        self._contexts: dict[RunId, bytes] = {}
-        self._folders: dict[RunId, RunContext] = {}
+        self._contexts: dict[RunId, RunContext] = {}
         self._runs: dict[str, RunId] = {}
         self._launched: dict[AttemptId, _Launched] = {}
         self._unsent = bytearray()
@@ -104,10 +103,9 @@ class LocalExecutor:
     async def prepare(self, context: RunContext) -> None:
         """Tell what all attempts of a run share; before the first `launch` of the run."""
         run = RunId.parse(f"{context.flow}/{context.run}")
-        self._contexts[run] = context.pack()
-        self._folders[run] = context
+        self._contexts[run] = context
         self._runs[str(run)] = run
-        await self._send(frames.frame(frames.CONTEXT, str(run), self._contexts[run]))
+        await self._send(frames.frame(frames.CONTEXT, str(run), context.pack()))
 
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """Start an attempt under its name; a second call for the same name changes nothing.
@@ -160,7 +158,7 @@ class LocalExecutor:
             RunUnknown: `prepare` was not called for its run.
         """
         for attempt in attempts:
-            context = self._folders.get(attempt.run)
+            context = self._contexts.get(attempt.run)
             if context is None:
                 raise RunUnknown(attempt.run)
             await anyio.to_thread.run_sync(leftovers.end_attempt, context.lock_file, attempt)
@@ -235,13 +233,13 @@ class LocalExecutor:
             # Not in a thread of anyio's: the kernel would take that thread's end for the owner's.
             self._server = self._restart()
             self._reader = frames.FrameReader()
-            contexts = [frames.frame(frames.CONTEXT, str(run), context) for run, context in self._contexts.items()]
+            contexts = [frames.frame(frames.CONTEXT, str(run), context.pack()) for run, context in self._contexts.items()]
             self._unsent[:] = b"".join([*contexts, *(launched.frames for launched in self._launched.values())])
         await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S) if self._closing else b"")
 
     def _end(self, attempts: Sequence[AttemptId]) -> None:
         for attempt in attempts:
-            leftovers.end_attempt(self._folders[attempt.run].lock_file, attempt)
+            leftovers.end_attempt(self._contexts[attempt.run].lock_file, attempt)
 
     async def _gone(self, *, drain: bool = False) -> None:
         """Wait for the fork server's exit; with `drain` keep what it says until then, so that it is not held up."""

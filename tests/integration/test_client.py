@@ -13,7 +13,7 @@ import pytest
 from evflow import Evflow, Flow, Run, Step, Task, default_namespace, get_namespace, namespace
 from evflow.client import DataArtifact, EvflowInvalidPathspec, EvflowNamespaceMismatch, EvflowNotFound, namespaces
 from evflow.client.connection import disconnect
-from evflow.client.task import NoSuchAttempt
+from evflow.client.errors import NoSuchAttempt
 from tests.client_world import DIAMOND, LINE, NOON_US, SECOND, ClientWorld, cross_validation
 
 
