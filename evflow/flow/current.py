@@ -1,7 +1,6 @@
 """`current`: what a running step may ask about itself and its run.
 
-The worker calls `enter` before the body; outside of a task nothing is there but `is_running_flow`. Decorators add their own
-members with `extend`, as `card` or `project_name`.
+The worker calls `enter` before the body; outside of a task nothing is there but `is_running_flow`.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +24,6 @@ _MEMBERS = (
     "graph",
     "parameter_names",
 )
-_OF_DECORATORS = {"card": "@card", "parallel": "@parallel", "trigger": "@trigger", "project_name": "@project", "branch_name": "@project"}
 
 
 class Current:
@@ -127,8 +125,7 @@ class Current:
     def __getattr__(self, name: str) -> Any:
         facts: dict[str, Any] = self.__dict__.get("_facts", {})
         if name in facts:
-            value = facts[name]
-            return value() if isinstance(value, _Lazy) else value
+            return facts[name]
         raise AttributeError(self._missing(name))
 
     def __dir__(self) -> list[str]:
@@ -140,23 +137,11 @@ class Current:
         return self._facts[name]
 
     def _missing(self, name: str) -> str:
-        if name in _OF_DECORATORS:
-            return f"current.{name} is there only in a step with {_OF_DECORATORS[name]}."
         if name in _MEMBERS:
             return f"current.{name} is there only while a step runs; current.is_running_flow tells."
         from evflow.errors import did_you_mean
 
         return f"current has no attribute '{name}'.{did_you_mean(name, self.__dir__())}"
-
-
-class _Lazy:
-    """A member that is computed when it is asked for."""
-
-    def __init__(self, compute: Callable[[], Any]) -> None:
-        self._compute = compute
-
-    def __call__(self) -> Any:
-        return self._compute()
 
 
 current = Current()
@@ -194,11 +179,6 @@ def enter(
         graph=graph if graph is not None else {},
         parameter_names=list(parameter_names),
     )
-
-
-def extend(name: str, value: Any = None, *, compute: Callable[[], Any] | None = None) -> None:
-    """Add a member, for a decorator; with `compute` it is worked out at each use."""
-    _entered[name] = _Lazy(compute) if compute is not None else value
 
 
 def leave() -> None:

@@ -47,7 +47,6 @@ __all__ = [
     "load_item",
     "manifest_objects",
     "pack_items",
-    "same",
     "save",
     "verify_object",
 ]
@@ -232,11 +231,6 @@ class ArtifactView:
 
 Inherited = ArtifactView | Mapping[str, Entry] | None
 """What a task begins with: its parent's artifacts; for a join, entries chosen from its inputs."""
-
-
-def same(one: Entry | None, other: Entry | None) -> bool:
-    """Whether two artifacts are equal, by their digests; nothing is loaded."""
-    return one is not None and other is not None and one.digest == other.digest
 
 
 def save(

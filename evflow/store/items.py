@@ -88,16 +88,6 @@ def _record(offset: int, length: int, size: int, serializer: int, encoding: int,
     return _RECORD.pack(offset, length, size, serializer, encoding, 0, crc, digest)
 
 
-def count_items(store: ObjectStore, digest: bytes) -> int:
-    """How many items an object has.
-
-    Raises:
-        ObjectMissing: The store has no such object.
-        ObjectDamaged: It is not what `pack_items` wrote.
-    """
-    return _count(store, digest)[0]
-
-
 def load_item(store: ObjectStore, digest: bytes, index: int, *, main: MainResolver | None = None, code: Code | None = None) -> Any:
     """One item.
 

@@ -17,7 +17,6 @@ bounded: past the limit only the last 64 KiB are kept, because an end explains m
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from heapq import merge
 from typing import Final, Literal
 
 from evflow.core.ids import RunId
@@ -163,11 +162,6 @@ def read_log(folder: str, task: int, attempt: int, stream: Stream | None = None)
 def read_text(folder: str, task: int, attempt: int, stream: Stream | None = None) -> str:
     """What an attempt printed, as one text."""
     return "".join([f"{line.text}\n" if line.ends else line.text for line in read_log(folder, task, attempt, stream)])
-
-
-def merged(logs: Iterable[Iterable[LogLine]]) -> Iterator[LogLine]:
-    """Several logs by time."""
-    return merge(*logs, key=lambda line: line.at_us)
 
 
 def _parse(record: bytes) -> LogLine | None:

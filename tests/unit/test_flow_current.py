@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from evflow import current
-from evflow.flow.current import enter, extend, leave
+from evflow.flow.current import enter, leave
 
 
 @pytest.fixture
@@ -44,22 +44,6 @@ def test_members_can_be_asked_for() -> None:
     assert "card" not in current
     assert current.get("run_id") == "3"
     assert current.get("card", "none") == "none"
-
-
-@pytest.mark.usefixtures("inside")
-def test_a_decorator_adds_members_of_its_own() -> None:
-    extend("project_name", "p")
-    numbers = iter((1, 2, 3))
-    extend("card", compute=lambda: next(numbers))
-    assert current.project_name == "p"
-    assert [current.card, current.card] == [1, 2]
-    assert current.get("project_name") == "p"
-
-
-@pytest.mark.usefixtures("inside")
-def test_a_member_of_a_missing_decorator_names_the_decorator() -> None:
-    with pytest.raises(AttributeError, match="only in a step with @card"):
-        _ = current.card
 
 
 @pytest.mark.usefixtures("inside")

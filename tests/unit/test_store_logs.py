@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from evflow.core.ids import RunId
 from evflow.store import StoreUnusable, open_store
-from evflow.store.logs import TAIL_BYTES, LogLine, LogWriter, find_folder, make_folder, merged, path_of, read_log, read_text
+from evflow.store.logs import TAIL_BYTES, LogLine, LogWriter, find_folder, make_folder, path_of, read_log, read_text
 
 texts = st.lists(
     st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(st.characters(exclude_characters="\n", codec="utf-8")), st.booleans())
@@ -70,15 +70,6 @@ def test_a_log_a_little_over_its_limit_has_no_gap(root: Path) -> None:
         writer.write("stdout", number, [b"line %06d" % number])
     writer.close(20)
     assert [line.text for line in read_log(str(root), 1, 0)] == [f"line {number:06}" for number in range(20)]
-
-
-def test_logs_are_merged_by_time(root: Path) -> None:
-    for task, times in ((1, (1, 4)), (2, (2, 3))):
-        writer = LogWriter(str(root), task, 0)
-        for at_us in times:
-            writer.write("stdout", at_us, [b"%d" % at_us])
-        writer.close(9)
-    assert [line.text for line in merged([read_log(str(root), 1, 0), read_log(str(root), 2, 0)])] == ["1", "2", "3", "4"]
 
 
 def test_a_runs_output_lies_among_the_named_files_of_its_store(tmp_path: Path) -> None:
