@@ -31,7 +31,7 @@ def command(flow: str | None, limit: int, status: str | None, tags: tuple[str, .
     if as_json:
         write_json([plain(run) for run in runs])
     else:
-        _print(runs)
+        _print(runs, all_of_them=not (flow or status or tags))
 
 
 def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags: set[str]) -> list[RunEntry]:
@@ -96,9 +96,9 @@ def styled_status(status: str) -> str:
     return click.style(status, fg=STATUS_COLORS.get(status))
 
 
-def _print(runs: list[RunEntry]) -> None:
+def _print(runs: list[RunEntry], *, all_of_them: bool) -> None:
     if not runs:
-        click.echo("No run fits.", err=True)
+        click.echo("There are no runs in this log yet.\nStart one with `python flow.py run`." if all_of_them else "No run fits.", err=True)
         return
     rows: list[list[str]] = []
     for entry in runs:

@@ -386,20 +386,22 @@ def check_permissions(server: Server) -> Iterator[Finding]:
     """Every kind of command that evflow uses, tried on keys of its own, which go away again."""
     tag = f"{{evflow:doctor:{uuid.uuid4().hex[:12]}}}"
     stream, table, names, ranked = f"{tag}:stream", f"{tag}:hash", f"{tag}:set", f"{tag}:zset"
-    refused: list[str] = []
+    trials = _trials(stream, table, names, ranked)
+    if server.has_waitaof:
+        trials = (*trials, ("WAITAOF", 0, 0, 1))
     try:
-        for command in _trials(stream, table, names, ranked):
-            _allowed(server, refused, *command)
-        if server.has_waitaof:
-            _allowed(server, refused, "WAITAOF", 0, 0, 1)
+        refused = [(command[0], error) for command in trials if (error := _refusal(server, command)) is not None]
     finally:
         with contextlib.suppress(LogUnavailable):
             server.wire.call("DEL", stream, table, names, ranked)
-    if refused:
+    unwell = next((error for _, error in refused if error.transient), None)
+    if unwell is not None:  # a replica, no memory, a full disk: it says nothing about rights
+        yield Finding("writes", "error", unwell.message, unwell.hint)
+    elif refused:
         advice = (
             "Give the user `~evflow:* ~{evflow:* +@read +@write +@stream +@scripting +@connection +time +info +wait +waitaof +config|get`."
         )
-        yield Finding("permissions", "error", "; ".join(refused), advice)
+        yield Finding("permissions", "error", "; ".join(f"{name!s}: {error.message}" for name, error in refused), advice)
     else:
         yield Finding("permissions", "ok", "all commands that evflow needs are allowed")
     if not server.has_waitaof and not server.embedded:
@@ -427,7 +429,8 @@ def _trials(stream: str, table: str, names: str, ranked: str) -> Sequence[tuple[
     )
 
 
-def _allowed(server: Server, refused: list[str], *command: Argument) -> None:
+def _refusal(server: Server, command: tuple[Argument, ...]) -> LogUnavailable | None:
+    """Why the server does not carry the command out; None where it does."""
     try:
         try:
             server.wire.call(*command)
@@ -436,7 +439,8 @@ def _allowed(server: Server, refused: list[str], *command: Argument) -> None:
     except (LogConnectionLost, LogTimeout):
         raise  # nothing more can be asked
     except LogUnavailable as error:
-        refused.append(f"{command[0]!s}: {error.message}")
+        return error
+    return None
 
 
 def _bytes(count: float) -> str:

@@ -374,6 +374,13 @@ def test_a_server_that_is_down_is_told_by_everybody(url: str) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_log_without_a_run_says_how_to_start_one(redis_url: str) -> None:
+    done = python("-m", "evflow.cli", "runs", EVFLOW_REDIS_URL=redis_url)
+    is_clean(done, "There are no runs in this log yet.\nStart one with `python flow.py run`.", code=0)
+    is_clean(python("-m", "evflow.cli", "runs", "--tag", "x", EVFLOW_REDIS_URL=redis_url), "No run fits.", code=0)
+
+
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://host:port", "127.0.0.1:6379"])
 def test_a_url_that_names_no_server_is_told_by_everybody(url: str) -> None:
     for done in everybody(EVFLOW_REDIS_URL=url):

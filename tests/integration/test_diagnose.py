@@ -117,6 +117,16 @@ def test_a_replica_is_an_error_that_names_its_primary(replica: DebianRedis) -> N
     assert "127.0.0.1:1" in found.advice
 
 
+def test_a_server_that_takes_no_writes_is_not_taken_for_one_that_grants_no_rights(own_redis: DebianRedis) -> None:
+    own_redis.call("CONFIG", "SET", "maxmemory", "1")
+    found = of_server(own_redis.url)
+    own_redis.call("REPLICAOF", "127.0.0.1", "1")
+    of_replica = of_server(own_redis.url)
+    assert "permissions" not in {*found, *of_replica}
+    assert (found["writes"].level, "Raise the server's `maxmemory`" in found["writes"].advice) == ("error", True)
+    assert (of_replica["writes"].level, "primary" in of_replica["writes"].advice) == ("error", True)
+
+
 def test_a_user_that_may_not_run_scripts_is_told_which_command_is_refused(own_redis: DebianRedis) -> None:
     own_redis.call("ACL", "SETUSER", "poor", "on", ">secret", "~*", "+@all", "-@scripting")
     found = of_server(own_redis.url.replace("unix://", "unix://poor:secret@"))["permissions"]
