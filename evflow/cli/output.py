@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import click
@@ -114,8 +115,21 @@ def _line(cells: Sequence[str], head: Sequence[str], widths: Sequence[int], righ
 
 
 def _visible(text: str) -> int:
-    return len(click.unstyle(text))
+    """Columns of a terminal that the text takes."""
+    plain = click.unstyle(text)
+    return len(plain) if plain.isascii() else sum(map(_columns, plain))
+
+
+def _columns(character: str) -> int:
+    """Two for an ideograph or an emoji, none for an accent on the character before."""
+    from unicodedata import combining, east_asian_width
+
+    return 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
 
 
 def _cut(text: str, width: int) -> str:
-    return text if _visible(text) <= width else click.unstyle(text)[: width - 1] + "…"
+    if _visible(text) <= width:
+        return text
+    plain = click.unstyle(text)
+    ends = accumulate(map(_columns, plain))
+    return plain[: sum(end < width for end in ends)] + "…"

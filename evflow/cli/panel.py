@@ -1,9 +1,9 @@
 """A run's picture as lines of a terminal: the part of the live view that is a pure function.
 
     ───────────────────────────────────────────────────────────────────────────────
-    TrainFlow/3  running  42 s   14 of 24 tasks, 3 running, 1 waits for a retry
-    ✓ start      ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  1/1
-    ● train      ━━━━━━━━━━━━━━━━╺─────────────  14/24  3 running, 1 retry
+    TrainFlow/3  running  42 s   14 of 24 tasks, 3 running, 1 to retry
+    ✓ start
+    ⠹ train      ━━━━━━━━━━━━━━━━━━━━──────────  13/23  3 running  1 to retry
     · join
     running  train/7 12 s (pid 812), train/9 3.1 s (pid 815)
     retry    train/5 in 1 m 40 s, attempt 1: ValueError: nope

@@ -43,7 +43,9 @@ def status(as_json: bool) -> None:
         click.echo(f"  {click.style(name.ljust(7), dim=True)}  {text}")
 
 
-@command.command("start", help="Keep it running until Ctrl-C, so that no command waits for its start.")
+@command.command(
+    "start", help="Keep it running until Ctrl-C, so that no command waits for its start.", short_help="Keep it running until Ctrl-C."
+)
 def start() -> None:
     """Hold it in this terminal."""
     from evflow.log.embedded import start_foreground

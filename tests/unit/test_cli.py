@@ -593,6 +593,12 @@ def test_a_table_keeps_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[1].endswith("…")
 
 
+def test_a_table_counts_the_columns_that_wide_characters_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    lines = output.table(["user", "tags"], [["山田", "東京" * 10], ["e\u0301va", "x"]])
+    assert lines[1:] == ["山田  東京東京東京…", "e\u0301va   x"]
+
+
 def test_a_table_in_a_pipe_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
