@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from evflow.errors import UsageError
 from evflow.flow import loading
-from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, StepFunction, caller, facts, frame_above
+from evflow.flow.steps import NOT_MODIFIABLE, SCOPE, StepFunction, Where, caller, facts, frame_above
 
 if TYPE_CHECKING:
     from evflow.flow.graph_view import GraphView
@@ -21,12 +22,32 @@ EXIT_INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as `evflow.cli.render` has it."""
 
 
+class FlowHasConstructor(UsageError):
+    """A flow's class defines `__init__`."""
+
+    code = "flow-has-constructor"
+
+    def __init__(self, flow: str, where: Where) -> None:
+        super().__init__(
+            f"Flow {flow} has an __init__ of its own, which no task would run ({where}).",
+            "Set artifacts in the first step, and what never changes in the class's body.",
+        )
+
+
 class FlowSpec:
     """A flow: its steps are methods marked with `@step`, its artifacts are attributes set on `self`."""
 
     __slots__ = ("__dict__", "__weakref__", "_evflow_scope")
 
     _evflow_scope: "Scope | None"
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Refuse a constructor of the flow's own: tasks run without one, and without ours `F()` would do nothing, silently."""
+        super().__init_subclass__(**arguments)
+        if "__init__" in cls.__dict__:
+            from evflow.flow.decorators.base import raise_at_import
+
+            raise_at_import(FlowHasConstructor(cls.__name__, caller(1)))
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make an instance without a place in a run."""

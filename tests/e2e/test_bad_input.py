@@ -123,6 +123,13 @@ def test_artifacts_that_cannot_be_written_to_a_file_are_told(folder: Path) -> No
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_flow_with_a_constructor_is_refused_where_it_is_defined() -> None:
+    source = Path("sums.py").read_text()
+    Path("sums.py").write_text(source.replace("    @step\n", "    def __init__(self):\n        self.rate = 1\n\n    @step\n", 1))
+    is_clean(python("sums.py", "run"), r"^Error: Flow Sums has an __init__ .*sums.py:\d+\)\.\nSet artifacts in the first step")
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()
     Path("sums.py").write_text(source.replace('"n_items", default=3', '"n_items", type=int, required=True'))

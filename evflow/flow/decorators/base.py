@@ -125,7 +125,7 @@ def raise_at_import(error: UsageError) -> NoReturn:
 
     def show(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
         if value is error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"Error: {error}\n")
         else:
             before(kind, value, traceback)
 
