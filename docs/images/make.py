@@ -14,6 +14,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,7 @@ class Terminal:
         self.wait(lambda text: "overnow" in text, line)
 
     def screen(self, *, styled: bool = False) -> str:
-        return self._do("capture-pane", "-p", *(["-e"] if styled else []))
+        return self._do("capture-pane", "-p", *(["-e", "-J"] if styled else []))
 
     def wait(self, reached: Callable[[str], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE_S
@@ -146,7 +147,10 @@ def replay(folder: Path) -> None:
     (folder / "train.py").write_text(flow[1], encoding="utf-8")
     terminal = Terminal(folder, rows=40)
     try:
-        terminal.run("timeout -s KILL 3.2 python train.py run --max-workers 2 --seconds 0.8 --flaky 1")
+        terminal.type("sh -c 'echo $$ > pid; exec python train.py run --max-workers 2 --seconds 0.8 --flaky 1'")
+        terminal.wait(lambda text: re.search(r"fit +\S+ +3/4 +1 running", text) is not None, "fold 1 is tried again")
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+        terminal.wait(lambda text: "Killed" in text, "the run's process is dead")
         terminal.run("evflow continue Train")
         terminal.clear()
         command = "evflow replay Train && evflow replay Train --verify"
