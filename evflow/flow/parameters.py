@@ -199,7 +199,7 @@ def canonical(name: str) -> str:
 
 def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
     """What is wrong with a flow's parameters: code, place, message, hint."""
-    from evflow.flow.scope import did_you_mean
+    from evflow.errors import did_you_mean
 
     seen: dict[str, Parameter[Any]] = {}
     for attribute, parameter in facts(cls).parameters.items():
