@@ -323,13 +323,16 @@ def home() -> "Path":
 
 def shown(name: str, value: Any) -> Any:
     """The value as it may be shown to people: without passwords."""
-    if not (_setting(name).secret and isinstance(value, str)):
+    setting = _setting(name)
+    if not (setting.secret and isinstance(value, str)):
         return value
     head, slashes, rest = value.partition("://")
+    if not slashes and not setting.kind.is_path:  # a URL without its beginning is wrong, and its password is one all the same
+        head, rest = "", head
     user, at, host = rest.rpartition("@")
-    if not (slashes and at and ":" in user):
+    if not (at and ":" in user):
         return value
-    return f"{head}://{user.partition(':')[0]}:***@{host}"
+    return f"{head}{slashes}{user.partition(':')[0]}:***@{host}"
 
 
 def files() -> list[str]:
@@ -358,7 +361,7 @@ def _read(setting: Setting, raw: Any, place: str, folder: str) -> Any:
     try:
         value = setting.kind.read(raw)
     except (ValueError, TypeError):
-        raise ConfigInvalid(place, setting.name, raw, setting.kind.wanted) from None
+        raise ConfigInvalid(place, setting.name, shown(setting.name, raw), setting.kind.wanted) from None
     if setting.kind.is_path and "://" not in value:
         try:
             value = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))

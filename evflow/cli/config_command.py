@@ -20,12 +20,12 @@ def command(ctx: click.Context, name: str | None, as_json: bool) -> None:
     rows = [_row(setting) for setting in names]
     if as_json:
         write_json(rows[0] if name else {"settings": rows, "files": [str(path) for path in _files()]})
-    elif name:
-        click.echo(_text(rows[0]["value"]))
-    else:
+    elif not name:
         _print(rows)
+    elif not rows[0]["problem"]:
+        click.echo(_text(rows[0]["value"]))
     problems = [row["problem"] for row in rows if row["problem"]]
-    for problem in problems:
+    for problem in dict.fromkeys(problems):  # a broken file is one for every setting
         click.echo(f"Error: {problem}", err=True)
     if not problems:
         for place, key in config.unknown_keys():

@@ -381,8 +381,16 @@ def test_config_shows_all_settings_though_one_is_wrong(monkeypatch: pytest.Monke
     assert "EVFLOW_MAX_WORKERS" in result.stderr
 
 
-def test_one_setting_is_printed_bare() -> None:
+def test_one_setting_is_printed_bare_and_a_wrong_one_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evflow("config", "max-workers").stdout == "16\n"
+    monkeypatch.setenv("EVFLOW_MAX_WORKERS", "many")
+    result = evflow("config", "max-workers")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_config_names_a_broken_file_once() -> None:
+    (Path.cwd() / "evflow.toml").write_text("max_workers =")
+    assert evflow("config").stderr.count("evflow.toml: this file of settings cannot be read") == 1
 
 
 # --- help, usage, errors ----------------------------------------------------------------------------------

@@ -204,10 +204,20 @@ def test_unknown_keys_in_files_are_found_with_their_place() -> None:
         ("redis://:secret@host", "redis://:***@host"),
         ("redis://:s@cret@host", "redis://:***@host"),
         ("redis://host:6379", "redis://host:6379"),
+        ("redi://ada:secret@host", "redi://ada:***@host"),
+        ("ada:secret@host:6379", "ada:***@host:6379"),
     ],
 )
 def test_a_password_in_a_url_is_masked(value: str, shown: str) -> None:
     assert config.shown("redis_url", value) == shown
+
+
+@pytest.mark.parametrize("value", ["redi://ada:secret@host", "ada:secret@host:6379", ":secret@host"])
+def test_a_password_in_a_url_that_is_wrong_is_masked_too(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_REDIS_URL", value)
+    with pytest.raises(config.ConfigInvalid, match=r"redis_url is '.*@host") as caught:
+        config.get("redis_url")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("setting", config.SETTINGS.values(), ids=list(config.SETTINGS))
