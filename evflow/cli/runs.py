@@ -26,7 +26,7 @@ def command(flow: str | None, limit: int, status: str | None, tags: tuple[str, .
         with session.log() as log:
             runs = _runs(log, flow, limit, status, set(tags))
     except session.NoRunsYet as error:
-        click.echo("[]" if as_json else f"{error.message}\n{error.hint}", err=not as_json)
+        error.as_list(as_json=as_json)
         return
     if as_json:
         write_json([plain(run) for run in runs])

@@ -4,6 +4,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
 from evflow import config
 from evflow.core.ids import RunId
 from evflow.errors import UsageError
@@ -25,6 +27,10 @@ class NoRunsYet(UsageError):
             f"There are no runs in {config.get('home')} yet.",
             "Start one with `python flow.py run`, or set EVFLOW_HOME or EVFLOW_REDIS_URL to where your runs are.",
         )
+
+    def as_list(self, *, as_json: bool) -> None:
+        """What a command prints that lists all runs: to it, nothing is wrong."""
+        click.echo("[]" if as_json else f"{self.message}\n{self.hint}", err=not as_json)
 
 
 @contextmanager

@@ -79,8 +79,14 @@ def replace(run: str, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_tags(run: str | None, hide_system_tags: bool, as_json: bool) -> None:
     """List them."""
-    with session.log() as log:
-        found = [tagged for flow in log.flows() for tagged in _all(log, flow)] if run is None else [_of(log, resolve(log, parse(run)))]
+    try:
+        with session.log() as log:
+            found = [tagged for flow in log.flows() for tagged in _all(log, flow)] if run is None else [_of(log, resolve(log, parse(run)))]
+    except session.NoRunsYet as error:
+        if run is not None:
+            raise
+        error.as_list(as_json=as_json)
+        return
     _print_by_run(found, hide_system=hide_system_tags, as_json=as_json)
 
 
@@ -134,8 +140,14 @@ def _flow_list(flow: str) -> click.Command:
         flat: bool,
         as_json: bool,
     ) -> None:
-        with session.log() as log:
-            found = [_of(log, resolve(log, parse(run_id), flow=flow))] if run_id else list(_all(log, FlowName(flow)))
+        try:
+            with session.log() as log:
+                found = [_of(log, resolve(log, parse(run_id), flow=flow))] if run_id else list(_all(log, FlowName(flow)))
+        except session.NoRunsYet as error:
+            if run_id:
+                raise
+            error.as_list(as_json=as_json)
+            return
         if my_runs and not every:
             mine = f"user:{config.get('user')}"
             found = [tagged for tagged in found if mine in tagged.system]

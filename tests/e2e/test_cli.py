@@ -561,6 +561,17 @@ def test_tags_are_changed_and_listed() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_lists_of_a_fresh_machine_are_empty_and_no_error() -> None:
+    for command in (["-m", "evflow.cli", "runs"], ["-m", "evflow.cli", "tag", "list"], ["sums.py", "tag", "list"]):
+        listed = python(*command, "--json")
+        assert (listed.returncode, json.loads(listed.stdout), listed.stderr) == (0, [], "")
+        told = python(*command)
+        assert (told.returncode, told.stdout) == (0, "")
+        assert "There are no runs" in told.stderr
+    assert evflow("tag", "list", "Sums/1", "--json").returncode == 1
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_run_whose_process_was_killed_is_interrupted_and_continued() -> None:
     runs = subprocess.Popen(
         [sys.executable, "sums.py", "--quiet", "run", "--wait", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
