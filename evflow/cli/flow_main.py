@@ -14,6 +14,7 @@ import click
 from evflow import config
 from evflow.cli.lazy import Lazy, LazyGroup, Sections
 from evflow.cli.render import outcome
+from evflow.cli.streams import to_nowhere
 from evflow.flow.invocation import program
 from evflow.imports import framework_view
 
@@ -57,9 +58,13 @@ class FlowContext:
         self.with_specs: tuple[str, ...] = ()
 
     def say(self, text: str, **style: Any) -> None:
-        """Print a line of the banner on stderr, unless it should be quiet."""
-        if not self.quiet:
+        """Print a line of the banner on stderr, unless it should be quiet. A disk that is full takes none, and hinders no run."""
+        if self.quiet:
+            return
+        try:
             click.secho(text, err=True, **style)
+        except OSError:
+            to_nowhere(sys.stderr)
 
 
 def main(flow_class: type, arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from evflow.cli.leave import leave
+from evflow.cli.streams import to_nowhere
 from evflow.errors import EvflowError
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def outcome(body: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes stdout once more on its way out, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         return EXIT_PIPE
     except EvflowError as error:
         show_error(error)
@@ -61,8 +61,7 @@ def outcome(body: Callable[[], Any]) -> int:
         if error.errno not in _UNWRITABLE or error.filename is not None:
             show_internal_error(error)
             return EXIT_FAILED
-        with contextlib.suppress(OSError, ValueError):  # as above; a stream without a descriptor does not complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         click.echo(f"Error: The output could not be written: {error.strerror}.", err=True)
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user; the traceback is kept

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, TextIO
 
 from evflow.cli.picture import Picture
+from evflow.cli.streams import to_nowhere
 
 MAX_PENDING = 4_000_000
 """Characters that wait for a terminal that does not read."""
@@ -118,6 +119,7 @@ class Screen:
             self._broken = True
             if isinstance(error, OSError) and error.errno in _REFUSALS:
                 self.refused = os.strerror(error.errno)
+            to_nowhere(self._stream)
 
     def _paint(self, text: str, picture: Picture | None, *, clear: bool) -> str:
         if self._painter is None:

@@ -1,7 +1,9 @@
-"""Standard streams that the caller closed (`>&-`), opened on nothing."""
+"""Standard streams that lead nowhere: what the caller closed (`>&-`), and what takes no more (a full disk, a reader that left)."""
 
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 
 def open_closed() -> None:
@@ -18,6 +20,14 @@ def open_closed() -> None:
             stream = open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """Drop what a stream holds and all that will be written to it: its buffer would fail again at each flush, and at the process's end."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor holds nothing that matters
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _is_open(descriptor: int) -> bool:

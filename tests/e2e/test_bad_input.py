@@ -167,11 +167,21 @@ def test_output_that_a_full_disk_refuses_is_told(option: str) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_run_whose_output_a_full_disk_refuses_goes_on_and_says_so() -> None:
-    done = in_shell("python sums.py run > /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # what a buffer holds is refused again and again
+def test_a_run_whose_output_a_full_disk_refuses_goes_on_and_says_so(unbuffered: str) -> None:
+    done = in_shell(f"PYTHONUNBUFFERED={unbuffered} python sums.py run > /dev/full")
     assert done.returncode == 0, done.stderr
     assert "could not be written: No space left on device. `evflow logs Sums/1` has it." in done.stderr
     assert "succeeded" in done.stderr
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("away", ["2> /dev/full", "> /dev/full 2>&1", "| true"])
+def test_a_run_that_nobody_listens_to_succeeds(away: str, unbuffered: str) -> None:
+    in_shell(f"PYTHONUNBUFFERED={unbuffered} python sums.py run {away}; echo ${{PIPESTATUS[0]}} > code")
+    assert Path("code").read_text() == "0\n"
+    assert json.loads(evflow("runs", "--json").stdout)[0]["status"] == "succeeded"
 
 
 @pytest.mark.usefixtures("folder")
