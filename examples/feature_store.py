@@ -243,16 +243,16 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def report(features: pd.DataFrame, morning: pd.Timestamp, days: list[int]) -> str:
-    """Describe the newest features, as somebody would read them over a coffee."""
+    """Describe the newest features, as somebody would read them over a coffee: in the columns of a small terminal."""
     today = features.xs(morning, level="day")
     carriers = today.loc["carrier"].sort_values(f"flights_{days[-1]}d", ascending=False)
     shown = {f"flights_{days[-1]}d": "{:,.0f}".format}
     shown |= {f"delay_mean_{window}d": "{:.1f} min".format for window in days}
     shown |= {f"cancelled_rate_{days[-1]}d": "{:.1%}".format}
-    rows = ", ".join(f"{len(today.loc[level])} {level}s" for level in LEVELS)
-    summary = f"Features for {morning:%d %B %Y}: {len(features):,} rows of {rows}, {features.shape[1]} features each."
-    table = carriers.head(8)[list(shown)].rename_axis(None).to_string(formatters=shown)
-    return f"{summary}\n\n{table}"
+    heads = ["flights", *(f"delay {window}d" for window in days), "cancelled"]
+    table = carriers.head(8)[list(shown)].rename_axis(None).to_string(formatters=shown, header=heads)
+    of_each = ", ".join(f"{len(today.loc[level])} {level}s" for level in LEVELS)
+    return f"{features.shape[1]} features as of {morning:%d %B %Y}, in {len(features):,} rows:\n{of_each}.\n\n{table}"
 
 
 if __name__ == "__main__":
