@@ -33,8 +33,8 @@ REAL_HOME = Path.home()
 ORDER = ("unit", "typing", "contract", "simulation", "histories", "integration", "e2e", "chaos")
 WATCHED = (REPOSITORY, REAL_HOME / ".evflow", REAL_HOME / ".config" / "evflow", REAL_HOME / ".cache" / "evflow")
 CLEARED = ("EVFLOW_", "METAFLOW_", "XDG_", "REDIS_", "VALKEY_", "AWS_", "KUBE")
-TERMINAL = ("CI", "NO_COLOR", "COLUMNS", "LINES")
-"""What changes how a run is shown: the same everywhere, unless a test says otherwise."""
+TERMINAL = ("CI", "NO_COLOR", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
+"""What changes how output is written: the same everywhere, unless a test says otherwise."""
 KEPT = ("EVFLOW_TEST_SCALE", "EVFLOW_TEST_SEED")
 
 pytest_plugins = ["pytester"]

@@ -11,6 +11,8 @@ from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import instant, iso, write_json, write_json_line
 from evflow.core.codec import Record, decode, fields_of, tag_of
+from evflow.core.events import TAGS
+from evflow.errors import did_you_mean
 from evflow.log.protocol import LogClient, RunEntry, StoredEvent
 
 _FOLLOW_S = 5.0
@@ -20,14 +22,21 @@ _YEAR_2000_US = 946_684_800_000_000
 """Microseconds above that are an instant, below a duration."""
 
 
+def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [tag for tag in TAGS if tag.startswith(incomplete)]
+
+
 @click.command("events", help="Print the events of RUN.")
 @click.argument("run", shell_complete=of_runs())
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until the run is sealed.")
 @click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="Only events behind this position.")
-@click.option("--type", "kinds", multiple=True, metavar="TAG", help="Only events like TaskQueued; may be repeated.")
+@click.option("--type", "kinds", multiple=True, metavar="TAG", shell_complete=_complete, help="Only events like TaskQueued; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON; with --follow one document a line.")
 def command(run: str, follow: bool, after: int, kinds: tuple[str, ...], as_json: bool) -> None:
     """Print them."""
+    for kind in kinds:
+        if kind not in TAGS:  # a later version may have written it
+            click.echo(f"Note: no event of this version is called '{kind}'.{did_you_mean(kind, TAGS)}", err=True)
     with session.log() as log:
         entry = _entry(log, run)
         records = (record for record in _records(log, entry, after, follow=follow) if not kinds or tag_of(record.event) in kinds)

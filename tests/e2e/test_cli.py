@@ -330,6 +330,9 @@ def test_a_run_is_looked_at_with_every_command() -> None:
     assert re.search(r"total +\[int, 1 B\] = 6", evflow("dump", "1/end").stdout)
     assert "succeeded at" in evflow("explain", "1").stdout
     assert json.loads(evflow("events", "1", "--json").stdout)[-1]["type"] == "RunSealed"
+    misspelt = evflow("events", "1", "--type", "TaskQueud", "--json")
+    assert json.loads(misspelt.stdout) == []
+    assert "no event of this version is called 'TaskQueud'. Did you mean 'TaskQueued'?" in misspelt.stderr
     assert json.loads(evflow("replay", "1", "--json").stdout)["timeline"][-1]["what"].startswith("sealed with")
     assert json.loads(evflow("replay", "1", "--verify", "--json").stdout)["ok"] is True
     assert json.loads(evflow("replay", "1", "--at", "7", "--json").stdout)["status"] == "running"
