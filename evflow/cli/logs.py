@@ -16,6 +16,8 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState, Task
 from evflow.store.logs import LogLine, Stream, find_folder, path_of, read_log
 
+_NAMED = 20
+
 
 class Printed(NamedTuple):
     """A line that an attempt printed."""
@@ -45,9 +47,11 @@ def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json
     if as_json:
         write_json([_plain(state, line) for line in lines])
         return
-    elsewhere = hosts_elsewhere(tasks_of(state, reference)) if log_folder(state) is None else {}
-    for host, tasks in elsewhere.items():
-        click.echo(f"What {', '.join(tasks)} printed is on the disk of {host}, where they ran: ask there.", err=True)
+    tasks = tasks_of(state, reference)
+    for host, names in (hosts_elsewhere(tasks) if log_folder(state) is None else {}).items():
+        click.echo(f"What {_listed(names)} printed is on the disk of {host}, where they ran: ask there.", err=True)
+    for run, names in origins(tasks).items():
+        click.echo(f"What {_listed(names)} printed is in {run}, from where they were taken over: evflow logs {run}", err=True)
     alone = reference.task is not None
     for line in lines:
         before = f"{instant(line.line.at_us)} " if timestamps else ""
@@ -79,6 +83,20 @@ def hosts_elsewhere(tasks: list[Task]) -> dict[str, list[str]]:
         if host and host != here:
             found.setdefault(host, []).append(f"{task.step}/{task.id}")
     return found
+
+
+def origins(tasks: list[Task]) -> dict[str, list[str]]:
+    """The runs that did the work of tasks that were taken over, and these tasks."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.reused:
+            flow, run, _ = task.reused.split("/", 2)
+            found.setdefault(f"{flow}/{run}", []).append(f"{task.step}/{task.id}")
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def log_folder(state: RunState) -> str | None:

@@ -395,6 +395,8 @@ def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     tasks = json.loads(evflow("show", "2", "--json").stdout)["tasks"]
     assert tasks[0]["reused"] == "Sums/1/start/1"
+    printed = evflow("logs", "2/start")
+    assert (printed.stdout, "printed is in Sums/1, from where they were taken over: evflow logs Sums/1" in printed.stderr) == ("", True)
 
 
 @pytest.mark.usefixtures("folder")
