@@ -23,7 +23,7 @@ _FLOW_CLASS = re.compile(rb"^class\s+(\w+)\s*\(.*(?:FlowSpec|Flow)\b", re.MULTIL
 _MOST_FILES = 200
 _MOST_BYTES = 1_000_000
 _MOST_DIGITS = 18
-"""No run and no task has a longer number, and `int` refuses far longer ones."""
+"""No run, task or event has a longer number, and `int` refuses far longer ones."""
 
 
 class BadReference(UsageError):
@@ -126,21 +126,22 @@ def parse(text: str) -> Reference:
         BadReference: It is not of one of the forms above.
     """
     parts = text.strip("/").split("/")
-    flow = "" if _is_number(parts[0]) else parts.pop(0)
+    flow = "" if is_number(parts[0]) else parts.pop(0)
     if not (flow.isidentifier() or (not flow and parts)):
         raise BadReference(text)
     if not parts:
         return Reference(text, flow)
     number, *rest = parts
-    if not _is_number(number) or not all(rest):
+    if not is_number(number) or not all(rest):
         raise BadReference(text)
-    step = rest.pop(0) if rest and not _is_number(rest[0]) else ""
-    if len(rest) > 1 or (rest and not _is_number(rest[0])):
+    step = rest.pop(0) if rest and not is_number(rest[0]) else ""
+    if len(rest) > 1 or (rest and not is_number(rest[0])):
         raise BadReference(text)
     return Reference(text, flow, int(number), step, int(rest[0]) if rest else None)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text can be the number of a run, a task or an event."""
     return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 

@@ -7,7 +7,7 @@ import click
 
 from evflow.cli import session
 from evflow.cli.complete import of_runs
-from evflow.cli.naming import parse, resolve
+from evflow.cli.naming import is_number, parse, resolve
 from evflow.cli.output import count, write_json
 from evflow.cli.show import plain_run, plain_task, run_lines, task_lines
 from evflow.core.state import RunState
@@ -149,7 +149,7 @@ def state_at(found: RunLog, at: str) -> RunState:
     """
     from evflow.replay.refold import refold
 
-    state = refold(found.events, until_seq=int(at)) if at.isdecimal() else refold(found.events, until_us=_instant(found, at))
+    state = refold(found.events, until_seq=int(at)) if is_number(at) else refold(found.events, until_us=_instant(found, at))
     if not state.header:
         raise click.BadParameter(f"The run began after '{at}'.", param_hint="'--at'")
     return state

@@ -111,6 +111,8 @@ def test_a_run_is_told_verified_and_shown_at_any_point_without_its_code(run: Pat
     before = replay("--at", "2001-01-01T00:00:00")
     assert before.returncode == 2
     assert "The run began after" in before.stderr
+    nonsense = replay("--at", 5000 * "9")
+    assert (nonsense.returncode, "is neither a position nor a time" in nonsense.stderr) == (2, True)
 
 
 def _objects(store: Path) -> list[Path]:
