@@ -91,8 +91,9 @@ class RedisLogClient:
     def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
         """See `LogClient.follow`."""
         operation = commands.follow(shard, run, after, timeout_s, 5_000)
-        reply = self._connected().call_blocking(timeout_s, *operation.commands[0])
-        return operation.parse([reply])
+        connection = self._connected()
+        reply = connection.call_blocking(timeout_s, *operation.commands[0])
+        return commands.finished(operation, [reply], connection.where)
 
     def dropped(self, shard: str, run: RunId) -> dict[str, int]:
         """See `LogClient.dropped`."""

@@ -101,7 +101,7 @@ class RedisEventLog:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
             raise
-        return operation.parse([reply])
+        return commands.finished(operation, [reply], connection.where)
 
     async def active(self, shard: str) -> list[RunId]:
         """See `EventLog.active`."""

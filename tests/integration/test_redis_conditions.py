@@ -1,6 +1,8 @@
 """What a real server can refuse or lose, and what the log makes of it."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -288,5 +290,27 @@ async def test_what_is_no_redis_is_named(tmp_path: Path) -> None:
         client = connect(f"unix://{tmp_path / 's'}")
         with pytest.raises(LogForeign):
             await anyio.to_thread.run_sync(client.flows)
+        client.close()
+        group.cancel_scope.cancel()
+
+
+async def test_what_is_no_redis_is_named_by_a_wait_too(tmp_path: Path) -> None:
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream):
+                while commands := re.findall(rb"(?m)^\*[0-9]+\r\n\$[0-9]+\r\n([A-Z]+)", await stream.receive()):
+                    now = b"*2\r\n$1\r\n7\r\n$1\r\n0\r\n"
+                    await stream.send(b"".join(now if command == b"TIME" else b"+OK\r\n" for command in commands))
+
+    listener = await anyio.create_unix_listener(tmp_path / "s")
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, answer)
+        log = await open_event_log(f"unix://{tmp_path / 's'}")
+        with pytest.raises(LogForeign):
+            await log.receive(SHARD, b"0", 5)
+        await log.aclose()
+        client = connect(f"unix://{tmp_path / 's'}")
+        with pytest.raises(LogForeign):
+            await anyio.to_thread.run_sync(client.follow, SHARD, RUN, 0, 5)
         client.close()
         group.cancel_scope.cancel()
