@@ -30,7 +30,9 @@ def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: 
 @click.argument("run", shell_complete=of_runs())
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until the run is sealed.")
 @click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="Only events behind this position.")
-@click.option("--type", "kinds", multiple=True, metavar="TAG", shell_complete=_complete, help="Only events like TaskQueued; may be repeated.")
+@click.option(
+    "--type", "kinds", multiple=True, metavar="TAG", shell_complete=_complete, help="Only events like TaskQueued; may be repeated."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON; with --follow one document a line.")
 def command(run: str, follow: bool, after: int, kinds: tuple[str, ...], as_json: bool) -> None:
     """Print them."""

@@ -14,17 +14,20 @@ class ParameterOptions:
 
     Args:
         flow: The flow's class.
+        resumed: The options are those of `resume`: what is not given is the origin's.
     """
 
-    def __init__(self, flow: type) -> None:
+    def __init__(self, flow: type, *, resumed: bool = False) -> None:
         self._flow = flow
         # An option's name inside click must be an identifier and must not meet the names of run's own options.
         self._parameters = {f"parameter_{index}": parameter for index, parameter in enumerate(of(flow))}
-        self.options: list[click.Option] = [_option(name, parameter) for name, parameter in self._parameters.items()]
+        self.options: list[click.Option] = [
+            _option_anew(name, parameter) if resumed else _option(name, parameter) for name, parameter in self._parameters.items()
+        ]
 
     def taken(self, given: dict[str, Any]) -> dict[str, Any]:
         """Take the parameters out of click's values: what the user gave, by the parameter's name."""
-        values = {parameter.name: given.pop(name) for name, parameter in self._parameters.items()}
+        values = {parameter.name: given.pop(name, None) for name, parameter in self._parameters.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def resolved(self, given: Mapping[str, Any], *, user: str) -> dict[str, Any]:
@@ -44,6 +47,10 @@ def _option(name: str, parameter: Parameter[Any]) -> click.Option:
         envvar=variable(parameter.name),
         help=described(parameter),
     )
+
+
+def _option_anew(name: str, parameter: Parameter[Any]) -> click.Option:
+    return click.Option([f"--{parameter.name}", name], type=_Kind(parameter), help=parameter.help)
 
 
 def described(parameter: Parameter[Any]) -> str:

@@ -5,7 +5,7 @@ the flow, are computed afterwards by the flow language.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from evflow.cli.flow_main import FlowContext
 from evflow.cli.lazy import alike
 from evflow.cli.setting_option import option_of, setting_option
 from evflow.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from evflow.cli.flow_parameters import ParameterOptions
 
 _SETTINGS = ("max_workers", "max_num_splits", "max_log_size", "task_budget", "namespace", "start_method", "fallback", "durability", "view")
 """Settings that are options of `run` and `resume`."""
@@ -33,33 +36,42 @@ def run_command(flow: type) -> click.Command:
         checked(context)
         _start(context, given, parameters=parameters.resolved(values, user=config.get("user")))
 
-    # A parameter may have the name of an option of ours; that one then has its variable and evflow.toml only.
-    taken = {alike(option.opts[0]) for option in parameters.options}
-    options = [option for option in _run_options() if alike(option.opts[0]) not in taken]
-    return click.Command("run", callback=run, params=[*parameters.options, *options], help="Run the flow here and now.")
+    return click.Command("run", callback=run, params=_beside(parameters, _run_options()), help="Run the flow here and now.")
 
 
 def resume_command(flow: type) -> click.Command:
     """`resume`: a new run that takes over what another one finished."""
+    from evflow.cli.flow_parameters import ParameterOptions
+
+    parameters = ParameterOptions(flow, resumed=True)
 
     @click.pass_obj
     def resume(context: FlowContext, /, step: str | None, origin_run_id: str | None, **given: Any) -> None:
         from evflow.cli.naming import origin_of
         from evflow.flow.steps import facts
 
+        changed = parameters.taken(given)
         steps = list(facts(flow).steps)
         if step is not None and step not in steps:
             raise click.UsageError(f"{flow.__name__} has no step '{step}'.{did_you_mean(step, steps)}")
         banner(context)
         checked(context)
-        _start(context, given, parameters={}, origin=origin_of(flow.__name__, origin_run_id), resume_step=step)
+        _start(context, given, parameters={}, changed=changed, origin=origin_of(flow.__name__, origin_run_id), resume_step=step)
 
-    own = [
-        click.Argument(["step"], required=False),
-        click.Option(["--origin-run-id"], metavar="RUN", help="The run to take over; the last one of this flow if not given."),
-    ]
-    text = "Start a new run that reuses the finished tasks of another. With STEP, that step and all behind it run again."
-    return click.Command("resume", callback=resume, params=[*own, *_run_options()], help=text)
+    step_argument = click.Argument(["step"], required=False)
+    origin = click.Option(["--origin-run-id"], metavar="RUN", help="The run to take over; the last one of this flow if not given.")
+    text = (
+        "Start a new run that reuses the finished tasks of another. With STEP, that step and all behind it run again. "
+        "Parameters are those of the other run, but for those that are given."
+    )
+    others = [option for option in _beside(parameters, _run_options()) if alike(option.opts[0]) != origin.opts[0]]
+    return click.Command("resume", callback=resume, params=[step_argument, origin, *others], help=text)
+
+
+def _beside(parameters: "ParameterOptions", own: list[click.Option]) -> list[click.Parameter]:
+    """The options of a flow's parameters, and those of ours that share no name with one: they have their variable and evflow.toml."""
+    taken = {alike(option.opts[0]) for option in parameters.options}
+    return [*parameters.options, *(option for option in own if alike(option.opts[0]) not in taken)]
 
 
 def _run_options() -> list[click.Option]:

@@ -2,8 +2,9 @@
 
 A task of the new run corresponds to the task of its origin that has the same step, the same place in its split, and a
 corresponding parent. Its result is taken over where the origin's task succeeded and everything before it was taken over
-too: then its inputs are the same. The steps named by `again`, and so everything behind them, run anew; so does a step
-whose transition of then is none that the flow of now could make (a step was renamed, a foreach was added).
+too: then its inputs are the same, but for parameters that were given anew. The steps named by `again`, and so everything
+behind them, run anew; so does a step whose transition of then is none that the flow of now could make (a step was renamed, a
+foreach was added).
 """
 
 from collections.abc import Iterator

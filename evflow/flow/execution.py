@@ -132,8 +132,12 @@ def record_crash(flow: FlowSpec, crash: str) -> Done:
     return Done(_way_on(flow, scope), f"{class_name(error)}: {crash}")
 
 
-def collect(flow: FlowSpec) -> Outcome:
+def collect(flow: FlowSpec, *, resumed: bool = False) -> Outcome:
     """What the step leaves behind; call it once, after the step is done.
+
+    Args:
+        flow: The instance.
+        resumed: The run resumes another one: the task before may have been taken over from it, with its parameters.
 
     Raises:
         FunctionIsNoArtifact: A function stands in an attribute.
@@ -151,6 +155,8 @@ def collect(flow: FlowSpec) -> Outcome:
         for name, value in attributes.items()
         if name not in read or (_may_have_changed(value) and (scope.joined is None or name in inherited))
     }
+    if resumed and scope.view is not None:
+        values |= _of_this_run(scope.parameters, scope.view)
     base = scope.view if scope.view is not None else scope.parameters
     return Outcome(
         values=values,
@@ -159,6 +165,12 @@ def collect(flow: FlowSpec) -> Outcome:
         inherited={name: entry for name, entry in inherited.items() if name not in values},
         read_through=scope.read_through,
     )
+
+
+def _of_this_run(parameters: View, view: View) -> dict[str, object]:
+    """The parameters and constants of the run that the task before had not, or had with another value."""
+    names = parameters.names()
+    return {name: parameters.load(name) for name in names if name not in view or view.entry(name).digest != parameters.entry(name).digest}
 
 
 def _may_have_changed(value: object) -> bool:

@@ -62,7 +62,7 @@ def passed_down(scope: Scope) -> dict[str, Entry]:
     if not scope.merge.only_included:
         entries.update(scope.joined.agreed())
     entries.update(scope.merge.entries)
-    left_out = scope.merge.excluded | scope.removed
+    left_out = scope.merge.excluded | scope.removed | facts(scope.joined.cls).fixed  # parameters are this run's, not an input's
     return {name: entry for name, entry in entries.items() if name not in left_out}
 
 

@@ -6,7 +6,7 @@ of the command.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TextIO, cast
 
 from evflow.core.values import value
@@ -97,7 +97,9 @@ class ParameterContext:
     configs: Mapping[str, object]
 
 
-def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | None = None, *, user: str = "") -> dict[str, object]:
+def resolve(
+    cls: type, given: Mapping[str, object], env: Mapping[str, str] | None = None, *, user: str = "", held: Collection[str] = ()
+) -> dict[str, object]:
     """The values of all parameters of a run, by attribute.
 
     Args:
@@ -105,6 +107,7 @@ def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | Non
         given: Values by parameter name: texts as from a command line, or values of the type. None counts as not given.
         env: The environment variables; without it the process's own.
         user: Who starts the run; for functions that compute a default.
+        held: Attributes that have a value already, of the run that is resumed: left out, unless one is given.
 
     Raises:
         ParameterUnknown: A value is given for what is no parameter.
@@ -128,6 +131,8 @@ def resolve(cls: type, given: Mapping[str, object], env: Mapping[str, str] | Non
         from_env = env.get(variable(parameter.name))
         if canonical(parameter.name) in texts:
             values[attribute] = converted(parameter, texts[canonical(parameter.name)])
+        elif attribute in held:
+            continue
         elif from_env:
             values[attribute] = converted(parameter, from_env, source=variable(parameter.name))
         elif parameter.default is not None:

@@ -275,7 +275,7 @@ def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: Ob
     items = splits = None
     if transition.items is not None:
         items, splits = pack_items(store, transition.items, name=transition.variable or "items")
-    outcome = collect(flow)
+    outcome = collect(flow, resumed=context.origin is not None)
     base = cast("ArtifactView", outcome.base)
     saved = save(
         store,

@@ -31,7 +31,6 @@ from evflow_scheduler.connection import Connection
 from evflow_scheduler.request import RunRequest, RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import (
-    Origin,
     RunFolder,
     check_tags,
     context_of,
@@ -39,6 +38,7 @@ from evflow_scheduler.start import (
     request_number,
     save_parameters,
     started_event,
+    take_parameters,
 )
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
         view.on_notice(package.warning)
     client = connect(connection.require(request.durability))
     try:
-        origin, reuse = _origin(client, request, graph)
-        parameters = origin.parameters if origin is not None else save_parameters(store, request)
+        reuse = _reuse(client, request, graph)
+        given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
         host = os.uname().nodename
         run_id = request_number(client, request, host)
         # Before the first event: a run that has events and no line could neither be found nor continued.
@@ -118,21 +118,21 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
         view.on_start(run_id)
     started = started_event(
         run_id, request, graph,
-        parameters=parameters, origin=origin, package=package.digest, host=host, installation=installation, store=store_url,
+        given=given, package=package.digest, host=host, installation=installation, store=store_url,
     )  # fmt: skip
     return started, reuse
 
 
-def _origin(client: LogClient, request: RunRequest, graph: Graph) -> tuple[Origin | None, ReusePlan | None]:
+def _reuse(client: LogClient, request: RunRequest, graph: Graph) -> ReusePlan | None:
     """What a resumed run takes from the run that it resumes."""
     if request.origin is None:
-        return None, None
+        return None
     from evflow.replay.load import load
     from evflow.replay.refold import refold
 
     state = refold(load(client, request.origin).events)
     again = behind(graph, request.resume_step) if request.resume_step else frozenset[str]()
-    return Origin.of(state), ReusePlan(state, again)
+    return ReusePlan(state, again)
 
 
 def _drive(request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None) -> RunState:

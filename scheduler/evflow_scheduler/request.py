@@ -68,7 +68,8 @@ class RunRequest:
         start_method: `auto`, `fork` or `spawn`.
         fallback: `local` or `error`: what to do where a step's executor is not configured.
         durability: `everysec`, `fsync` or `replicated`.
-        origin: The run that this one resumes, or None; parameters come from it then.
+        origin: The run that this one resumes, or None; parameters come from it then, but for those of `changed`.
+        changed: What a resumed run is given anew, by the parameter's name.
         resume_step: The step from which on a resumed run works anew, or None: from what failed.
         quiet: Nothing but the tasks' own output and errors is shown.
         view: Shows what happens, or None.
@@ -92,6 +93,7 @@ class RunRequest:
     fallback: str = "local"
     durability: Durability = "everysec"
     origin: RunId | None = None
+    changed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     resume_step: str | None = None
     quiet: bool = False
     view: RunView | None = None

@@ -1,7 +1,7 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
-from evflow.store.artifacts import save
+from evflow.store.artifacts import ArtifactView, save
 from evflow.store.logs import make_folder
 from evflow.worker.spec import RunContext
 from evflow_scheduler.request import RunRequest
@@ -47,16 +47,16 @@ class RunFolder:
 
 
 @value
-class Origin:
-    """What a resumed run takes from the run that it resumes, beside the results of its tasks."""
+class Given:
+    """What a run begins with: its parameters and constants.
 
-    parameters: bytes
+    Attributes:
+        manifest: They, as the artifacts of task 0.
+        shown: The parameters for people.
+    """
+
+    manifest: bytes
     shown: dict[str, str]
-
-    @classmethod
-    def of(cls, state: RunState) -> "Origin":
-        """From the state of the run that is resumed."""
-        return cls(state.header["parameters"], dict(state.header["parameters_shown"]))
 
 
 @value
@@ -109,10 +109,30 @@ def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:
     return RunId(flow, client.request_run(flow, payload, newest[0].run.number if newest else 0))
 
 
-def save_parameters(store: Store, request: RunRequest) -> bytes:
-    """Store parameters and class constants as the artifacts of task 0; returns the manifest's digest."""
+def save_parameters(store: Store, request: RunRequest) -> Given:
+    """Store parameters and class constants."""
     values = {**facts(request.flow).constants, **request.parameters}
-    return save(store, values).manifest
+    return Given(save(store, values).manifest, shown_parameters(request.flow, request.parameters))
+
+
+def take_parameters(store: Store, request: RunRequest, origin: RunState) -> Given:
+    """Store parameters and class constants of a resumed run: its origin's, but for those that were given anew or that it had not.
+
+    Constants are those of the class of now, as its code is.
+
+    Raises:
+        UsageError: A value does not fit, or one is missing.
+    """
+    from evflow.flow.parameter_values import resolve
+
+    found = facts(request.flow)
+    then = ArtifactView.open(store, origin.header["parameters"])
+    values = resolve(request.flow, request.changed, user=request.user, held=then.names())
+    gone = [name for name in then.names() if name not in found.parameters and name not in found.constants]
+    manifest = save(store, {**found.constants, **values}, then, removed=gone).manifest
+    names = {parameter.name for parameter in found.parameters.values()}
+    kept = {name: text for name, text in origin.header["parameters_shown"].items() if name in names}
+    return Given(manifest, {**kept, **shown_parameters(request.flow, values)})
 
 
 def started_event(
@@ -120,8 +140,7 @@ def started_event(
     request: RunRequest,
     graph: Graph,
     *,
-    parameters: bytes,
-    origin: Origin | None,
+    given: Given,
     package: bytes | None,
     host: str,
     installation: str,
@@ -155,8 +174,8 @@ def started_event(
         number=run.number,
         logic=LOGIC,
         graph=graph.to_plain(),
-        parameters=parameters,
-        parameters_shown=origin.shown if origin else shown_parameters(request),
+        parameters=given.manifest,
+        parameters_shown=given.shown,
         options=options,
         code=code,
         user=request.user,
@@ -196,7 +215,8 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
     )
 
 
-def shown_parameters(request: RunRequest) -> dict[str, str]:
-    """The parameters for people: the name that they have on the command line, and the start of the value."""
-    declared = facts(request.flow).parameters
-    return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in request.parameters.items()}
+def shown_parameters(flow: type, values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters for people: the name that they have on the command line, and the start of the value."""
+    declared = facts(flow).parameters
+    return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in values.items()}
+

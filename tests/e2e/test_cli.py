@@ -400,6 +400,36 @@ def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_resumed_run_may_have_other_parameters_and_keeps_the_rest() -> None:
+    python("sums.py", "run", "--broken", "True", "--n_items", "2")
+    done = python("sums.py", "resume", "--broken", "False")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = evflow("show", "2").stdout
+    assert re.search(r"--broken +False", shown)
+    assert re.search(r"--n_items +2", shown)
+    assert re.search(r"  broken .*= True", evflow("dump", "Sums/2/start").stdout)
+    for step in ("join", "end"):
+        assert re.findall(r"  (broken|n_items) .*= (.*)", evflow("dump", f"Sums/2/{step}").stdout) == [
+            ("broken", "False"),
+            ("n_items", "2"),
+        ]
+    assert evflow("replay", "2", "--verify").returncode == 0
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_resumed_by_other_code_has_the_constants_and_the_new_parameters_of_that_code() -> None:
+    flow = FLOW.replace("    @step\n    def start", "    unit = 'm'\n\n    @step\n    def start")
+    Path("sums.py").write_text(flow)
+    python("sums.py", "run", "--broken", "True")
+    again = flow.replace("unit = 'm'", "unit, size = 'km', Parameter('size', default=4)").replace("self.broken and", "False and")
+    Path("sums.py").write_text(again.replace('print("total", self.total)', 'print("total", self.total, self.unit, self.size)'))
+    done = python("sums.py", "resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "total 6 km 4" in done.stdout
+    assert re.findall(r"  (size|unit) .*= (.*)", evflow("dump", "Sums/2/end").stdout) == [("size", "4"), ("unit", "'km'")]
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_run_of_another_flow_cannot_be_resumed() -> None:
     Path("other.py").write_text(FLOW.replace("Sums", "Other"))
     assert python("other.py", "run").returncode == 0

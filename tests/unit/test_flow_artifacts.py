@@ -54,6 +54,13 @@ def test_an_artifact_is_loaded_at_its_first_read_and_once() -> None:
     assert (view["x"].loads, view["y"].loads) == (1, 0)
 
 
+def test_a_task_behind_one_that_a_resumed_run_took_over_has_this_runs_parameters() -> None:
+    flow = task(alpha=0.1, layers=3, x=1)
+    scope_of(flow).transition = END
+    assert collect(flow, resumed=True).values == {"alpha": 0.5, "options": {"depth": 3}}
+    assert (flow.alpha, flow.layers) == (0.5, 3)
+
+
 def test_what_was_not_touched_goes_on_by_reference() -> None:
     flow = task(x=[1], y=[2])
     outcome = left(flow)

@@ -176,6 +176,11 @@ def test_an_artifact_that_all_inputs_have_alike_passes_the_join_without_being_lo
     assert joining.loads() == 0
 
 
+def test_a_parameter_of_the_resumed_run_does_not_pass_in_place_of_this_runs() -> None:
+    joining = Joining(stored(alpha=2), stored(alpha=2))
+    assert joining.left().load("alpha") == 1
+
+
 def test_an_artifact_that_one_input_lacks_does_not_pass() -> None:
     assert "x" not in Joining(stored(x=1), stored()).left()
 

@@ -8,7 +8,7 @@ from evflow.core.tags import MOST_TAGS
 from evflow.flow import graph_of
 from evflow.flow.parameter_values import SHOWN_CHARS
 from evflow_scheduler.request import RunRequest
-from evflow_scheduler.start import TagInvalid, check_tags, shown_parameters, started_event
+from evflow_scheduler.start import Given, TagInvalid, check_tags, shown_parameters, started_event
 
 
 class Trains(FlowSpec):
@@ -33,17 +33,19 @@ class Whole(FlowSpec):
 
 
 def test_parameters_are_shown_under_the_names_that_people_type() -> None:
-    request = RunRequest(Trains, "", parameters={"rate": 0.5, "notes": "ok"})
-    assert shown_parameters(request) == {"learning-rate": "0.5", "notes": "ok"}
+    assert shown_parameters(Trains, {"rate": 0.5, "notes": "ok"}) == {"learning-rate": "0.5", "notes": "ok"}
 
 
 def test_parameters_are_shown_as_people_type_them() -> None:
-    request = RunRequest(Trains, "", parameters={"windows": ["7", "14", "30"], "names": ["a", 1, None], "notes": ""})
-    assert shown_parameters(request) == {"windows": "7,14,30", "names": '["a", 1, null]', "notes": ""}
+    assert shown_parameters(Trains, {"windows": ["7", "14", "30"], "names": ["a", 1, None], "notes": ""}) == {
+        "windows": "7,14,30",
+        "names": '["a", 1, null]',
+        "notes": "",
+    }
 
 
 def test_long_values_are_shown_by_their_start() -> None:
-    shown = shown_parameters(RunRequest(Trains, "", parameters={"notes": "x" * 1000}))
+    shown = shown_parameters(Trains, {"notes": "x" * 1000})
     assert shown["notes"] == "x" * (SHOWN_CHARS - 1) + "…"
 
 
@@ -53,8 +55,7 @@ def test_long_words_of_the_command_line_are_recorded_by_their_start(monkeypatch:
         RunId(FlowName("Whole"), RunNumber(1)),
         RunRequest(Whole, ""),
         graph_of(Whole),
-        parameters=b"",
-        origin=None,
+        given=Given(b"", {}),
         package=None,
         host="h",
         installation="i",
