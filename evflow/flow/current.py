@@ -88,13 +88,19 @@ class Current:
         return set(self._fact("tags"))
 
     @property
-    def tempdir(self) -> str | None:
-        """A folder for temporary files, or None for Python's own choice."""
-        return cast("str | None", self._fact("tempdir"))
+    def tempdir(self) -> str:
+        """A folder for temporary files: Python's own choice, which follows TMPDIR."""
+        if not self.is_running_flow:
+            raise AttributeError(self._missing("tempdir"))
+        from evflow.imports import framework_view
+
+        with framework_view():
+            import tempfile
+        return tempfile.gettempdir()
 
     @property
     def graph(self) -> dict[str, Any]:
-        """The flow's graph as plain values."""
+        """The flow's graph as plain values, as `evflow.flow.graph_view.graph_info` gives it."""
         value = self._fact("graph")
         return cast("dict[str, Any]", value() if callable(value) else value)
 
@@ -120,7 +126,7 @@ class Current:
     def __contains__(self, name: object) -> bool:
         if name == "is_running_flow":
             return True
-        return name in self._facts or (name in ("pathspec", "run", "task") and self.is_running_flow)
+        return name in self._facts or (name in ("pathspec", "tempdir", "run", "task") and self.is_running_flow)
 
     def __getattr__(self, name: str) -> Any:
         facts: dict[str, Any] = self.__dict__.get("_facts", {})
@@ -159,7 +165,6 @@ def enter(
     namespace: str | None = None,
     username: str = "",
     tags: "tuple[str, ...] | set[str] | frozenset[str]" = (),
-    tempdir: str | None = None,
     graph: "Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None" = None,
     parameter_names: "list[str] | tuple[str, ...]" = (),
 ) -> None:
@@ -175,7 +180,6 @@ def enter(
         namespace=namespace,
         username=username,
         tags=frozenset(tags),
-        tempdir=tempdir,
         graph=graph if graph is not None else {},
         parameter_names=list(parameter_names),
     )

@@ -1,11 +1,18 @@
-"""The graph as Metaflow's users know it from `F(use_cli=False)._graph`."""
+"""The graph as Metaflow's users know it: `F(use_cli=False)._graph` in Python, `current.graph` as plain values."""
 
+import inspect
+import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evflow.core.graph import Graph, Node
 from evflow.flow.graph import read_graph
+from evflow.flow.source import class_line
 from evflow.flow.split_walk import split_parents
+from evflow.flow.steps import facts
+
+_LONG_KINDS = {"split": "split-static", "foreach": "split-foreach"}
+"""What the plain form calls them, other than `NodeView.type`; as Metaflow does."""
 
 
 class NodeView(NamedTuple):
@@ -51,3 +58,45 @@ def _type(graph: Graph, node: Node) -> str:
     if node.name == graph.start and node.kind == "linear":
         return "start"
     return "split-switch" if node.kind == "switch" else node.kind
+
+
+def graph_info(cls: type) -> dict[str, Any]:
+    """The flow as plain values, under the names of Metaflow's `_graph_info`; cases of a switch are texts."""
+    graph, found = read_graph(cls), facts(cls)
+    return {
+        "file": os.path.basename(class_line(cls)[0]),  # noqa: PTH119 - pathlib is a heavy import in an attempt
+        "start_step": graph.start,
+        "end_step": graph.end,
+        "parameters": [{"name": attribute, "type": "Parameter"} for attribute in found.parameters],
+        "constants": [{"name": name, "type": type(value).__name__} for name, value in found.constants.items()],
+        "steps": {name: _step_info(cls, graph, node) for name, node in graph.nodes.items()},
+        "doc": inspect.cleandoc(cls.__doc__ or ""),
+        "decorators": [],
+        "extensions": {},
+    }
+
+
+def _step_info(cls: type, graph: Graph, node: Node) -> dict[str, Any]:
+    found = facts(cls)
+    kind = _type(graph, node)
+    info: dict[str, Any] = {
+        "name": node.name,
+        "type": _LONG_KINDS.get(kind, kind),
+        "line": node.line,
+        "source_file": node.file,
+        "doc": inspect.cleandoc(found.steps[node.name].__doc__ or ""),
+        "decorators": [
+            {
+                "name": decorator.name,
+                "attributes": {field: decorator.value(field) for field in decorator.defaults},
+                "statically_defined": decorator not in found.extra.get(node.name, ()),
+            }
+            for decorator in reversed(found.decorators(node.name))
+        ],
+        "next": list(node.out),
+    }
+    if node.foreach is not None:
+        info["foreach_artifact"] = node.foreach
+    if node.condition is not None:
+        info["condition"], info["switch_cases"] = node.condition, dict(node.cases)
+    return info

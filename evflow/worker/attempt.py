@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
@@ -21,11 +21,11 @@ from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
-from evflow.flow import current, graph_of
+from evflow.flow import current
 from evflow.flow.execution import Done, collect, instantiate, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
-from evflow.imports import set_user_folder, user_view
+from evflow.imports import framework_view, set_user_folder, user_view
 from evflow.log import connect
 from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogUnavailable
@@ -234,10 +234,15 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         namespace=context.namespace or None,
         username=context.user,
         tags=context.tags,
-        tempdir=None,
-        graph=lambda: graph_of(flow).to_plain(),
+        graph=lambda: _graph(flow),
         parameter_names=tuple(facts(flow).parameters),
     )
+
+
+def _graph(flow: type[FlowSpec]) -> dict[str, Any]:
+    with framework_view():  # few steps ask for it, and those in the middle of the user's code
+        from evflow.flow.graph_view import graph_info
+    return graph_info(flow)
 
 
 def _run_alone(flow: FlowSpec, order: AttemptOrder) -> Done:

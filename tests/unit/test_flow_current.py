@@ -1,6 +1,7 @@
 """`current`: what a step may ask about itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,16 @@ def test_a_step_knows_where_it_is() -> None:
     assert current.graph == {"start": "start"}
     assert current.parameter_names == ["alpha"]
     assert current.is_running_flow
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_step_has_a_folder_for_temporary_files() -> None:
+    assert Path(current.tempdir).is_dir()
+    assert "tempdir" in current
+    leave()
+    assert "tempdir" not in current
+    with pytest.raises(AttributeError, match="only while a step runs"):
+        _ = current.tempdir
 
 
 @pytest.mark.usefixtures("inside")

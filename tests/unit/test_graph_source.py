@@ -10,6 +10,7 @@ from evflow.core.graph import Graph
 from evflow.flow import graph_of
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.graph import read_graph
+from evflow.flow.graph_view import graph_info
 from evflow.flow.source import SourceMissing
 from tests.unit import test_flow_language as language
 
@@ -147,6 +148,19 @@ def test_decorators_make_the_policy(graph: Graph) -> None:
 
 def test_decorators_are_shown_as_they_were_written(graph: Graph) -> None:
     assert graph["each"].decorators == ("@timeout(minutes=1, seconds=30)", "@catch(var='error')")
+
+
+def test_the_plain_form_of_the_graph_has_metaflows_names() -> None:
+    info = graph_info(Rich)
+    assert (info["file"], info["start_step"], info["end_step"], info["parameters"]) == ("test_graph_source.py", "start", "end", [])
+    assert info["doc"] == "A flow of every kind\nof step.\n\nAnd more text."
+    start, join = info["steps"]["start"], info["steps"]["join"]
+    assert (start["type"], start["next"], start["foreach_artifact"]) == ("split-foreach", ["each"], "xs")
+    assert (start["doc"], start["source_file"]) == ("Begin.\n\nSlowly.", __file__)
+    [decorator] = start["decorators"]
+    assert (decorator["name"], decorator["statically_defined"]) == ("retry", True)
+    assert decorator["attributes"]["times"] == 2
+    assert (join["type"], join["condition"], join["switch_cases"]["a"]) == ("split-switch", "mode", "maybe")
 
 
 def test_the_graph_survives_its_way_through_an_event(graph: Graph) -> None:
