@@ -20,6 +20,7 @@ from evflow.worker.forkserver import ForkServer
 from evflow.worker.spec import RunContext
 from evflow_executors.local import LocalExecutor
 from evflow_scheduler.connection import Connection
+from evflow_scheduler.early_signals import EarlySignals
 from evflow_scheduler.observer import RunObserver
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
@@ -43,6 +44,7 @@ class Drive:
         user: Who is asking, for what comes from the terminal.
         max_workers: Attempts at once.
         durability: When an event counts as written.
+        early_signals: What came before the loop listens.
         view: Shows what happens, or None.
     """
 
@@ -53,6 +55,7 @@ class Drive:
     user: str
     max_workers: int
     durability: Durability
+    early_signals: EarlySignals
     view: RunView | None = None
 
 
@@ -106,7 +109,7 @@ async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, 
 
     async with anyio.create_task_group() as group:
         group.start_soon(writer.keep)
-        group.start_soon(cancel_on_signal, cancel, _notice(plan.view))
+        group.start_soon(cancel_on_signal, cancel, _notice(plan.view), plan.early_signals)
         if plan.view is not None:
             group.start_soon(_tick, plan.view)
         await shard.serve(first)

@@ -28,6 +28,7 @@ from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
 from evflow_scheduler import early
 from evflow_scheduler.connection import Connection
+from evflow_scheduler.early_signals import EarlySignals
 from evflow_scheduler.request import RunRequest, RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import (
@@ -72,8 +73,9 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
         graph = graph_of(flow)
         fork_server = fork(flow, request.start_method, connection, view)
         try:
-            started, reuse = _start(request, connection, graph)
-            state = _drive(request, connection, fork_server, started, reuse)
+            with EarlySignals() as early_signals:
+                started, reuse = _start(request, connection, graph, early_signals)
+                state = _drive(request, connection, fork_server, started, reuse, early_signals)
         finally:
             fork_server.stop()
     finally:
@@ -91,7 +93,7 @@ def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: 
     return server
 
 
-def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[RunStarted, ReusePlan | None]:
+def _start(request: RunRequest, connection: Connection, graph: Graph, early_signals: EarlySignals) -> tuple[RunStarted, ReusePlan | None]:
     """Take the run's number and write down what it begins with. What can fail does so before: a number is never given back."""
     check_tags(request.tags)
     _check_run_id_file(request.run_id_file)
@@ -107,6 +109,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph) -> tuple[R
         reuse = _reuse(client, request, graph)
         given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
         host = os.uname().nodename
+        early_signals.keep()
         run_id = request_number(client, request, host)
         # Before the first event: a run that has events and no line could neither be found nor continued.
         client.index_run(RunEntry(run_id, own_shard(run_id), {"status": "starting", "user": request.user, "host": host}))
@@ -135,7 +138,14 @@ def _reuse(client: LogClient, request: RunRequest, graph: Graph) -> ReusePlan | 
     return ReusePlan(state, again)
 
 
-def _drive(request: RunRequest, connection: Connection, fork_server: ForkServer, started: RunStarted, reuse: ReusePlan | None) -> RunState:
+def _drive(
+    request: RunRequest,
+    connection: Connection,
+    fork_server: ForkServer,
+    started: RunStarted,
+    reuse: ReusePlan | None,
+    early_signals: EarlySignals,
+) -> RunState:
     from evflow_scheduler.drive import Drive, drive
     from evflow_scheduler.shard import Batch
 
@@ -150,6 +160,7 @@ def _drive(request: RunRequest, connection: Connection, fork_server: ForkServer,
         user=request.user,
         max_workers=request.max_workers,
         durability=request.durability,
+        early_signals=early_signals,
         view=request.view,
     )
 

@@ -26,6 +26,7 @@ from evflow.replay.load import RunNeverBegan, RunNotFound, events
 from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
+from evflow_scheduler.early_signals import EarlySignals
 from evflow_scheduler.foreground import fork
 from evflow_scheduler.observer import summary
 from evflow_scheduler.request import RunView
@@ -146,6 +147,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
             user=config.get("user"),
             max_workers=max_workers or header["options"]["max_workers"],
             durability=header["options"]["durability"],
+            early_signals=EarlySignals(),
             view=view,
         )
         state = drive(plan, OwnedRun(run), TakeOver(os.uname().nodename, config.get("user")))

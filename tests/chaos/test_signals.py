@@ -114,6 +114,53 @@ def test_a_signal_to_the_process_cancels_the_run(chaos: Chaos, number: signal.Si
     cancelled_once(chaos)
 
 
+def that_has_its_number_and_waits(chaos: Chaos) -> tuple["subprocess.Popen[bytes]", Path]:
+    """A run before its first event, and the pipe in which somebody must read its number."""
+    pipe = chaos.root / "number"
+    os.mkfifo(pipe)
+    process = chaos.start_file("patient.py", "--run-id-file", str(pipe))
+
+    def has_its_number() -> bool:
+        with open_log(chaos.home) as log:
+            return bool(log.client.runs(RUN.flow))
+
+    until(has_its_number, "the run has its number")
+    return process, pipe
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_before_the_first_event_cancels_the_run_that_has_a_number(chaos: Chaos, number: signal.Signals) -> None:
+    """It is not left behind as one that starts."""
+    process, pipe = that_has_its_number_and_waits(chaos)
+    process.send_signal(number)
+    assert pipe.read_text() == "1\n"
+    assert chaos.ended(process) == 1, chaos.output()
+    assert "Traceback" not in chaos.output()
+    cancelled_once(chaos)
+
+
+def test_a_second_signal_ends_a_run_that_cannot_begin(chaos: Chaos) -> None:
+    process, _ = that_has_its_number_and_waits(chaos)
+
+    def has_heard_two() -> bool:
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    until(has_heard_two, "the process has heard two of them")
+    assert (process.returncode, "Traceback" in chaos.output()) == (130, False), chaos.output()
+    chaos.gone()
+
+
+def test_nohup_keeps_a_run_from_its_terminals_end(chaos: Chaos) -> None:
+    process = chaos.spawn(["nohup", *COMMAND])
+    until(lambda: waits(chaos), "the bodies run")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert chaos.ended(process) == 1, chaos.output()
+    cancelled_once(chaos)
+    assert [event.reason for event in events(chaos) if isinstance(event, ev.RunCancelRequested)] == ["SIGTERM"]
+
+
 @pytest.mark.parametrize("moment", range(scaled(5)))
 def test_killed_while_it_starts_it_leaves_nothing_and_the_next_run_runs(chaos: Chaos, moment: int) -> None:
     """Before its first event, mostly: there is nothing to go on with then."""
