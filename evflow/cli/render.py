@@ -65,9 +65,16 @@ def outcome(body: Callable[[], Any]) -> int:
         click.echo(f"Error: The output could not be written: {error.strerror}.", err=True)
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user; the traceback is kept
+        if _is_interruption(error):
+            return EXIT_INTERRUPTED
         show_internal_error(error)
         return EXIT_FAILED
     return code if isinstance(code, int) else 0
+
+
+def _is_interruption(error: Exception) -> bool:
+    """Whether it stands for a Ctrl-C in the middle of an import: until Python 3.12 `__set_name__` wraps what is raised in it."""
+    return isinstance(error, RuntimeError) and isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def error_text(error: EvflowError, *, colored: bool) -> str:

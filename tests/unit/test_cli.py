@@ -489,6 +489,15 @@ def test_ctrl_c_ends_a_command_with_130() -> None:
     assert outcome(interrupted) == 130
 
 
+def test_ctrl_c_in_the_creation_of_a_class_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    class Part:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    assert outcome(lambda: type("Whole", (), {"part": Part()})) == 130
+    assert not capsys.readouterr().err
+
+
 def test_a_reader_that_went_away_is_no_error() -> None:
     process = subprocess.run(
         f"{sys.executable} -m evflow.cli config | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}",
