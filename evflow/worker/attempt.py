@@ -217,9 +217,9 @@ def _settle(context: RunContext, order: AttemptOrder) -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.seed()
+    torch_seed = getattr(sys.modules.get("torch"), "seed", None)
+    if torch_seed is not None:  # nor has a module of the user's with that name one
+        torch_seed()
 
 
 def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> None:

@@ -474,17 +474,17 @@ async def test_a_flow_that_imports_polars_is_spawned_and_works(root: Path) -> No
 
 async def test_modules_of_the_user_with_our_names_are_each_sides_own(root: Path, method: str) -> None:
     folder = root / "w"
-    for name in ("redis", "click", "msgpack", "anyio", "hiredis", "structlog", "rich", "psutil"):
+    for name in ("redis", "click", "msgpack", "anyio", "hiredis", "structlog", "rich", "psutil", "torch"):
         (folder / f"{name}.py").write_text('WHOSE = "user"\n')
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "__init__.py").write_text('WHOSE = "user"\n')
     steps = """
-    import msgpack, click
+    import msgpack, click, torch
     class MyFlow(FlowSpec):
         @step
         def start(self):
             import redis, anyio, hiredis, structlog, rich, scheduler, psutil
-            self.whose = {m.WHOSE for m in (msgpack, click, redis, anyio, hiredis, structlog, rich, scheduler, psutil)}
+            self.whose = {m.WHOSE for m in (msgpack, click, torch, redis, anyio, hiredis, structlog, rich, scheduler, psutil)}
             self.next(self.end)
 
         @step
