@@ -1,5 +1,6 @@
 """A fork server whose attempts run functions of the test: for what the server does, whatever a flow is."""
 
+import faulthandler
 import os
 import select
 from collections.abc import Callable, Generator, Mapping
@@ -40,6 +41,7 @@ class BodyRunner:
         pass
 
     def __call__(self, context: RunContext, packed: bytes) -> int:
+        faulthandler.disable()  # pytest's: the crash of a body that is to crash would stand among the results
         order = AttemptOrder.unpack(packed)
         os.environ[leftovers.ATTEMPT_VARIABLE] = f"{RUN}/{order.task}.{order.attempt}"
         os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file

@@ -89,8 +89,10 @@ async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
             await _serve(plan, run, begin, writer, executor)
         finally:
             with anyio.CancelScope(shield=True):  # `aclose` and `release` have deadlines of their own.
-                await executor.aclose()
-                await writer.release()
+                try:
+                    await executor.aclose()
+                finally:
+                    await writer.release()
     finally:
         with anyio.CancelScope(shield=True):
             await log.aclose()

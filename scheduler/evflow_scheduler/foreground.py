@@ -106,7 +106,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
         view.on_notice(package.warning)
     client = connect(connection.require(request.durability))
     try:
-        reuse = _reuse(client, request, graph)
+        reuse = reuse_plan(client, request.origin, request.resume_step, graph)
         given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
         host = os.uname().nodename
         early_signals.keep()
@@ -126,16 +126,20 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
     return started, reuse
 
 
-def _reuse(client: LogClient, request: RunRequest, graph: Graph) -> ReusePlan | None:
-    """What a resumed run takes from the run that it resumes."""
-    if request.origin is None:
+def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None, graph: Graph) -> ReusePlan | None:
+    """What a resumed run takes over from its origin; None of a run that resumes none.
+
+    Raises:
+        RunNotFound: There is no such run.
+        RunNeverBegan: It has no events.
+    """
+    if origin is None:
         return None
     from evflow.replay.load import load
     from evflow.replay.refold import refold
 
-    state = refold(load(client, request.origin).events)
-    again = behind(graph, request.resume_step) if request.resume_step else frozenset[str]()
-    return ReusePlan(state, again)
+    state = refold(load(client, origin).events)
+    return ReusePlan(state, behind(graph, resume_step) if resume_step else frozenset())
 
 
 def _drive(

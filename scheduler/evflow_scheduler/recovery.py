@@ -12,6 +12,7 @@ from evflow import config
 from evflow.core import events as ev
 from evflow.core.ids import RunId
 from evflow.core.reasons import said
+from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
 from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, UsageError
@@ -27,7 +28,7 @@ from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.early_signals import EarlySignals
-from evflow_scheduler.foreground import fork
+from evflow_scheduler.foreground import fork, reuse_plan
 from evflow_scheduler.observer import summary
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
@@ -72,10 +73,11 @@ class FlowHasNoFile(UsageError):
 
 @value
 class _Found:
-    """A run that can be continued."""
+    """A run that can be continued, and what it has not yet taken over of the run that it resumes."""
 
     entry: RunEntry
     state: RunState
+    reuse: ReusePlan | None
 
 
 def continue_run(run: RunId, *, view: RunView | None = None, max_workers: int | None = None) -> int:
@@ -121,7 +123,16 @@ def _find(client: LogClient, run: RunId) -> _Found:
     held = living_owner(client, entry.shard)
     if held is not None:
         raise LeaseHeld(entry.shard, *held)
-    return _Found(entry, state)
+    return _Found(entry, state, _reuse(client, state))
+
+
+def _reuse(client: LogClient, state: RunState) -> ReusePlan | None:
+    origin = state.header["origin"]
+    step = state.options.get("resume_step")
+    try:
+        return reuse_plan(client, RunId.parse(origin) if origin else None, step, state.graph)
+    except RunNotFound:
+        return None  # Its log is gone; what it had finished is made again.
 
 
 def _continue(connection: Connection, found: _Found, view: RunView | None, max_workers: int | None) -> int:
@@ -150,7 +161,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
             early_signals=EarlySignals(),
             view=view,
         )
-        state = drive(plan, OwnedRun(run), TakeOver(os.uname().nodename, config.get("user")))
+        state = drive(plan, OwnedRun(run, found.reuse), TakeOver(os.uname().nodename, config.get("user")))
     finally:
         fork_server.stop()
     return 0 if state.status == "succeeded" else 1

@@ -157,7 +157,7 @@ def started_event(
         "evflow": evflow.__version__,
         "argv": [cut(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]][:50]],
     }
-    options = {
+    options: dict[str, Any] = {
         "max_workers": request.max_workers,
         "max_splits": request.max_num_splits,
         "max_log_size_mb": request.max_log_size_mb,
@@ -168,6 +168,8 @@ def started_event(
         "start_method": request.start_method,
         "with": list(request.with_specs),
     }
+    if request.resume_step is not None:
+        options["resume_step"] = request.resume_step
     tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
     return RunStarted(
         flow=run.flow,
@@ -219,4 +221,3 @@ def shown_parameters(flow: type, values: Mapping[str, Any]) -> dict[str, str]:
     """Parameters for people: the name that they have on the command line, and the start of the value."""
     declared = facts(flow).parameters
     return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in values.items()}
-

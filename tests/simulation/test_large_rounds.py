@@ -1,6 +1,7 @@
 """Much at once: more reports, tasks and runs than one append call takes."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -12,12 +13,15 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
 from evflow.log.protocol import MAX_APPEND_CONSUMED, MAX_APPEND_EVENTS
-from evflow.log.writer import ShardWriter
+from evflow.log.writer import LEASE_S, ShardWriter
 from evflow.testing import virtual_time
+from evflow.testing.faults import Crash, Faults, NoFaults
+from evflow.testing.simulated_executor import Fate, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
 from evflow_scheduler.observer import RunObserver
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
+from evflow_scheduler.takeover import TakeOver
 from tests.core_run import CoreRun, fan
 from tests.random_flows import RandomFlow, Step
 from tests.simulation.checks import check, folded
@@ -115,18 +119,61 @@ def test_a_resumed_run_takes_over_in_turns_that_one_append_takes() -> None:
         origin.turn(origin.success(task, "join", caught="誤" * 2_000))
     origin.done(252, "end")
     origin.done(253)
-    server = SimulatedServer()
+    state = virtual_time.run(Resumption(origin).run)
+    assert (state.status, [task.reused is None for task in state.all_tasks()]) == ("succeeded", [False] * 253)
 
-    async def resume() -> RunState:
+
+@pytest.mark.parametrize("appends", range(1, 4))
+def test_a_resumed_run_whose_owner_died_takes_over_what_is_left(appends: int) -> None:
+    """Between two parts of what it takes over: its successor goes on with it, and makes nothing again."""
+    origin = CoreRun(*fan())
+    origin.done(1, "body", splits=700)
+    for task in range(2, 702):
+        origin.begin(task)
+        origin.turn(origin.success(task, "join"))
+    origin.done(702, "end")
+    origin.done(703)
+    resumption = Resumption(origin)
+    with pytest.raises(BaseExceptionGroup):
+        virtual_time.run(partial(resumption.run, CrashAfterAppends(appends)))
+    state = virtual_time.run(partial(resumption.run, taken_over=True))
+    assert (state.status, [task.reused is None for task in state.all_tasks()]) == ("succeeded", [False] * 703)
+    assert state.owners == 2
+
+
+class CrashAfterAppends(NoFaults):
+    """The owner dies when so many appends stand."""
+
+    def __init__(self, appends: int) -> None:
+        self._left = appends
+
+    async def after(self, act: str) -> None:
+        """Count the appends."""
+        self._left -= act == "append"
+        if not self._left:
+            raise Crash(act, 0)
+
+
+class Resumption:
+    """A run that resumes one of which every task can be taken over: nothing has to be run."""
+
+    def __init__(self, origin: CoreRun) -> None:
+        self._origin = origin.state
+        self._server = SimulatedServer()
+
+    async def run(self, faults: Faults | None = None, *, taken_over: bool = False) -> RunState:
+        """Own it until it is sealed."""
         name = RunId(FlowName("TestFlow"), RunNumber(2))
-        run = OwnedRun(name, ReusePlan(origin.state))
-        writer = ShardWriter(SimulatedEventLog(server), SHARD, "owner")
-        await writer.take()
+        run = OwnedRun(name, ReusePlan(self._origin))
+        writer = ShardWriter(SimulatedEventLog(self._server, faults or NoFaults()), SHARD, f"owner {taken_over}")
+        await writer.take(wait_s=2 * LEASE_S)
+        if taken_over:
+            machine = SimulatedMachine(lambda _attempt, _order: Fate())
+            batch = await TakeOver("box", "ada").of([run], writer, SimulatedExecutor(machine))
+        else:
+            started = RunStarted("TestFlow", 2, LOGIC, self._origin.graph.to_plain(), b"p" * 32, {}, {}, {}, "ada", "")
+            batch = Batch(facts={name: [(started, "user:ada", 0)]})
         shard = Shard(writer, {}, Slots(Capacity(4)), RunObserver(SHARD, writer.index_run, None))
         shard.add(run)
-        started = RunStarted("TestFlow", 2, LOGIC, origin.state.graph.to_plain(), b"p" * 32, {}, {}, {}, "ada", "")
-        await shard.serve(Batch(facts={name: [(started, "user:ada", 0)]}))
+        await shard.serve(batch)
         return run.state
-
-    state = virtual_time.run(resume)
-    assert (state.status, [task.reused is None for task in state.all_tasks()]) == ("succeeded", [False] * 253)
