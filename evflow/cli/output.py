@@ -9,6 +9,9 @@ from typing import Any, cast
 
 import click
 
+_LAST_US = 253_402_128_000_000_000
+"""The last but one day of the year 9999, the last one in every time zone that has a date."""
+
 
 def write_json(value: Any) -> None:
     """Print one JSON document."""
@@ -43,14 +46,19 @@ def instant(at_us: int) -> str:
     """An instant in local time, to the millisecond: `2026-11-23 18:04:05.123`."""
     from datetime import datetime
 
-    return datetime.fromtimestamp(at_us / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return datetime.fromtimestamp(_within_calendar(at_us) / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def iso(at_us: int | None) -> str | None:
     """An instant as JSON holds it: UTC, ISO 8601, microseconds."""
     from datetime import UTC, datetime
 
-    return None if at_us is None else datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="microseconds")
+    return None if at_us is None else datetime.fromtimestamp(_within_calendar(at_us) / 1e6, UTC).isoformat(timespec="microseconds")
+
+
+def _within_calendar(at_us: int) -> int:
+    """The instant, or the nearest that has a date: a log that was changed may say anything, and is to be shown."""
+    return min(max(at_us, 0), _LAST_US)
 
 
 def duration(us: float) -> str:

@@ -31,7 +31,7 @@ def command(ctx: click.Context, run: str, at: str | None, verify: bool, no_artif
     if at is not None and verify:
         raise click.UsageError("--at and --verify do not go together: a log is verified as a whole.")
     with session.log() as log:
-        found = _load(log, run)
+        found = _load(log, run, even_lost=verify)
     if verify:
         _verify(ctx, found, artifacts=not no_artifacts, as_json=as_json)
     elif at is not None:
@@ -40,10 +40,11 @@ def command(ctx: click.Context, run: str, at: str | None, verify: bool, no_artif
         _tell(found, as_json=as_json)
 
 
-def _load(log: LogClient, text: str) -> RunLog:
-    from evflow.replay.load import load
+def _load(log: LogClient, text: str, *, even_lost: bool) -> RunLog:
+    from evflow.replay.load import load, look
 
-    return load(log, resolve(log, parse(text)))
+    run = resolve(log, parse(text))
+    return look(log, run) if even_lost else load(log, run)
 
 
 # --- verify -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from evflow.core.ids import RunId
 from evflow.core.values import value
-from evflow.errors import UsageError
+from evflow.errors import EnvironmentProblem, UsageError
 from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent
 
 _CHUNK = 5_000
@@ -37,6 +37,18 @@ class RunNeverBegan(UsageError):
         super().__init__(f"'{run}' has no events: its process died before the run began, or is about to begin it.", "Start a new run.")
 
 
+class RunLost(EnvironmentProblem):
+    """The server knows how long the run's log is and has none of it."""
+
+    code = "run-lost"
+
+    def __init__(self, run: RunId, length: int) -> None:
+        super().__init__(
+            f"The log of '{run}' is lost: it had {length} events, and the server has none of them.",
+            "Restore the server's data. `evflow doctor` says whether the server throws keys away.",
+        )
+
+
 @value
 class RunLog:
     """A run's events as they are stored, and where the log says that it ends."""
@@ -47,11 +59,24 @@ class RunLog:
 
 
 def load(log: LogClient, run: RunId) -> RunLog:
-    """Read a run's log, 5,000 events at a time. The head is read first: a live log may then be longer.
+    """Read a run's log as `look` does, and see that there is something to look at.
+
+    Raises:
+        RunNotFound, RunNeverBegan: As `look`.
+        RunLost: The server has lost its events.
+    """
+    found = look(log, run)
+    if not found.events:
+        raise RunLost(run, found.head.seq)
+    return found
+
+
+def look(log: LogClient, run: RunId) -> RunLog:
+    """Read a run's log, 5,000 events at a time, whatever is left of it. The head is read first: a live log may then be longer.
 
     Raises:
         RunNotFound: There is no such run.
-        RunNeverBegan: It has no events.
+        RunNeverBegan: It never had an event.
     """
     entry = log.run(run)
     if entry is None:

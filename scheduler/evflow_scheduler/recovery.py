@@ -23,7 +23,7 @@ from evflow.flow.loading import load_flow
 from evflow.log import connect
 from evflow.log.owners import living_owner, owner_name
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
-from evflow.replay.load import RunNeverBegan, RunNotFound, events
+from evflow.replay.load import RunLost, RunNeverBegan, RunNotFound, events
 from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
@@ -88,6 +88,7 @@ def continue_run(run: RunId, *, view: RunView | None = None, max_workers: int | 
 
     Raises:
         RunNotFound: There is no such run.
+        RunNeverBegan, RunLost: It has no events.
         RunIsOver: It has its outcome.
         LeaseHeld: Its owner lives.
         RunIsElsewhere: It was running on another machine.
@@ -112,7 +113,8 @@ def _find(client: LogClient, run: RunId) -> _Found:
         raise RunNotFound(run, client)
     state = refold(events(client, entry))
     if state.status == "new":
-        raise RunNeverBegan(run)
+        length = client.head(entry.shard, run).seq
+        raise RunLost(run, length) if length else RunNeverBegan(run)
     if state.sealed:
         # The dead owner may not have come to say so in the index.
         client.index_run(RunEntry(run, entry.shard, summary(state)))

@@ -498,6 +498,13 @@ def test_ctrl_c_in_the_creation_of_a_class_is_one(capsys: pytest.CaptureFixture[
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("at_us", "year"), [(2**62, "9999"), (-(2**60), "1970")])
+def test_an_instant_that_no_calendar_has_is_shown_as_the_nearest(at_us: int, year: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    assert output.instant(at_us).startswith(year)
+    assert (output.iso(at_us) or "").startswith(year)
+
+
 def test_a_reader_that_went_away_is_no_error() -> None:
     process = subprocess.run(
         f"{sys.executable} -m evflow.cli config | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}",
