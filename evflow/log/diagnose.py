@@ -15,6 +15,7 @@ from typing import Literal
 
 from evflow import clock
 from evflow.errors import EvflowError
+from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable, ScriptMissing
 from evflow.log.transport import connect_blocking
 from evflow.log.url import parse
@@ -34,6 +35,8 @@ FILES_WARNING = 1_024
 """A run holds about 10 descriptors, and 4 more for each attempt that runs at once."""
 FILES_ERROR = 256
 OLDEST_PYTHON = (3, 11)
+NEWEST_RUNS = 100
+"""So many of each flow are looked at: their lines in the index are one request."""
 PACKAGES = ("anyio", "click", "hiredis", "msgpack", "orjson", "redis", "rich", "structlog")
 
 
@@ -228,11 +231,34 @@ def check_server(url: str, *, embedded: bool = False) -> list[Finding]:
             return findings
         for check in (check_role, check_persistence, check_memory, check_clock, check_permissions):
             findings += check(server)
+        findings += check_data(url)
     except EvflowError as error:
         return [Finding("server", "error", error.message, error.hint)]
     finally:
         wire.close()
     return findings
+
+
+def check_data(url: str) -> Iterator[Finding]:
+    """Runs that the log names and whose artifacts and output lie on the disk of another machine."""
+    here = os.uname().nodename
+    elsewhere: dict[tuple[str, str], int] = {}
+    try:
+        with contextlib.closing(RedisLogClient(url)) as client:
+            newest = [entry.summary for flow in client.flows() for entry in client.runs(flow, NEWEST_RUNS)]
+    except LogUnavailable as error:
+        yield Finding("data", "warning", f"cannot be seen: {error.message}", error.hint)
+        return
+    for summary in newest:
+        host, store = str(summary.get("host", "")), str(summary.get("store", ""))
+        is_folder = store.startswith("file://") or "://" not in store
+        if host not in ("", here) and is_folder and not Path(store.removeprefix("file://")).is_dir():
+            elsewhere[host, store] = elsewhere.get((host, store), 0) + 1
+    for (host, store), runs in elsewhere.items():
+        seen = f"the data of {runs} of the newest {len(newest)} runs lie on the host '{host}', in {store}"
+        yield Finding("data", "warning", seen, "Read them there, or let both machines use one store (EVFLOW_STORE) from the next run on.")
+    if not elsewhere:
+        yield Finding("data", "ok", f"that of the newest {len(newest)} runs can be read here" if newest else "no runs yet")
 
 
 class Server:

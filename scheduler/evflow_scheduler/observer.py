@@ -53,6 +53,7 @@ def summary(state: RunState) -> dict[str, object]:
         "finished_us": state.finished_us,
         "user": header.get("user", ""),
         "host": header.get("host", ""),
+        "store": header.get("store", ""),
         "namespace": header.get("namespace", ""),
         "tags": list(header.get("tags", ())),
         "system_tags": list(header.get("system_tags", ())),

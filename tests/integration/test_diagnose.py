@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from evflow import clock
-from evflow.log import diagnose as doctor
+from evflow.core.flow_events import RunRequested, encode
+from evflow.core.ids import FlowName, RunId
+from evflow.log import connect, diagnose as doctor
 from evflow.log.diagnose import Finding, diagnose
 from evflow.log.embedded import status
+from evflow.log.keys import own_shard
+from evflow.log.protocol import RunEntry
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
@@ -79,6 +83,19 @@ def test_a_sound_server_leaves_nothing_to_change_and_no_key(own_redis: DebianRed
     own_redis.call("CONFIG", "SET", "appendfsync", "always")
     assert {finding.level for finding in of_server(own_redis.url).values() if finding.name != "waitaof"} == {"ok"}
     assert own_redis.call("DBSIZE") == 0
+
+
+def test_runs_whose_data_lie_on_another_machine_are_told_with_its_name(own_redis: DebianRedis, root: Path) -> None:
+    client = connect(own_redis.url)
+    for number, host, store in ((1, "box2", "file:///data/box2"), (2, "box2", f"file://{root}"), (3, os.uname().nodename, "file:///gone")):
+        name = FlowName("Train")
+        run = RunId(name, client.request_run(name, encode(RunRequested(0, "ada"), at_us=1, principal="user:ada")))
+        assert run.number == number
+        client.index_run(RunEntry(run, own_shard(run), {"host": host, "store": store}))
+    client.close()
+    found = of_server(own_redis.url)["data"]
+    assert (found.level, found.seen) == ("warning", "the data of 1 of the newest 3 runs lie on the host 'box2', in file:///data/box2")
+    assert "EVFLOW_STORE" in found.advice
 
 
 def test_a_server_that_is_down_is_one_error(root: Path) -> None:
