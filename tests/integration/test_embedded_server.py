@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evflow.log.embedded import EmbeddedServer, ServerStatus, binaries, status, stop
+from evflow.log.embedded import EmbeddedServer, ServerStatus, binaries, launch, status, stop
 from evflow.log.embedded.problems import (
     BinaryUnusable,
     DataOfAnotherServer,
@@ -342,6 +342,16 @@ def test_a_server_that_lost_its_guard_is_adopted_by_the_next_client(server: Embe
         assert guarded(evflow_home).pid == before.pid
     server.release()
     wait_until(lambda: gone(before.pid), "the new guard stops it")
+
+
+def test_a_server_whose_home_was_removed_before_its_guard_was_up_ends(root: Path) -> None:
+    guard = "import sys; sys.path.append(sys.argv.pop(1)); import guard; guard.main(sys.argv[1:])"
+    folder = str(Path(launch.__file__).parent)
+    shell = 'sleep 600 >/dev/null 2>&1 & echo $!; exec "$@" $! child gone/clients.lock gone/aof gone/socket 0 3>guard.lock'
+    command = ["sh", "-c", shell, "guard", sys.executable, "-I", "-S", "-c", guard, folder]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=20)
+    wait_until(lambda: gone(int(done.stdout)), "the server has ended")
+    assert not done.stderr
 
 
 def test_a_server_that_lost_its_guard_can_be_stopped(evflow_home: Path) -> None:

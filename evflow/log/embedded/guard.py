@@ -204,4 +204,7 @@ def main(arguments: list[str]) -> None:
         guard = Guard(int(server), kind == "adopted", clients, append_only, socket, float(linger_s))
     except ProcessLookupError:
         os._exit(0)  # what we were to adopt has ended
+    except FileNotFoundError:  # the home was removed while we were on our way: nobody can find the server
+        os.kill(int(server), signal.SIGKILL)
+        os._exit(0)
     guard.run()
