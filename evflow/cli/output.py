@@ -1,7 +1,6 @@
 """Results on stdout: JSON for programs, tables and times for people."""
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from itertools import accumulate
@@ -93,6 +92,8 @@ def count(number: int, noun: str) -> str:
 
 def terminal_width() -> int:
     """Columns of the terminal; wide where the output is not a terminal, so that nothing is cut in a pipe."""
+    import shutil  # with its compressors a heavy import, and a run asks no width
+
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 10_000
 
 

@@ -1,5 +1,6 @@
 """What `F()` at the foot of a flow's file starts: first what takes time of its own, then the command line."""
 
+import gc
 import os
 import sys
 from types import FrameType
@@ -18,6 +19,8 @@ def main(flow_class: type, caller: FrameType | None) -> NoReturn:
         flow_class: The flow.
         caller: The frame in which the user instantiated it.
     """
+    # Nearly all that is made until a run's loop begins stays to the end: to look for garbage in it is a tenth of a short run.
+    gc.disable()
     # The user's folder is on sys.path: none of our imports may find a user's module in it.
     with framework_view():
         from evflow.cli.streams import open_closed
@@ -29,6 +32,7 @@ def main(flow_class: type, caller: FrameType | None) -> NoReturn:
     code = command_line(flow_class, sys.argv[1:])
     if "evflow_scheduler.early" in sys.modules:
         sys.modules["evflow_scheduler.early"].let_go()
+    gc.enable()  # the user's code may go on
     leave(code, caller)
 
 

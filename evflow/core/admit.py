@@ -5,7 +5,6 @@ does not follow from the run's own log. It is therefore recorded there as a fact
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from evflow.core.ids import AttemptId
@@ -45,16 +44,13 @@ _BEYOND = -1
 """The slot of an attempt that a former owner, who had more of them, had launched: gone when the attempt ends."""
 
 
-@dataclass(slots=True)
 class Slots:
     """What is taken. The shell keeps one and changes it by `admit`, `hold` and `free` only."""
 
-    capacity: Capacity
-    taken: dict[AttemptId, tuple[int, Waiting]] = field(default_factory=dict[AttemptId, tuple[int, Waiting]])
-    unused: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.unused = list(range(self.capacity.slots))  # in order, so a heap
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.taken: dict[AttemptId, tuple[int, Waiting]] = {}
+        self.unused = list(range(capacity.slots))  # in order, so a heap
 
     def take(self, waiting: Waiting) -> int:
         """Give the lowest free slot."""

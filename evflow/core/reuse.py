@@ -8,7 +8,6 @@ foreach was added).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
 from evflow.core.events import TaskReused
@@ -16,25 +15,21 @@ from evflow.core.graph import Graph
 from evflow.core.state import RunState, Task
 
 
-@dataclass(slots=True)
 class ReusePlan:
     """What may be taken over from an origin.
 
-    Attributes:
+    A task is looked at once, so that a round of a large run does not look through all that wait.
+
+    Args:
         origin: The state of the run that is resumed.
         again: Steps that run anew although they succeeded.
-
-    A task is looked at once, so that a round of a large run does not look through all that wait.
     """
 
-    origin: RunState
-    again: frozenset[str] = frozenset()
-    _children: dict[tuple[int, str, int], Task] = field(default_factory=dict[tuple[int, str, int], Task])
-    _looked_at: int = 0
-
-    def __post_init__(self) -> None:
-        for task in self.origin.all_tasks():
-            self._children[task.parent, task.step, _index(task)] = task
+    def __init__(self, origin: RunState, again: frozenset[str] = frozenset()) -> None:
+        self.origin = origin
+        self.again = again
+        self._children = {(task.parent, task.step, _index(task)): task for task in origin.all_tasks()}
+        self._looked_at = 0
 
     def reusable(self, state: RunState, limit: int) -> list[TaskReused]:
         """The waiting tasks of `state`, at most `limit`, whose results are taken over."""

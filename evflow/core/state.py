@@ -7,11 +7,10 @@ changed and not what exists. At the end of a turn the agenda holds nothing but t
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evflow.core.graph import Graph
-from evflow.core.values import value
+from evflow.core.values import entity, field, value
 
 RunStatus = Literal["new", "running", "succeeded", "failed", "cancelled"]
 TaskStatus = Literal[
@@ -25,7 +24,7 @@ Outcome = Literal["", "succeeded", "failed", "exited", "lost", "crashed", "timed
 DEFAULT_TASK_BUDGET = 1_000_000
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class Split:
     """A task that split, and how far its members are.
 
@@ -68,7 +67,7 @@ class Frame:
     index: int
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class Attempt:
     """One attempt of a task, times in microseconds, 0 where it did not come so far."""
 
@@ -97,7 +96,7 @@ class Attempt:
     cancel: str = ""
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class Task:
     """A task.
 
@@ -169,7 +168,7 @@ class Ending:
     task: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class Agenda:
     """What needs a decision.
 
@@ -200,7 +199,7 @@ class Agenda:
     timers: list[tuple[int, int, int, str]] = field(default_factory=list[tuple[int, int, int, str]])
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class Counts:
     """Tasks of one step by what became of them."""
 
@@ -209,7 +208,7 @@ class Counts:
     failed: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@entity
 class RunState:
     """A run.
 

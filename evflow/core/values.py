@@ -4,7 +4,10 @@ A frozen dataclass sets each field through `object.__setattr__`, which makes bui
 building a plain one (1.3 against 0.2 microseconds for six fields), and a replay builds two for each event. Defining one
 takes half a millisecond, most of it for compiling methods that all classes could share, and every command that somebody
 waits for defines some seventy. So the promise not to change is kept where it costs nothing: assigning to a field is an
-error of mypy and pyright, which the build runs; and comparison, hash and text are the same functions for all.
+error of mypy and pyright, which the build runs; comparison, hash and text are the same functions for all; and `__init__` is
+compiled when the first one is built, since most commands build few kinds of the many that they define.
+
+An `entity` is defined in the same way and is not a value: it changes, and is equal to itself alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,19 +40,42 @@ def value(cls: type[_T]) -> type[_T]:
     made without that module, which pulls in `inspect`, `ast`, `dis` and `tokenize`: 8 ms of every start, and 2 MB that
     every fork of a worker would copy the tables of.
     """
+    return _slotted(cls, __eq__=_equal, __hash__=_hash)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def entity(cls: type[_T]) -> type[_T]:
+    """Make a slotted class of annotated fields that its owner sets; each is equal to itself alone."""
+    return _slotted(cls)
+
+
+def _slotted(cls: type[_T], **methods: Any) -> type[_T]:
     names = tuple(name for name, kind in cls.__annotations__.items() if cast("object", get_origin(kind)) is not ClassVar)
     body: Any = {name: member for name, member in cls.__dict__.items() if name not in ("__dict__", "__weakref__")}
     defaults = {name: body.pop(name) for name in names if name in body}
-    body.update(
-        __slots__=names,
-        __match_args__=names,
-        __init__=_constructor(names, defaults, cls.__qualname__),
-        __eq__=_equal,
-        __hash__=_hash,
-        __dataclass_fields__=_Fields(defaults),
-    )
+
+    def compiled() -> Any:
+        init = cast("Any", made).__init__ = _constructor(names, defaults, cls.__qualname__)
+        _uncompiled.pop(made, None)
+        return init
+
+    def first(self: Any, *given: Any, **named: Any) -> None:
+        compiled()(self, *given, **named)
+
+    body.update(methods, __slots__=names, __match_args__=names, __init__=first, __dataclass_fields__=_Fields(defaults))
     body.setdefault("__repr__", _text)
-    return cast("type[_T]", type(cls.__name__, cls.__bases__, body))
+    made = cast("type[_T]", type(cls.__name__, cls.__bases__, body))
+    _uncompiled[made] = compiled
+    return made
+
+
+_uncompiled: dict[type, Callable[[], Any]] = {}
+
+
+def compile_all() -> None:
+    """Compile now what would be compiled at its first use: before forks, each of which would do it again."""
+    for compiled in list(_uncompiled.values()):
+        compiled()
 
 
 def _constructor(names: tuple[str, ...], defaults: Mapping[str, Any], owner: str) -> Any:

@@ -4,7 +4,6 @@ Everything about parameters that only a starting run needs. Errors are `Paramete
 of the command.
 """
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from typing import Any, TextIO, cast
@@ -164,6 +163,8 @@ def shown(parameter: Parameter[Any], value: object) -> str:
     if parameter.separator is not None and isinstance(value, list | tuple):
         return cut(parameter.separator.join(map(str, cast("list[object]", value))))
     if parameter.type is JSONType and value is not None:
+        import json  # of flows without such a parameter nobody needs it
+
         return cut(json.dumps(value, ensure_ascii=False, default=str))
     return cut(str(value))
 
@@ -246,6 +247,8 @@ def _bool(parameter: Parameter[Any], value: object, source: str) -> bool:
 
 
 def _json(parameter: Parameter[Any], value: object, source: str) -> object:
+    import json
+
     try:
         if isinstance(value, str):
             return json.loads(value)

@@ -5,6 +5,7 @@ behind the caller's back, with one exception: a report. Its process is about to 
 patience is over; a report that arrives twice counts once, because a task has one accepted result.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from typing import TypeVar
@@ -129,9 +130,7 @@ class RedisLogClient:
 
     def installation(self) -> str:
         """See `LogClient.installation`."""
-        from secrets import token_hex  # only whoever starts a run asks
-
-        return self._do(commands.installation(token_hex(8)))
+        return self._do(commands.installation(os.urandom(8).hex()))
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""

@@ -1,5 +1,6 @@
 """Drive one run to its end in this process: the loop, its log, its executor, and what stands around them."""
 
+import gc
 import os
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ def drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
     Raises:
         EvflowError: This process had to give the run up. Its log is whole; the run can be continued.
     """
+    gc.freeze()  # What is there stays, and need not be looked through again and again.
+    gc.enable()
     with only_error():
         return anyio.run(_drive, plan, run, begin)
 

@@ -4,13 +4,13 @@ Every entry is consumed, one way or the other (design: nothing waits for ever); 
 counted under its reason.
 """
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from evflow.core.codec import UnreadableEvent, decode_report
 from evflow.core.events import Event, Fact, LogRegressed, RunContinued, RunStarted, SlotGranted, TaskReused
 from evflow.core.ids import RunId
 from evflow.core.state import RunState
+from evflow.core.values import entity, field
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import Inbound
 
@@ -18,7 +18,7 @@ _THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused)
 """Facts that only the owner itself states; a report that claims one is refused."""
 
 
-@dataclass(slots=True)
+@entity
 class Accepted:
     """What a batch of inbox entries comes to.
 

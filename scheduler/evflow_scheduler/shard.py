@@ -13,7 +13,6 @@ back, gives new entries smaller ids than those that were read before.
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
@@ -24,6 +23,7 @@ from evflow.core import events as ev
 from evflow.core.admit import Slots, Waiting, admit
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.values import entity, field
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
@@ -53,7 +53,7 @@ Fact = tuple[ev.Event, str, int]
 Incoming = Inbound | Observation | tuple[RunId, ev.Event, str]
 
 
-@dataclass(slots=True)
+@entity
 class Batch:
     """What one round works on: reports, facts stated by this process, and exits that were observed."""
 

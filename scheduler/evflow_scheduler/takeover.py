@@ -6,12 +6,12 @@ not before: whatever it had to report was written before its end.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from evflow import diagnostics
 from evflow.core import events as ev
 from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.values import value
 from evflow.errors import Conflict
 from evflow.log.writer import ShardWriter
 from evflow_executors.protocol import Executor, Observation
@@ -34,7 +34,7 @@ class RunVanished(Conflict):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeOver:
     """Loads runs of a former owner and gives their first round.
 

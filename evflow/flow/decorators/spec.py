@@ -4,7 +4,6 @@ The first `:` ends the name; fields are separated by commas that a `<name>=` fol
 both (`image=registry:5000/a,b` is one value). A value is JSON where it reads as JSON, else the text itself.
 """
 
-import json
 import re
 from collections.abc import Iterable
 
@@ -79,6 +78,8 @@ def apply_with(cls: type, specs: Iterable[str]) -> None:
 def _value(text: str) -> object:
     if text in _PYTHON_WORDS:
         return _PYTHON_WORDS[text]
+    import json  # of flows without such a spec nobody needs it
+
     try:
         value: object = json.loads(text)
     except ValueError:
