@@ -118,7 +118,8 @@ class AttemptRunner:
         flow = self._instance(order, ready)
         _enter(self._flow, context, order)
         progress.stage = "exception"
-        gc.enable()  # the fork server keeps it off; what it had loaded is frozen and not looked at
+        gc.freeze()  # what is there was the fork server's: to look at it would copy its pages
+        gc.enable()  # which the fork server keeps off
         try:
             done = record_crash(flow, order.crash) if order.mode == "catch" else _run_alone(flow, order)
         finally:

@@ -326,6 +326,7 @@ class Supervisor:
         run, task, _ = attempt.name
         for capture in attempt.captures:
             self._drain(capture)
+        attempt.captures.clear()  # They know their attempt: no collector looks for what is left of it, and each fork would get it.
         with suppress(OSError):
             attempt.log.close(now_us())
         del self._running[attempt.name], self._by_pid[attempt.pid], self._current[run, task]

@@ -1,6 +1,7 @@
 """The fork server: processes, their output, their ends."""
 
 import ctypes
+import gc
 import os
 import random
 import signal
@@ -116,6 +117,15 @@ def test_hundred_forked_children_draw_hundred_different_numbers(root: Path) -> N
             bench.until(frames.EXITED, task)
     assert len({pair[0] for pair in drawn}) == count
     assert len({pair[1] for pair in drawn}) == count
+
+
+def test_what_is_over_leaves_nothing_in_the_fork_server_for_later_forks(root: Path) -> None:
+    """No collector runs there: what a cycle holds would be in every later fork, and looked at by its collector."""
+    with a_fork_server(root, {"count": lambda: print(len(gc.get_objects()))}) as bench:
+        for task in range(1, 61):
+            assert bench.run("count", task) == (0, None, "")
+        early, late = (int(bench.wait_for_output("\n", task)) for task in (20, 60))
+    assert late - early < 40, "each attempt left an object or more"
 
 
 # ---------------------------------------------------------------- the spare
