@@ -6,7 +6,7 @@ from evflow import clock, config
 from evflow.cli import session
 from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
-from evflow.cli.output import instant, write_json
+from evflow.cli.output import became, instant, write_json
 from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
@@ -79,16 +79,12 @@ def _end(entry: RunEntry, state: RunState) -> RunState:
     return end_ownerless(entry, state.header["host"])
 
 
-def _was(status: str) -> str:
-    return "was cancelled" if status == "cancelled" else status
-
-
 def _tell(state: RunState, *, as_json: bool, was_over: bool) -> None:
     run = f"{state.flow}/{state.number}"
     if as_json:
         write_json({"run": run, "status": state.status, "over": state.over, "was_over": was_over})
     elif was_over:
-        click.echo(f"{run} was over before: it {_was(state.status)} at {instant(state.finished_us)[:19]}. Nothing was done.", err=True)
+        click.echo(f"{run} was over before: it {became(state.status)} at {instant(state.finished_us)[:19]}. Nothing was done.", err=True)
     elif state.over:
         click.echo(f"{run} {state.status} at {instant(state.finished_us)[:19]}.", err=True)
     else:

@@ -8,7 +8,7 @@ import click
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import WHAT, parse, pathspec, resolve, tasks_of
-from evflow.cli.output import count, size, write_json
+from evflow.cli.output import became, count, size, write_json
 from evflow.core.state import RunState, Task
 from evflow.errors import EvflowError, UsageError, did_you_mean
 
@@ -96,7 +96,7 @@ def _views(state: RunState, tasks: list[Task]) -> Iterator[tuple[Task, "Artifact
     main = main_resolver(store, code.get("package"), code.get("file") or "")
     for task in tasks:
         if task.manifest is None:
-            click.echo(f"{pathspec(state, task)} has no artifacts: it {task.status}.", err=True)
+            click.echo(f"{pathspec(state, task)} has no artifacts: it {became(task.status)}.", err=True)
         else:
             yield task, ArtifactView.open(store, task.manifest, main=main)
 

@@ -90,6 +90,20 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+_BECAME = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+    "running": "is running",
+    "retrying": "will be tried again",
+}
+
+
+def became(status: str) -> str:
+    """What a run or a task with this status did or does, behind its name."""
+    return _BECAME.get(status, "has not begun")
+
+
 def terminal_width() -> int:
     """Columns of the terminal; wide where the output is not a terminal, so that nothing is cut in a pipe."""
     import shutil  # with its compressors a heavy import, and a run asks no width

@@ -42,7 +42,15 @@ def serialize(name: str, value: Any) -> Serialized:
 
     Raises:
         ArtifactNotSerializable: No form can.
+        MemoryError: There is too little memory for its bytes; the message names it.
     """
+    try:
+        return _serialize(name, value)
+    except MemoryError as error:
+        raise MemoryError(f"There is too little memory to store '{name}', of the type {type(value).__qualname__}.") from error
+
+
+def _serialize(name: str, value: Any) -> Serialized:
     chunks = plain.write(value)
     if chunks is not None:
         return Serialized(plain.NAME, chunks)

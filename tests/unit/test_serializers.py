@@ -375,6 +375,16 @@ def local_class() -> object:
     return Local()
 
 
+class Enormous:
+    def __reduce__(self) -> Any:
+        raise MemoryError
+
+
+def test_an_artifact_for_whose_bytes_there_is_too_little_memory_is_named() -> None:
+    with pytest.raises(MemoryError, match="too little memory to store 'weights', of the type Enormous"):
+        serialize("weights", Enormous())
+
+
 def refusal(value: object) -> ArtifactNotSerializable:
     with pytest.raises(ArtifactNotSerializable) as raised:
         serialize("model", value)
