@@ -4,7 +4,6 @@ Whoever asks for something that can still change reads the log's tail first; a s
 1,000 tasks is one request of some 4,000 events and one fold, not a request for each.
 """
 
-import gc
 import math
 import os
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from evflow import clock
 from evflow.client.connection import SharedLog
 from evflow.client.data import RunData
+from evflow.collector import paused
 from evflow.core.apply import apply
 from evflow.core.codec import decode
 from evflow.core.ids import RunId
@@ -115,10 +115,7 @@ class RunHistory:
         state = self._state
         entry = self.entry
         self._folding = True
-        collecting = gc.isenabled()
-        # Tens of thousands of objects that all stay: looking through them for garbage again and again takes a third.
-        gc.disable()
-        try:
+        with paused():
             while True:
                 after = state.seq
                 events = self.log.ask(lambda log, after=after: log.read(entry.shard, entry.run, after, _CHUNK))  # type: ignore[misc]
@@ -126,9 +123,6 @@ class RunHistory:
                     apply(state, decode(seq, payload))
                 if len(events) < _CHUNK or state.sealed:
                     break
-        finally:
-            if collecting:
-                gc.enable()
         self._folding = False
         self._read_s = clock.monotonic_s()
 

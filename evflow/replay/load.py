@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from evflow.collector import paused
 from evflow.core.ids import RunId
 from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, UsageError
@@ -84,7 +85,8 @@ def look(log: LogClient, run: RunId) -> RunLog:
     head = log.head(entry.shard, run)
     if head.seq == 0:
         raise RunNeverBegan(run)
-    return RunLog(entry, list(events(log, entry)), head)
+    with paused():
+        return RunLog(entry, list(events(log, entry)), head)
 
 
 def events(log: LogClient, entry: RunEntry, after: int = 0) -> Iterator[StoredEvent]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from evflow.collector import paused
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
 from evflow.core.state import RunState
@@ -28,13 +29,14 @@ def refold(
         ImpossibleEvent: An event cannot follow what stands before it.
     """
     state = RunState()
-    for seq, payload, _ in events:
-        if until_seq is not None and seq > until_seq:
-            break
-        record = decode(seq, payload)
-        if until_us is not None and record.at_us > until_us:
-            break
-        apply(state, record)
-        if each is not None:
-            each(record, state)
+    with paused():
+        for seq, payload, _ in events:
+            if until_seq is not None and seq > until_seq:
+                break
+            record = decode(seq, payload)
+            if until_us is not None and record.at_us > until_us:
+                break
+            apply(state, record)
+            if each is not None:
+                each(record, state)
     return state

@@ -17,6 +17,7 @@ come from outside; who holds a copy of the seal's digest can tell.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from evflow.collector import paused
 from evflow.core import canonical, chain
 from evflow.core.apply import ImpossibleEvent, apply
 from evflow.core.codec import Record, UnreadableEvent, decode, fields_of, tag_of
@@ -86,8 +87,9 @@ def verify(events: Iterable[StoredEvent], head: Head) -> Verdict:
     verdict = Verdict()
     digests = _Digests()
     try:
-        for turn in _turns(_untouched(events, digests, head)):
-            _check_turn(verdict, turn, digests)
+        with paused():
+            for turn in _turns(_untouched(events, digests, head)):
+                _check_turn(verdict, turn, digests)
         _check_end(verdict, digests, head)
     except _Bad as bad:
         verdict.problems.append(bad.problem)
