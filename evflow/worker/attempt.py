@@ -19,7 +19,6 @@ from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
-from evflow.core.values import compile_all
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
 from evflow.flow import current
@@ -158,7 +157,6 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
     from evflow.log import commands
 
     commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
-    compile_all()
 
     if _has_async_step(flow):
         from importlib import import_module

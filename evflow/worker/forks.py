@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from evflow.core.values import compile_all
 from evflow.worker import descriptors, locks, parentage, stdio
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
@@ -187,6 +188,7 @@ def default_signals() -> None:
 
 
 def settle_memory() -> None:
-    """Before forks: no collection, and no look of later collections at what exists now."""
+    """Before forks: nothing left to compile, no collection, and no look of later collections at what exists now."""
+    compile_all()
     gc.disable()
     gc.freeze()
