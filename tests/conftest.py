@@ -12,6 +12,7 @@ import inspect
 import os
 import random
 import shutil
+import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
@@ -45,7 +46,10 @@ pytest_plugins = ["pytester"]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give hypothesis the scale and the seed."""
+    """Give hypothesis the scale and the seed; hear the signals that a shell's `&` or `nohup` had us ignore, or all we start would."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     hypothesis.settings.register_profile(
         "evflow",
         max_examples=scaled(100, at_least=10),

@@ -5,6 +5,7 @@ back at once. So what the process promised to do at its end is done (exit callba
 """
 
 import atexit
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -25,6 +26,7 @@ def leave(code: int, caller: FrameType | None = None) -> NoReturn:
     run_callbacks = getattr(atexit, "_run_exitfuncs", None)
     threads = "threading" in sys.modules and _has_others(sys.modules["threading"])
     if run_callbacks is None or threads or _may_catch(caller):
+        gc.enable()  # code of the user's goes on
         sys.exit(code)
     run_callbacks()
     for stream in (sys.stdout, sys.stderr):

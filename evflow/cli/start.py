@@ -32,7 +32,6 @@ def main(flow_class: type, caller: FrameType | None) -> NoReturn:
     code = command_line(flow_class, sys.argv[1:])
     if "evflow_scheduler.early" in sys.modules:
         sys.modules["evflow_scheduler.early"].let_go()
-    gc.enable()  # the user's code may go on
     leave(code, caller)
 
 
