@@ -12,7 +12,6 @@ import inspect
 import os
 import random
 import shutil
-import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from blockbuster import BlockBuster
 
 from evflow.testing.virtual_time import VirtualTimeLoop
 from tests.effort import SCALE, SEED, scaled
-from tests.leaks import TEST_ROOT_VARIABLE, Before, new_tasks
+from tests.leaks import TEST_ROOT_VARIABLE, Before, hear_signals, new_tasks
 from tests.redis_server import DebianRedis, foreign_keys
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -46,10 +45,8 @@ pytest_plugins = ["pytester"]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give hypothesis the scale and the seed; hear the signals that a shell's `&` or `nohup` had us ignore, or all we start would."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    """Give hypothesis the scale and the seed, and hear the signals that are sent to what we start."""
+    hear_signals()
     hypothesis.settings.register_profile(
         "evflow",
         max_examples=scaled(100, at_least=10),

@@ -1,4 +1,4 @@
-"""What a test leaves behind: processes, descriptors, files outside its folder, asyncio tasks, Redis keys.
+"""What a test leaves behind: processes, descriptors, files outside its folder, signals, asyncio tasks, Redis keys.
 
 Leaks of one test make another one fail, or only the machine slower, so they are looked for after each test. Every check
 is cheap when nothing leaked (under a millisecond), and patient when something is still going away.
@@ -23,8 +23,36 @@ TEST_ROOT_VARIABLE = "EVFLOW_TEST_ROOT"
 PATIENCE_S = 10.0
 FD_PATIENCE_S = 0.5
 FD_FOLDER = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112 - evaluated at import, before Path is patched by anything
+ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 # Opened once by a library for the life of the process.
 KEPT_OPEN = ("/dev/", "anon_inode:[eventfd]", "/proc/", "/sys/", "/memfd:")
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What this process does on the signals that end a run. What it ignores or holds back, all it starts does as well."""
+
+    handlers: tuple[object, ...]
+    held: frozenset[int]
+
+    @classmethod
+    def now(cls) -> "Signals":
+        """Take note of them."""
+        return cls(tuple(map(signal.getsignal, ENDING)), frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+    def restore(self) -> None:
+        """Put them back."""
+        for number, handler in zip(ENDING, self.handlers, strict=True):
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.held)
+
+
+def hear_signals() -> None:
+    """Hear what a shell's `&`, `nohup` or some other starter of ours had us ignore or hold back."""
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +64,7 @@ class Before:
     pids: frozenset[int]
     descriptors: frozenset[tuple[int, str]]
     files: frozenset[Path]
+    signals: "Signals"
 
     @classmethod
     def look(cls, root: Path, watched: tuple[Path, ...]) -> "Before":
@@ -45,7 +74,7 @@ class Before:
             root: The test's own folder; what is in it goes away with it.
             watched: Folders outside of it where nothing may appear. Only their direct entries are compared.
         """
-        return cls(root, watched, frozenset(psutil.pids()), open_descriptors(), entries(watched))
+        return cls(root, watched, frozenset(psutil.pids()), open_descriptors(), entries(watched), Signals.now())
 
     def leaks(self) -> list[str]:
         """Name what is there now and was not before, and end the processes among it."""
@@ -55,6 +84,9 @@ class Before:
             end(process)
         found += [f"descriptor {fd} -> {target}" for fd, target in sorted(self._lasting_descriptors())]
         found += [f"file {path}" for path in sorted(entries(self.watched) - self.files)]
+        if Signals.now() != self.signals:
+            found.append(f"signals {Signals.now()}, before it {self.signals}")
+            self.signals.restore()
         return found
 
     def _lasting_processes(self) -> list[psutil.Process]:

@@ -50,11 +50,6 @@ def outcome(body: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        import signal
-        import threading
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end has begun: one more must not give it another exit code
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         to_nowhere(sys.stdout)

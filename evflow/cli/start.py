@@ -30,9 +30,8 @@ def main(flow_class: type, caller: FrameType | None) -> NoReturn:
             _begin(flow_class)
         from evflow.cli.flow_main import main as command_line
     code = command_line(flow_class, sys.argv[1:])
-    if "evflow_scheduler.early" in sys.modules:
-        sys.modules["evflow_scheduler.early"].let_go()
-    leave(code, caller)
+    early = sys.modules.get("evflow_scheduler.early")
+    leave(code, caller, first=early.let_go if early else None)
 
 
 def _begin(flow_class: type) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -73,6 +74,15 @@ def test_an_open_file_is_found(before: Before, root: Path) -> None:
         [leak] = before.leaks()
         assert leak.endswith("left-open") or "inode" in leak
     assert before.leaks() == []
+
+
+def test_a_signal_that_is_heard_no_more_is_found_and_heard_again(before: Before) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    [leak] = before.leaks()
+    assert leak.startswith("signals ")
+    assert before.leaks() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_file_outside_of_the_tests_folder_is_found(before: Before) -> None:
