@@ -90,16 +90,16 @@ def finished(operation: Operation[T], replies: list[type_of_reply], where: str) 
 # --- the owner's side ------------------------------------------------------------------------------------
 
 
-def take(shard: str, owner: str, ttl_s: float) -> Operation[Lease]:
+def take(shard: str, owner: str, ttl_s: float, since: int = 0) -> Operation[Lease]:
     """Take a shard's lease: raises LeaseHeld."""
 
     def parse(replies: list[type_of_reply]) -> Lease:
         answer, *rest = replies[0]
         if answer == b"ok":
             return Lease(shard, owner, int(rest[0]), ttl_s)
-        raise LeaseHeld(shard, rest[0].decode(), int(rest[1]) / _MICROS)
+        raise LeaseHeld(shard, rest[0].decode(), int(rest[1]) / _MICROS, int(rest[2]))
 
-    return Operation((_lease(shard, "take", owner, _micros(ttl_s)),), parse)
+    return Operation((_lease(shard, "take", owner, _micros(ttl_s), since),), parse)
 
 
 def renew(lease: Lease) -> Operation[None]:
@@ -107,7 +107,7 @@ def renew(lease: Lease) -> Operation[None]:
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[0][0] != b"ok":
-            raise LeaseLost(lease.shard, replies[0][1].decode())
+            raise LeaseLost(lease.shard, replies[0][1].decode(), int(replies[0][3]))
 
     return Operation((_lease(lease.shard, "renew", lease.owner, _micros(lease.ttl_s), lease.epoch),), parse)
 
@@ -169,7 +169,7 @@ def append(lease: Lease, call: AppendCall) -> Operation[Head]:
         if answer == b"ok":
             return new
         if answer == b"lease":
-            raise LeaseLost(lease.shard, rest[0].decode())
+            raise LeaseLost(lease.shard, rest[0].decode(), int(rest[1]))
         raise HeadMoved(call.run, call.expected, Head(int(rest[0]), rest[1], rest[2].decode()))
 
     return Operation((invocation("append", keys, *arguments),), parse)

@@ -49,9 +49,9 @@ class RedisEventLog:
         """
         await self._connected()
 
-    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+    async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """See `EventLog.take`."""
-        return await self._write(commands.take(shard, owner, ttl_s))
+        return await self._write(commands.take(shard, owner, ttl_s, since))
 
     async def renew(self, lease: Lease) -> None:
         """See `EventLog.renew`."""

@@ -131,7 +131,7 @@ class LeaseHeld(Conflict):
 
     code = "lease-held"
 
-    def __init__(self, shard: str, owner: str, expires_in_s: float) -> None:
+    def __init__(self, shard: str, owner: str, expires_in_s: float, epoch: int = 0) -> None:
         run = shown_shard(shard)
         host = _host_of(owner)
         hint = f"It goes on by itself. `evflow cancel {run.strip(chr(39))}` ends it." if run.startswith("'") else ""
@@ -140,6 +140,7 @@ class LeaseHeld(Conflict):
         super().__init__(f"{run} is being run by {_shown_owner(owner)}; its lease holds for {expires_in_s:.1f} s more.", hint.strip())
         self.owner = owner
         self.expires_in_s = expires_in_s
+        self.epoch = epoch
 
 
 class LeaseLost(Conflict):
@@ -147,11 +148,12 @@ class LeaseLost(Conflict):
 
     code = "lease-lost"
 
-    def __init__(self, shard: str, owner: str) -> None:
+    def __init__(self, shard: str, owner: str, epoch: int = 0) -> None:
         taken = f"has been taken over by {_shown_owner(owner)}" if owner else "has no owner any more"
         hint = "The other process goes on with it; nothing is written twice." if owner else ""
         super().__init__(f"{shown_shard(shard)} {taken}: this process stops.", hint)
         self.owner = owner
+        self.epoch = epoch
 
 
 class HeadMoved(Conflict):
@@ -184,10 +186,17 @@ class EventLog(Protocol):
 
     generation: int
 
-    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+    async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """Become the owner of a shard that has none.
 
         The epoch is larger than any before it, even if the server lost its memory of them.
+
+        Args:
+            shard: The shard.
+            owner: Who takes it.
+            ttl_s: How long the lease holds, in seconds.
+            since: The last epoch in which this owner held it. A lease of an earlier epoch that still holds is one that
+                the server forgot the end of: it is nobody's.
 
         Raises:
             LeaseHeld: It has one.

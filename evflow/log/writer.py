@@ -336,13 +336,13 @@ class ShardWriter:
 
     async def _take_again(self) -> None:
         try:
-            self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s))
+            self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s, self.lease.epoch))
         except LeaseHeld as held:
-            raise self._stop(LeaseLost(self.shard, held.owner)) from None
+            raise self._stop(LeaseLost(self.shard, held.owner, held.epoch)) from None
 
     def _refuse_a_rival(self, lost: LeaseLost) -> None:
-        """Stop where somebody else holds the lease; where nobody does, the server has lost it."""
-        if lost.owner not in ("", self.owner):
+        """Stop where somebody took the lease after us; a lease from before ours, or none, is what a server that went back knows."""
+        if lost.owner not in ("", self.owner) and lost.epoch >= self.lease.epoch:
             raise self._stop(lost) from None
 
     def _refuse_a_rival_s_events(self, call: AppendCall, moved: HeadMoved) -> None:

@@ -100,11 +100,11 @@ class _State:
     def flow(self, name: FlowName) -> _Flow:
         return self.flows.setdefault(name, _Flow())
 
-    def take(self, shard: str, owner: str, ttl_s: float, now_us: int) -> Lease:
+    def take(self, shard: str, owner: str, ttl_s: float, now_us: int, since: int = 0) -> Lease:
         held = self.shard(shard).held
-        if held.owner not in ("", owner) and held.expires_us > now_us:
-            raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6)
-        epoch = max(held.epoch + 1, now_us)
+        if held.owner not in ("", owner) and held.expires_us > now_us and held.epoch >= since:
+            raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6, held.epoch)
+        epoch = max(held.epoch + 1, since + 1, now_us)
         self.shard(shard).held = _Held(owner, epoch, now_us + round(ttl_s * 1e6))
         return Lease(shard, owner, epoch, ttl_s)
 
@@ -131,7 +131,7 @@ class _State:
     def fence(self, lease: Lease) -> None:
         held = self.shard(lease.shard).held
         if (held.owner, held.epoch) != (lease.owner, lease.epoch):
-            raise LeaseLost(lease.shard, held.owner)
+            raise LeaseLost(lease.shard, held.owner, held.epoch)
 
     def append(self, lease: Lease, call: AppendCall) -> Head:
         self.fence(lease)
@@ -335,12 +335,12 @@ class SimulatedEventLog:
         self._connection = -1
         self._latest_us = 0
 
-    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+    async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """See `EventLog.take`."""
 
         def act() -> Lease:
             now_us = self.server.now_us()
-            return self.server.write(lambda state: state.take(shard, owner, ttl_s, now_us))
+            return self.server.write(lambda state: state.take(shard, owner, ttl_s, now_us, since))
 
         return await self._io("take", act)
 

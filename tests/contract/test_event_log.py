@@ -120,6 +120,21 @@ async def test_each_taking_has_a_larger_epoch(log: EventLog, lease: Lease) -> No
     assert lease.epoch < again.epoch < rival.epoch
 
 
+async def test_a_lease_from_before_the_claimant_s_own_is_nobody_s(log: EventLog, lease: Lease) -> None:
+    """As a fail-over brings it back."""
+    with pytest.raises(LeaseHeld) as refusal:
+        await log.take(SHARD, "successor", TTL_S, since=lease.epoch)
+    assert refusal.value.epoch == lease.epoch
+    successor = await log.take(SHARD, "successor", TTL_S, since=lease.epoch + 1)
+    assert successor.epoch > lease.epoch + 1
+    with pytest.raises(LeaseLost) as loss:
+        await log.renew(lease)
+    assert loss.value.epoch == successor.epoch
+    with pytest.raises(LeaseLost) as loss:
+        await log.append(lease, call_of([b"a"]))
+    assert loss.value.epoch == successor.epoch
+
+
 async def test_the_older_epoch_of_the_same_owner_is_fenced_off(log: EventLog, lease: Lease) -> None:
     await log.take(SHARD, "owner", TTL_S)
     with pytest.raises(LeaseLost):

@@ -1,8 +1,10 @@
 """Scenarios that failed once."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import Fault, Scenario
 from tests.simulation.shrink import demand
 
 FOUND: dict[str, Scenario] = {
@@ -12,6 +14,9 @@ FOUND: dict[str, Scenario] = {
     "an owner died before the log had the start of an attempt that its successor adopted: no timeout counted": Scenario.of(20261126001464),
     "an owner that was stopped in its take-over read halves of two histories": Scenario.of(20261127000678),
     "an owner that was stopped in its take-over adopted what its successor ran": Scenario.of(20261123001462),
+    "a fail-over brought a dead owner's lease back, and the living one stopped": replace(
+        Scenario.of(20261126013905), wild=True, faults=(Fault(29, "crash", 0.4505361800656582), Fault(57, "regress", 0.5178187113625358))
+    ),
 }
 """What went wrong to the smallest scenario in which it did."""
 

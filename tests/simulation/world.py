@@ -87,9 +87,9 @@ class WatchedServer(SimulatedServer):
 class WatchedLog(SimulatedEventLog):
     """A connection that reports epochs to the server's books."""
 
-    async def take(self, shard: str, owner: str, ttl_s: float) -> Lease:
+    async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """See `EventLog.take`."""
-        lease = await super().take(shard, owner, ttl_s)
+        lease = await super().take(shard, owner, ttl_s, since)
         assert isinstance(self.server, WatchedServer)
         self.server.note(lease)
         return lease

@@ -50,6 +50,10 @@ async def owner(**options: Any) -> Owner:
     return new
 
 
+async def server_taken_by(server: SimulatedServer, name: str, ttl_s: float) -> None:
+    await SimulatedEventLog(server).take(SHARD, name, ttl_s)
+
+
 async def write_behind_its_back(owner: Owner) -> None:
     """Let another process take the shard, append, and go."""
     log = SimulatedEventLog(owner.server)
@@ -210,6 +214,38 @@ async def test_a_renewed_lease_outlives_its_time_to_live() -> None:
         with pytest.raises(LeaseHeld):
             await me.log.take(SHARD, "rival", 9)
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("rest_s", [0, 10], ids=["holds", "has run out"])
+@pytest.mark.parametrize("act", ["append", "keep"])
+async def test_a_predecessor_s_lease_that_a_fail_over_brings_back_is_taken_over(act: str, rest_s: float) -> None:
+    server = SimulatedServer()
+    await server_taken_by(server, "predecessor", ttl_s=9)
+    server.expire_lease(SHARD)
+    me = await owner(server=server, ttl_s=9)
+    await me.write(b"a")
+    await anyio.sleep(rest_s)
+    server.regress(3)
+    if act == "append":
+        await me.write(b"b")
+    else:
+        with anyio.move_on_after(60):
+            await me.writer.keep()
+    assert me.written() == [b"a", b"b"][: 2 if act == "append" else 1]
+    holder = me.client.owner(SHARD)
+    assert holder is not None
+    assert holder[0] == "owner"
+    assert [incident.event.from_seq for incident in me.writer.take_incidents()] == [1]
+
+
+async def test_a_successor_s_lease_after_a_fail_over_is_respected() -> None:
+    me = await owner(ttl_s=9)
+    await me.write(b"a")
+    me.server.regress(2)
+    await server_taken_by(me.server, "successor", ttl_s=9)
+    with pytest.raises(LeaseLost):
+        await me.write(b"b")
+    assert me.written() == []
 
 
 async def test_where_another_wrote_in_between_the_writer_stops() -> None:

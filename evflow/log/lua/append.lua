@@ -8,7 +8,7 @@
 --       9 number of events  10 number of consumed ids  11 number of drop reasons
 --       12.. for each event: payload, link (16 bytes); then the consumed ids; then for each reason: name, count
 -- Result: {'ok', seq}                          appended, or found to be appended already by this very call
---         {'lease', owner}                     the caller does not own the shard
+--         {'lease', owner, epoch}                     the caller does not own the shard
 --         {'head', seq, digest, status}        the log ends elsewhere, or is sealed
 -- Atomicity: every check stands before the first write, because Redis rolls nothing back. No flag is declared: a server
 -- that is out of memory or is a replica refuses the script as a whole.
@@ -18,7 +18,7 @@ local FIRST = 12
 
 local lease = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
 if lease[1] ~= ARGV[1] or lease[2] ~= ARGV[2] then
-  return {'lease', lease[1] or ''}
+  return {'lease', lease[1] or '', lease[2] or '0'}
 end
 
 local run, expected, status, wake = ARGV[3], tonumber(ARGV[4]), ARGV[7], ARGV[8]

@@ -3,8 +3,9 @@
 --
 -- KEYS: 1 lease (hash: owner, epoch, expires in microseconds of this server)   2 active (set)   3 inbox (stream)
 --       4 feed (stream)
--- ARGV: 1 'take', 'renew', 'release' or 'bury'  2 owner  3 time to live in microseconds (take, renew)  4 epoch (renew, release)
--- Result: {'ok', epoch} (the epoch as text)      {'held', owner, microseconds left}
+-- ARGV: 1 'take', 'renew', 'release' or 'bury'  2 owner  3 time to live in microseconds (take, renew)  4 epoch (renew, release),
+--       or the last one the claimant held (take; '0' for none): a lease of an earlier one came back from before, with a fail-over
+-- Result: {'ok', epoch} (epochs are text)      {'held', owner, microseconds left, epoch}
 -- Atomicity: every check stands before the writes. The key never expires by itself: it must outlive the lease, because the epoch in it
 -- fences whoever still believes to own the shard. Time is this server's alone.
 
@@ -15,11 +16,12 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local verb, claimant = ARGV[1], ARGV[2]
 
 if verb == 'take' then
-  if owner ~= '' and owner ~= claimant and expires > now then
-    return {'held', owner, string.format('%.0f', expires - now)}
+  local since = tonumber(ARGV[4])
+  if owner ~= '' and owner ~= claimant and expires > now and tonumber(epoch) >= since then
+    return {'held', owner, string.format('%.0f', expires - now), epoch}
   end
   -- Not only old + 1: a fail-over can take the counter back, and the clock goes on.
-  epoch = string.format('%.0f', math.max(tonumber(epoch) + 1, now))
+  epoch = string.format('%.0f', math.max(tonumber(epoch) + 1, since + 1, now))
   redis.call('HSET', KEYS[1], 'owner', claimant, 'epoch', epoch, 'expires', string.format('%.0f', now + tonumber(ARGV[3])))
   return {'ok', epoch}
 end
@@ -33,7 +35,7 @@ if verb == 'bury' then
 end
 
 if owner ~= claimant or epoch ~= ARGV[4] then
-  return {'held', owner, string.format('%.0f', math.max(expires - now, 0))}
+  return {'held', owner, string.format('%.0f', math.max(expires - now, 0)), epoch}
 end
 if verb == 'renew' then
   redis.call('HSET', KEYS[1], 'expires', string.format('%.0f', now + tonumber(ARGV[3])))
