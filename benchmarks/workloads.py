@@ -239,7 +239,7 @@ WORKLOADS = (
             Metric("show", "`show`", "s", at_most=0.20),
             Metric("two_steps", "two-step run, server started and stopped", "s", at_most=0.18),
         ),
-        rounds=5,
+        rounds=15,
     ),
     Workload("chain", chain_of_20, (Metric("chain", "chain of 20 steps", "s", at_most=0.035),), rounds=3),
     Workload(
@@ -302,7 +302,7 @@ WORKLOADS = (
             Metric("large_10000", "cost of a task, foreach over 10,000 items of 10 KB", "ms"),
             Metric("large_growth", "10,000 against 1,000", "x", own_at_most=1.3),
         ),
-        rounds=1,
+        rounds=3,
         engines=("evflow",),
     ),
     Workload(
