@@ -55,11 +55,15 @@ Incoming = Inbound | Observation | tuple[RunId, ev.Event, str]
 
 @entity
 class Batch:
-    """What one round works on: reports, facts stated by this process, and exits that were observed."""
+    """What one round works on: reports, facts stated by this process, and exits that were observed.
+
+    `ending` are adopted attempts that a former owner was to end: it may have died before it came to that.
+    """
 
     entries: list[Inbound] = field(default_factory=list[Inbound])
     facts: dict[RunId, list[Fact]] = field(default_factory=dict[RunId, list[Fact]])
     exits: list[Observation] = field(default_factory=list[Observation])
+    ending: list[AttemptId] = field(default_factory=list[AttemptId])
 
 
 class ShardLog(Protocol):
@@ -142,6 +146,8 @@ class Shard:
         first.entries = self._new(first.entries)
         async with self._sources():
             await self._rounds(first)
+            for attempt in filter(self._is_live, first.ending):
+                await self._end(attempt, self.runs[attempt.run].state.tasks[attempt.task].attempt.cancel)
             while any(not run.state.sealed for run in self.runs.values()):
                 await self._rounds(await self._collect())
             with anyio.move_on_after(LAST_WORDS_S):
@@ -352,6 +358,8 @@ class Shard:
             elif isinstance(event, ev.AttemptCancelRequested):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("cancel", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, reason=event.reason)
-                grace_s = 0.0 if event.reason in ("killed", "timeout") else CANCEL_GRACE_S
-                executor = self._executors[task.attempt.executor]
-                await executor.cancel(AttemptId(run.id, TaskId(task.id), event.attempt), grace_s=grace_s)
+                await self._end(AttemptId(run.id, TaskId(task.id), event.attempt), event.reason)
+
+    async def _end(self, attempt: AttemptId, reason: str) -> None:
+        executor = self._executors[self.runs[attempt.run].state.tasks[attempt.task].attempt.executor]
+        await executor.cancel(attempt, grace_s=0.0 if reason in ("killed", "timeout") else CANCEL_GRACE_S)

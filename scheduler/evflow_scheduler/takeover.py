@@ -63,6 +63,7 @@ class TakeOver:
             live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
             kept = set(await executor.adopt(live))
             gone = [name for name in live if name not in kept]
+            batch.ending += [name for name in live if name in kept and run.state.tasks[name.task].attempt.cancel]
             diagnostics.info("run taken over", run=run.id, seq=run.state.seq, epoch=writer.lease.epoch, live=len(live), gone=len(gone))
             fact = ev.RunContinued(self.host, writer.owner, writer.lease.epoch)
             batch.facts[run.id] = [(fact, f"user:{self.user}", 0)]

@@ -19,6 +19,13 @@ def small(seed: int, *, outlives: bool) -> Scenario:
     return replace(Scenario.of(seed), flows=(grow(Random(seed), depth=1),), faults=(), outlives=outlives)
 
 
+def test_what_a_dead_owner_was_to_end_is_ended() -> None:
+    """It died between the append of `AttemptCancelRequested` and the act; the attempt had gone on for ever."""
+    world = World(small(20261126004, outlives=True), crash_at=176)
+    world.play()
+    check(world)
+
+
 @pytest.mark.parametrize("outlives", [False, True], ids=["attempts-die-with-their-owner", "attempts-outlive-their-owner"])
 @pytest.mark.parametrize("number", range(scaled(4)))
 @pytest.mark.timeout(600)
