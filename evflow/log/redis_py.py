@@ -99,13 +99,17 @@ def broken(where: str, error: Exception, command: str, timeout_s: float) -> LogU
     return LogConnectionLost(where, str(error).rstrip("."))
 
 
-def refused(where: str, error: Exception) -> Exception:
+def refused(address: Address, error: Exception) -> Exception:
     """The exception for a connection that could not be made."""
+    where = address.shown
     if isinstance(error, exceptions.AuthenticationError):
         return LogAccessDenied(where, str(error))
     if isinstance(error, exceptions.RedisError) and is_reply(error):
         return reply_error(where, error)
-    return LogUnreachable(where, str(error).rstrip("."))
+    why = str(error).rstrip(".")
+    if isinstance(error, exceptions.TimeoutError) and address.scheme == "rediss":
+        why += " (a server that does not speak TLS is silent, too, and is named with redis://)"
+    return LogUnreachable(where, why)
 
 
 class RedisPyTransport:
@@ -173,7 +177,7 @@ class RedisPyTransport:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
             connection.disconnect()
-            raise refused(self.where, error) from error
+            raise refused(self._address, error) from error
         return connection
 
     def _exchange(self, connection: RedisPyConnection, commands: Sequence[Command], timeout_s: float) -> list[type_of_reply]:

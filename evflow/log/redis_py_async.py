@@ -42,7 +42,7 @@ class AsyncRedisPyTransport:
             await connection.connect()
         except (exceptions.RedisError, OSError) as error:
             await connection.disconnect(nowait=True)
-            raise refused(address.shown, error) from error
+            raise refused(address, error) from error
         return cls(connection, address.shown)
 
     @property

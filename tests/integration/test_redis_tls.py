@@ -1,6 +1,7 @@
 """`rediss://`: the same log behind TLS, and certificates that are not trusted."""
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,15 @@ async def test_a_certificate_that_is_not_trusted_is_refused(port: int) -> None:
         client.flows()
     with pytest.raises(LogUnreachable, match=r"(?i)certificate"):
         await open_event_log(f"rediss://localhost:{port}")
+
+
+def test_speaking_tls_to_a_server_that_does_not_ends_with_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evflow.log.redis_py.REPLY_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as Redis is, which waits for the end of a line
+        client = connect(f"rediss://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(LogUnreachable, match="does not speak TLS"):
+            client.flows()
+        client.close()
 
 
 def test_speaking_plainly_to_tls_ends_with_an_error_that_says_so(port: int) -> None:
