@@ -95,8 +95,11 @@ def _timer_is_kept(run: RunId, record: Record, due: dict[tuple[int, int], int]) 
 
 
 def _bodies(world: World) -> None:
-    """No attempt beside its twin, nothing finished is run again; where the server kept what it had acknowledged."""
-    if world.machine.twins:
+    """No attempt beside its twin, nothing finished is run again; where the server kept what it had acknowledged.
+
+    A server that loses more than a writer keeps (five seconds, at `everysec`) takes the launches with it that nobody can write again.
+    """
+    if world.machine.twins and not world.beyond_repair:
         raise Violation(f"twins ran at once: {world.machine.twins}")
     if world.machine.repeated and not world.lost:
         raise Violation(f"ran again although reported: {world.machine.repeated}")

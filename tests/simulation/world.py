@@ -21,7 +21,7 @@ from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
 from evflow.errors import Conflict
 from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable
 from evflow.log.protocol import Lease, StoredEvent
-from evflow.log.writer import LEASE_S, ShardWriter
+from evflow.log.writer import LEASE_S, LogLostTooMuch, ShardWriter
 from evflow.testing.faults import Crash
 from evflow.testing.simulated_log import START_US, SimulatedEventLog, SimulatedServer
 from evflow.testing.virtual_time import run as run_in_virtual_time
@@ -135,6 +135,7 @@ class World:
         strike: Anything.
         lost: Writes that the server had acknowledged and lost, for good or not.
         crashes: Owners that died.
+        beyond_repair: The server lost more than its owner had kept.
     """
 
     scenario: Scenario
@@ -143,6 +144,7 @@ class World:
     points: int = 0
     lost: int = 0
     crashes: int = 0
+    beyond_repair: bool = False
     cancelled: bool = False
     crash_at: int | None = None
     each_turn: bool = True
@@ -216,9 +218,9 @@ class World:
             _, rest = errors.split((Crash, Conflict, LogUnavailable))
             if rest is not None:
                 raise
-            self.trace.append(f"owner {process.number} ends: {_first(errors)!r}")
+            self._note_end(process, _first(errors))
         except (Crash, Conflict, LogUnavailable) as error:
-            self.trace.append(f"owner {process.number} ends: {error!r}")
+            self._note_end(process, error)
         if process.dead:
             self.crashes += 1
             if self.after_crash is not None:
@@ -228,6 +230,10 @@ class World:
                 self.server.write(lambda state: state.bury(SHARD, process.name))
         self._working -= 1
         self._one_left.set()
+
+    def _note_end(self, process: Process, error: BaseException) -> None:
+        self.trace.append(f"owner {process.number} ends: {error!r}")
+        self.beyond_repair = self.beyond_repair or isinstance(error, LogLostTooMuch)
 
     async def _work(self, process: Process, executor: Hold) -> None:
         log = WatchedLog(self.server, process)
