@@ -252,9 +252,12 @@ def test_a_killed_client_is_as_good_as_one_that_left(
 
 
 def test_a_forked_child_of_a_client_does_not_keep_it(evflow_home: Path, client: Callable[..., "subprocess.Popen[str]"]) -> None:
-    process = client(then="child = os.fork()\nif child: print(child, flush=True); os._exit(0)")
+    process = client(then="input()\nchild = os.fork()\nif child: print(child, flush=True); os._exit(0)")
     url_of(process)
-    pid = running(evflow_home).pid
+    pid = running(evflow_home).pid  # before the client is gone, and the server with it
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
     child = int(url_of(process))
     wait_until(lambda: gone(pid), "the server is gone")
     assert not gone(child)
