@@ -40,6 +40,9 @@ class BodyRunner:
     def rehearse(self, context: RunContext) -> None:
         pass
 
+    def forget(self, context: RunContext) -> None:
+        pass
+
     def __call__(self, context: RunContext, packed: bytes) -> int:
         faulthandler.disable()  # pytest's: the crash of a body that is to crash would stand among the results
         order = AttemptOrder.unpack(packed)

@@ -47,13 +47,15 @@ class FlowFileRaised(UsageError):
 
     Attributes:
         traceback: The user's frames.
+        raised: The exception.
     """
 
     code = "flow-file-raised"
 
-    def __init__(self, file: str, traceback: str) -> None:
+    def __init__(self, file: str, traceback: str, raised: BaseException) -> None:
         super().__init__(f"{file} raised an exception while it was loaded:\n{traceback.rstrip()}")
         self.traceback = traceback
+        self.raised = raised
 
 
 class NoFlowInFile(UsageError):
@@ -190,7 +192,7 @@ def _execute(code: CodeType, module: ModuleType, path: str) -> None:
 
         if isinstance(error, UsageError):
             raise
-        raise FlowFileRaised(path, user_traceback(error)) from None
+        raise FlowFileRaised(path, user_traceback(error), error) from None
 
 
 def _chosen(path: str, module: ModuleType, name: str | None, started: "Sequence[type]") -> "type[FlowSpec]":

@@ -73,6 +73,10 @@ class AttemptRunner:
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
 
+    def forget(self, context: RunContext) -> None:
+        """Drop what was made for a run."""
+        self._ready.pop((context.flow, context.run), None)
+
     def rehearse(self, context: RunContext) -> None:
         """Touch what an attempt touches around its body; never raises."""
         ready = self._ready.get((context.flow, context.run))
@@ -182,6 +186,10 @@ def load(context: RunContext) -> AttemptRunner:
 
 def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseException) -> int:
     """Report that an attempt's flow cannot be loaded; return the process's exit code."""
+    from evflow.flow.loading import FlowFileRaised
+
+    if isinstance(error, FlowFileRaised):
+        error = error.raised  # what the user wrote, not what was made of it
     report = _failure(order, open_store(context.store_url), error, "load", now_us())
     stdio.flush()
     return _deliver(context, report, connect(context.log_url))
@@ -237,6 +245,7 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         tags=context.tags,
         graph=lambda: _graph(flow),
         parameter_names=tuple(facts(flow).parameters),
+        trigger=context.trigger,
     )
 
 

@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     stdio.open_line_buffered()
     try:
         runner = attempt.load(context)
+        runner.prepare(context)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the attempt's report
         return attempt.report_unloadable(context, AttemptOrder.unpack(order), error)
     return runner(context, order)

@@ -53,6 +53,10 @@ class Runner(Protocol):
         """Do what attempts do around a body, without any effect; never raises."""
         ...
 
+    def forget(self, context: RunContext) -> None:
+        """Drop what was made for a run: no order of it will come."""
+        ...
+
 
 class Started(NamedTuple):
     """A process that runs an attempt, and the reading ends of its output. Whoever gets it closes them."""
@@ -117,6 +121,12 @@ class ForkLauncher:
             os.close(self._spare.orders)
             _close(self._spare.started)
             self._spare = None
+
+    def forget(self, context: RunContext) -> None:
+        """Drop what was made for a run, the spare as well if it is the run's."""
+        if self._spare is not None and self._spare.context is context:
+            self.drop_spare()
+        self._runner.forget(context)
 
     def _wait(self, context: RunContext, orders: int) -> int:
         """In the spare: wait for an order; an end-of-file says that none will come."""

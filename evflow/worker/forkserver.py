@@ -36,12 +36,14 @@ class ForkServer:
         pid: Its process, a child of this one.
         socket: Where frames go and come (`evflow.worker.frames`); the owner closes it with `close`.
         method: How it starts attempts, as far as that was known when it was started.
+        loaded: How it starts attempts, once it has the flow; None before. No attempt has begun then.
     """
 
-    def __init__(self, pid: int, connection: socket.socket, method: StartMethod) -> None:
+    def __init__(self, pid: int, connection: socket.socket, method: StartMethod, *, loaded: StartMethod | None = None) -> None:
         self.pid = pid
         self.socket = connection
         self.method = method
+        self.loaded = loaded
         self.exit_code: int | None = None
 
     @classmethod
@@ -84,20 +86,32 @@ class ForkServer:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
-        return cls(pid, ours, method)
+        return cls(pid, ours, method, loaded=method)
 
     @classmethod
-    def start(cls, asked: str = "auto", *, why: str = "") -> "ForkServer":
+    def start(cls, asked: str = "auto", *, why: str = "", folder: str = "") -> "ForkServer":
         """Start the fork server as a fresh interpreter, which takes some 50 ms and then loads the flow.
 
         Call it from a thread that lives as long as this process: the kernel tells the fork server when it ends.
+
+        Args:
+            asked: `auto`, `fork` or `spawn`.
+            why: The reason for `spawn`, for people.
+            folder: Its working folder and so that of its attempts; empty for this process's.
+
+        Raises:
+            OSError: The system gave no process.
         """
         from evflow.worker.launchers import start
 
         ours, theirs = _socketpair()
         with theirs:
-            arguments = ("--fd", "3", "--owner", str(os.getpid()), "--method", asked)
-            pid = start("evflow.worker.forkserver", {0: None, 1: None, 2: 2, 3: theirs.fileno()}, *arguments)
+            arguments = ("--fd", "3", "--owner", str(os.getpid()), "--method", asked, "--folder", folder)
+            try:
+                pid = start("evflow.worker.forkserver", {0: None, 1: None, 2: 2, 3: theirs.fileno()}, *arguments)
+            except OSError:
+                ours.close()
+                raise
         return cls(pid, ours, StartMethod("spawn" if asked == "spawn" else "fork", why))
 
     def poll(self) -> bool:
@@ -176,7 +190,7 @@ def _become(control: socket.socket, make_runner: "Callable[[], Runner]", owner: 
 
 
 def main(arguments: list[str]) -> None:
-    """Serve as a fresh interpreter: `--fd N --owner PID --method auto|fork|spawn`."""
+    """Serve as a fresh interpreter: `--fd N --owner PID --method auto|fork|spawn --folder PATH`."""
     from evflow.worker import parentage, stdio
     from evflow.worker.forks import Runner
     from evflow.worker.launchers import LazyForkLauncher, lead_session
@@ -186,6 +200,9 @@ def main(arguments: list[str]) -> None:
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     control = socket.socket(fileno=int(options["--fd"]))
     os.set_inheritable(control.fileno(), False)
+    if options["--folder"]:
+        with suppress(OSError):  # the flow's file is gone, too, and each attempt says so
+            os.chdir(options["--folder"])
 
     def load(context: "RunContext") -> Runner:
         from evflow.worker import attempt

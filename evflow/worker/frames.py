@@ -6,12 +6,14 @@ To the supervisor:
 
     context  run, RunContext.pack()             before the first launch of a run
     launch   run, task, attempt, AttemptOrder.pack()
+    forget   run                                no launch of the run will follow, unless its context comes again
     cancel   run, task, attempt, grace_s        SIGTERM, after the grace SIGKILL
     shutdown grace_s                            cancel everything, then leave
 
 From it:
 
     ready    pid, method, why
+    loaded   method, why                        once, after the first context: from now on attempts can begin
     started  run, task, attempt, pid, at_us
     lines    run, task, attempt, stream, [[at_us, text, ends], ...]
     exited   run, task, attempt, exit code, signal, why
@@ -31,9 +33,11 @@ READ_BYTES: Final = 256 * 1024
 
 CONTEXT: Final = "context"
 LAUNCH: Final = "launch"
+FORGET: Final = "forget"
 CANCEL: Final = "cancel"
 SHUTDOWN: Final = "shutdown"
 READY: Final = "ready"
+LOADED: Final = "loaded"
 STARTED: Final = "started"
 LINES: Final = "lines"
 EXITED: Final = "exited"

@@ -5,10 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from evflow.worker.forks import ForkLauncher, Runner, Started, settle_memory
 from evflow.worker.method import StartMethod, choose
 from evflow.worker.spec import RunContext
+
+_NOT_LOADED: Final = "the flow could not be loaded"
 
 
 class LazyForkLauncher:
@@ -28,8 +31,11 @@ class LazyForkLauncher:
         """Load the flow, if it is not there yet, and have it ready for a run."""
         if self._launcher is None:
             self._launcher = self._make(context)
-            self.method = self._launcher.method
-        self._launcher.prepare(context)
+        try:
+            self._launcher.prepare(context)
+        except (Exception, SystemExit):  # noqa: BLE001 - as in `_make`: its class does not take the run's decorators
+            self._launcher = SpawnLauncher(StartMethod("spawn", _NOT_LOADED))
+        self.method = self._launcher.method
 
     def launch(self, context: RunContext, order: bytes) -> Started:
         """Fork or spawn, as the flow allows."""
@@ -48,13 +54,18 @@ class LazyForkLauncher:
         if self._launcher is not None:
             self._launcher.drop_spare()
 
+    def forget(self, context: RunContext) -> None:
+        """Drop what was made for a run."""
+        if self._launcher is not None:
+            self._launcher.forget(context)
+
     def _make(self, context: RunContext) -> "ForkLauncher | SpawnLauncher":
         if self._asked == "spawn":
             return SpawnLauncher(choose("spawn"))
         try:
             runner = self._load(context)
         except (Exception, SystemExit):  # noqa: BLE001 - the attempts will raise it again, each in its own report
-            return SpawnLauncher(StartMethod("spawn", "the flow could not be loaded"))
+            return SpawnLauncher(StartMethod("spawn", _NOT_LOADED))
         method = choose(self._asked)
         if method.method == "spawn":
             return SpawnLauncher(method)
@@ -98,6 +109,9 @@ class SpawnLauncher:
         """Nothing: each attempt is a fresh interpreter."""
 
     def drop_spare(self) -> None:
+        """Nothing."""
+
+    def forget(self, context: RunContext) -> None:
         """Nothing."""
 
 

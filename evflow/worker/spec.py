@@ -56,8 +56,9 @@ class RunContext(_Plain):
         origin: The run that this one resumes, or None.
         lock_file: The run's file of attempt locks (see `evflow.worker.locks`).
         log_folder: Where captured output goes (see `evflow.store.logs`).
-        options: What else was said at the start: `with` (the specs of `--with`, in order), `max_log_size_mb`,
-            `report_within_s`.
+        options: What else was said at the start: `with` (the specs of `--with`, in order), `start_method`,
+            `max_log_size_mb`, `report_within_s`.
+        trigger: What started the run, or None for a person.
     """
 
     flow: str
@@ -75,6 +76,7 @@ class RunContext(_Plain):
     lock_file: str = ""
     log_folder: str = ""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trigger: Mapping[str, Any] | None = None
 
 
 @value

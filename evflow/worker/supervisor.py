@@ -74,6 +74,10 @@ class Launcher(Protocol):
         """Let the process go that is ready for an order that will not come."""
         ...
 
+    def forget(self, context: RunContext) -> None:
+        """Drop what was kept for a run: no order of it will come."""
+        ...
+
 
 class _Attempt:
     """A running attempt."""
@@ -116,6 +120,8 @@ class Supervisor:
         self._waiting: dict[tuple[str, int], deque[tuple[int, bytes]]] = {}
         self._unsent = bytearray()
         self._latest: RunContext | None = None
+        self._forgotten: set[str] = set()
+        self._loaded = False
         self._leaving = False
         self._orphaned = False
         self._sweep: set[str] = set()
@@ -126,10 +132,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe()
         for descriptor in (self._wake_read, self._wake_write):
             os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _note)
-        signal.signal(signal.SIGTERM, self._orphan)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._heed_signals()
         try:
             parentage.die_with(self._owner, signal.SIGTERM)
             parentage.adopt_orphans()
@@ -142,6 +145,12 @@ class Supervisor:
             pass
         finally:
             self._end_everything()
+
+    def _heed_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _note)
+        signal.signal(signal.SIGTERM, self._orphan)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -166,6 +175,7 @@ class Supervisor:
                     self._receive()
             self._kill_overdue()
             self._sweep_cancelled()
+            self._drop_forgotten()
 
     def _be_ready(self) -> None:
         """Use the time: where attempts come one after the other, the next one's process can be there already."""
@@ -193,9 +203,10 @@ class Supervisor:
             elif kind == frames.CANCEL:
                 self._cancel(*values)
             elif kind == frames.CONTEXT:
-                self._latest = self._contexts[values[0]] = RunContext.unpack(values[1])
-                self._launcher.drop_spare()  # it does not know this run
-                self._launcher.prepare(self._latest)
+                self._meet(values[0], RunContext.unpack(values[1]))
+            elif kind == frames.FORGET:
+                self._forgotten.add(values[0])
+                self._drop_forgotten()
             elif kind == frames.SHUTDOWN:
                 self._leaving = True
                 self._launcher.drop_spare()
@@ -203,6 +214,34 @@ class Supervisor:
                     self._cancel(*name, values[0])
                 for run, task in list(self._waiting):
                     self._drop_waiting(run, task)
+
+    # --- runs --------------------------------------------------------------------------------------------
+
+    def _meet(self, run: str, context: RunContext) -> None:
+        self._forgotten.discard(run)
+        self._latest = self._contexts[run] = context
+        self._launcher.drop_spare()  # it does not know this run
+        if self._loaded:
+            self._launcher.prepare(context)
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # An owner may die during a load that never ends. There is no attempt yet.
+        self._launcher.prepare(context)
+        self._heed_signals()  # whatever the flow's modules made of them
+        self._loaded = True
+        self._say(frames.LOADED, *self._launcher.method)
+
+    def _drop_forgotten(self) -> None:
+        """Drop what is known of runs that are over, as soon as none of their attempts is here."""
+        if not self._forgotten:
+            return
+        here = {run for run, _ in (*self._current, *self._waiting)}
+        for run in self._forgotten - here:
+            context = self._contexts.pop(run, None)
+            if context is not None:
+                self._launcher.forget(context)
+            if self._latest is context:
+                self._latest = None
+        self._forgotten &= here
 
     # --- starting ----------------------------------------------------------------------------------------
 
@@ -219,7 +258,7 @@ class Supervisor:
 
     def _start(self, name: Name, order: bytes) -> None:
         run, task, number = name
-        context = self._contexts[run]
+        context = self._latest = self._contexts[run]
         try:
             started = self._launcher.launch(context, order)
         except OSError as error:

@@ -5,12 +5,13 @@ observations. It has no task of its own: whoever iterates over `watch` drives it
 buffer the bound.
 
 A fork server that dies takes its attempts with it (the kernel sees to that). Each of them is observed to exit once its
-lock is free, whatever it had started is ended, and a new fork server is started as a fresh interpreter.
+lock is free, whatever it had started is ended, and a new fork server is started as a fresh interpreter. One that dies
+before it has loaded the flow has begun no attempt: those that it was told of are handed to the next one.
 """
 
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.worker import frames, leftovers
 from evflow.worker.forkserver import ForkServer
+from evflow.worker.method import StartMethod
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.protocol import Observation, OutputLine
 
@@ -82,6 +84,7 @@ class LocalExecutor:
         self._reader = frames.FrameReader()
         self._contexts: dict[RunId, RunContext] = {}
         self._runs: dict[str, RunId] = {}
+        self._forgotten: set[RunId] = set()
         self._launched: dict[AttemptId, _Launched] = {}
         self._unsent = bytearray()
         self._sending = anyio.Lock()
@@ -96,6 +99,11 @@ class LocalExecutor:
         return self._server.pid
 
     @property
+    def loaded(self) -> StartMethod | None:
+        """How the fork server of now starts attempts, once it has the flow; before, when no attempt can have begun, None."""
+        return self._server.loaded
+
+    @property
     def running(self) -> frozenset[AttemptId]:
         """The attempts that were launched and have not been observed to exit."""
         return frozenset(self._launched)
@@ -105,17 +113,18 @@ class LocalExecutor:
         run = RunId.parse(f"{context.flow}/{context.run}")
         self._contexts[run] = context
         self._runs[str(run)] = run
+        self._forgotten.discard(run)
         await self._send(frames.frame(frames.CONTEXT, str(run), context.pack()))
 
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """Start an attempt under its name; a second call for the same name changes nothing.
 
         Raises:
-            RunUnknown: `prepare` was not called for its run.
+            RunUnknown: `prepare` was not called for its run, or `forget` was.
         """
         if attempt in self._launched:
             return
-        if attempt.run not in self._contexts:
+        if attempt.run not in self._contexts or attempt.run in self._forgotten:
             raise RunUnknown(attempt.run)
         launch = frames.frame(frames.LAUNCH, str(attempt.run), attempt.task, attempt.attempt, order.pack())
         self._launched[attempt] = _Launched(launch)
@@ -129,11 +138,37 @@ class LocalExecutor:
             launched.frames += cancel
             await self._send(cancel)
 
+    async def forget(self, run: RunId) -> None:
+        """The run is over: drop what is known of it, as soon as none of its attempts is left."""
+        if run in self._contexts:
+            self._forgotten.add(run)
+            self._drop_forgotten()
+            await self._send(frames.frame(frames.FORGET, str(run)))
+
+    async def flush(self) -> None:
+        """Hand over what a cancelled call has left; until the fork server has taken it, or is dead."""
+        await self._send(b"")
+
+    async def give_up(self, attempt: AttemptId) -> bool:
+        """End an attempt without its fork server, which hangs or is dead, and see that it never begins.
+
+        Returns:
+            Whether its end is the caller's to tell: `watch` does not observe it any more. False if it did.
+
+        Raises:
+            AttemptWillNotEnd: It cannot be ended.
+        """
+        if attempt in self._launched:
+            await anyio.to_thread.run_sync(self._end, [attempt])
+        return self._over(attempt)
+
     async def watch(self) -> AsyncGenerator[Observation | OutputLine]:
         """What happens, in order, until the executor is closed. One at a time may watch.
 
         Raises:
             ForkServerBroken: No fork server lives long enough to run anything.
+            AttemptWillNotEnd: One of a dead fork server's attempts cannot be ended.
+            OSError: The system gives no process for a fork server.
         """
         while True:
             data = await self._receive()
@@ -145,6 +180,7 @@ class LocalExecutor:
             for seen in await self._after_death():
                 yield seen
             if self._closing:
+                self._server.close()
                 return
 
     async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
@@ -157,11 +193,7 @@ class LocalExecutor:
             AttemptWillNotEnd: One cannot be ended.
             RunUnknown: `prepare` was not called for its run.
         """
-        for attempt in attempts:
-            context = self._contexts.get(attempt.run)
-            if context is None:
-                raise RunUnknown(attempt.run)
-            await anyio.to_thread.run_sync(leftovers.end_attempt, context.lock_file, attempt)
+        await end_former(attempts, self._contexts)
         return ()
 
     async def aclose(self) -> None:
@@ -169,6 +201,8 @@ class LocalExecutor:
         if self._closing:
             return
         self._closing = True
+        if self._server.loaded is None:
+            self._server.kill()  # It loads, deaf and maybe for ever, and has begun nothing.
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(CLOSE_WITHIN_S):
                 await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S))
@@ -216,12 +250,14 @@ class LocalExecutor:
         """See that nothing of a dead fork server's attempts is left, and start another one."""
         self._server.kill()
         await self._gone()
-        dead, self._launched = self._launched, {}
         if not self._closing:
             self._fruitless += 1
             if self._fruitless > MAX_FRUITLESS_STARTS:
                 raise ForkServerBroken(self._server.exit_code)
-        await anyio.to_thread.run_sync(self._end, list(dead))
+        dead = list(self._launched) if self._closing or self._server.loaded else []
+        await anyio.to_thread.run_sync(self._end, dead)
+        for attempt in dead:
+            self._over(attempt)
         if not self._closing:
             await self._start_again()
         return [_exited(attempt, None, None, FORK_SERVER_DIED) for attempt in dead]
@@ -236,6 +272,17 @@ class LocalExecutor:
             contexts = [frames.frame(frames.CONTEXT, str(run), context.pack()) for run, context in self._contexts.items()]
             self._unsent[:] = b"".join([*contexts, *(launched.frames for launched in self._launched.values())])
         await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S) if self._closing else b"")
+
+    def _over(self, attempt: AttemptId) -> bool:
+        was_there = self._launched.pop(attempt, None) is not None
+        if attempt.run in self._forgotten:
+            self._drop_forgotten()
+        return was_there
+
+    def _drop_forgotten(self) -> None:
+        for run in self._forgotten - {attempt.run for attempt in self._launched}:
+            self._forgotten.discard(run)
+            del self._contexts[run], self._runs[str(run)]
 
     def _end(self, attempts: Sequence[AttemptId]) -> None:
         for attempt in attempts:
@@ -257,7 +304,9 @@ class LocalExecutor:
     # --- frames ------------------------------------------------------------------------------------------
 
     def _translate(self, kind: str, *values: Any) -> Sequence[Observation | OutputLine]:
-        if kind not in {frames.STARTED, frames.LINES, frames.EXITED}:
+        if kind == frames.LOADED:
+            self._server.loaded = StartMethod(*values)
+        if kind not in {frames.STARTED, frames.LINES, frames.EXITED} or values[0] not in self._runs:
             return ()
         run, task, number, *rest = values
         attempt = AttemptId(self._runs[run], task, number)
@@ -273,8 +322,22 @@ class LocalExecutor:
             self._launched[attempt].pid = pid
             return [Observation(attempt, AttemptStarted(task, number, self._host, pid, at_us))]
         self._fruitless = 0
-        del self._launched[attempt]
+        self._over(attempt)
         return [_exited(attempt, *rest)]
+
+
+async def end_former(attempts: Sequence[AttemptId], contexts: Mapping[RunId, RunContext]) -> None:
+    """End what is left of a former owner's attempts on this machine.
+
+    Raises:
+        AttemptWillNotEnd: One cannot be ended.
+        RunUnknown: There is no context of its run.
+    """
+    for attempt in attempts:
+        context = contexts.get(attempt.run)
+        if context is None:
+            raise RunUnknown(attempt.run)
+        await anyio.to_thread.run_sync(leftovers.end_attempt, context.lock_file, attempt)
 
 
 def _exited(attempt: AttemptId, exit_code: int | None, signal: int | None, why: str) -> Observation:

@@ -8,7 +8,7 @@ One contract suite runs over every executor, the simulated one included.
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
-from evflow.core.events import AttemptExited, AttemptStarted
+from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.core.values import value
 from evflow.worker.spec import AttemptOrder
@@ -16,10 +16,13 @@ from evflow.worker.spec import AttemptOrder
 
 @value
 class Observation:
-    """Something that an executor saw of an attempt; `event` becomes a fact of the run's log."""
+    """Something that an executor saw of an attempt; `event` becomes a fact of the run's log.
+
+    `AttemptFailed` is an attempt that could not begin, for a reason of the flow's own, such as code that cannot be had.
+    """
 
     attempt: AttemptId
-    event: AttemptStarted | AttemptExited
+    event: AttemptStarted | AttemptFailed | AttemptExited
 
 
 @value

@@ -16,8 +16,10 @@ from evflow.testing.simulated_executor import Fate, SimulatedExecutor, Simulated
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.local import LocalExecutor
+from evflow_executors.packages import PackagedExecutor
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from tests.fork_bench import a_context, runner_of
+from tests.packaged_world import a_real_context
 
 
 def stubborn() -> None:
@@ -34,6 +36,36 @@ BODIES = {
     "code": lambda: 3,
     "crash": lambda: os.kill(os.getpid(), signal.SIGABRT),
 }
+FLOW = """
+import os, signal, time
+from evflow import FlowSpec, step
+
+def over(code):
+    os._exit(code)
+
+class Flow(FlowSpec):
+    @step
+    def quick(self):
+        over(0)
+    @step
+    def says(self):
+        print("one\\ntwo", flush=True)
+        over(0)
+    @step
+    def sleeps(self):
+        time.sleep(600)
+    @step
+    def stubborn(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("stubborn", flush=True)
+        time.sleep(600)
+    @step
+    def code(self):
+        over(3)
+    @step
+    def crash(self):
+        os.kill(os.getpid(), signal.SIGABRT)
+"""
 FATES = {
     "quick": Fate(),
     "says": Fate(lines=("one", "two")),
@@ -79,13 +111,22 @@ class World:
         await self.executor.aclose()
 
 
-@pytest.fixture(params=["local", pytest.param("simulated", marks=pytest.mark.virtual_time)])
+async def packaged(root: Path, method: str) -> PackagedExecutor:
+    (root / "flow.py").write_text(FLOW)
+    executor = PackagedExecutor(warm_bytes=0)
+    await executor.prepare(a_real_context(root, flow_file=str(root / "flow.py"), options={"start_method": method}))
+    return executor
+
+
+@pytest.fixture(params=["local", "packaged-fork", "packaged-spawn", pytest.param("simulated", marks=pytest.mark.virtual_time)])
 async def world(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[World]:
     executor: Executor
     if request.param == "local":
         local = LocalExecutor(ForkServer.fork_here(None, asked="fork", make_runner=runner_of(BODIES)))
         await local.prepare(a_context(root))
         executor = local
+    elif request.param.startswith("packaged"):
+        executor = await packaged(root, request.param.partition("-")[2])
     else:
         executor = SimulatedExecutor(SimulatedMachine(lambda _, order: FATES[order.step]))
     made = World(executor)

@@ -47,7 +47,7 @@ def test_an_attempt_is_started_captured_and_reaped_in_this_order(root: Path) -> 
     with a_fork_server(root, {"say": lambda: print("hello")}) as bench:
         assert bench.run("say") == (0, None, "")
         kinds = [values[0] for values in bench.seen if values[0] != frames.READY]
-        assert kinds == [frames.STARTED, frames.LINES, frames.EXITED]
+        assert kinds == [frames.LOADED, frames.STARTED, frames.LINES, frames.EXITED]
         assert bench.output() == "hello\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 from evflow.core.events import AttemptExited
 from evflow.exception import ExceptionWrapper
 from evflow_executors.protocol import Observation
-from tests.attempt_world import AttemptWorld, an_attempt_world
+from tests.attempt_world import HEAD, AttemptWorld, an_attempt_world
 
 pytestmark = pytest.mark.may_block("the harness reads the inbox and the store between attempts")
 
@@ -401,8 +401,27 @@ async def test_threads_and_exit_callbacks_of_the_body_come_to_their_end(world: A
 async def test_a_flow_that_cannot_be_loaded_is_each_attempts_own_failure(root: Path, method: str) -> None:
     async with an_attempt_world(root, "raise LookupError('at import')\nclass MyFlow(FlowSpec): pass", method=method) as world:
         report = (await world.run("start")).failed
-        assert report.kind == "load"
-        assert "at import" in report.message
+        assert (report.kind, report.error, report.message) == ("load", "LookupError", "at import")
+        assert report.where == f"{world.flow_file}:{HEAD.count(chr(10)) + 1}"
+        assert report.detail is not None
+        assert "LookupError: at import" in bytes(world.store.get(report.detail)).decode()
+
+
+async def test_decorators_of_with_hold_in_fresh_interpreters_too(root: Path) -> None:
+    steps = """
+    class MyFlow(FlowSpec):
+        @step
+        def start(self):
+            print(os.environ.get("COLOUR"))
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+    """
+    options = {"with": ['environment:vars={"COLOUR": "blue"}']}
+    async with an_attempt_world(root, steps, method="spawn", options=options) as world:
+        assert (await world.run("start")).stdout == "blue"
 
 
 async def test_an_attempt_reports_to_a_server_that_was_killed_and_comes_back(root: Path) -> None:

@@ -1,0 +1,363 @@
+"""Runs attempts of many runs and many flows on this machine: a fork server for each code that they have.
+
+An interpreter can hold one version of a flow and of the modules beside it. So each code (package, flow, file, decorators
+of `--with`, start method) gets a `LocalExecutor` of its own at the first run of it, whose working folder is the flow's.
+When the last run of a code is over its fork server stays, warm for the next one, as long as all that wait like this fit
+into `warm_bytes`; else those go first whose last run was over first.
+
+A flow that cannot be loaded is no fault of this process. An exception is met again, and reported, by each attempt, in an
+interpreter of its own (`LazyForkLauncher`). So is code that ends the process which imports it: after `MOST_LOADS` such
+deaths its attempts are spawned, each with what it said in its own log. Where not even that can be had, each attempt is observed to fail.
+
+A task for each fork server reads what that one says, and lives as long as the fork server: longer than the call that
+started it, and across those who watch. A task group would have to be open in one of them; so these are plain tasks, which
+`aclose` waits for.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final, NamedTuple
+
+import anyio
+import anyio.to_thread
+
+from evflow import diagnostics
+from evflow.core.events import AttemptExited, AttemptFailed
+from evflow.core.ids import AttemptId, RunId
+from evflow.errors import EvflowError
+from evflow.worker import launchers as launchers  # launchers: `ForkServer.start` would import it on the loop
+from evflow.worker.forkserver import ForkServer
+from evflow.worker.leftovers import AttemptWillNotEnd
+from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.local import FORK_SERVER_DIED, ForkServerBroken, LocalExecutor, RunUnknown, end_former
+from evflow_executors.merged import MergedStream
+from evflow_executors.protocol import Observation, OutputLine
+
+MOST_LOADS: Final = 2
+"""So many fork servers in a row that died while they loaded a flow: the next one does not load it."""
+LOOK_EVERY_S: Final = 5.0
+"""How often the memory of warm fork servers is looked at, at most: a look costs a millisecond each."""
+HAND_OVER_WITHIN_S: Final = 0.05
+"""How long a caller waits for a fork server whose socket is full because it still loads; the rest is handed over beside it."""
+STOP_WITHIN_S: Final = 20.0
+"""How long what a closed fork server said last may take to be passed on."""
+_UNREAD: Final = 1_000
+"""Observations that nobody took; beyond them the fork servers' sockets are left unread."""
+
+
+class _Code(NamedTuple):
+    """What a fork server has loaded; runs with the same share it."""
+
+    package: bytes | None
+    flow: str
+    file: str
+    decorators: tuple[str, ...]
+    method: str
+
+    @classmethod
+    def of(cls, context: RunContext) -> "_Code":
+        decorators: Sequence[str] = context.options.get("with", ())
+        return cls(context.package, context.flow, context.flow_file, tuple(decorators), context.options.get("start_method") or "auto")
+
+
+class _Workshop:
+    """The fork server of one code, and the runs that it works for.
+
+    Attributes:
+        code: What it has loaded.
+        local: Talks with it.
+        runs: The runs that it was told of and that are not over.
+        reading: The task that passes on what it says.
+    """
+
+    def __init__(self, code: _Code, on_death: "Callable[[_Workshop], None]") -> None:
+        self.code = code
+        self._on_death = on_death
+        self.runs: set[RunId] = set()
+        self.local = LocalExecutor(self._start(code.method), restart=self._start_again)
+        self.reading: asyncio.Task[None] | None = None
+        self._died_loading = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.runs and not self.local.running
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether it spares the next run anything: not where each attempt is an interpreter, or the flow is not there yet."""
+        return self.local.loaded is not None and self.local.loaded.method == "fork"
+
+    def _start(self, method: str) -> ForkServer:
+        return ForkServer.start(method, folder=os.path.dirname(self.code.file))  # noqa: PTH120 - it is used as it came
+
+    def _start_again(self) -> ForkServer:
+        self._died_loading = 0 if self.local.loaded else self._died_loading + 1
+        diagnostics.warning("a fork server died", flow=self.code.flow, file=self.code.file, loading=self.local.loaded is None)
+        self._on_death(self)
+        return self._start("spawn" if self._died_loading >= MOST_LOADS else self.code.method)
+
+
+class PackagedExecutor:
+    """Attempts as processes of this machine, whatever code their runs have.
+
+    Args:
+        warm_bytes: Memory that fork servers without work may keep, together.
+        look_every_s: How often that is looked at, at most.
+    """
+
+    name = "local"
+
+    def __init__(self, *, warm_bytes: int, look_every_s: float = LOOK_EVERY_S) -> None:
+        self._warm_bytes = warm_bytes
+        self._look_every_s = look_every_s
+        self._contexts: dict[RunId, RunContext] = {}
+        self._workshops: dict[_Code, _Workshop] = {}  # in the order in which they became idle
+        self._leaving: set[_Workshop] = set()  # their code has another one, or none
+        self._seen = MergedStream(_UNREAD)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking = False
+        self._look_again = False
+        self._closing = False
+
+    @property
+    def running(self) -> frozenset[AttemptId]:
+        """The attempts that were launched and have not been observed to end."""
+        return frozenset[AttemptId]().union(*(workshop.local.running for workshop in self._all()))
+
+    @property
+    def fork_servers(self) -> dict[int, str]:
+        """The fork servers of now, as pid and flow's file; those without work that was over first come first."""
+        return {workshop.local.fork_server_pid: workshop.code.file for workshop in self._workshops.values()}
+
+    @property
+    def runs(self) -> frozenset[RunId]:
+        """The runs that were prepared and not released."""
+        return frozenset(self._contexts)
+
+    async def prepare(self, context: RunContext) -> None:
+        """Tell what all attempts of a run share, before its first `launch`; its code begins to be loaded.
+
+        Raises:
+            OSError: The system gave no process.
+        """
+        self._contexts[RunId.parse(f"{context.flow}/{context.run}")] = context
+        await self._workshop_of(context)
+
+    async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
+        """Start an attempt under its name; a second call for the same name changes nothing.
+
+        Raises:
+            RunUnknown: `prepare` was not called for its run, or `release` was.
+        """
+        context = self._contexts.get(attempt.run)
+        if context is None:
+            raise RunUnknown(attempt.run)
+        if attempt in self.running:
+            return
+        try:
+            workshop = await self._workshop_of(context)
+            while workshop in self._leaving:  # given up while it was told of the run
+                workshop = await self._workshop_of(context)
+        except OSError as error:
+            await self._seen.put(_exited(attempt, f"never-started: {error.strerror or error}"))
+        else:
+            await self._hand_over(workshop, workshop.local.launch(attempt, order))
+
+    async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
+        """SIGTERM to the attempt's group now, SIGKILL after `grace_s`. Unknown names are ignored."""
+        for workshop in self._all():
+            if attempt in workshop.local.running:
+                await self._hand_over(workshop, workshop.local.cancel(attempt, grace_s=grace_s))
+                if workshop.local.loaded is None:
+                    self._spawn(self._end_unheard(workshop, attempt, grace_s))
+
+    async def release(self, run: RunId) -> None:
+        """The run is over: forget it, as soon as its last process has ended. Unknown runs are ignored."""
+        self._contexts.pop(run, None)
+        for workshop in self._all():
+            if run in workshop.runs:
+                workshop.runs.discard(run)
+                await self._hand_over(workshop, workshop.local.forget(run))
+                self._became_idle(workshop)
+
+    def watch(self) -> AsyncGenerator[Observation | OutputLine]:
+        """What happens, in order for each attempt, until the executor is closed. One at a time may watch.
+
+        Every attempt that was launched is observed to exit, or to fail because it could not begin, once.
+        """
+        return self._seen.take()
+
+    async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
+        """End what is left of a former owner's attempts; none of them is kept. See `LocalExecutor.adopt`.
+
+        Raises:
+            AttemptWillNotEnd: One cannot be ended.
+            RunUnknown: `prepare` was not called for its run.
+        """
+        await end_former(attempts, self._contexts)
+        return ()
+
+    async def aclose(self) -> None:
+        """End every attempt and every fork server, all at once; each has the deadlines of `LocalExecutor.aclose`."""
+        if self._closing:
+            return
+        self._closing = True
+        self._seen.lift()
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for workshop in self._all():
+                    group.start_soon(self._stop, workshop)
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=STOP_WITHIN_S)
+        self._seen.close()
+
+    # --- fork servers ------------------------------------------------------------------------------------
+
+    def _all(self) -> list[_Workshop]:
+        return [*self._workshops.values(), *self._leaving]
+
+    async def _workshop_of(self, context: RunContext) -> _Workshop:
+        """The fork server of a run's code, which knows the run."""
+        code = _Code.of(context)
+        run = RunId.parse(f"{context.flow}/{context.run}")
+        workshop = self._workshops.get(code)
+        if workshop is None:
+            workshop = self._workshops[code] = _Workshop(code, self._became_idle)
+            workshop.reading = self._spawn(self._read(workshop))
+        if run not in workshop.runs:
+            workshop.runs.add(run)
+            await self._hand_over(workshop, workshop.local.prepare(context))
+        return workshop
+
+    async def _hand_over(self, workshop: _Workshop, act: Awaitable[None]) -> None:
+        """Tell a fork server something; one that does not listen holds up nobody but its own runs."""
+        with anyio.move_on_after(HAND_OVER_WITHIN_S) as scope:
+            await act
+        if scope.cancelled_caught:
+            self._spawn(workshop.local.flush())
+
+    async def _read(self, workshop: _Workshop) -> None:
+        """Pass on what a fork server says, until it is stopped or no fork server can be had."""
+        try:
+            async with aclosing(workshop.local.watch()) as watched:
+                async for seen in watched:
+                    await self._seen.put(seen)
+                    if isinstance(seen, Observation) and isinstance(seen.event, AttemptExited):
+                        self._became_idle(workshop)
+        except (ForkServerBroken, AttemptWillNotEnd, OSError) as error:
+            diagnostics.warning("a fork server is given up", flow=workshop.code.flow, file=workshop.code.file, why=str(error))
+            self._retire(workshop)
+            await self._end_without(workshop, error)
+            await workshop.local.aclose()
+            self._leaving.discard(workshop)
+
+    async def _end_without(self, workshop: _Workshop, error: EvflowError | OSError) -> None:
+        """End the attempts of a fork server that there will not be; each is observed when nothing of it is left."""
+        while left := workshop.local.running:
+            for attempt in left:
+                with suppress(AttemptWillNotEnd):  # the next round may: each takes its time
+                    if await workshop.local.give_up(attempt):
+                        await self._seen.put(_unstarted(attempt, error))
+
+    async def _end_unheard(self, workshop: _Workshop, attempt: AttemptId, grace_s: float) -> None:
+        """End a cancelled attempt although its fork server still loads the flow, and hears nothing."""
+        await anyio.sleep(grace_s)
+        if workshop.local.loaded is None and attempt in workshop.local.running:
+            with suppress(AttemptWillNotEnd):  # it has begun after all, and has been cancelled
+                if await workshop.local.give_up(attempt):
+                    await self._seen.put(_exited(attempt, "never-started"))
+                    self._became_idle(workshop)
+
+    def _retire(self, workshop: _Workshop) -> None:
+        """From now on its code has no fork server."""
+        if self._workshops.get(workshop.code) is workshop:
+            del self._workshops[workshop.code]
+        self._leaving.add(workshop)
+
+    async def _stop(self, workshop: _Workshop) -> None:
+        self._retire(workshop)
+        try:
+            await workshop.local.aclose()
+        except AttemptWillNotEnd as error:
+            diagnostics.warning("an attempt does not end", why=str(error))
+        if workshop.reading is not None:
+            await asyncio.wait([workshop.reading], timeout=STOP_WITHIN_S)
+        self._leaving.discard(workshop)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._seen.close(error)  # a mistake of ours: whoever watches has it
+
+    # --- warm ones ---------------------------------------------------------------------------------------
+
+    def _became_idle(self, workshop: _Workshop) -> None:
+        if not workshop.is_idle or self._workshops.get(workshop.code) is not workshop or self._closing:
+            return
+        self._workshops[workshop.code] = self._workshops.pop(workshop.code)
+        self._look_again = True
+        if not self._looking:
+            self._looking = True
+            self._spawn(self._keep_within())
+
+    async def _keep_within(self) -> None:
+        """Stop the oldest idle fork servers beyond the memory that they may keep; not at once, since the next run may come."""
+        try:
+            while self._look_again:
+                await anyio.sleep(self._look_every_s)
+                self._look_again = False
+                await self._look()
+        finally:
+            self._looking = False
+
+    async def _look(self) -> None:
+        idle = [workshop for workshop in self._workshops.values() if workshop.is_idle]
+        sizes = await anyio.to_thread.run_sync(_sizes_bytes, [workshop.local.fork_server_pid for workshop in idle])
+        surplus = sum(size for workshop, size in zip(idle, sizes, strict=True) if workshop.is_worth_keeping) - self._warm_bytes
+        async with anyio.create_task_group() as group:
+            for workshop, size in zip(idle, sizes, strict=True):
+                if not workshop.is_idle or self._workshops.get(workshop.code) is not workshop:  # it got work meanwhile, or is gone
+                    continue
+                if workshop.is_worth_keeping:
+                    if surplus <= 0:
+                        continue
+                    surplus -= size
+                self._retire(workshop)  # before anything is awaited: the next run of its code gets another one
+                group.start_soon(self._stop, workshop)
+
+
+def _sizes_bytes(pids: Sequence[int]) -> list[int]:
+    """What each process takes, its part of shared pages included where the system says so. Blocking."""
+    import psutil
+
+    sizes: list[int] = []
+    for pid in pids:
+        try:
+            info = psutil.Process(pid).memory_full_info()
+            sizes.append(int(getattr(info, "pss", info.rss)))
+        except psutil.Error:
+            sizes.append(0)
+    return sizes
+
+
+def _unstarted(attempt: AttemptId, error: EvflowError | OSError) -> Observation:
+    if isinstance(error, ForkServerBroken):
+        text = f"{error.message} Their messages are in the output of the process that owns them."
+        return Observation(attempt, AttemptFailed(attempt.task, attempt.attempt, "load", error.code, text))
+    if isinstance(error, OSError):
+        return _exited(attempt, f"never-started: {error.strerror or error}")
+    return _exited(attempt, FORK_SERVER_DIED)
+
+
+def _exited(attempt: AttemptId, why: str) -> Observation:
+    return Observation(attempt, AttemptExited(attempt.task, attempt.attempt, None, None, why))
