@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.resources import resources as resources
     from evflow.flow.decorators.retry import retry as retry
+    from evflow.flow.decorators.schedule import schedule as schedule
     from evflow.flow.decorators.timeout import timeout as timeout
     from evflow.flow.flowspec import FlowSpec as FlowSpec
     from evflow.flow.inputs import Inputs as Inputs
@@ -49,6 +50,7 @@ __all__ = [
     "namespace",
     "resources",
     "retry",
+    "schedule",
     "step",
     "timeout",
 ]
@@ -74,6 +76,7 @@ _HOMES = {
     "namespace": "evflow.client.namespaces",
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",
+    "schedule": "evflow.flow.decorators.schedule",
     "step": "evflow.flow.steps",
     "timeout": "evflow.flow.decorators.timeout",
 }
