@@ -27,8 +27,12 @@ _logger: Any = None
 _out: Callable[[str], None] | None = None
 
 
-def prepare(out: Callable[[str], None] | None = None) -> None:
+def prepare(out: Callable[[str], None] | None = None, *, at_once: bool = False) -> None:
     """Read the setting; from now on lines go to `out`, or to stderr. Before the event loop begins.
+
+    Args:
+        out: Takes the lines.
+        at_once: Import now what the first line needs: for a process that stays, whose loop must not wait for it then.
 
     Raises:
         ConfigInvalid: There is no such level.
@@ -36,7 +40,7 @@ def prepare(out: Callable[[str], None] | None = None) -> None:
     global _threshold, _out
     _threshold = _LEVELS[config.get("log_level")]
     _out = out
-    if _threshold < _LEVELS["warning"]:
+    if at_once or _threshold < _LEVELS["warning"]:
         _structlog()
 
 

@@ -25,6 +25,15 @@ _SECTIONS: Sections = {
         "cancel": Lazy("evflow.cli.control", "cancel_command", "End a run."),
         "tag": Lazy("evflow.cli.tag", "command", "List and change the tags of runs."),
     },
+    "Deployed flows": {
+        "scheduler": Lazy("evflow.cli.scheduler", "command", "Carry out runs of deployed flows."),
+        "deployments": Lazy("evflow.cli.deployments", "command", "List what is deployed."),
+        "run": Lazy("evflow.cli.run_deployed", "command", "Ask for a run of a deployed flow."),
+        "history": Lazy("evflow.cli.deployments", "history_command", "Say what was deployed when, and by whom."),
+        "pause": Lazy("evflow.cli.deployments", "pause_command", "Let nothing but people start runs of a deployment."),
+        "unpause": Lazy("evflow.cli.deployments", "unpause_command", "End a pause."),
+        "undeploy": Lazy("evflow.cli.deployments", "undeploy_command", "Take a deployment away; its runs go on."),
+    },
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),
         "doctor": Lazy("evflow.cli.doctor", "command", "Look for what is wrong with log, store and machine."),
@@ -36,7 +45,8 @@ _SECTIONS: Sections = {
 
 _HELP = """evflow runs flows on an event log.
 
-A flow is run by its own file: `python flow.py run`. These commands look at its runs, act on them and replay them.
+A flow is run by its own file: `python flow.py run`. These commands look at its runs, act on them and replay them, and ask for runs of
+flows that were deployed: `python flow.py deploy`.
 
 RUN is `TrainFlow/3`; `3` where the flow in this folder or a single match decides; `TrainFlow` for its newest run.
 A task is `TrainFlow/3/train/7`."""

@@ -33,6 +33,11 @@ def of_flows() -> Completer:
     return _silently(lambda log, begun: ((flow, "") for flow in log.flows() if flow.startswith(begun)))
 
 
+def of_deployments() -> Completer:
+    """Deployments: FLOW, FLOW:NAME."""
+    return _silently(_deployments)
+
+
 def of_what() -> Completer:
     """Runs, and behind a run's slash its steps and tasks."""
     return _silently(_what)
@@ -76,6 +81,16 @@ def _runs(log: "LogClient", begun: str, statuses: frozenset[str]) -> Iterator[tu
             name = str(entry.run.number) if bare else str(entry.run)
             if name.startswith(begun):
                 yield name, str(entry.summary.get("status", ""))
+
+
+def _deployments(log: "LogClient", begun: str) -> Iterator[tuple[str, str]]:
+    from evflow.core.deployments import DEFAULT_NAME
+
+    for flow in log.flows():
+        for name in log.deployments(flow):
+            text = flow if name == DEFAULT_NAME else f"{flow}:{name}"
+            if text.startswith(begun):
+                yield text, ""
 
 
 def _only_flow(log: "LogClient") -> "Sequence[FlowName]":

@@ -10,10 +10,13 @@ from evflow.cli.output import became, instant, write_json
 from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
+from evflow.core.ids import RunId
 from evflow.core.state import RunState
+from evflow.log.keys import shared_shards
 from evflow.log.owners import living_owner
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
 
+_MOST_REASON = 1_000
 _WAIT_S = 60.0
 _LOOK_EVERY_S = 1.0
 """How often an owner that says nothing is looked at: it may have died."""
@@ -28,16 +31,31 @@ _LOOK_EVERY_S = 1.0
 @click.pass_context
 def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait: bool, as_json: bool) -> None:
     """Ask for it, and see it happen; where nobody is left to do it, do it."""
+    if len(reason) > _MOST_REASON:
+        raise click.BadParameter(f"it has {len(reason):,} characters, and the log takes {_MOST_REASON:,}.", param_hint="--reason")
     with session.log() as log:
-        found, state = session.folded(log, resolve(log, parse(run)))
+        entry, state = _found(log, resolve(log, parse(run)))
         was_over = state.over
         if not was_over:
-            _request(log, found.entry, RunCancelRequested(reason, forced=force))
+            _request(log, entry, RunCancelRequested(reason, forced=force))
     if not was_over:
-        state = _see_to_its_end(found.entry, state, _WAIT_S if wait else 0.0)
-    _tell(state, as_json=as_json, was_over=was_over)
+        state = _see_to_its_end(entry, state, _WAIT_S if wait else 0.0)
+    _tell(entry, state, as_json=as_json, was_over=was_over)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
+
+
+def _found(log: LogClient, run: RunId) -> tuple[RunEntry, RunState]:
+    """A run and its state, which is `new` where no scheduler has begun it."""
+    from evflow.replay.load import RunWaits
+
+    try:
+        found, state = session.folded(log, run)
+    except RunWaits:
+        entry = log.run(run)
+        assert entry is not None
+        return entry, RunState()
+    return found.entry, state
 
 
 def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested) -> None:
@@ -46,11 +64,11 @@ def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested) -> None
 
 
 def _see_to_its_end(entry: RunEntry, state: RunState, patience_s: float) -> RunState:
-    """Wait for the run's owner to end it, or end it where nobody owns it."""
+    """Wait for the run's owner to end it, or end it where nobody owns it. A scheduler's run waits for one."""
     while True:
         with session.log() as log:
             _await_end(log, entry, state, patience_s)
-            if state.over or living_owner(log, entry.shard) is not None:
+            if state.over or entry.shard in shared_shards() or living_owner(log, entry.shard) is not None:
                 return state
         try:
             return _end(entry, state)
@@ -79,14 +97,17 @@ def _end(entry: RunEntry, state: RunState) -> RunState:
     return end_ownerless(entry, state.header["host"])
 
 
-def _tell(state: RunState, *, as_json: bool, was_over: bool) -> None:
-    run = f"{state.flow}/{state.number}"
+def _tell(entry: RunEntry, state: RunState, *, as_json: bool, was_over: bool) -> None:
+    run = str(entry.run)
     if as_json:
-        write_json({"run": run, "status": state.status, "over": state.over, "was_over": was_over})
+        status = "requested" if state.status == "new" else state.status
+        write_json({"run": run, "status": status, "over": state.over, "was_over": was_over})
     elif was_over:
         click.echo(f"{run} was over before: it {became(state.status)} at {instant(state.finished_us)[:19]}. Nothing was done.", err=True)
     elif state.over:
         click.echo(f"{run} {state.status} at {instant(state.finished_us)[:19]}.", err=True)
+    elif state.status == "new":
+        click.echo(f"{run} is asked to end. It has not begun: the next scheduler (`evflow scheduler`) ends it.", err=True)
     else:
         click.echo(f"{run} is asked to end. `evflow explain {run}` says what it waits for.", err=True)
 

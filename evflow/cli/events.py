@@ -40,7 +40,7 @@ def command(run: str, follow: bool, after: int, kinds: tuple[str, ...], as_json:
         if kind not in TAGS:  # a later version may have written it
             click.echo(f"Note: no event of this version is called '{kind}'.{did_you_mean(kind, TAGS)}", err=True)
     with session.log() as log:
-        entry = _entry(log, run)
+        entry = _entry(log, run, follow=follow)
         records = (record for record in _records(log, entry, after, follow=follow) if not kinds or tag_of(record.event) in kinds)
         if as_json and not follow:
             write_json([plain(record) for record in records])
@@ -52,13 +52,15 @@ def command(run: str, follow: bool, after: int, kinds: tuple[str, ...], as_json:
                 click.echo(line(record))
 
 
-def _entry(log: LogClient, text: str) -> RunEntry:
-    from evflow.replay.load import RunNotFound
+def _entry(log: LogClient, text: str, *, follow: bool) -> RunEntry:
+    from evflow.replay.load import RunNotFound, never_began
 
     run = resolve(log, parse(text))
     entry = log.run(run)
     if entry is None:
         raise RunNotFound(run, log)
+    if entry.is_requested and not follow and not log.head(entry.shard, run).seq:
+        raise never_began(log, entry)
     return entry
 
 

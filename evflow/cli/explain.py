@@ -13,7 +13,9 @@ from evflow.cli.picture import why
 from evflow.core import explain
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
+from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
+from evflow.replay.load import RunWaits
 
 MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
@@ -26,7 +28,11 @@ def command(what: str, as_json: bool) -> None:
     """Say it."""
     reference = parse(what)
     with session.log() as log:
-        found, state = session.folded(log, resolve(log, reference))
+        try:
+            found, state = session.folded(log, resolve(log, reference))
+        except RunWaits as waits:
+            _say(what, [f"{waits.message} {waits.hint}".strip()], as_json=as_json)
+            return
         owned = state.over or is_owned(log, found.entry.shard)
         now = clock.now_us()
     tasks = tasks_of(state, reference)
@@ -34,6 +40,10 @@ def command(what: str, as_json: bool) -> None:
     lines = list(
         of_tasks(state, tasks, now, owned=owned) if reference.step or reference.task is not None else of_run(state, now, owned=owned)
     )
+    _say(what, lines, as_json=as_json)
+
+
+def _say(what: str, lines: list[str], *, as_json: bool) -> None:
     if as_json:
         write_json({"of": what, "explanation": lines})
         return
@@ -147,6 +157,8 @@ def _member(member: explain.Missing) -> str:
 
 def _nobody(state: RunState) -> str:
     run = f"{state.flow}/{state.number}"
+    if is_of_scheduler(state.header):
+        return f"{run} waits for a scheduler: the one that ran it is gone. `evflow scheduler` goes on with it."
     return f"{run} waits for somebody to run it: its process died. `evflow continue {run}` goes on with it, `evflow cancel {run}` ends it."
 
 

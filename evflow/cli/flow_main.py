@@ -23,6 +23,9 @@ _SECTIONS: Sections = {
         "run": Lazy("evflow.cli.flow_run", "run_command", "Run the flow here and now."),
         "resume": Lazy("evflow.cli.flow_run", "resume_command", "Start a new run that reuses the finished tasks of another."),
     },
+    "Deploy": {
+        "deploy": Lazy("evflow.cli.flow_deploy", "deploy_command", "Deploy the flow, so that runs of it can be asked for without it."),
+    },
     "Look": {
         "logs": Lazy("evflow.cli.logs", "flow_logs", "Show what tasks printed."),
         "dump": Lazy("evflow.cli.dump", "flow_dump", "Show the artifacts of tasks."),

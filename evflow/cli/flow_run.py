@@ -92,9 +92,7 @@ def _run_options() -> list[click.Option]:
 
 
 def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mapping[str, Any], **origin: Any) -> None:
-    for setting in _SETTINGS:
-        if given.get(setting) is not None:
-            config.set_option(setting, given[setting], option_of(setting))
+    take_settings(given)
     from evflow_scheduler import early
 
     early.connect()
@@ -106,25 +104,39 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
         flow_file=context.file,
         parameters=parameters,
         tags=given["tags"],
-        namespace=config.get("namespace"),
-        namespace_given=given.get("namespace") is not None,
-        user=config.get("user"),
-        max_workers=config.get("max_workers"),
-        max_num_splits=config.get("max_num_splits"),
-        max_log_size_mb=config.get("max_log_size"),
-        task_budget=config.get("task_budget"),
-        retry_scale=config.get("retry_scale"),
-        with_specs=(*config.get("default_decospecs"), *context.with_specs, *given["with_specs"]),
+        **wishes(context, given),
         run_id_file=given["run_id_file"],
-        start_method=config.get("start_method"),
         fallback=config.get("fallback"),
-        durability=config.get("durability"),
         quiet=context.quiet,
         view=_view(context),
         **origin,
     )
     code = foreground.run(context.flow, request)
     click.get_current_context().exit(code)
+
+
+def take_settings(given: Mapping[str, Any]) -> None:
+    """Let the options of a command decide the settings of their names."""
+    for setting in _SETTINGS:
+        if given.get(setting) is not None:
+            config.set_option(setting, given[setting], option_of(setting))
+
+
+def wishes(context: FlowContext, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose the runs are and within which limits, as options and settings say: fields of a `RunRequest`, and of a `DeployRequest`."""
+    return {
+        "namespace": config.get("namespace"),
+        "namespace_given": given.get("namespace") is not None,
+        "user": config.get("user"),
+        "max_workers": config.get("max_workers"),
+        "max_num_splits": config.get("max_num_splits"),
+        "max_log_size_mb": config.get("max_log_size"),
+        "task_budget": config.get("task_budget"),
+        "retry_scale": config.get("retry_scale"),
+        "with_specs": (*config.get("default_decospecs"), *context.with_specs, *given["with_specs"]),
+        "start_method": config.get("start_method"),
+        "durability": config.get("durability"),
+    }
 
 
 def _view(context: FlowContext) -> Any:

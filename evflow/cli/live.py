@@ -39,12 +39,15 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b
 """What moves the cursor or rings the bell; colors (`…m`) stay."""
 
 
-def make_view(*, quiet: bool = False, continued: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> RunView:
+def make_view(
+    *, quiet: bool = False, continued: bool = False, followed: bool = False, out: TextIO | None = None, err: TextIO | None = None
+) -> RunView:
     """The view that suits the terminal and the setting `view`.
 
     Args:
         quiet: Show only what tasks print, and errors.
         continued: The run has been going on before.
+        followed: Somebody else runs it: what this process does not see of its end is no end.
         out: Where tasks' lines go; stdout if not given.
         err: Where evflow's own words go; stderr if not given.
     """
@@ -54,11 +57,11 @@ def make_view(*, quiet: bool = False, continued: bool = False, out: TextIO | Non
     err = err or cast("TextIO", sys.stderr)
     wanted = config.get("view")
     if wanted == "live" or (wanted == "auto" and is_terminal(out)):
-        live = LiveView(out, err, quiet=quiet, continued=continued, colored=use_color(out))
+        live = LiveView(out, err, quiet=quiet, continued=continued, followed=followed, colored=use_color(out))
         diagnostics.prepare(live.say)
         return live
     diagnostics.prepare()
-    return PlainView(out, err, quiet=quiet, continued=continued, colored=use_color(err))
+    return PlainView(out, err, quiet=quiet, continued=continued, followed=followed, colored=use_color(err))
 
 
 class _View:
@@ -71,11 +74,13 @@ class _View:
         *,
         quiet: bool = False,
         continued: bool = False,
+        followed: bool = False,
         colored: bool = False,
         now_us: Callable[[], int] = clock.now_us,
     ) -> None:
         self._quiet = quiet
-        self._begun = "goes on" if continued else "has started"
+        self._begun = "is asked for" if followed else "goes on" if continued else "has started"
+        self._followed = followed
         self._colored = colored
         self._now_us = now_us
         self._run: RunId | None = None
@@ -130,7 +135,7 @@ class _View:
             if self._screen.refused:
                 self.on_notice(f"What tasks print could not be written: {self._screen.refused}. `evflow logs {self._run}` has it.")
             picture = self._photographer.take(self._state, self._now_us())
-            for text in self._summary(picture):
+            for text in self._summary(picture) if self._state.over or not self._followed else ():
                 self.say(text)
         self._words.close()
 

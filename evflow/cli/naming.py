@@ -62,7 +62,10 @@ class NoRunBegan(UsageError):
 
     code = "no-run-began"
 
-    def __init__(self, flow: str) -> None:
+    def __init__(self, flow: str, *, deployed: bool = False) -> None:
+        if deployed:
+            super().__init__(f"'{flow}' is deployed and has no run that began.", f"`evflow run {flow}` asks for one.")
+            return
         super().__init__(
             f"'{flow}' has no run that began: what was started died before its first event, or is about to begin.", "Start a new run."
         )
@@ -158,7 +161,7 @@ def resolve(log: LogClient, reference: Reference, *, flow: str = "") -> RunId:
         newest = log.runs(FlowName(name), 1)
         if not newest:
             known = log.flows()
-            raise NoRunBegan(name) if name in known else NoSuchRun(reference.text, known)
+            raise NoRunBegan(name, deployed=bool(log.deployments(FlowName(name)))) if name in known else NoSuchRun(reference.text, known)
         return newest[0].run
     flows = log.flows()
     candidates = [RunId(known, RunNumber(reference.number or 0)) for known in flows]

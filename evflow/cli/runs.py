@@ -8,10 +8,18 @@ from evflow.cli import session
 from evflow.cli.complete import of_flows
 from evflow.cli.output import duration, instant, iso, table, write_json
 from evflow.core.ids import FlowName
+from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient, RunEntry
 
-STATUS_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "interrupted": "magenta"}
+STATUS_COLORS = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "interrupted": "magenta",
+    "requested": "blue",
+}
 
 
 @click.command("runs", help="List runs, newest first: of all flows, or of FLOW.")
@@ -42,7 +50,7 @@ def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags
         raise NoSuchRun(flow, flows)
     # A filter must see all runs; without one the newest of each flow are enough.
     entries = [entry for name in ([FlowName(flow)] if flow else flows) for entry in log.runs(name, None if status or tags else limit)]
-    entries.sort(key=lambda entry: (entry.summary.get("started_us") or 0, entry.run.number), reverse=True)
+    entries.sort(key=lambda entry: (_since_us(entry), entry.run.number), reverse=True)
     # Tags are changed after the index was written.
     changed = {entry_flow: log.all_tags(entry_flow) for entry_flow in {entry.run.flow for entry in entries}}
     found: list[RunEntry] = []
@@ -63,6 +71,10 @@ def as_it_is(log: LogClient, entry: RunEntry, changed: tuple[str, ...] | None) -
     if summary.get("status") == "running" and not is_owned(log, entry.shard):
         summary["status"] = "interrupted"
     return RunEntry(entry.run, entry.shard, summary)
+
+
+def _since_us(entry: RunEntry) -> int:
+    return int(entry.summary.get("started_us") or entry.summary.get("requested_us") or 0)
 
 
 def _tags(entry: RunEntry) -> set[str]:
@@ -115,6 +127,13 @@ def _print(runs: list[RunEntry], *, all_of_them: bool) -> None:
         ])  # fmt: skip
     for line in table(["run", "status", "started", "took", "tasks", "user", "tags"], rows, right=["took", "tasks"]):
         click.echo(line)
-    dead = next((entry.run for entry in runs if entry.summary.get("status") == "interrupted"), None)
+    interrupted = [entry for entry in runs if entry.summary.get("status") == "interrupted"]
+    dead = next((entry.run for entry in interrupted if not is_of_scheduler(entry.summary)), None)
+    left = next((entry.run for entry in interrupted if is_of_scheduler(entry.summary)), None)
+    waiting = next((entry.run for entry in runs if entry.is_requested), None)
+    if waiting is not None:
+        click.echo(f"A requested run waits for a scheduler: `evflow explain {waiting}` says whether there is one.", err=True)
+    if left is not None:
+        click.echo(f"The scheduler of {left} is gone: `evflow scheduler` goes on with it.", err=True)
     if dead is not None:
         click.echo(f"The process of an interrupted run died: `evflow continue {dead}` goes on with it.", err=True)

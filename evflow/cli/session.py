@@ -41,30 +41,38 @@ def log() -> Generator["LogClient"]:
         NoRunsYet: The embedded log has never been used.
         LogUnavailable: The server cannot be used.
     """
+    if not config.get("redis_url"):
+        from evflow.log.embedded.places import look
+
+        if look(config.home()) is None:
+            raise NoRunsYet
+    with own_log() as client:
+        yield client
+
+
+@contextmanager
+def own_log() -> Generator["LogClient"]:
+    """The log, connected, as `log`; an embedded one is made where there is none yet.
+
+    Raises:
+        LogUnavailable: The server cannot be used.
+    """
     from evflow.log import connect
 
-    url = config.get("redis_url")
-    if url:
-        client = connect(url)
-        try:
-            yield client
-        finally:
-            client.close()
-        return
-    from evflow.log.embedded import EmbeddedServer
-    from evflow.log.embedded.places import look
+    url, server = config.get("redis_url"), None
+    if not url:
+        from evflow.log.embedded import EmbeddedServer
 
-    if look(config.home()) is None:
-        raise NoRunsYet
-    server = EmbeddedServer.begin(config.home())
+        server = EmbeddedServer.begin(config.home())
     try:
-        client = connect(server.ready())
+        client = connect(server.ready() if server is not None else url)
         try:
             yield client
         finally:
             client.close()
     finally:
-        server.release()
+        if server is not None:
+            server.release()
 
 
 def store(url: str = "") -> "Store":

@@ -11,10 +11,15 @@ from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, write_json
 from evflow.cli.picture import why
-from evflow.cli.runs import styled_status
+from evflow.cli.runs import plain, styled_status
+from evflow.core.deployments import SCHEDULE
+from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.state import Attempt, RunState, Task
+from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
+from evflow.log.protocol import LogClient
+from evflow.replay.load import RunWaits
 
 FEW_TASKS = 20
 """A run of so few tasks is shown with all of them."""
@@ -28,7 +33,11 @@ def command(what: str, as_json: bool) -> None:
     reference = parse(what)
     with session.log() as log:
         run = resolve(log, reference)
-        found, state = session.folded(log, run)
+        try:
+            found, state = session.folded(log, run)
+        except RunWaits as error:
+            _requested(log, run, error, as_json=as_json)
+            return
         interrupted = not state.sealed and not is_owned(log, found.entry.shard)
         tags = log.tags(run)
     tasks = tasks_of(state, reference)
@@ -38,6 +47,25 @@ def command(what: str, as_json: bool) -> None:
         return
     for line in _lines(state, reference, tasks, shown_tags, interrupted=interrupted):
         click.echo(line)
+
+
+def _requested(log: LogClient, run: RunId, error: RunWaits, *, as_json: bool) -> None:
+    """A run that no scheduler has taken: what its line in the index says."""
+    entry = log.run(run)
+    assert entry is not None  # whoever raised the error had it
+    if as_json:
+        write_json(plain(entry))
+        return
+    click.echo(f"{click.style(str(run), bold=True)}  {styled_status(str(entry.summary.get('status')))}")
+    click.echo(f"{error.message} {error.hint}".strip())
+
+
+def _tick(trigger: dict[str, Any] | None) -> str:
+    """The tick that started a run, for people; nothing where none did."""
+    if trigger is None or trigger.get("kind") != SCHEDULE:
+        return ""
+    late = ", caught up" if trigger.get("reason") == "caught-up" else ""
+    return f"{trigger.get('cron')} ({trigger.get('timezone')}), the tick of {trigger.get('tick')}{late}"
 
 
 def status_of(state: RunState, *, interrupted: bool) -> str:
@@ -77,6 +105,7 @@ def plain_run(state: RunState, tags: list[str], *, interrupted: bool = False) ->
         "system_tags": list(header.get("system_tags", ())),
         "host": header.get("host"),
         "origin": header.get("origin"),
+        "trigger": header.get("trigger"),
         "parameters": header.get("parameters_shown", {}),
         "code": header.get("code", {}),
         "store": header.get("store"),
@@ -162,6 +191,7 @@ def run_lines(state: RunState, tags: list[str], *, end_us: int, interrupted: boo
         ("namespace", str(header.get("namespace", ""))),
         ("tags", ", ".join(tags)),
         ("resumed", str(header.get("origin") or "")),
+        ("schedule", _tick(header.get("trigger"))),
         ("code", str(header.get("code", {}).get("file", ""))),
         *((f"--{name}", str(value) or "''") for name, value in header.get("parameters_shown", {}).items()),
     ]
@@ -246,7 +276,10 @@ def _failures(state: RunState) -> Iterator[str]:
 
 def _next(state: RunState, *, interrupted: bool) -> Iterator[str]:
     run = f"{state.flow}/{state.number}"
-    if interrupted and not state.over:
+    if interrupted and not state.over and is_of_scheduler(state.header):
+        yield ""
+        yield "The scheduler that ran it is gone: `evflow scheduler` goes on with it."
+    elif interrupted and not state.over:
         yield ""
         yield f"The process of this run died: `evflow continue {run}` goes on with it."
     elif len(state.tasks) - 1 > FEW_TASKS:

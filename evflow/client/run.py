@@ -10,6 +10,7 @@ from evflow.client.objects import Parent, local_time
 from evflow.client.step import Step
 from evflow.client.task import Task, TaskData
 from evflow.log.owners import is_owned
+from evflow.log.protocol import REQUESTED
 
 if TYPE_CHECKING:
     from evflow.client.code import RunCode
@@ -56,17 +57,19 @@ class Run(Parent[Step]):
 
     @property
     def created_at(self) -> datetime:
-        """When the run started."""
-        started_us = self._history.entry.summary.get("started_us") or self._history.known().started_us
-        return local_time(started_us)
+        """When the run started; of one that has not, when it was asked for."""
+        summary = self._history.entry.summary
+        return local_time(summary.get("started_us") or self._history.known().started_us or summary.get("requested_us") or 0)
 
     @property
     def status(self) -> str:
-        """`running`, `succeeded`, `failed`, `cancelled`, or `interrupted` where its owner died; as it is now."""
+        """`requested`, `running`, `succeeded`, `failed`, `cancelled`, or `interrupted` where its owner died; as it is now."""
         history = self._history
         state = history.now()
         if state.over:
             return state.status
+        if not state.seq and history.entry.is_requested:
+            return REQUESTED
         return "running" if history.log.ask(lambda log: is_owned(log, history.shard)) else "interrupted"
 
     @property

@@ -26,6 +26,8 @@ from evflow.errors import InternalError
 
 MAX_EVENT_BYTES = 32 * 1024
 """An event's limit; longer parts go to the store by digest."""
+MAX_REPORT_BYTES = MAX_EVENT_BYTES - 128
+"""A report's limit: as an event it gets a turn, an instant and a cause, and has to fit still."""
 MAX_START_BYTES = 512 * 1024
 """The limit of `RunStarted`, which holds the graph: replay must not need anything else."""
 
@@ -106,9 +108,12 @@ def encode_report(event: Event, *, principal: str) -> bytes:
     """The event as it waits in an inbox.
 
     Raises:
-        EventTooLarge: It has more than `MAX_EVENT_BYTES`.
+        EventTooLarge: It has more than `MAX_REPORT_BYTES`.
     """
-    return _pack(event, (tag_of(event), principal))
+    payload = _pack(event, (tag_of(event), principal))
+    if len(payload) > MAX_REPORT_BYTES and not isinstance(event, RunStarted):
+        raise EventTooLarge(tag_of(event), len(payload), MAX_REPORT_BYTES)
+    return payload
 
 
 def decode(seq: int, payload: bytes) -> Record:

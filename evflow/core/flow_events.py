@@ -8,7 +8,7 @@ renamed, a released field never moves, new ones go to the end with a default.
 import msgpack
 
 from evflow.core.codec import MAX_EVENT_BYTES, EventTooLarge, UnreadableEvent, build, unpack
-from evflow.core.events import Event, Fact, Unknown
+from evflow.core.events import Event, Fact, Plain, Unknown
 from evflow.core.ids import Micros, Seq
 from evflow.core.values import declared, value
 
@@ -23,8 +23,12 @@ class RunRequested(Fact):
         number: The run's number. The server fills it in: see `split_at_number`.
         user: Who asked.
         origin: The run that this one resumes (`Flow/3`), or None.
-        shard: The shard that runs it, or empty for one of its own (`run:<Flow>:<number>`).
+        shard: The shard that runs it; empty for one of its own (`run:<Flow>:<number>`); `shared` for the one of the shared shards
+            that follows from its name, which is not known before its number is.
         host: Where it was asked for.
+        deployment: The deployment that it is a run of, or empty for a run in the foreground.
+        version: The version of that deployment.
+        trigger: What asked for it, where that was no person, as the run's `RunStarted` has it: `kind` and what belongs to it.
     """
 
     number: int
@@ -32,6 +36,9 @@ class RunRequested(Fact):
     origin: str | None = None
     shard: str = ""
     host: str = ""
+    deployment: str = ""
+    version: int = 0
+    trigger: dict[str, Plain] | None = None
 
 
 @value
@@ -51,7 +58,105 @@ class RunTagged(Fact):
     removed: tuple[str, ...] = ()
 
 
-TAGS: dict[str, type[Event]] = {"RunRequested": RunRequested, "RunTagged": RunTagged}
+@value
+class FlowDeployed(Fact):
+    """Somebody deployed the flow: from now on runs of this deployment are runs of this version.
+
+    Attributes:
+        name: The deployment's name.
+        version: Its version, dense from 1 for each name, also after it was undeployed.
+        manifest: Digest of the deployment's manifest: what a run needs without the flow's code.
+        store: URL of the object store that holds manifest and code.
+        package: Digest of the code package, or None.
+        file: The flow's file, inside the package.
+        namespace: The namespace of its runs.
+        production: It was deployed with `--production`.
+        user: Who deployed it.
+        host: Where it was deployed.
+        evflow: The version of evflow that deployed it.
+        python: The version of Python that deployed it.
+        schedule: When runs of it begin by themselves, as `evflow.core.schedule.to_plain` writes it, or None.
+    """
+
+    name: str
+    version: int
+    manifest: bytes
+    store: str
+    package: bytes | None
+    file: str
+    namespace: str
+    production: bool
+    user: str
+    host: str
+    evflow: str
+    python: str
+    schedule: dict[str, Plain] | None = None
+
+
+@value
+class FlowUndeployed(Fact):
+    """Somebody took a deployment away. Its runs go on.
+
+    Attributes:
+        name: The deployment's name.
+    """
+
+    name: str
+
+
+@value
+class FlowPaused(Fact):
+    """Somebody paused a deployment: nothing but a person starts runs of it. It stays paused when it is deployed anew.
+
+    Attributes:
+        name: The deployment's name.
+    """
+
+    name: str
+
+
+@value
+class FlowUnpaused(Fact):
+    """Somebody ended a deployment's pause.
+
+    Attributes:
+        name: The deployment's name.
+    """
+
+    name: str
+
+
+@value
+class ScheduleTicked(Fact):
+    """A tick of a deployment's schedule came and was skipped, or several in a row were; one that is run is a `RunRequested`.
+
+    Attributes:
+        name: The deployment's name.
+        tick_us: The tick; the last of several.
+        version: The version of the deployment.
+        decision: `skip`.
+        reason: `paused`; `missed`, `not-the-last` or `too-many` for a tick that came while no scheduler was there (`catch_up`); else
+            why no run could be asked for.
+        since_us: The first of several ticks; 0 for one.
+    """
+
+    name: str
+    tick_us: int
+    version: int
+    decision: str
+    reason: str
+    since_us: int = 0
+
+
+TAGS: dict[str, type[Event]] = {
+    "RunRequested": RunRequested,
+    "RunTagged": RunTagged,
+    "FlowDeployed": FlowDeployed,
+    "FlowUndeployed": FlowUndeployed,
+    "FlowPaused": FlowPaused,
+    "FlowUnpaused": FlowUnpaused,
+    "ScheduleTicked": ScheduleTicked,
+}
 """The format's tags. Append only."""
 
 _TAG_OF = {cls: tag for tag, cls in TAGS.items()}

@@ -1,8 +1,19 @@
 """What a run's tags may be."""
 
+from collections.abc import Mapping
+from typing import Any
+
 MOST_TAGS = 50
 """User tags of a run."""
 MOST_TAG_CHARS = 500
+
+SCHEDULER = "scheduler"
+"""The runtime of runs that schedulers carry out, in their system tag `runtime:`."""
+
+
+def is_of_scheduler(about: Mapping[str, Any]) -> bool:
+    """Whether schedulers carry a run out: by the fields of its `RunStarted`, or by its line in the index."""
+    return f"runtime:{SCHEDULER}" in about.get("system_tags", ())
 
 
 def fault(tag: str) -> str | None:

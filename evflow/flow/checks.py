@@ -13,6 +13,7 @@ from evflow.core.graph import Graph
 from evflow.core.values import value
 from evflow.errors import UsageError, did_you_mean
 from evflow.flow.decorators.base import StepDecorator, misplaced
+from evflow.flow.decorators.schedule import mistakes as schedule_mistakes
 from evflow.flow.graph import edge_step, read_graph
 from evflow.flow.parameters import mistakes as parameter_mistakes
 from evflow.flow.source import StepSource, class_line, read_step
@@ -109,7 +110,7 @@ def checked_graph(cls: type) -> Graph:
 
 def _examine(flow: _Flow) -> list[Problem]:
     structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
-    others = [*_parameters(flow), *_decorators(flow), *_misplaced(flow)]
+    others = [*_parameters(flow), *_schedule(flow), *_decorators(flow), *_misplaced(flow)]
     if not structure:
         structure = list(_together(flow, flow.graph))
     return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
@@ -272,6 +273,11 @@ def _misplaced(flow: _Flow) -> Iterator[Problem]:
 def _parameters(flow: _Flow) -> Iterator[Problem]:
     for code, where, message, hint in parameter_mistakes(flow.cls):
         yield _at(flow, code, where, "", message, hint)
+
+
+def _schedule(flow: _Flow) -> Iterator[Problem]:
+    for where, message in schedule_mistakes(flow.cls):
+        yield _at(flow, "schedule", where, "", message, "")
 
 
 def _at(flow: _Flow, code: str, where: Where, step: str, message: str, hint: str) -> Problem:

@@ -23,6 +23,7 @@ _MEMBERS = (
     "task",
     "graph",
     "parameter_names",
+    "trigger",
 )
 
 
@@ -110,6 +111,11 @@ class Current:
         return list(self._fact("parameter_names"))
 
     @property
+    def trigger(self) -> Mapping[str, Any] | None:
+        """What started the run: for a tick of a schedule `kind` (`schedule`), `tick`, `tick_us`, `cron`, `timezone`, ...; None for a person."""
+        return cast("Mapping[str, Any] | None", self._fact("trigger"))
+
+    @property
     def run(self) -> Any:
         """The run as the client sees it."""
         return _client("Run", f"{self.flow_name}/{self.run_id}")
@@ -167,6 +173,7 @@ def enter(
     tags: "tuple[str, ...] | set[str] | frozenset[str]" = (),
     graph: "Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None" = None,
     parameter_names: "list[str] | tuple[str, ...]" = (),
+    trigger: "Mapping[str, Any] | None" = None,
 ) -> None:
     """Say which task runs in this process; numbers become strings. `graph` may be a function, called at first use."""
     _entered.clear()
@@ -182,6 +189,7 @@ def enter(
         tags=frozenset(tags),
         graph=graph if graph is not None else {},
         parameter_names=list(parameter_names),
+        trigger=trigger,
     )
 
 

@@ -42,6 +42,7 @@ class ParameterMissing(UsageError):
         first = names[0]
         more = f" Also missing: {', '.join(f'--{name}' for name in names[1:])}." if len(names) > 1 else ""
         super().__init__(f"Missing option '--{first}'.{more}", f"Give it on the command line or in {variable(first)}.")
+        self.names = names
 
 
 class ParameterUnknown(UsageError):

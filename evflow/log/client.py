@@ -7,7 +7,7 @@ patience is over; a report that arrives twice counts once, because a task has on
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from evflow import clock
@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import FlowEvent, Head, RunEntry, StoredEvent, TagChange
+from evflow.log.protocol import DeploymentChange, FlowEvent, Head, RunEntry, StoredEvent, TagChange
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -48,9 +48,11 @@ class RedisLogClient:
             time.sleep(pause_s)
         return self._do(operation)
 
-    def request_run(self, flow: FlowName, payload: bytes, minimum: int = 0) -> RunNumber:
+    def request_run(
+        self, flow: FlowName, payload: bytes, minimum: int = 0, expected: Seq | None = None, change: DeploymentChange | None = None
+    ) -> RunNumber:
         """See `LogClient.request_run`."""
-        return self._do(commands.request_run(flow, payload, minimum))
+        return self._do(commands.request_run(flow, payload, minimum, expected, change))
 
     def index_run(self, entry: RunEntry) -> None:
         """See `LogClient.index_run`."""
@@ -108,9 +110,9 @@ class RedisLogClient:
         """See `LogClient.bury`."""
         self._do(commands.bury(shard, owner))
 
-    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: TagChange | None = None) -> Seq:
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: TagChange | DeploymentChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
-        return self._do(commands.append_flow(flow, expected, payload, tags))
+        return self._do(commands.append_flow(flow, expected, payload, change))
 
     def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
         """See `LogClient.flow_events`."""
@@ -120,6 +122,10 @@ class RedisLogClient:
         """See `LogClient.flow_seq`."""
         return self._do(commands.flow_seq(flow))
 
+    def flow_seqs(self, flows: Sequence[FlowName]) -> list[Seq]:
+        """See `LogClient.flow_seqs`."""
+        return self._do(commands.flow_seqs(flows)) if flows else []
+
     def tags(self, run: RunId) -> tuple[str, ...] | None:
         """See `LogClient.tags`."""
         return self._do(commands.tags(run))
@@ -128,9 +134,17 @@ class RedisLogClient:
         """See `LogClient.all_tags`."""
         return self._do(commands.all_tags(flow))
 
+    def deployments(self, flow: FlowName) -> dict[str, bytes]:
+        """See `LogClient.deployments`."""
+        return self._do(commands.deployments(flow))
+
     def installation(self) -> str:
         """See `LogClient.installation`."""
         return self._do(commands.installation(os.urandom(8).hex()))
+
+    def schedulers(self, name: str = "", ttl_s: float = 0.0) -> list[str]:
+        """See `LogClient.schedulers`."""
+        return self._do(commands.schedulers(name, ttl_s))
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""

@@ -17,12 +17,13 @@ from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
 from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
-from evflow.log.keys import BARRIER, FLOWS, INSTALLATION, flow_keys, run_keys, shard_keys
+from evflow.log.keys import BARRIER, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
     AppendCall,
+    DeploymentChange,
     FlowEvent,
     Head,
     HeadMoved,
@@ -292,12 +293,23 @@ def report(shard: str, run: RunId, payload: bytes) -> Operation[bool]:
     return Operation((invocation("report", keys, str(run), payload),), lambda replies: replies[0] is not None)
 
 
-def request_run(flow: FlowName, payload: bytes, minimum: int) -> Operation[RunNumber]:
-    """Register the flow, then take a number and append the request."""
+def request_run(
+    flow: FlowName, payload: bytes, minimum: int, expected: int | None = None, change: DeploymentChange | None = None
+) -> Operation[RunNumber]:
+    """Register the flow, then take a number and append the request: raises FlowLogMoved where a position is expected."""
     before, behind = split_at_number(payload)
     keys = flow_keys(flow)
-    request = invocation("request_run", (keys.log, keys.meta), before, behind, minimum)
-    return Operation((("SADD", FLOWS, flow), request), lambda replies: RunNumber(replies[1]))
+    field, value = (change.name, change.packed) if change is not None else ("", b"")
+    place = (keys.log, keys.meta, keys.deployments)
+    request = invocation("request_run", place, before, behind, minimum, "" if expected is None else expected, field, value)
+
+    def parse(replies: list[type_of_reply]) -> RunNumber:
+        done, found = replies[1]
+        if not done:
+            raise FlowLogMoved(flow, expected or 0, found)
+        return RunNumber(found)
+
+    return Operation((("SADD", FLOWS, flow), request), parse)
 
 
 def index_run(entry: RunEntry) -> Operation[None]:
@@ -308,7 +320,7 @@ def index_run(entry: RunEntry) -> Operation[None]:
 
 
 def flows() -> Operation[list[FlowName]]:
-    """All flows that ever ran, by name."""
+    """All flows that ever ran or were deployed, by name."""
     return Operation((("SMEMBERS", FLOWS),), lambda replies: sorted(FlowName(name.decode()) for name in replies[0]))
 
 
@@ -363,18 +375,23 @@ def lease_owner(shard: str) -> Operation[tuple[str, float] | None]:
     return Operation((("HMGET", shard_keys(shard).lease, "owner", "expires"), ("TIME",)), parse)
 
 
-def append_flow(flow: FlowName, expected: int, payload: bytes, tags: TagChange | None) -> Operation[Seq]:
-    """Append to a flow's log: raises FlowLogMoved."""
+def append_flow(flow: FlowName, expected: int, payload: bytes, change: TagChange | DeploymentChange | None) -> Operation[Seq]:
+    """Append to a flow's log: raises FlowLogMoved. A deployment registers the flow first, which may never have run."""
     keys = flow_keys(flow)
-    change: tuple[Argument, Argument] = ("", "") if tags is None else (tags.run.number, msgpack.packb(tags.tags))
+    beside, field, value = keys.tags, "", b""
+    if isinstance(change, TagChange):
+        field, value = str(change.run.number), msgpack.packb(change.tags)
+    elif change is not None:
+        beside, field, value = keys.deployments, change.name, change.packed
+    register: tuple[Command, ...] = (("SADD", FLOWS, flow),) if isinstance(change, DeploymentChange) else ()
 
     def parse(replies: list[type_of_reply]) -> Seq:
-        done, seq = replies[0]
+        done, seq = replies[-1]
         if not done:
             raise FlowLogMoved(flow, expected, seq)
         return Seq(seq)
 
-    return Operation((invocation("flow_append", (keys.log, keys.meta, keys.tags), expected, payload, *change),), parse)
+    return Operation((*register, invocation("flow_append", (keys.log, keys.meta, beside), expected, payload, field, value)), parse)
 
 
 def flow_events(flow: FlowName, after: int, limit: int) -> Operation[list[FlowEvent]]:
@@ -386,6 +403,12 @@ def flow_events(flow: FlowName, after: int, limit: int) -> Operation[list[FlowEv
 def flow_seq(flow: FlowName) -> Operation[Seq]:
     """The last position of a flow's log."""
     return Operation((("HGET", flow_keys(flow).meta, "seq"),), lambda replies: Seq(int(replies[0] or 0)))
+
+
+def flow_seqs(flows: Sequence[FlowName]) -> Operation[list[Seq]]:
+    """The last positions of several flows' logs, in the flows' order."""
+    asked = tuple(("HGET", flow_keys(flow).meta, "seq") for flow in flows)
+    return Operation(asked, lambda replies: [Seq(int(reply or 0)) for reply in replies])
 
 
 def tags(run: RunId) -> Operation[tuple[str, ...] | None]:
@@ -407,9 +430,25 @@ def all_tags(flow: FlowName) -> Operation[dict[RunNumber, tuple[str, ...]]]:
     return Operation((("HGETALL", flow_keys(flow).tags),), parse)
 
 
+def deployments(flow: FlowName) -> Operation[dict[str, bytes]]:
+    """What is deployed of a flow now: name to packed deployment."""
+
+    def parse(replies: list[type_of_reply]) -> dict[str, bytes]:
+        pairs = iter(replies[0])
+        return {name.decode(): packed for name, packed in sorted(zip(pairs, pairs, strict=True))}
+
+    return Operation((("HGETALL", flow_keys(flow).deployments),), parse)
+
+
 def installation(candidate: str) -> Operation[str]:
     """The log's identity: the candidate becomes it where none is set."""
     return Operation((("SETNX", INSTALLATION, candidate), ("GET", INSTALLATION)), lambda replies: str(replies[1].decode()))
+
+
+def schedulers(name: str = "", ttl_s: float = 0.0) -> Operation[list[str]]:
+    """The schedulers that live, after one of them said that it does (for a time), or that it ends (0)."""
+    command = invocation("schedulers", (SCHEDULERS,), name, _micros(ttl_s))
+    return Operation((command,), lambda replies: [living.decode() for living in replies[0]])
 
 
 # --- parts -----------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """The names of everything that evflow keeps in Redis.
 
 All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
-too. `evflow:flows`, `evflow:installation` and `evflow:barrier` stand alone.
+too. `evflow:flows`, `evflow:installation`, `evflow:schedulers` and `evflow:barrier` stand alone.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from zlib import crc32
 
 from evflow.core.ids import FlowName, RunId
 
@@ -13,6 +14,10 @@ FLOWS = "evflow:flows"
 """Set of the names of all flows."""
 INSTALLATION = "evflow:installation"
 """This log's identity."""
+SHARED_SHARDS: Final = 8
+"""The shards of all runs that schedulers carry out: as many as can be owned, and as many schedulers as can work, at once."""
+SCHEDULERS = "evflow:schedulers"
+"""Sorted set of the schedulers that live, by the instant until which they count as living."""
 BARRIER = "evflow:barrier"
 """Written, with an expiry, where a wait for durability needs a write of its connection's own."""
 
@@ -35,17 +40,28 @@ class RunKeys(NamedTuple):
 
 
 class FlowKeys(NamedTuple):
-    """The keys of a flow's log and of the index of its runs."""
+    """The keys of a flow's log, of the index of its runs, and of what its log makes of tags and deployments."""
 
     log: str
     meta: str
     runs: str
     tags: str
+    deployments: str
 
 
 def own_shard(run: RunId) -> str:
     """The name of the shard of a run that has one for itself, as foreground runs do."""
     return f"run:{run.flow}:{run.number}"
+
+
+def shared_shard(run: RunId) -> str:
+    """The name of the shared shard of a run that a scheduler carries out: the same on every machine, for ever."""
+    return f"s{crc32(str(run).encode()) % SHARED_SHARDS}"
+
+
+def shared_shards() -> tuple[str, ...]:
+    """The names of all shared shards."""
+    return tuple(f"s{number}" for number in range(SHARED_SHARDS))
 
 
 def shown_shard(shard: str) -> str:
@@ -71,4 +87,4 @@ def run_keys(shard: str, run: RunId) -> RunKeys:
 def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"
-    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags")
+    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments")

@@ -28,13 +28,18 @@ def living_owner(client: LogClient, shard: str) -> tuple[str, float] | None:
     return None
 
 
-def is_owned(client: LogClient, shard: str) -> bool:
-    """Whether somebody owns the shard and lives, as far as that can be known; unlike `living_owner` it changes nothing.
+def seen_owner(client: LogClient, shard: str) -> str | None:
+    """Who owns the shard and lives, as far as that can be known; unlike `living_owner` it changes nothing.
 
     For those who only look: a lease is ended by those who act on the run.
     """
     held = client.owner(shard)
-    return held is not None and _is_alive(held[0])
+    return held[0] if held is not None and _is_alive(held[0]) else None
+
+
+def is_owned(client: LogClient, shard: str) -> bool:
+    """Whether somebody owns the shard and lives; see `seen_owner`."""
+    return seen_owner(client, shard) is not None
 
 
 def _is_alive(owner: str) -> bool:

@@ -95,6 +95,10 @@ class AppendCall:
     dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
+REQUESTED = "requested"
+"""The status, in the index, of a run that was asked of schedulers and that none has taken yet."""
+
+
 @value
 class RunEntry:
     """A line of the index of runs: a projection, disposable, for lists.
@@ -107,6 +111,11 @@ class RunEntry:
     shard: str
     summary: dict[str, Any]
 
+    @property
+    def is_requested(self) -> bool:
+        """Whether it waits for a scheduler, as far as this line says; a run whose log has an event has begun, whatever it says."""
+        return self.summary.get("status") == REQUESTED
+
 
 class FlowEvent(NamedTuple):
     """An event of a flow's log: what happens outside its runs."""
@@ -115,7 +124,7 @@ class FlowEvent(NamedTuple):
     payload: bytes
 
 
-def _shown_owner(owner: str) -> str:
+def shown_owner(owner: str) -> str:
     """An owner for people: `process 812 on laptop`, where its name says so."""
     parts = owner.split(":")
     return f"process {parts[1]} on {parts[0]}" if len(parts) > 1 and parts[1].isdecimal() else owner
@@ -137,7 +146,7 @@ class LeaseHeld(Conflict):
         hint = f"It goes on by itself. `evflow cancel {run.strip(chr(39))}` ends it." if run.startswith("'") else ""
         if host:
             hint += f" If {host} is another machine and has died, try again when the lease has run out."
-        super().__init__(f"{run} is being run by {_shown_owner(owner)}; its lease holds for {expires_in_s:.1f} s more.", hint.strip())
+        super().__init__(f"{run} is being run by {shown_owner(owner)}; its lease holds for {expires_in_s:.1f} s more.", hint.strip())
         self.owner = owner
         self.expires_in_s = expires_in_s
         self.epoch = epoch
@@ -149,7 +158,7 @@ class LeaseLost(Conflict):
     code = "lease-lost"
 
     def __init__(self, shard: str, owner: str, epoch: int = 0) -> None:
-        taken = f"has been taken over by {_shown_owner(owner)}" if owner else "has no owner any more"
+        taken = f"has been taken over by {shown_owner(owner)}" if owner else "has no owner any more"
         hint = "The other process goes on with it; nothing is written twice." if owner else ""
         super().__init__(f"{shown_shard(shard)} {taken}: this process stops.", hint)
         self.owner = owner
@@ -286,7 +295,14 @@ class LogClient(Protocol):
         """
         ...
 
-    def request_run(self, flow: FlowName, payload: bytes, minimum: int = 0) -> RunNumber:
+    def request_run(
+        self,
+        flow: FlowName,
+        payload: bytes,
+        minimum: int = 0,
+        expected: Seq | None = None,
+        change: "DeploymentChange | None" = None,
+    ) -> RunNumber:
         """Take the flow's next run number and append its request to the flow's log, in one act.
 
         Args:
@@ -294,6 +310,11 @@ class LogClient(Protocol):
             payload: The encoded `evflow.core.flow_events.RunRequested`, with any number: the server puts the
                 right one into its place.
             minimum: The number is larger than this (the highest archived run).
+            expected: Where the flow's log must end, for a request that follows from what stands there.
+            change: What is deployed after it, changed in the same act.
+
+        Raises:
+            Conflict: The log has moved on: read the tail and decide again.
         """
         ...
 
@@ -302,7 +323,7 @@ class LogClient(Protocol):
         ...
 
     def flows(self) -> list[FlowName]:
-        """All flows that ever ran, by name."""
+        """All flows that ever ran or were deployed, by name."""
         ...
 
     def runs(self, flow: FlowName, limit: int | None = None) -> list[RunEntry]:
@@ -337,8 +358,8 @@ class LogClient(Protocol):
         """End the lease of an owner whose process the caller knows to be gone; another owner's stays."""
         ...
 
-    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: "TagChange | None" = None) -> Seq:
-        """Append to a flow's log, which has no owner.
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: "TagChange | DeploymentChange | None" = None) -> Seq:
+        """Append to a flow's log, which has no owner, and change what it leads to beside the log, in one act.
 
         Raises:
             Conflict: The log has moved on: read the tail and decide again.
@@ -353,6 +374,10 @@ class LogClient(Protocol):
         """The last position of a flow's log, 0 if it is empty."""
         ...
 
+    def flow_seqs(self, flows: Sequence[FlowName]) -> list[Seq]:
+        """As `flow_seq`, of several flows in one request, in their order."""
+        ...
+
     def tags(self, run: RunId) -> tuple[str, ...] | None:
         """The run's user tags as later changes left them, or None where none was made."""
         ...
@@ -361,8 +386,21 @@ class LogClient(Protocol):
         """As `tags`, of all runs of a flow in one request; runs whose tags were never changed are left out."""
         ...
 
+    def deployments(self, flow: FlowName) -> dict[str, bytes]:
+        """What is deployed of a flow now: name to `evflow.core.deployments.pack`ed deployment, in the names' order."""
+        ...
+
     def installation(self) -> str:
         """The log's identity, made on first use."""
+        ...
+
+    def schedulers(self, name: str = "", ttl_s: float = 0.0) -> list[str]:
+        """The schedulers that live, by their owner names, in order.
+
+        Args:
+            name: Whoever says that it is one of them, or nobody.
+            ttl_s: For how long it counts as living, from now; 0: it ends.
+        """
         ...
 
     def now_us(self) -> Micros:
@@ -380,3 +418,16 @@ class TagChange:
 
     run: RunId
     tags: tuple[str, ...]
+
+
+@value
+class DeploymentChange:
+    """A flow's deployment after a change: kept beside the flow's log, as tags are.
+
+    Attributes:
+        name: The deployment's name.
+        packed: What is deployed under it (`evflow.core.deployments.pack`), or no bytes where nothing is any more.
+    """
+
+    name: str
+    packed: bytes

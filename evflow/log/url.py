@@ -37,6 +37,11 @@ class Address(NamedTuple):
     options: dict[str, str]
 
     @property
+    def is_local(self) -> bool:
+        """Whether the server is surely on this machine."""
+        return self.scheme == "unix" or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
     def shown(self) -> str:
         """For people and messages: without the password."""
         return self.path if self.scheme == "unix" else f"{_bracketed(self.host)}:{self.port}"

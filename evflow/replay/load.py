@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from evflow.collector import paused
 from evflow.core.ids import RunId
 from evflow.core.values import value
-from evflow.errors import EnvironmentProblem, UsageError
-from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent
+from evflow.errors import EnvironmentProblem, EvflowError, UsageError
+from evflow.log.owners import seen_owner
+from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent, shown_owner
 
 _CHUNK = 5_000
 
@@ -36,6 +37,23 @@ class RunNeverBegan(UsageError):
 
     def __init__(self, run: RunId) -> None:
         super().__init__(f"'{run}' has no events: its process died before the run began, or is about to begin it.", "Start a new run.")
+
+
+class RunWaits(RunNeverBegan):
+    """The run was asked of schedulers, and none has taken it yet."""
+
+    code = "run-waits-for-a-scheduler"
+
+    def __init__(self, entry: RunEntry, owner: str | None) -> None:
+        EvflowError.__init__(self, *waits(entry, owner))
+
+
+def waits(entry: RunEntry, owner: str | None) -> tuple[str, str]:
+    """What to say of a run that no scheduler has taken yet, and what to do; `owner` is its shard's, if there is one."""
+    asked = f"{entry.summary.get('user') or 'somebody'} asked for it"
+    if owner is None:
+        return f"'{entry.run}' waits for a scheduler: {asked}, and none runs at present.", "`evflow scheduler` starts one."
+    return f"'{entry.run}' has not begun: {asked}, and {shown_owner(owner)}, a scheduler, is to take it.", ""
 
 
 class RunLost(EnvironmentProblem):
@@ -77,16 +95,23 @@ def look(log: LogClient, run: RunId) -> RunLog:
 
     Raises:
         RunNotFound: There is no such run.
-        RunNeverBegan: It never had an event.
+        RunNeverBegan: It never had an event; RunWaits: because no scheduler has taken it yet.
     """
     entry = log.run(run)
     if entry is None:
         raise RunNotFound(run, log)
     head = log.head(entry.shard, run)
     if head.seq == 0:
-        raise RunNeverBegan(run)
+        raise never_began(log, entry)
     with paused():
         return RunLog(entry, list(events(log, entry)), head)
+
+
+def never_began(log: LogClient, entry: RunEntry) -> RunNeverBegan:
+    """The error for a run without an event: it waits for a scheduler, or its process died."""
+    if not entry.is_requested:
+        return RunNeverBegan(entry.run)
+    return RunWaits(entry, seen_owner(log, entry.shard))
 
 
 def events(log: LogClient, entry: RunEntry, after: int = 0) -> Iterator[StoredEvent]:

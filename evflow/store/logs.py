@@ -159,6 +159,19 @@ def read_log(folder: str, task: int, attempt: int, stream: Stream | None = None)
                 yield line
 
 
+def read_on(folder: str, task: int, attempt: int, offset: int) -> tuple[list[LogLine], int]:
+    """What an attempt printed behind an offset in its log, and the offset to go on from; for followers."""
+    try:
+        file = open(path_of(folder, task, attempt), "rb")  # noqa: PTH123, SIM115 - as above
+    except FileNotFoundError:
+        return [], offset
+    with file:
+        file.seek(offset)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return [line for record in whole.splitlines(keepends=True) if (line := _parse(record)) is not None], offset + len(whole)
+
+
 def read_text(folder: str, task: int, attempt: int, stream: Stream | None = None) -> str:
     """What an attempt printed, as one text."""
     return "".join([f"{line.text}\n" if line.ends else line.text for line in read_log(folder, task, attempt, stream)])

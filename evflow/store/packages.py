@@ -112,12 +112,14 @@ class Package:
         file: The flow's file inside it.
         files: How many files it has; 0 where the cache knew it.
         warning: What the user should know, or an empty string.
+        complete: False where the folder was too large, and the package holds the flow's file alone.
     """
 
     digest: Digest
     file: str
     files: int = 0
     warning: str = ""
+    complete: bool = True
 
 
 class _File(NamedTuple):
@@ -155,14 +157,14 @@ def build(
     """
     top = (folder or main_file.parent).absolute()
     main = _main(main_file.absolute(), top)
-    files, warning = _listing(top, main, tuple(suffixes))
+    files, warning, complete = _listing(top, main, tuple(suffixes))
     remembered = None if cache is None else _Remembered(cache, top, main.name, files)
     if remembered is not None and (known := remembered.digest()) is not None and store.exists(known):
-        return Package(known, main.name, 0, warning)
+        return Package(known, main.name, 0, warning, complete)
     digest = store.put([_archive(files)])
     if remembered is not None:
         remembered.keep(digest)
-    return Package(digest, main.name, len(files), warning)
+    return Package(digest, main.name, len(files), warning, complete)
 
 
 # --- which files -----------------------------------------------------------------------------------------
@@ -182,8 +184,8 @@ def _file(name: str, path: str, status: os.stat_result) -> _File:
     return _File(name, path, status.st_size, status.st_mtime_ns, bool(status.st_mode & stat.S_IXUSR))
 
 
-def _listing(top: Path, main: _File, suffixes: tuple[str, ...]) -> tuple[list[_File], str]:
-    """The files of the package, sorted by name, and a warning."""
+def _listing(top: Path, main: _File, suffixes: tuple[str, ...]) -> tuple[list[_File], str, bool]:
+    """The files of the package, sorted by name, a warning, and whether they are all of them."""
     files = {main.name: main}
     size = main.size
     left_out: list[str] = []
@@ -198,15 +200,16 @@ def _listing(top: Path, main: _File, suffixes: tuple[str, ...]) -> tuple[list[_F
             size += file.size
             _check_bounds(len(files), size)
     except _TooLarge as error:
-        return [main], (
+        why = (
             f"The code package holds {main.name} alone, because {top} is too large for one: {error}. Modules beside the flow are not in it. "
             f"Move the flow into a folder of its own, or name what does not belong to it in {IGNORE_FILE}."
         )
+        return [main], why, False
     warning = ""
     if left_out:
         more = f" and {len(left_out) - 1:,} more" if len(left_out) > 1 else ""
         warning = f"The code package is without {min(left_out)!r}{more}: names in it must be UTF-8."
-    return [files[name] for name in sorted(files)], warning
+    return [files[name] for name in sorted(files)], warning, True
 
 
 def _is_text(name: str) -> bool:

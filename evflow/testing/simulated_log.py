@@ -10,7 +10,7 @@ suffix of them (`regress`) as a fail-over does.
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +25,7 @@ from evflow.log.commands import INBOX_BATCH, FlowLogMoved, after, check_limits
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.protocol import (
     AppendCall,
+    DeploymentChange,
     Durability,
     FlowEvent,
     Head,
@@ -81,6 +82,7 @@ class _Flow:
     runs: int = 0
     lines: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
     tags: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
+    deployments: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass(slots=True)
@@ -89,7 +91,9 @@ class _State:
 
     shards: dict[str, _Shard] = field(default_factory=dict[str, _Shard])
     flows: dict[FlowName, _Flow] = field(default_factory=dict[FlowName, _Flow])
+    names: set[FlowName] = field(default_factory=set[FlowName])
     installation: str = ""
+    schedulers: dict[str, int] = field(default_factory=dict[str, int])
 
     def shard(self, name: str) -> _Shard:
         return self.shards.setdefault(name, _Shard())
@@ -176,28 +180,48 @@ class _State:
         inbox.last_entry = (now_ms, 0) if now_ms > last_ms else (last_ms, number + 1)
         inbox.inbox[inbox.last_entry] = (run, payload)
 
-    def request_run(self, flow: FlowName, payload: bytes, minimum: int) -> RunNumber:
+    def register(self, flow: FlowName) -> None:
+        self.names.add(flow)
+
+    def request_run(self, flow: FlowName, payload: bytes, minimum: int, expected: int | None, change: DeploymentChange | None) -> RunNumber:
         before, behind = split_at_number(payload)
         log = self.flow(flow)
+        if expected is not None and expected != len(log.events):
+            raise FlowLogMoved(flow, expected, len(log.events))
+        if change is not None:
+            log.deployments[change.name] = change.packed
         log.runs = max(log.runs, minimum) + 1
         log.events.append(FlowEvent(len(log.events) + 1, before + msgpack.packb(log.runs) + behind))
         return RunNumber(log.runs)
 
     def index_run(self, run: RunId, line: tuple[str, bytes]) -> None:
+        self.register(run.flow)
         self.flow(run.flow).lines[run.number] = line
 
-    def append_flow(self, flow: FlowName, expected: int, payload: bytes, tags: TagChange | None) -> Seq:
+    def append_flow(self, flow: FlowName, expected: int, payload: bytes, change: TagChange | DeploymentChange | None) -> Seq:
         log = self.flow(flow)
         if expected != len(log.events):
             raise FlowLogMoved(flow, expected, len(log.events))
         log.events.append(FlowEvent(expected + 1, payload))
-        if tags is not None:
-            log.tags[tags.run.number] = tags.tags
+        if isinstance(change, TagChange):
+            log.tags[change.run.number] = change.tags
+        elif change is not None and change.packed:
+            log.deployments[change.name] = change.packed
+        elif change is not None:
+            log.deployments.pop(change.name, None)
         return Seq(expected + 1)
 
     def identify(self, candidate: str) -> str:
         self.installation = self.installation or candidate
         return self.installation
+
+    def announce(self, name: str, ttl_us: int, now_us: int) -> list[str]:
+        if name and ttl_us:
+            self.schedulers[name] = now_us + ttl_us
+        else:
+            self.schedulers.pop(name, None)
+        self.schedulers = {living: until for living, until in self.schedulers.items() if until > now_us}
+        return sorted(self.schedulers)
 
 
 class SimulatedServer:
@@ -450,9 +474,13 @@ class SimulatedLogClient:
         now_us = self._live().now_us()
         return self.server.write(lambda state: state.report(shard, run, payload, now_us))
 
-    def request_run(self, flow: FlowName, payload: bytes, minimum: int = 0) -> RunNumber:
+    def request_run(
+        self, flow: FlowName, payload: bytes, minimum: int = 0, expected: Seq | None = None, change: DeploymentChange | None = None
+    ) -> RunNumber:
         """See `LogClient.request_run`."""
-        return self._live().write(lambda state: state.request_run(flow, payload, minimum))
+        server = self._live()
+        server.write(lambda state: state.register(flow))
+        return server.write(lambda state: state.request_run(flow, payload, minimum, expected, change))
 
     def index_run(self, entry: RunEntry) -> None:
         """See `LogClient.index_run`."""
@@ -461,7 +489,7 @@ class SimulatedLogClient:
 
     def flows(self) -> list[FlowName]:
         """See `LogClient.flows`."""
-        return sorted(name for name, flow in self._live().state.flows.items() if flow.runs)
+        return sorted(self._live().state.names)
 
     def runs(self, flow: FlowName, limit: int | None = None) -> list[RunEntry]:
         """See `LogClient.runs`."""
@@ -499,9 +527,12 @@ class SimulatedLogClient:
         """See `LogClient.bury`."""
         self._live().write(lambda state: state.bury(shard, owner))
 
-    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, tags: TagChange | None = None) -> Seq:
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: TagChange | DeploymentChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
-        return self._live().write(lambda state: state.append_flow(flow, expected, payload, tags))
+        server = self._live()
+        if isinstance(change, DeploymentChange):
+            server.write(lambda state: state.register(flow))
+        return server.write(lambda state: state.append_flow(flow, expected, payload, change))
 
     def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
         """See `LogClient.flow_events`."""
@@ -511,6 +542,10 @@ class SimulatedLogClient:
         """See `LogClient.flow_seq`."""
         return Seq(len(self._flow(flow).events))
 
+    def flow_seqs(self, flows: Sequence[FlowName]) -> list[Seq]:
+        """See `LogClient.flow_seqs`."""
+        return [self.flow_seq(flow) for flow in flows]
+
     def tags(self, run: RunId) -> tuple[str, ...] | None:
         """See `LogClient.tags`."""
         return self._flow(run.flow).tags.get(run.number)
@@ -519,9 +554,19 @@ class SimulatedLogClient:
         """See `LogClient.all_tags`."""
         return {RunNumber(number): tags for number, tags in self._flow(flow).tags.items()}
 
+    def deployments(self, flow: FlowName) -> dict[str, bytes]:
+        """See `LogClient.deployments`."""
+        return dict(sorted(self._flow(flow).deployments.items()))
+
     def installation(self) -> str:
         """See `LogClient.installation`."""
         return self._live().write(lambda state: state.identify("simulation"))
+
+    def schedulers(self, name: str = "", ttl_s: float = 0.0) -> list[str]:
+        """See `LogClient.schedulers`."""
+        server = self._live()
+        now_us = server.now_us()
+        return server.write(lambda state: state.announce(name, round(ttl_s * 1e6), now_us))
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""

@@ -17,6 +17,7 @@ from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
+    DeploymentChange,
     EventLog,
     Head,
     HeadMoved,
@@ -41,6 +42,7 @@ from tests.contract.log_worlds import (
     valkey_binary,
 )
 from tests.redis_server import DebianRedis
+from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.may_block("the blocking client is called from the test's loop")
 
@@ -401,6 +403,32 @@ def test_a_number_lies_above_the_archived_ones(client: LogClient) -> None:
     assert flow_events.decode(*client.flow_events(flow)[0]).event == flow_events.RunRequested(301, "ada")
 
 
+def test_a_request_that_follows_from_the_log_s_end_takes_its_number_there_only(client: LogClient) -> None:
+    flow = FlowName("Flow")
+    first = DeploymentChange("default", b"ticked once")
+    assert client.request_run(flow, request(), expected=Seq(0), change=first) == 1
+    for stale in (0, 2):
+        with pytest.raises(Conflict):
+            client.request_run(flow, request(), expected=Seq(stale), change=DeploymentChange("default", b"ticked twice"))
+    assert client.deployments(flow) == {"default": b"ticked once"}
+    assert client.flow_seq(flow) == 1
+    assert client.request_run(flow, request("bob"), 10, Seq(1), DeploymentChange("nightly", b"n")) == 11
+    assert client.request_run(flow, request()) == 12
+    assert client.deployments(flow) == {"default": b"ticked once", "nightly": b"n"}
+    assert [flow_events.decode(*event).event for event in client.flow_events(flow)] == [
+        flow_events.RunRequested(1, "ada"), flow_events.RunRequested(11, "bob"), flow_events.RunRequested(12, "ada"),
+    ]  # fmt: skip
+
+
+def test_the_ends_of_several_flows_logs_are_asked_in_one_request(client: LogClient) -> None:
+    flow, other, nothing = FlowName("Flow"), FlowName("Other"), FlowName("Nothing")
+    client.request_run(flow, request())
+    client.request_run(other, request())
+    client.append_flow(other, Seq(1), b"event")
+    assert client.flow_seqs([other, nothing, flow]) == [2, 0, 1]
+    assert client.flow_seqs([]) == []
+
+
 def test_flows_are_listed_once_a_run_was_asked_for(client: LogClient) -> None:
     assert client.flows() == []
     for flow in ("Zebra", "Ant", "Zebra"):
@@ -446,6 +474,40 @@ def test_the_changed_tags_of_a_flow_are_read_in_one_request(client: LogClient) -
     client.append_flow(RUN.flow, Seq(1), b"event", TagChange(other, ()))
     assert client.all_tags(RUN.flow) == {RUN.number: ("a", "b"), other.number: ()}
     assert client.all_tags(FlowName("Nothing")) == {}
+
+
+def test_a_deployment_changes_with_its_event_or_not_at_all(client: LogClient) -> None:
+    flow = FlowName("Flow")
+    assert client.deployments(flow) == {}
+    assert client.append_flow(flow, Seq(0), b"event", DeploymentChange("nightly", b"first")) == 1
+    assert client.append_flow(flow, Seq(1), b"event", DeploymentChange("default", b"other")) == 2
+    with pytest.raises(Conflict):
+        client.append_flow(flow, Seq(1), b"event", DeploymentChange("nightly", b"late"))
+    assert list(client.deployments(flow).items()) == [("default", b"other"), ("nightly", b"first")]
+    assert client.append_flow(flow, Seq(2), b"event", DeploymentChange("default", b"")) == 3
+    with pytest.raises(Conflict):
+        client.append_flow(flow, Seq(2), b"event", DeploymentChange("nightly", b""))
+    assert client.deployments(flow) == {"nightly": b"first"}
+    assert client.all_tags(flow) == {}
+
+
+def test_a_flow_is_listed_once_it_is_deployed(client: LogClient) -> None:
+    client.append_flow(FlowName("Flow"), Seq(0), b"event", DeploymentChange("default", b"first"))
+    assert client.flows() == ["Flow"]
+
+
+async def test_schedulers_that_say_that_they_live_are_known_until_they_end_or_fall_silent(client: LogClient) -> None:
+    assert client.schedulers() == []
+    assert client.schedulers("b", 60) == ["b"]
+    assert client.schedulers("a", 60) == ["a", "b"]
+    assert client.schedulers("c", 0.01) == ["a", "b", "c"]
+
+    async def is_forgotten() -> bool:
+        return client.schedulers() == ["a", "b"]
+
+    await wait_until_async(is_forgotten, "the silent one is forgotten")
+    assert client.schedulers("a", 0) == ["b"]
+    assert client.schedulers("never was", 0) == ["b"]
 
 
 def test_a_log_has_one_identity(world: World, client: LogClient) -> None:

@@ -155,9 +155,7 @@ class Story:
             owned: Somebody holds the shard's lease.
         """
         shard = f"run:{self._flow}:{self._number}"
-        payloads = self._payloads()
-        status = "sealed" if self.state.sealed else "active"
-        call = AppendCall(self.run, Head(), payloads, chain.links(chain.START, payloads), status=status)
+        call = self.call()
         lease = server.write(lambda state: state.take(shard, "box:1", 30.0, server.now_us()))
         server.write(lambda state: state.append(lease, call))
         if not owned:
@@ -168,6 +166,12 @@ class Story:
         while client.request_run(self.run.flow, requested) < self._number:
             continue
         return self
+
+    def call(self) -> AppendCall:
+        """All that happened so far, as its owner appends it."""
+        payloads = self._payloads()
+        status = "sealed" if self.state.sealed else "active"
+        return AppendCall(self.run, Head(), payloads, chain.links(chain.START, payloads), status=status)
 
     def _payloads(self) -> list[bytes]:
         return [encode(r.event, turn=r.turn, at_us=r.at_us, principal=r.principal, cause=r.cause) for r in self.records]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, Parameter, catch, environment, resources, retry, step, timeout
+from evflow import FlowSpec, Parameter, catch, environment, resources, retry, schedule, step, timeout
 from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.checks import FlowInvalid, Problem, check
@@ -674,3 +674,38 @@ def test_all_problems_are_found_at_once_in_the_order_of_the_source() -> None:
     assert str(problems[0]) in caught.value.message
     assert f"{__file__}:{problems[0].line}: " in caught.value.message
     assert "4 more problems" in caught.value.message
+
+
+def test_a_schedule_that_is_none_is_told_at_its_line() -> None:
+    @schedule(cron="0 25 * * *")
+    class Flow(Ends):
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+    (problem,) = check(Flow)
+    assert problem.message == "@schedule: The cron expression '0 25 * * *' cannot be read: bad hour."
+    assert (problem.code, line_of(problem)) == ("schedule", '@schedule(cron="0 25 * * *")')
+    assert problem.file == __file__
+
+
+def test_two_schedules_are_one_too_many() -> None:
+    @schedule(hourly=True)
+    @schedule(daily=True)
+    class Flow(Ends):
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+    (problem,) = check(Flow)
+    assert problem.message == "Flow Flow has @schedule 2 times: keep one of them."
+
+
+def test_a_flow_with_a_schedule_is_sound() -> None:
+    @schedule(weekly=True, timezone="Europe/Berlin", catch_up="all")
+    class Flow(Ends):
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+    assert check(Flow) == []

@@ -22,6 +22,7 @@ def inside() -> Iterator[None]:
         tags=("a", "b"),
         graph=lambda: {"start": "start"},
         parameter_names=["alpha"],
+        trigger={"kind": "schedule", "tick": "2026-03-29T03:00:00+02:00"},
     )
     yield
     leave()
@@ -36,6 +37,7 @@ def test_a_step_knows_where_it_is() -> None:
     assert current.graph == {"start": "start"}
     assert current.parameter_names == ["alpha"]
     assert current.is_running_flow
+    assert (current.trigger or {})["tick"] == "2026-03-29T03:00:00+02:00"
 
 
 @pytest.mark.usefixtures("inside")

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, environment, retry, step, timeout
+from evflow import FlowSpec, environment, retry, schedule, step, timeout
+from evflow.core.schedule import Schedule
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
 from evflow.flow.decorators.retry import Retry
+from evflow.flow.decorators.schedule import ScheduleDecorator, mistakes as schedule_mistakes, schedule_of
 from evflow.flow.decorators.spec import apply_with, from_spec
 from evflow.flow.graph import read_graph
 from evflow.flow.steps import NOWHERE, facts
@@ -149,3 +151,84 @@ def test_a_new_decorator_is_one_small_class(monkeypatch: pytest.MonkeyPatch) -> 
 class Label(StepDecorator):
     name = "label"
     defaults = MappingProxyType({"text": ""})
+
+
+# --- @schedule --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "cron"),
+    [
+        ({}, "0 0 * * *"),
+        ({"timezone": "Europe/Berlin"}, "0 0 * * *"),
+        ({"daily": True}, "0 0 * * *"),
+        ({"hourly": True}, "0 * * * *"),
+        ({"weekly": True}, "0 0 * * 0"),
+        ({"weekly": True, "daily": False}, "0 0 * * 0"),
+        ({"cron": "30 2 * * 1-5"}, "30 2 * * 1-5"),
+        ({"cron": "30 2 ? * MON-FRI *"}, "30 2 * * MON-FRI"),
+    ],
+)
+def test_a_schedule_is_daily_or_what_is_said(fields: dict[str, object], cron: str) -> None:
+    decorator = ScheduleDecorator(fields)
+    assert list(decorator.mistakes()) == []
+    assert decorator.schedule().cron == cron
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"cron": "0 0 * * *", "hourly": True}, "cron and hourly: keep one"),
+        ({"hourly": True, "weekly": True}, "hourly and weekly: keep one"),
+        ({"daily": False}, "names no schedule"),
+        ({"cron": None}, "names no schedule"),
+        ({"weekly": "yes"}, "weekly is 'yes'"),
+        ({"cron": "0 0"}, "has 2 fields"),
+        ({"cron": 7}, "cron is 7"),
+        ({"timezone": "Mars/Base"}, "no time zone 'Mars/Base'"),
+        ({"catch_up": "some"}, "catch_up is 'some'"),
+        ({"catch_up": ["all"]}, "catch_up is"),
+        ({"catch_up_most": 0}, "catch_up_most is 0"),
+    ],
+)
+def test_a_schedule_that_is_none_is_one_mistake(fields: dict[str, object], text: str) -> None:
+    (mistake,) = ScheduleDecorator(fields).mistakes()
+    assert text in mistake
+
+
+def test_a_schedule_stands_on_the_class_and_holds_for_its_subclasses() -> None:
+    @schedule
+    class Base(FlowSpec):
+        @step
+        def start(self) -> None:
+            pass
+
+    class Derived(Base):
+        pass
+
+    @schedule(hourly=True, catch_up="last")
+    class Other(Base):
+        pass
+
+    assert schedule_of(Base) == schedule_of(Derived) == Schedule("0 0 * * *")
+    assert schedule_of(Other) == Schedule("0 * * * *", catch_up="last")
+    assert list(schedule_mistakes(Other)) == []
+    assert schedule_of(FlowSpec) is None
+    assert facts(Other).constants == {}
+
+
+def test_a_schedule_that_is_misplaced_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    on_function: Any = schedule
+    with pytest.raises(
+        DecoratorInvalid, match=r"@schedule stands on something that is not a flow's class \(.*test_flow_decorators.py:\d+\)"
+    ):
+        on_function(schedule_of)
+    with pytest.raises(DecoratorInvalid, match="@schedule stands on something"):
+        on_function(hourly=True)(schedule_of)
+    with pytest.raises(DecoratorInvalid, match=r"@schedule takes its fields by name .*\n?.*cron='0 0 \* \* \*'"):
+        on_function("0 0 * * *")
+    with pytest.raises(DecoratorInvalid, match="has no field 'chron'"):
+        on_function(chron="0 0 * * *")

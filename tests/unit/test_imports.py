@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # Each is what a user might call a file or folder of theirs, and each is something that the framework imports.
-FILES = ("redis", "click", "msgpack", "anyio", "hiredis", "structlog", "calendar", "queue")
+FILES = ("redis", "click", "msgpack", "anyio", "hiredis", "structlog", "calendar", "cronsim", "queue")
 PACKAGES = ("rich", "scheduler", "executors")
 VIEWS = """
 from evflow.imports import framework_view

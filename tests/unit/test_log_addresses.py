@@ -6,8 +6,10 @@ from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent
 from evflow.core.events import Unknown
 from evflow.core.flow_events import RunRequested, RunTagged
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import UsageError
 from evflow.log import errors
+from evflow.log.keys import shared_shard, shared_shards
 from evflow.log.url import Address, parse
 
 
@@ -124,3 +126,12 @@ def test_only_a_request_is_split() -> None:
     for payload in (flow_events.encode(RunTagged(1, ()), at_us=1, principal="x"), b"\x01", b""):
         with pytest.raises(UnreadableEvent):
             flow_events.split_at_number(payload)
+
+
+def test_a_run_s_shared_shard_is_the_same_for_ever() -> None:
+    assert [shared_shard(RunId(FlowName("TrainFlow"), RunNumber(number))) for number in (1, 2, 3, 4)] == ["s2", "s0", "s6", "s5"]
+
+
+def test_all_shared_shards_are_used() -> None:
+    used = {shared_shard(RunId(FlowName("TrainFlow"), RunNumber(number))) for number in range(1, 200)}
+    assert used == set(shared_shards())

@@ -5,10 +5,11 @@ import pytest
 from evflow import FlowSpec, JSONType, Parameter, step
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.tags import MOST_TAGS
+from evflow.deployments.beginning import Given, TagInvalid, check_tags, shown_parameters
 from evflow.flow import graph_of
 from evflow.flow.parameter_values import SHOWN_CHARS
 from evflow_scheduler.request import RunRequest
-from evflow_scheduler.start import Given, TagInvalid, check_tags, shown_parameters, started_event
+from evflow_scheduler.start import started_event
 
 
 class Trains(FlowSpec):

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from evflow.core.ids import RunId
 from evflow.store import StoreUnusable, open_store
-from evflow.store.logs import TAIL_BYTES, LogLine, LogWriter, find_folder, make_folder, path_of, read_log, read_text
+from evflow.store.logs import TAIL_BYTES, LogLine, LogWriter, find_folder, make_folder, path_of, read_log, read_on, read_text
 
 texts = st.lists(
     st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(st.characters(exclude_characters="\n", codec="utf-8")), st.booleans())
@@ -98,3 +98,18 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file in its place")
     with pytest.raises(StoreUnusable, match="store"):
         make_folder(str(tmp_path / "store"), RunId.parse("TrainFlow/3"))
+
+
+def test_a_follower_reads_on_where_it_was_and_no_record_that_is_not_whole(root: Path) -> None:
+    folder = make_folder(str(root), RunId.parse("Flow/1"))
+    assert read_on(folder, 1, 0, 0) == ([], 0)
+    path = Path(path_of(folder, 1, 0))
+    path.write_bytes(b"1 o one\n2 e tw")
+    lines, offset = read_on(folder, 1, 0, 0)
+    assert lines == [LogLine(1, "stdout", "one", True)]
+    assert read_on(folder, 1, 0, offset) == ([], offset)
+    with path.open("ab") as file:
+        file.write(b"o\n3 o three\n")
+    lines, offset = read_on(folder, 1, 0, offset)
+    assert lines == [LogLine(2, "stderr", "two", True), LogLine(3, "stdout", "three", True)]
+    assert offset == path.stat().st_size

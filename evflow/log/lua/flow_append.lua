@@ -1,8 +1,9 @@
 #!lua
 -- Append an event to a flow's log, which has no owner: the expected position decides between two writers.
 --
--- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs)   3 flow's tags (hash: run number to packed tags)
--- ARGV: 1 expected seq  2 payload  3 run number or ''  4 the run's tags after the event, packed
+-- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs)   3 what the event changes beside the log: the flow's tags
+--       (hash: run number to packed tags) or its deployments (hash: name to packed deployment)
+-- ARGV: 1 expected seq  2 payload  3 field of 3, or '' to change none  4 its value after the event, or '' to remove it
 -- Result: {1, new seq}      {0, seq found}
 -- Atomicity: the check stands before the first write.
 
@@ -14,6 +15,10 @@ seq = seq + 1
 redis.call('XADD', KEYS[1], string.format('%.0f-0', seq), 'e', ARGV[2])
 redis.call('HSET', KEYS[2], 'seq', string.format('%.0f', seq))
 if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+  if ARGV[4] == '' then
+    redis.call('HDEL', KEYS[3], ARGV[3])
+  else
+    redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+  end
 end
 return {1, seq}

@@ -1,0 +1,82 @@
+"""`evflow run`: ask schedulers for a run of a deployed flow."""
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from evflow import config
+from evflow.cli import session
+from evflow.cli.complete import of_deployments
+from evflow.cli.output import write_json
+from evflow.deployments.catalog import find, parse
+from evflow.log.owners import seen_owner
+from evflow.log.protocol import LogClient, shown_owner
+
+if TYPE_CHECKING:
+    from evflow.deployments.request import Requested
+
+
+@click.command("run", help="Ask for a run of DEPLOYMENT: FLOW:NAME, or FLOW for the one called 'default'. A scheduler carries it out.")
+@click.argument("deployment", shell_complete=of_deployments())
+@click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the flow; may be repeated.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the run; may be repeated.")
+@click.option("--follow", "-f", is_flag=True, help="Show the run until it ends; the exit code is the run's.")
+@click.option("--quiet", is_flag=True, help="With --follow: show only errors.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context, deployment: str, parameters: tuple[str, ...], tags: tuple[str, ...], follow: bool, quiet: bool, as_json: bool
+) -> None:
+    """Ask for it, and see it happen."""
+    given = dict(_pair(text) for text in parameters)
+    with session.log() as log:
+        requested = _request(log, deployment, given, tags)
+        owner = seen_owner(log, requested.shard)
+        if as_json or not follow:
+            _tell(requested, owner, as_json=as_json)
+        if not follow:
+            return
+        from evflow.cli.follow import follow as follow_run
+
+        state = follow_run(log, requested.run, requested.shard, quiet=quiet or as_json)
+    ctx.exit(0 if state.status == "succeeded" else 1)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, given = text.partition("=")
+    if not equals or not name.strip():
+        raise click.BadParameter(f"'{text}' is not of the form NAME=VALUE.", param_hint="--param")
+    return name.strip(), given
+
+
+def _request(log: LogClient, text: str, given: dict[str, str], tags: tuple[str, ...]) -> "Requested":
+    from evflow.deployments.request import Asked, request_run
+
+    found = find(log, parse(text))
+    return request_run(log, session.store(found.store), found, Asked(given, tags, config.get("user"), os.uname().nodename))
+
+
+def _tell(requested: "Requested", owner: str | None, *, as_json: bool) -> None:
+    deployment = requested.deployment
+    if as_json:
+        write_json({
+            "run": str(requested.run),
+            "flow": requested.run.flow,
+            "number": requested.run.number,
+            "deployment": deployment.name,
+            "version": deployment.version,
+            "paused": deployment.paused,
+            "status": "requested",
+            "shard": requested.shard,
+            "scheduler": owner,
+            "parameters": requested.started.parameters_shown,
+        })  # fmt: skip
+        return
+    click.echo(str(requested.run))
+    if deployment.paused:
+        click.echo(f"Note: the deployment is paused, which runs that people ask for do not mind: {requested.run} will run.", err=True)
+    if owner is None:
+        click.echo("It waits for a scheduler, and none is there: `evflow scheduler` starts one.", err=True)
+    else:
+        click.echo(f"A scheduler takes it: {shown_owner(owner)}. `evflow show {requested.run}` says how far it is.", err=True)

@@ -1,0 +1,89 @@
+"""`evflow scheduler`: carry out the runs that are asked of deployed flows, for as long as the process lives."""
+
+import click
+
+from evflow import config
+from evflow.cli import session
+from evflow.cli.output import write_json
+from evflow.cli.setting_option import option_of, setting_option
+from evflow.log.keys import shared_shards
+from evflow.log.owners import living_owner
+from evflow.log.protocol import shown_owner
+
+_SETTINGS = ("max_workers", "durability", "warm_memory", "log_level")
+
+
+@click.pass_context
+def _scheduler(ctx: click.Context, /, **given: object) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
+    for setting in _SETTINGS:
+        if given[setting] is not None:
+            config.set_option(setting, given[setting], option_of(setting))
+    if config.source("log_level").layer == "default":
+        config.set_option("log_level", "info", "evflow scheduler")  # it has nothing else to show
+    from evflow import diagnostics
+
+    diagnostics.prepare(at_once=True)
+    from evflow_scheduler.daemon import Duty, serve
+
+    serve(
+        Duty(
+            user=config.get("user"),
+            max_workers=config.get("max_workers"),
+            durability=config.get("durability"),
+            warm_bytes=config.get("warm_memory") * 1_000_000,
+        )
+    )
+
+
+command = click.Group(
+    "scheduler",
+    callback=_scheduler,
+    invoke_without_command=True,
+    params=[
+        setting_option("max_workers", "N", "Tasks at once on this machine  [default: 16]"),
+        setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
+        setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
+        setting_option("log_level", "debug|info|warning|error", "What it says on stderr  [default: info]"),
+    ],
+    help="Carry out the runs that are asked of deployed flows, until Ctrl-C or SIGTERM: then what runs may end, and nothing new "
+    "begins; a second one ends it at once, and whoever takes the runs over starts those tasks again. Several may run, on one machine or "
+    "more: each run has one of them.",
+    short_help="Carry out runs of deployed flows.",
+)
+
+
+@command.command("status", help="Say which schedulers there are, and what they own.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Ask the log who owns its shared shards. Exit code 1 where nobody owns any."""
+    with session.log() as log:
+        owners = {shard: living_owner(log, shard) for shard in shared_shards()}
+        found: dict[str, list[str]] = {_process(name): [] for name in log.schedulers()}
+    for shard, held in owners.items():
+        if held is not None:
+            found.setdefault(_process(held[0]), []).append(shard)
+    free = [shard for shard, held in owners.items() if held is None]
+    if as_json:
+        write_json({"schedulers": [_plain(name, shards) for name, shards in found.items()], "free": free})
+    elif not found:
+        click.echo("No scheduler runs. `evflow scheduler` starts one; runs that are asked for wait in the log.", err=True)
+    else:
+        for name, shards in found.items():
+            click.echo(f"{shown_owner(name)}  {len(shards)} of {len(owners)} shards{': ' if shards else ''}{', '.join(shards)}")
+        if free:
+            click.echo(f"Nobody owns {', '.join(free)}: runs of theirs wait.")
+    if not found:
+        ctx.exit(1)
+
+
+def _process(owner: str) -> str:
+    """Host and process of an owner's name, which has more."""
+    return ":".join(owner.split(":")[:2])
+
+
+def _plain(process: str, shards: list[str]) -> dict[str, object]:
+    host, _, pid = process.partition(":")
+    return {"host": host, "pid": int(pid), "shards": shards}

@@ -1,0 +1,194 @@
+"""What runs begin with, however they are asked for: their code, their tags, their options, their number.
+
+The parts of `RunStarted` that a run in the foreground and a run of a deployment have in common are made here, so that both say
+the same thing in the same way.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from evflow import config
+from evflow.core import flow_events
+from evflow.core.flow_events import RunRequested
+from evflow.core.ids import FlowName, RunId, Seq
+from evflow.core.tags import MOST_TAG_CHARS, MOST_TAGS, fault
+from evflow.core.values import value
+from evflow.errors import UsageError
+from evflow.flow.parameter_values import cut, shown
+from evflow.flow.steps import facts
+from evflow.log.protocol import DeploymentChange, LogClient
+from evflow.store.protocol import Store
+
+
+@value
+class Given:
+    """What a run begins with: its parameters and constants.
+
+    Attributes:
+        manifest: They, as the artifacts of task 0.
+        shown: The parameters for people.
+    """
+
+    manifest: bytes
+    shown: dict[str, str]
+
+
+@value
+class PinnedCode:
+    """The code package of a run, or none where the flow has no file; `warning` is for the user.
+
+    It is not complete where the folder was too large for one, and it holds the flow's file alone.
+    """
+
+    digest: bytes | None = None
+    warning: str = ""
+    complete: bool = True
+
+
+def package_of(flow_file: str, store: Store, home: Path) -> PinnedCode:
+    """Package the folder of the flow's file."""
+    if not flow_file:
+        return PinnedCode()
+    from evflow.store.packages import build
+
+    package = build(store, Path(flow_file), suffixes=config.get("package_suffixes"), cache=home / "cache")
+    return PinnedCode(package.digest, package.warning, package.complete)
+
+
+class TagInvalid(UsageError):
+    """A run cannot have this tag, or so many."""
+
+    code = "tag-invalid"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, f"A run has at most {MOST_TAGS} tags of 1 to {MOST_TAG_CHARS} printable characters. No run was started.")
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """See that a run may have these tags.
+
+    Raises:
+        TagInvalid: One is empty, too long or cannot be shown, or there are too many.
+    """
+    if len(set(tags)) > MOST_TAGS:
+        raise TagInvalid(f"The run would have {len(set(tags))} tags.")
+    for tag in tags:
+        wrong = fault(tag)
+        if wrong is not None:
+            raise TagInvalid(wrong)
+
+
+class RunOptions(Protocol):
+    """The limits and wishes of a run; `evflow_scheduler.request.RunRequest` says what each is."""
+
+    @property
+    def max_workers(self) -> int:
+        """Attempts at once."""
+        ...
+
+    @property
+    def max_num_splits(self) -> int:
+        """Tasks of one foreach."""
+        ...
+
+    @property
+    def max_log_size_mb(self) -> int:
+        """Captured output of one attempt."""
+        ...
+
+    @property
+    def task_budget(self) -> int:
+        """Tasks of the whole run."""
+        ...
+
+    @property
+    def retry_scale(self) -> float:
+        """Factor on the waits of `@retry`."""
+        ...
+
+    @property
+    def fallback(self) -> str:
+        """What to do where a step's executor is not configured."""
+        ...
+
+    @property
+    def durability(self) -> str:
+        """When an event counts as written."""
+        ...
+
+    @property
+    def start_method(self) -> str:
+        """How an attempt's process starts."""
+        ...
+
+    @property
+    def with_specs(self) -> tuple[str, ...]:
+        """Decorators for every step that lacks them."""
+        ...
+
+
+def options_of(options: RunOptions) -> dict[str, Any]:
+    """As `RunStarted` records them."""
+    return {
+        "max_workers": options.max_workers,
+        "max_splits": options.max_num_splits,
+        "max_log_size_mb": options.max_log_size_mb,
+        "task_budget": options.task_budget,
+        "retry_scale": options.retry_scale,
+        "fallback": options.fallback,
+        "durability": options.durability,
+        "start_method": options.start_method,
+        "with": list(options.with_specs),
+    }
+
+
+def code_of(flow_file: str, package: bytes | None) -> dict[str, Any]:
+    """What is run, as `RunStarted` records it; the words are those of this process's command."""
+    import evflow
+
+    return {
+        "file": flow_file,
+        "package": package,
+        "python": python_version(),
+        "evflow": evflow.__version__,
+        "argv": [cut(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]][:50]],
+    }
+
+
+def runtime_tags(runtime: str) -> tuple[str, ...]:
+    """The system tags that say what runs it."""
+    import evflow
+
+    return (f"evflow_version:{evflow.__version__}", f"python_version:{python_version()}", f"runtime:{runtime}")
+
+
+def python_version() -> str:
+    """The version of this Python."""
+    return ".".join(map(str, sys.version_info[:3]))
+
+
+def take_number(
+    log: LogClient,
+    flow: FlowName,
+    requested: RunRequested,
+    *,
+    principal: str = "",
+    expected: Seq | None = None,
+    change: DeploymentChange | None = None,
+) -> RunId:
+    """Take the flow's next run number, for a request that names its user, who also is its principal if none is given.
+
+    Raises:
+        Conflict: The flow's log does not end where it was expected to: nothing was taken.
+    """
+    payload = flow_events.encode(requested, at_us=log.now_us(), principal=principal or f"user:{requested.user}")
+    newest = log.runs(flow, 1)  # The counter may be gone while a run goes on: an emptied server gets the run's line again.
+    return RunId(flow, log.request_run(flow, payload, newest[0].run.number if newest else 0, expected, change))
+
+
+def shown_parameters(flow: type, values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters for people: the name that they have on the command line, and the start of the value."""
+    declared = facts(flow).parameters
+    return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in values.items()}

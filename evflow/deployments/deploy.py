@@ -1,0 +1,270 @@
+"""From a flow's class to a deployment: its code packaged, its defaults computed, its manifest written, its event appended.
+
+Everything that can be wrong is found before the event: what is deployed can be run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from evflow.core.codec import encode_report
+from evflow.core.deployments import Deployment
+from evflow.core.events import Event
+from evflow.core.flow_events import FlowDeployed
+from evflow.core.graph import Graph
+from evflow.core.ids import FlowName, RunNumber
+from evflow.core.schedule import to_plain
+from evflow.core.tags import SCHEDULER
+from evflow.core.values import value
+from evflow.deployments.beginning import PinnedCode, check_tags, code_of, options_of, package_of, python_version, runtime_tags
+from evflow.deployments.catalog import Change, Reference, change, checked_name, last_version
+from evflow.deployments.manifest import DeploymentManifest, write
+from evflow.deployments.request import started_event
+from evflow.deployments.specs import is_required, spec_of
+from evflow.errors import UsageError
+from evflow.flow import graph_of
+from evflow.flow.decorators.schedule import schedule_of
+from evflow.flow.decorators.spec import apply_with
+from evflow.flow.parameter_values import resolve, shown
+from evflow.flow.steps import facts
+from evflow.log.protocol import LogClient
+from evflow.store.artifacts import save
+from evflow.store.protocol import Store
+
+EXECUTORS: Final = frozenset({"local"})
+"""What a scheduler has."""
+
+
+class FlowHasNoFile(UsageError):
+    """A flow without a file has no code that could be packaged."""
+
+    code = "flow-has-no-file"
+
+    def __init__(self, flow: str) -> None:
+        super().__init__(
+            f"'{flow}' was not loaded from a file: there is no code that could be deployed.", "Write the flow into a file of its own."
+        )
+
+
+class PackageTooLarge(UsageError):
+    """A folder is too large for a code package."""
+
+    code = "package-too-large"
+
+    def __init__(self, flow: str, why: str) -> None:
+        super().__init__(f"'{flow}' cannot be deployed without the modules beside it. {why}", "Nothing was deployed.")
+
+
+class ExecutorNotOfScheduler(UsageError):
+    """A step asks for an executor that a scheduler does not have."""
+
+    code = "executor-not-of-scheduler"
+
+    def __init__(self, step: str, where: str, executor: str) -> None:
+        super().__init__(
+            f"Step '{step}' ({where}) is to run on '{executor}', which a scheduler of this version does not have.",
+            f"It has {', '.join(repr(name) for name in sorted(EXECUTORS))}. Nothing was deployed.",
+        )
+
+
+class ScheduleNeedsDefaults(UsageError):
+    """A run that begins by itself has nobody who gives it parameters."""
+
+    code = "schedule-needs-defaults"
+
+    def __init__(self, flow: str, names: list[str]) -> None:
+        shown = ", ".join(f"'{name}'" for name in names)
+        super().__init__(
+            f"'{flow}' has a @schedule, and {'a parameter' if len(names) == 1 else 'parameters'} without a default: {shown}.",
+            "Nobody is there to give a value when a tick comes: give a default. Nothing was deployed.",
+        )
+
+
+class ProductionDeployment(UsageError):
+    """A production deployment would be replaced by one that is none."""
+
+    code = "production-deployment"
+
+    def __init__(self, wanted: Reference, found: Deployment) -> None:
+        super().__init__(
+            f"'{wanted}' is a production deployment, version {found.version} of {found.user}.",
+            "Deploy with --production to replace it, or under another name: --name NAME. Nothing was deployed.",
+        )
+
+
+@value
+class DeployRequest:
+    """What is to be deployed; all resolved, as in `evflow_scheduler.request.RunRequest`, which says what the options are.
+
+    Attributes:
+        flow: The flow's class.
+        flow_file: The file that defines it, absolute; empty where there is none.
+        name: The deployment's name.
+        namespace: The namespace of the client inside the steps.
+        namespace_given: It was named for this deployment, whose runs then carry it as a tag.
+        production: Runs are in the namespace `production:<Flow>`, unless another was named, and nobody replaces this by accident.
+        tags: User tags of every run.
+        user: Who deploys.
+        host: Where.
+    """
+
+    flow: type
+    flow_file: str
+    name: str = "default"
+    namespace: str = ""
+    namespace_given: bool = False
+    production: bool = False
+    tags: tuple[str, ...] = ()
+    user: str = ""
+    host: str = ""
+    max_workers: int = 16
+    max_num_splits: int = 100
+    max_log_size_mb: int = 10
+    task_budget: int = 1_000_000
+    retry_scale: float = 1.0
+    with_specs: tuple[str, ...] = ()
+    start_method: str = "auto"
+    fallback: str = "error"
+    durability: str = "everysec"
+
+
+@value
+class Prepared:
+    """A deployment whose objects are in the store.
+
+    Attributes:
+        manifest: The manifest's digest.
+        package: The code package.
+        file: The flow's file in it.
+        namespace: The namespace of the runs.
+        store: URL of the store.
+        schedule: When the flow runs, as `FlowDeployed` has it.
+    """
+
+    manifest: bytes
+    package: PinnedCode
+    file: str
+    namespace: str
+    store: str
+    schedule: dict[str, Any] | None = None
+
+
+def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
+    """Check the flow and write what a deployment of it needs into the store.
+
+    Raises:
+        DeploymentNameInvalid, FlowHasNoFile, FlowInvalid, ExecutorNotOfScheduler, ParameterNeedsCode, PackageTooLarge: It cannot be deployed.
+        ScheduleNeedsDefaults: Its runs cannot begin by themselves.
+        ParameterDefaultFailed, ParameterFieldTypeMismatch: A default cannot be computed.
+        TagInvalid: A tag is none.
+        EventTooLarge: The graph is too large for a run's first event.
+        StoreFull, StoreUnusable: The store cannot be written.
+    """
+    flow = request.flow.__name__
+    checked_name(request.name)
+    if not request.flow_file:
+        raise FlowHasNoFile(flow)
+    check_tags(request.tags)
+    apply_with(request.flow, request.with_specs)
+    graph = graph_of(request.flow)
+    check_executors(graph)
+    schedule = _schedule(request.flow)
+    parameters = facts(request.flow).parameters
+    defaults = _defaults(request)
+    specs = tuple(
+        spec_of(parameter, shown(parameter, defaults[attribute]) if defaults.get(attribute) is not None else "")
+        for attribute, parameter in parameters.items()
+    )
+    package = package_of(request.flow_file, store, home)
+    if not package.complete:
+        raise PackageTooLarge(flow, package.warning)
+    namespace = f"production:{flow}" if request.production and not request.namespace_given else request.namespace
+    named = (namespace,) if namespace and (request.namespace_given or request.production) else ()
+    manifest = DeploymentManifest(
+        flow=flow,
+        graph=graph.to_plain(),
+        options=options_of(request),
+        code=code_of(request.flow_file, package.digest),
+        values=save(store, {**facts(request.flow).constants, **defaults}).manifest,
+        parameters=specs,
+        namespace=namespace,
+        tags=tuple(sorted({*request.tags, *named})),
+        system_tags=runtime_tags(SCHEDULER),
+    )
+    _check_size(manifest, request, store.url)
+    return Prepared(write(store, manifest), package, Path(request.flow_file).name, namespace, store.url, schedule)
+
+
+def deploy(log: LogClient, request: DeployRequest, prepared: Prepared) -> Change:
+    """Append the deployment to the flow's log: from now on it is what is deployed under its name.
+
+    Raises:
+        ProductionDeployment: It would replace a production deployment by one that is none.
+        DeploymentsChangeTooFast: Somebody else was faster a hundred times.
+        LogUnavailable: The server cannot be used.
+    """
+    wanted = Reference(FlowName(request.flow.__name__), request.name)
+
+    def decide(before: Deployment | None) -> Event:
+        if before is not None and before.production and not request.production:
+            raise ProductionDeployment(wanted, before)
+        version = 1 + (before.version if before is not None else last_version(log, wanted))
+        return _event(request, prepared, version)
+
+    return change(log, wanted, decide, user=request.user)
+
+
+def _schedule(flow: type) -> dict[str, Any] | None:
+    found = schedule_of(flow)
+    if found is None:
+        return None
+    needed = [parameter.name for parameter in facts(flow).parameters.values() if is_required(parameter)]
+    if needed:
+        raise ScheduleNeedsDefaults(flow.__name__, needed)
+    return to_plain(found)
+
+
+def check_executors(graph: Graph) -> None:
+    """See that a scheduler has what the steps ask for.
+
+    Raises:
+        ExecutorNotOfScheduler: It has not.
+    """
+    for node in graph.nodes.values():
+        if node.policy.executor not in EXECUTORS:
+            raise ExecutorNotOfScheduler(node.name, f"{Path(node.file).name}:{node.line}", node.policy.executor)
+
+
+def _event(request: DeployRequest, prepared: Prepared, version: int) -> FlowDeployed:
+    import evflow
+
+    return FlowDeployed(
+        name=request.name,
+        version=version,
+        manifest=prepared.manifest,
+        store=prepared.store,
+        package=prepared.package.digest,
+        file=prepared.file,
+        namespace=prepared.namespace,
+        production=request.production,
+        user=request.user,
+        host=request.host,
+        evflow=evflow.__version__,
+        python=python_version(),
+        schedule=prepared.schedule,
+    )
+
+
+def _defaults(request: DeployRequest) -> Mapping[str, object]:
+    """The default of every parameter that has one or needs none, by attribute; functions are called now, as Metaflow does on deploy."""
+    needed = [attribute for attribute, parameter in facts(request.flow).parameters.items() if is_required(parameter)]
+    return resolve(request.flow, {}, {}, user=request.user, held=needed)
+
+
+def _check_size(manifest: DeploymentManifest, request: DeployRequest, store: str) -> None:
+    """See that the first event of a run fits: better now than at each request."""
+    trial: dict[str, Any] = {spec.name: spec.default_shown for spec in manifest.parameters}
+    first = started_event(
+        manifest, RunNumber(2**53), parameters=bytes(32), parameters_shown=trial, user=request.user, tags=(), trigger={}, store=store
+    )
+    encode_report(first, principal=f"user:{request.user}")

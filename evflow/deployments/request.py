@@ -1,0 +1,235 @@
+"""Ask for a run of a deployment: a number, a line in the index, and the run's first event as an offer to schedulers.
+
+The offer is the complete `RunStarted`, in the inbox of the shared shard that is the run's: whoever owns that shard, now or later,
+makes it the first event of the run's log, and needs nothing else to begin.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evflow.core.codec import encode_report
+from evflow.core.decide import LOGIC
+from evflow.core.deployments import Deployment
+from evflow.core.events import RunStarted
+from evflow.core.flow_events import RunRequested
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.values import field, value
+from evflow.deployments.beginning import Given, check_tags, shown_parameters, take_number
+from evflow.deployments.manifest import DeploymentManifest, read
+from evflow.deployments.specs import stand_in
+from evflow.errors import EnvironmentProblem, UsageError
+from evflow.flow import parameter_values
+from evflow.log.keys import shared_shard
+from evflow.log.protocol import REQUESTED, LogClient, RunEntry
+from evflow.store.artifacts import ArtifactView, save
+from evflow.store.protocol import ObjectMissing, Store
+
+SHARED = "shared"
+"""As the shard of `RunRequested`: the shared one that follows from the run's name."""
+
+
+class ParameterMissing(UsageError):
+    """A parameter that a run needs was not given."""
+
+    code = "parameter-missing"
+
+    def __init__(self, flow: str, names: list[str]) -> None:
+        what = f"Parameter '{names[0]}'" if len(names) == 1 else f"Parameters {', '.join(repr(name) for name in names)}"
+        needs = "has no default and was" if len(names) == 1 else "have no defaults and were"
+        given = " ".join(f"--param {name}=VALUE" for name in names)
+        super().__init__(f"{what} of {flow} {needs} not given.", f"Give: {given}. No run was started.")
+
+
+class DeploymentIsElsewhere(EnvironmentProblem):
+    """What was deployed is not in the store as this machine sees it."""
+
+    code = "deployment-is-elsewhere"
+
+    def __init__(self, deployment: Deployment, here: str, missing: ObjectMissing) -> None:
+        super().__init__(
+            f"'{deployment.name}', version {deployment.version}, was deployed on {deployment.host}, and this machine, {here}, does not have it: "
+            f"{missing.message}",
+            f"Ask for the run on {deployment.host}, or deploy with a store that both machines see (EVFLOW_STORE). No run was started.",
+        )
+
+
+@value
+class Asked:
+    """Somebody's request for a run.
+
+    Attributes:
+        parameters: Parameter name to text, as on a command line, or to a value of its type.
+        tags: User tags, besides the deployment's.
+        user: Who asks.
+        host: Where.
+        trigger: What asks, where it is no person, as `RunStarted` has it.
+    """
+
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
+    tags: tuple[str, ...] = ()
+    user: str = ""
+    host: str = ""
+    trigger: dict[str, Any] | None = None
+
+    @property
+    def principal(self) -> str:
+        """Who caused it, as events say it."""
+        return f"user:{self.user}" if self.trigger is None else "scheduler"
+
+
+@value
+class Ready:
+    """A request that fits its deployment, and whose parameters are stored: a number makes it a run.
+
+    Attributes:
+        deployment: What to run.
+        manifest: The deployment's.
+        given: What the run begins with.
+        asked: Who wants what.
+    """
+
+    deployment: Deployment
+    manifest: DeploymentManifest
+    given: Given
+    asked: Asked
+
+    def requested(self) -> RunRequested:
+        """The event that takes the number."""
+        deployment, asked = self.deployment, self.asked
+        return RunRequested(0, asked.user, None, SHARED, asked.host, deployment.name, deployment.version, asked.trigger)
+
+
+@value
+class Requested:
+    """A run that was asked for.
+
+    Attributes:
+        run: Its name.
+        shard: The shared shard that its offer lies in.
+        started: The offer.
+        deployment: What it is a run of.
+    """
+
+    run: RunId
+    shard: str
+    started: RunStarted
+    deployment: Deployment
+
+
+def request_run(log: LogClient, store: Store, deployment: Deployment, asked: Asked) -> Requested:
+    """Ask for a run; what can be wrong with the request is found before it takes a number.
+
+    Args:
+        log: The log.
+        store: The deployment's store.
+        deployment: What to run.
+        asked: Who wants what.
+
+    Raises:
+        DeploymentIsElsewhere, ObjectDamaged, NotADeployment: The deployment cannot be read.
+        ParameterUnknown, ParameterInvalid, ParameterMissing, TagInvalid: The request does not fit the flow.
+        StoreFull, StoreUnusable: The parameters cannot be stored.
+        LogUnavailable: The server cannot be used.
+    """
+    ready = make_ready(store, deployment, asked)
+    return offer(log, ready, take_number(log, FlowName(ready.manifest.flow), ready.requested()))
+
+
+def make_ready(store: Store, deployment: Deployment, asked: Asked) -> Ready:
+    """Do what comes before a number is taken.
+
+    Raises:
+        EvflowError: As `request_run`, but for the log, which is not used.
+    """
+    manifest, given = _given(store, deployment, asked)
+    check_tags((*asked.tags, *manifest.tags))
+    return Ready(deployment, manifest, given, asked)
+
+
+def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0) -> Requested:
+    """Write the run's line in the index, unless it is listed, and offer the run to schedulers; one that began minds no second offer.
+
+    Raises:
+        LogUnavailable: The server cannot be used, for longer than the patience lasts.
+    """
+    deployment, asked, shard = ready.deployment, ready.asked, shared_shard(run)
+    started = started_event(
+        ready.manifest,
+        run.number,
+        parameters=ready.given.manifest,
+        parameters_shown=ready.given.shown,
+        user=asked.user,
+        tags=asked.tags,
+        trigger=asked.trigger or {"kind": "request", "deployment": deployment.name, "version": deployment.version},
+        installation=log.installation(),
+        store=deployment.store,
+    )
+    if not listed:
+        log.index_run(RunEntry(run, shard, _line(started, asked, log.now_us())))
+    log.report(shard, run, encode_report(started, principal=asked.principal), patience_s=patience_s)
+    return Requested(run, shard, started, deployment)
+
+
+def started_event(
+    manifest: DeploymentManifest,
+    number: RunNumber,
+    *,
+    parameters: bytes,
+    parameters_shown: dict[str, str],
+    user: str,
+    tags: tuple[str, ...],
+    trigger: dict[str, Any],
+    store: str,
+    installation: str = "",
+) -> RunStarted:
+    """The first event of a run, but for what the owner puts into it: its host, its logic, and which log it is."""
+    about = (f"deployment:{trigger['deployment']}",) if "deployment" in trigger else ()
+    return RunStarted(
+        flow=manifest.flow,
+        number=number,
+        logic=LOGIC,
+        graph=manifest.graph,
+        parameters=parameters,
+        parameters_shown=parameters_shown,
+        options=manifest.options,
+        code=manifest.code,
+        user=user,
+        namespace=manifest.namespace,
+        tags=tuple(sorted({*tags, *manifest.tags})),
+        system_tags=(*about, *manifest.system_tags, f"user:{user}"),
+        trigger=trigger,
+        installation=installation,
+        store=store,
+    )
+
+
+def _given(store: Store, deployment: Deployment, asked: Asked) -> tuple[DeploymentManifest, Given]:
+    """The deployment's manifest, and what this run begins with, stored."""
+    try:
+        manifest = read(store, deployment.manifest)
+        defaults = ArtifactView.open(store, manifest.values)
+        held = defaults.names()
+    except ObjectMissing as missing:
+        raise DeploymentIsElsewhere(deployment, asked.host, missing) from missing
+    flow = stand_in(manifest.flow, manifest.parameters)
+    try:
+        values = parameter_values.resolve(flow, asked.parameters, {}, user=asked.user, held=held)
+    except parameter_values.ParameterMissing as missing:
+        raise ParameterMissing(manifest.flow, missing.names) from None
+    by_default = {spec.name: spec.default_shown for spec in manifest.parameters if spec.attribute not in values}
+    shown = {**by_default, **shown_parameters(flow, values)}
+    ordered = {spec.name: shown[spec.name] for spec in manifest.parameters}
+    return manifest, Given(save(store, values, defaults).manifest if values else manifest.values, ordered)
+
+
+def _line(started: RunStarted, asked: Asked, now_us: int) -> dict[str, Any]:
+    """The run's line in the index until its owner writes one."""
+    return {
+        "status": REQUESTED,
+        "requested_us": now_us,
+        "user": started.user,
+        "host": asked.host,
+        "namespace": started.namespace,
+        "tags": list(started.tags),
+        "system_tags": list(started.system_tags),
+    }
