@@ -22,6 +22,7 @@ import hypothesis.configuration
 import pytest
 from blockbuster import BlockBuster
 
+from evflow import diagnostics
 from evflow.testing.virtual_time import VirtualTimeLoop
 from tests.effort import SCALE, SEED, scaled
 from tests.leaks import TEST_ROOT_VARIABLE, Before, hear_signals, new_tasks
@@ -139,6 +140,7 @@ def own_world(root: Path, evflow_home: Path, monkeypatch: pytest.MonkeyPatch) ->
     random.seed(SEED)
     before = Before.look(root, WATCHED)
     yield
+    diagnostics.silence()
     os.chdir(REPOSITORY)
     leaks = before.leaks()
     if leaks:

@@ -7,7 +7,7 @@ from typing import Any
 
 from evflow.core import codec, flow_events
 from evflow.core.events import TAGS, Event
-from evflow.core.values import declared
+from evflow.core.values import compile_all, declared
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "events.md"
 
@@ -76,6 +76,7 @@ SHA-256. Names that end in `_us` are microseconds.
 
 def page() -> str:
     """The whole page."""
+    compile_all()  # only then do the classes say their fields' defaults
     parts = [INTRO, "## Events of a run\n"]
     parts += [_section(tag, cls) for tag, cls in TAGS.items()]
     parts += ["## Events of a flow\n\nWhat happens outside of runs: `{evflow:flow:<Flow>}:log`.\n"]

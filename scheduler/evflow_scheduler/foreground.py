@@ -15,6 +15,7 @@ from evflow.core.graph import Graph
 from evflow.core.ids import RunId
 from evflow.core.reuse import ReusePlan, behind
 from evflow.core.state import RunState
+from evflow.deployments.beginning import check_tags, package_of
 from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.decorators.spec import apply_with
@@ -33,9 +34,7 @@ from evflow_scheduler.request import RunRequest, RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import (
     RunFolder,
-    check_tags,
     context_of,
-    package_of,
     request_number,
     save_parameters,
     started_event,

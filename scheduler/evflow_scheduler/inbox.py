@@ -1,14 +1,16 @@
 """Reports as facts: which entries of an inbox become events, and why the others do not.
 
+An offer is the report that begins a run in a shared shard: the run's first event, as whoever asked for the run wrote it.
+
 Every entry is consumed, one way or the other (design: nothing waits for ever); what does not become an event is
 counted under its reason.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from evflow.core.codec import UnreadableEvent, decode_report
+from evflow.core.codec import MAX_REPORT_BYTES, UnreadableEvent, decode_report
 from evflow.core.events import Event, Fact, LogRegressed, RunContinued, RunStarted, SlotGranted, TaskReused
-from evflow.core.ids import RunId
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.core.values import entity, field
 from evflow.log.commands import INBOX_BATCH
@@ -34,6 +36,15 @@ class Accepted:
     consumed: dict[RunId, list[bytes]] = field(default_factory=dict[RunId, list[bytes]])
     useless: list[bytes] = field(default_factory=list[bytes])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Offer(NamedTuple):
+    """A run that somebody asks this shard for: its first event, who asks, and the inbox entry."""
+
+    run: RunId
+    event: RunStarted
+    principal: str
+    entry: bytes
 
 
 class Inbox(Protocol):
@@ -74,10 +85,23 @@ def accept(entries: list[Inbound], runs: dict[RunId, RunState]) -> Accepted:
     return accepted
 
 
+def offer_of(entry: Inbound) -> Offer | None:
+    """The offer that an entry is, if it is one."""
+    try:
+        event, principal = decode_report(entry.payload)
+    except UnreadableEvent:
+        return None
+    if not isinstance(event, RunStarted) or f"{event.flow}/{event.number}" != entry.run:
+        return None
+    return Offer(RunId(FlowName(event.flow), RunNumber(event.number)), event, principal, entry.id)
+
+
 def _read(entry: Inbound, state: RunState) -> tuple[Event | None, str, str]:
     """The entry's event and principal, or the reason why it is none."""
     if state.sealed:
         return None, "", "run-sealed"
+    if len(entry.payload) > MAX_REPORT_BYTES:
+        return None, "", "too-large"
     try:
         event, principal = decode_report(entry.payload)
     except UnreadableEvent:

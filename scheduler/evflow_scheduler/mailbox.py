@@ -24,6 +24,7 @@ class Mailbox(Generic[T]):
         self._items: deque[T] = deque()
         self._arrived = anyio.Event()
         self._taken = anyio.Event()
+        self._woken = False
 
     async def put(self, item: T) -> None:
         """Put an item in, behind all others."""
@@ -35,10 +36,16 @@ class Mailbox(Generic[T]):
         self._arrived.set()
 
     async def wait(self) -> None:
-        """Return when there is something to take. Cancelling it loses nothing."""
-        while not self._items:
+        """Return when there is something to take, or somebody calls `wake`. Cancelling it loses nothing."""
+        while not self._items and not self._woken:
             self._arrived = anyio.Event()
             await self._arrived.wait()
+        self._woken = False
+
+    def wake(self) -> None:
+        """End the wait of now, or the next one, though there may be nothing to take."""
+        self._woken = True
+        self._arrived.set()
 
     def take(self) -> T | None:
         """The first item, or None."""

@@ -15,15 +15,17 @@ from evflow.core.reasons import said
 from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
 from evflow.core.values import value
+from evflow.deployments.beginning import package_of
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.invocation import program
 from evflow.flow.loading import load_flow
 from evflow.log import connect
+from evflow.log.keys import shared_shards
 from evflow.log.owners import living_owner, owner_name
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
-from evflow.replay.load import RunLost, RunNeverBegan, RunNotFound, events
+from evflow.replay.load import RunLost, RunNotFound, events, never_began
 from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
@@ -32,7 +34,7 @@ from evflow_scheduler.foreground import fork, reuse_plan
 from evflow_scheduler.observer import summary
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
-from evflow_scheduler.start import RunFolder, context_of, package_of
+from evflow_scheduler.start import RunFolder, context_of
 from evflow_scheduler.takeover import TakeOver
 
 
@@ -60,6 +62,15 @@ class RunIsElsewhere(EnvironmentProblem):
             f"'{run}' was running on {host}; this is {here}, where its attempts and its files are not.",
             f"{what} it on {host}.",
         )
+
+
+class RunIsASchedulers(UsageError):
+    """The run is carried out by schedulers, in a shard that it shares with others."""
+
+    code = "run-is-a-schedulers"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(f"'{run}' is carried out by schedulers, and waits for one.", "`evflow scheduler` goes on with it.")
 
 
 class FlowHasNoFile(UsageError):
@@ -91,6 +102,7 @@ def continue_run(run: RunId, *, view: RunView | None = None, max_workers: int | 
         RunNeverBegan, RunLost: It has no events.
         RunIsOver: It has its outcome.
         LeaseHeld: Its owner lives.
+        RunIsASchedulers: It is not this command's to go on with.
         RunIsElsewhere: It was running on another machine.
     """
     connection = Connection.begin()
@@ -114,11 +126,13 @@ def _find(client: LogClient, run: RunId) -> _Found:
     state = refold(events(client, entry))
     if state.status == "new":
         length = client.head(entry.shard, run).seq
-        raise RunLost(run, length) if length else RunNeverBegan(run)
+        raise RunLost(run, length) if length else never_began(client, entry)
     if state.sealed:
         # The dead owner may not have come to say so in the index.
         client.index_run(RunEntry(run, entry.shard, summary(state)))
         raise RunIsOver(run, state)
+    if entry.shard in shared_shards():
+        raise RunIsASchedulers(run)
     host, here = state.header["host"], os.uname().nodename
     if host != here:
         raise RunIsElsewhere(run, host, here)

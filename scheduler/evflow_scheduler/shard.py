@@ -13,6 +13,7 @@ back, gives new entries smaller ids than those that were read before.
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Protocol
 
 import anyio
@@ -22,13 +23,14 @@ from evflow import diagnostics
 from evflow.core import events as ev
 from evflow.core.admit import Slots, Waiting, admit
 from evflow.core.codec import Record
-from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.values import entity, field
+from evflow.errors import InternalError
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.protocol import Executor, Observation, OutputLine
-from evflow_scheduler.inbox import accept, waiting_reports
+from evflow_scheduler.inbox import Accepted, Offer, accept, offer_of, waiting_reports
 from evflow_scheduler.mailbox import Mailbox
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.run import OWNER, OwnedRun
@@ -48,6 +50,12 @@ CANCEL_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL of an attempt that is cancelled (Metaflow: 5 s)."""
 
 _RECEIVE_WAIT_S = 30.0
+
+NO_RUN = RunId(FlowName("none"), RunNumber(0))
+"""Names the log of no run in an append that only consumes."""
+
+_UNFOLDABLE = (InternalError, LookupError, TypeError, ValueError, AttributeError)
+"""What folding and deciding raise on what no evflow has written. A foreground ends with it; a scheduler has other runs."""
 
 Fact = tuple[ev.Event, str, int]
 Incoming = Inbound | Observation | tuple[RunId, ev.Event, str]
@@ -77,6 +85,10 @@ class ShardLog(Protocol):
         """As `EventLog.wait_durable`."""
         ...
 
+    async def head(self, run: RunId) -> Head:
+        """The end of a run's log."""
+        ...
+
     async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
         """As `EventLog.receive`, for the shard."""
         ...
@@ -87,6 +99,22 @@ class ShardLog(Protocol):
 
     def take_incidents(self) -> Sequence[Incident]:
         """What happened to the runs' logs at the server since the last call."""
+        ...
+
+
+class RunHost(Protocol):
+    """Where runs of a shared shard live: they come as offers, and go when they are sealed."""
+
+    def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
+        """The run begins here: its first event, with what only its owner knows. Its attempts may be launched from now on."""
+        ...
+
+    def dismiss(self, run: RunId) -> None:
+        """The run is sealed; nothing more is asked of it."""
+        ...
+
+    def has_room(self) -> None:
+        """Slots were freed that this shard has no use for: others may have."""
         ...
 
 
@@ -103,7 +131,20 @@ class Observer(Protocol):
 
 
 class Shard:
-    """A group of runs with one owner: this object."""
+    """A group of runs with one owner: this object.
+
+    Attributes:
+        runs: The runs, by name.
+        aside: Runs that nobody can go on with: what is reported of them is left where it lies.
+
+    Args:
+        log: The writer that holds the shard's lease.
+        executors: By name.
+        slots: What attempts may take; shards of one process share them.
+        observer: Hears of what is durable.
+        durability: When an event counts as written.
+        host: Takes new runs in, for a shard that is served until it is drained; None for one that ends with its runs.
+    """
 
     def __init__(
         self,
@@ -112,13 +153,17 @@ class Shard:
         slots: Slots,
         observer: Observer,
         durability: Durability = "everysec",
+        host: RunHost | None = None,
     ) -> None:
         self.runs: dict[RunId, OwnedRun] = {}
+        self.aside: set[str] = set()
         self._log = log
         self._executors = executors
         self._slots = slots
         self._observer = observer
         self._durability: Durability = durability
+        self._host = host
+        self._draining = False
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._more = False
@@ -140,18 +185,41 @@ class Shard:
         """Hand in a fact from this process, such as Ctrl-C."""
         await self._mail.put((run, event, principal))
 
+    @property
+    def is_idle(self) -> bool:
+        """No attempt of its runs has a slot."""
+        return not any(run.state.live for run in self.runs.values())
+
+    def look_again(self) -> None:
+        """Begin a round soon, though nothing came in: slots were freed elsewhere."""
+        self._mail.wake()
+
+    def drain(self) -> None:
+        """Take no new run and grant no slot from now on; `serve` returns when what runs has ended."""
+        self._draining = True
+        self.look_again()
+
     async def serve(self, first: "Batch | None" = None) -> None:
-        """Work until every run is sealed, beginning with `first`: what recovery found, or a start."""
+        """Work until every run is sealed, or with a host until the shard is drained.
+
+        Args:
+            first: What to begin with: what recovery found, or a start.
+        """
         first = first or Batch()
         first.entries = self._new(first.entries)
         async with self._sources():
             await self._rounds(first)
             for attempt in filter(self._is_live, first.ending):
                 await self._end(attempt, self.runs[attempt.run].state.tasks[attempt.task].attempt.cancel)
-            while any(not run.state.sealed for run in self.runs.values()):
+            while self._goes_on():
                 await self._rounds(await self._collect())
             with anyio.move_on_after(LAST_WORDS_S):
                 await self._last_words()
+
+    def _goes_on(self) -> bool:
+        if self._host is None:
+            return any(not run.state.sealed for run in self.runs.values())
+        return not (self._draining and self.is_idle)
 
     async def _last_words(self) -> None:
         """Wait for the processes whose reports ended their runs: what they printed last is shown before they are gone."""
@@ -207,7 +275,8 @@ class Shard:
             elif isinstance(item.event, ev.AttemptExited):
                 batch.exits.append(item)
             else:
-                fact: Fact = (item.event, f"executor:{item.event.host}", 0)
+                by = f"executor:{item.event.host}" if isinstance(item.event, ev.AttemptStarted) else "executor"
+                fact: Fact = (item.event, by, 0)
                 batch.facts.setdefault(item.attempt.run, []).append(fact)
         batch.entries = self._new(batch.entries)
         if batch.exits:
@@ -264,17 +333,15 @@ class Shard:
     async def _round(self, batch: "Batch") -> None:
         """Fold, decide, admit, append, act."""
         now = self._now_us()
-        accepted = accept(batch.entries, {run.id: run.state for run in self.runs.values()})
-        for name, run in self.runs.items():
-            if not run.state.sealed:
-                run.turn(batch.facts.get(name, ()), now)
-                reports, ids = accepted.facts.get(name, []), accepted.consumed.get(name, [])
-                for first in range(0, len(reports), TURN_LIMIT):
-                    run.turn(reports[first : first + TURN_LIMIT], now, ids[first : first + TURN_LIMIT])
-                exits = [seen for seen in batch.exits if seen.attempt.run == name and self._is_live(seen.attempt)]
-                for first in range(0, len(exits), TURN_LIMIT):
-                    run.turn([(seen.event, "executor", 0) for seen in exits[first : first + TURN_LIMIT]], now)
-                self._take_over(run, now)
+        entries = batch.entries if self._host is None else await self._begin_offered(batch.entries, self._host)
+        accepted = accept(entries, {run.id: run.state for run in self.runs.values()})
+        for run in list(self.runs.values()):
+            try:
+                self._fold(run, batch, accepted, now)
+            except _UNFOLDABLE as error:
+                if self._host is None:
+                    raise
+                self._set_aside(run, error, self._host)
         for name, grants in self._grants().items():
             for first in range(0, len(grants), ROUND_LIMIT):
                 self.runs[name].turn(grants[first : first + ROUND_LIMIT], now)
@@ -286,6 +353,80 @@ class Shard:
             if calls:
                 useless, dropped = [], {}
                 await self._write(run, calls)
+        if useless:
+            await self._strike(useless)
+        if self._host is not None:
+            self._dismiss_sealed(self._host)
+
+    def _fold(self, run: OwnedRun, batch: "Batch", accepted: Accepted, now: int) -> None:
+        """Make the turns of what came in for a run."""
+        name = run.id
+        if run.state.sealed:
+            return
+        run.turn(batch.facts.get(name, ()), now)
+        reports, ids = accepted.facts.get(name, []), accepted.consumed.get(name, [])
+        for first in range(0, len(reports), TURN_LIMIT):
+            run.turn(reports[first : first + TURN_LIMIT], now, ids[first : first + TURN_LIMIT])
+        exits = [seen for seen in batch.exits if seen.attempt.run == name and self._is_live(seen.attempt)]
+        for first in range(0, len(exits), TURN_LIMIT):
+            run.turn([(seen.event, "executor", 0) for seen in exits[first : first + TURN_LIMIT]], now)
+        self._take_over(run, now)
+
+    def _set_aside(self, run: OwnedRun, why: Exception, host: RunHost) -> None:
+        """Let a run go that cannot be folded on, so that it hinders no other. Nothing of this round is written of it."""
+        diagnostics.warning("run set aside", run=run.id, seq=run.head.seq, why=f"{type(why).__name__}: {why}")
+        self.aside.add(str(run.id))
+        self._let_go(run.id)
+        host.dismiss(run.id)
+
+    def _let_go(self, name: RunId) -> OwnedRun:
+        for attempt in [attempt for attempt in self._slots.taken if attempt.run == name]:
+            self._slots.free(attempt)
+        return self.runs.pop(name)
+
+    async def _begin_offered(self, entries: list[Inbound], host: RunHost) -> list[Inbound]:
+        """Begin the runs that are offered; answers the entries that were no such offers.
+
+        While the shard is drained, what concerns no run of it waits for its next owner.
+        """
+        known = {str(run) for run in self.runs}
+        if self._draining:
+            return [entry for entry in entries if entry.run in known]
+        rest: list[Inbound] = []
+        for entry in entries:
+            if entry.run in self.aside:
+                continue
+            offer = None if entry.run in known else offer_of(entry)
+            if (
+                offer is None or (await self._log.head(offer.run)).seq or not self._begin(offer, host)
+            ):  # a repeat, of a run that may be over
+                rest.append(entry)
+            else:
+                known.add(entry.run)
+        return rest
+
+    def _begin(self, offer: Offer, host: RunHost) -> bool:
+        """Begin an offered run, if its first event can be one."""
+        run = OwnedRun(offer.run)
+        try:
+            run.turn([(host.welcome(offer.event), offer.principal, 0)], self._now_us(), [offer.entry])
+        except _UNFOLDABLE as error:
+            diagnostics.warning("offer refused", run=run.id, by=offer.principal, why=f"{type(error).__name__}: {error}")
+            host.dismiss(run.id)
+            return False
+        self.runs[run.id] = run
+        diagnostics.info("run begins", run=run.id, by=offer.principal)
+        return True
+
+    async def _strike(self, entries: Sequence[bytes]) -> None:
+        """Strike entries off that concern no run of this shard, where no run's append could do it."""
+        await self._log.append(AppendCall(NO_RUN, Head(), (), (), tuple(entries)))
+
+    def _dismiss_sealed(self, host: RunHost) -> None:
+        for name in [name for name, run in self.runs.items() if run.state.sealed]:
+            run = self._let_go(name)
+            diagnostics.info("run over", run=name, status=run.state.status, seq=run.head.seq)
+            host.dismiss(name)
 
     async def _write(self, run: OwnedRun, calls: Sequence[AppendCall]) -> None:
         """Append, and act on it when it is durable."""
@@ -313,22 +454,26 @@ class Shard:
 
     def _grants(self) -> dict[RunId, list[Fact]]:
         """Take back the slots of ended attempts and give the free ones, by run."""
-        for attempt in list(self._slots.taken):
-            if not self._is_live(attempt):
-                self._slots.free(attempt)
+        ended = [attempt for attempt in self._slots.taken if attempt.run in self.runs and not self._is_live(attempt)]
+        for attempt in ended:
+            self._slots.free(attempt)
         facts: dict[RunId, list[Fact]] = {}
         for grant in admit(self._slots, self._waiting()):
             attempt = grant.attempt
             event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, grant.reason)
             facts.setdefault(attempt.run, []).append((event, OWNER, 0))
+        if ended and self._slots.unused and self._host is not None:
+            self._host.has_room()
         return facts
 
     def _waiting(self) -> Iterator[Waiting]:
         for run in self.runs.values():
             state = run.state
-            if state.stopping or self._more:
+            if state.stopping or self._more or self._draining:
                 continue
-            for number in state.waiting:
+            # Slots of a process that stays are many runs', and a run has its own limit besides.
+            most = None if self._host is None else max(0, state.options.get("max_workers", 1) - len(state.live))
+            for number in islice(state.waiting, most):
                 yield self._asks(run, number)
 
     def _asks(self, run: OwnedRun, number: int) -> Waiting:

@@ -1,21 +1,15 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
-import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from evflow import config
 from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
 from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
-from evflow.core.tags import MOST_TAG_CHARS, MOST_TAGS, fault
 from evflow.core.values import value
-from evflow.errors import UsageError
-from evflow.flow.parameter_values import cut, shown
+from evflow.deployments.beginning import Given, code_of, options_of, runtime_tags, shown_parameters, take_number
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
@@ -46,67 +40,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
 
-@value
-class Given:
-    """What a run begins with: its parameters and constants.
-
-    Attributes:
-        manifest: They, as the artifacts of task 0.
-        shown: The parameters for people.
-    """
-
-    manifest: bytes
-    shown: dict[str, str]
-
-
-@value
-class PinnedCode:
-    """The code package of a run, or none where the flow has no file; `warning` is for the user."""
-
-    digest: bytes | None = None
-    warning: str = ""
-
-
-def package_of(flow_file: str, store: Store, home: Path) -> PinnedCode:
-    """Package the folder of the flow's file."""
-    if not flow_file:
-        return PinnedCode()
-    from evflow.store.packages import build
-
-    package = build(store, Path(flow_file), suffixes=config.get("package_suffixes"), cache=home / "cache")
-    return PinnedCode(package.digest, package.warning)
-
-
-class TagInvalid(UsageError):
-    """A run cannot have this tag, or so many."""
-
-    code = "tag-invalid"
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what, f"A run has at most {MOST_TAGS} tags of 1 to {MOST_TAG_CHARS} printable characters. No run was started.")
-
-
-def check_tags(tags: Sequence[str]) -> None:
-    """See that a run may have these tags.
-
-    Raises:
-        TagInvalid: One is empty, too long or cannot be shown, or there are too many.
-    """
-    if len(set(tags)) > MOST_TAGS:
-        raise TagInvalid(f"The run would have {len(set(tags))} tags.")
-    for tag in tags:
-        wrong = fault(tag)
-        if wrong is not None:
-            raise TagInvalid(wrong)
-
-
 def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:
     """Take the flow's next run number."""
-    flow = FlowName(request.flow.__name__)
-    event = flow_events.RunRequested(0, request.user, str(request.origin) if request.origin else None, host=host)
-    payload = flow_events.encode(event, at_us=client.now_us(), principal=f"user:{request.user}")
-    newest = client.runs(flow, 1)  # The counter may be gone while a run goes on: an emptied server gets the run's line again.
-    return RunId(flow, client.request_run(flow, payload, newest[0].run.number if newest else 0))
+    requested = flow_events.RunRequested(0, request.user, str(request.origin) if request.origin else None, host=host)
+    return take_number(client, FlowName(request.flow.__name__), requested)
 
 
 def save_parameters(store: Store, request: RunRequest) -> Given:
@@ -147,27 +84,7 @@ def started_event(
     store: str,
 ) -> RunStarted:
     """The first event of the run."""
-    import evflow
-
-    python = ".".join(map(str, sys.version_info[:3]))
-    code: dict[str, Any] = {
-        "file": request.flow_file,
-        "package": package,
-        "python": python,
-        "evflow": evflow.__version__,
-        "argv": [cut(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]][:50]],
-    }
-    options: dict[str, Any] = {
-        "max_workers": request.max_workers,
-        "max_splits": request.max_num_splits,
-        "max_log_size_mb": request.max_log_size_mb,
-        "task_budget": request.task_budget,
-        "retry_scale": request.retry_scale,
-        "fallback": request.fallback,
-        "durability": request.durability,
-        "start_method": request.start_method,
-        "with": list(request.with_specs),
-    }
+    options = options_of(request)
     if request.resume_step is not None:
         options["resume_step"] = request.resume_step
     tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
@@ -179,11 +96,11 @@ def started_event(
         parameters=given.manifest,
         parameters_shown=given.shown,
         options=options,
-        code=code,
+        code=code_of(request.flow_file, package),
         user=request.user,
         namespace=request.namespace,
         tags=tuple(sorted(set(tags))),
-        system_tags=(f"evflow_version:{evflow.__version__}", f"python_version:{python}", "runtime:dev", f"user:{request.user}"),
+        system_tags=(*runtime_tags("dev"), f"user:{request.user}"),
         origin=str(request.origin) if request.origin else None,
         trigger=None,
         host=host,
@@ -213,11 +130,10 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
         origin=event.origin,
         lock_file=str(folder.locks),
         log_folder=make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number))),
-        options={"max_log_size_mb": event.options.get("max_log_size_mb", 10), "with": event.options.get("with", ())},
+        options={
+            "max_log_size_mb": event.options.get("max_log_size_mb", 10),
+            "with": event.options.get("with", ()),
+            "start_method": event.options.get("start_method", "auto"),
+        },
+        trigger=event.trigger if event.trigger and event.trigger.get("kind") != "request" else None,
     )
-
-
-def shown_parameters(flow: type, values: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters for people: the name that they have on the command line, and the start of the value."""
-    declared = facts(flow).parameters
-    return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in values.items()}

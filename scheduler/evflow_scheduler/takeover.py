@@ -5,14 +5,16 @@ the attempts that it says are running; read the reports. An attempt that is gone
 not before: whatever it had to report was written before its end.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from evflow import diagnostics
 from evflow.core import events as ev
+from evflow.core.apply import ImpossibleEvent
+from evflow.core.codec import UnreadableEvent
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.values import value
-from evflow.errors import Conflict
+from evflow.errors import Conflict, EvflowError
 from evflow.log.writer import ShardWriter
 from evflow_executors.protocol import Executor, Observation
 from evflow_scheduler.inbox import waiting_reports
@@ -50,8 +52,20 @@ class TakeOver:
         """Take one run over."""
         return await self.of([run], writer, executor)
 
-    async def of(self, runs: Iterable[OwnedRun], writer: ShardWriter, executor: Executor) -> Batch:
+    async def of(
+        self,
+        runs: Iterable[OwnedRun],
+        writer: ShardWriter,
+        executor: Executor,
+        set_aside: Callable[[OwnedRun, EvflowError], None] | None = None,
+    ) -> Batch:
         """Take all runs of a shard over.
+
+        Args:
+            runs: The runs, to be loaded.
+            writer: Holds the shard's lease.
+            executor: Runs their attempts.
+            set_aside: Called with a run that nobody can go on with, and why; None: that is raised.
 
         Raises:
             RunVanished: The server has lost one of them.
@@ -59,7 +73,13 @@ class TakeOver:
         """
         batch = Batch()
         for run in runs:
-            await _load(run, writer)
+            try:
+                await _load(run, writer)
+            except (RunVanished, LogBroken, UnreadableEvent, ImpossibleEvent) as error:
+                if set_aside is None:
+                    raise
+                set_aside(run, error)
+                continue
             live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
             kept = set(await executor.adopt(live))
             gone = [name for name in live if name not in kept]

@@ -38,6 +38,7 @@ class Scenario:
         outlives: Attempts live on when their owner dies.
         wild: Attempts die, hang, report twice.
         faults: What goes wrong.
+        offered: The runs are offers in the inbox, and owners serve the shard until all are sealed, as a scheduler's.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class Scenario:
     outlives: bool
     wild: bool
     faults: tuple[Fault, ...] = ()
+    offered: bool = False
 
     @classmethod
     def of(cls, seed: int) -> "Scenario":

@@ -11,9 +11,13 @@ EACH_TURN_OF = 8
 """The state is compared at each turn for one seed in so many; for the others at the seal."""
 
 
+def _each_turn(scenario: Scenario) -> bool:
+    return not scenario.offered and scenario.seed % EACH_TURN_OF == 0
+
+
 def failure(scenario: Scenario) -> tuple[str, World] | None:
     """Play a scenario; what went wrong, or None."""
-    world = World(scenario, each_turn=scenario.seed % EACH_TURN_OF == 0)
+    world = World(scenario, each_turn=_each_turn(scenario))
     try:
         world.play()
         check(world)
@@ -33,7 +37,7 @@ def demand(scenario: Scenario) -> World:
     Raises:
         AssertionError: It does not; with the seed and the trace of the smallest scenario that fails as well.
     """
-    world = World(scenario, each_turn=scenario.seed % EACH_TURN_OF == 0)
+    world = World(scenario, each_turn=_each_turn(scenario))
     try:
         world.play()
         check(world)
@@ -44,7 +48,7 @@ def demand(scenario: Scenario) -> World:
         faults = ", ".join(f"Fault({fault.point}, {fault.kind!r}, {fault.amount!r})" for fault in small.faults)
         trace = "\n  ".join(played.trace[-40:])
         raise AssertionError(
-            f"seed {scenario.seed}: {text}\nreplace(Scenario.of({scenario.seed}), wild={small.wild}, faults=({faults},))\n  {trace}"
+            f"seed {scenario.seed}: {text}\nreplace(Scenario.of({scenario.seed}), wild={small.wild}, offered={small.offered}, faults=({faults},))\n  {trace}"
         ) from None
     return world
 

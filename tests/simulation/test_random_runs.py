@@ -5,6 +5,8 @@ Each seed is a scenario: flows, slots, a durability level, attempts that may mis
 into `test_found.py` then.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.effort import seeds
@@ -12,6 +14,8 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.shrink import demand
 
 BLOCK = 25
+OFFERED = 3
+"""In one scenario of so many the runs are offers to a shared shard."""
 SEEDS = seeds(2_500)
 
 
@@ -20,4 +24,4 @@ SEEDS = seeds(2_500)
 def test_a_shard_comes_to_its_end_and_every_invariant_holds(block: int) -> None:
     """I1 to I6, I8 to I11, I13, and what a run makes is what an undisturbed one makes."""
     for seed in SEEDS[block : block + BLOCK]:
-        demand(Scenario.of(seed))
+        demand(replace(Scenario.of(seed), offered=seed % OFFERED == 0))

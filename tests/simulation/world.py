@@ -119,6 +119,19 @@ class _Recorder:
         """An attempt printed a line."""
 
 
+class _Host:
+    """Takes offers in as they are."""
+
+    def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
+        return offered
+
+    def dismiss(self, run: RunId) -> None:
+        pass
+
+    def has_room(self) -> None:
+        pass
+
+
 @dataclass
 class World:
     """One scenario, played.
@@ -180,6 +193,8 @@ class World:
             async with anyio.create_task_group() as group:
                 self.group = group
                 self.machine = Machine(group, self._conduct, self._deliver, self._clock_us, outlives=self.scenario.outlives)
+                if self.scenario.offered:
+                    self._offer()
                 self._hire()
                 await self._until_sealed()
                 group.cancel_scope.cancel()
@@ -251,7 +266,37 @@ class World:
             with anyio.CancelScope(shield=True):
                 await log.aclose()
 
+    def _offer(self) -> None:
+        """Ask for the runs, one of them twice."""
+        for run in [*self.runs, self.runs[0]]:
+            self.report(run, encode_report(self._started(run), principal="user:ada"))
+        self.server.make_durable()
+
     async def _serve(self, writer: ShardWriter, executor: Hold) -> None:
+        if self.scenario.offered:
+            await self._serve_shared(writer, executor)
+        else:
+            await self._serve_own(writer, executor)
+
+    async def _serve_shared(self, writer: ShardWriter, executor: Hold) -> None:
+        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), _Recorder(), self.scenario.level, _Host())
+        runs = [OwnedRun(run) for run in await writer.active()]
+        batch = await TakeOver("host", "ada").of(runs, writer, executor)
+        for run in runs:
+            shard.add(run)
+
+        async def drain_at_the_end() -> None:
+            while not self._all_sealed():
+                await self.server.changed()
+            shard.drain()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(writer.keep)
+            group.start_soon(drain_at_the_end)
+            await shard.serve(batch)
+            group.cancel_scope.cancel()
+
+    async def _serve_own(self, writer: ShardWriter, executor: Hold) -> None:
         runs = [RecordedRun(run, self.digests.setdefault(run, {}) if self.each_turn else None) for run in self.runs]
         batch = await self._begin(runs, writer, executor)
         shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), _Recorder(), self.scenario.level)

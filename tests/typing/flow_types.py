@@ -6,7 +6,7 @@ An ignore here stands where a mistake must be found: mypy complains when it is n
 
 from typing import Any, assert_type
 
-from evflow import FlowSpec, Inputs, JSONType, Parameter, catch, current, environment, resources, retry, step, timeout
+from evflow import FlowSpec, Inputs, JSONType, Parameter, catch, current, environment, resources, retry, schedule, step, timeout
 from evflow.flow.parameter_values import ParameterContext
 
 
@@ -14,6 +14,15 @@ def tonight(context: ParameterContext) -> str:
     return context.flow_name
 
 
+@schedule
+class Nightly(FlowSpec):
+    pass
+
+
+assert_type(Nightly, type[Nightly])
+
+
+@schedule(cron="30 2 * * *", timezone="Europe/Berlin", catch_up="last")
 class Typed(FlowSpec):
     folds = Parameter("folds", default=5, help="Into how many parts.")
     rate = Parameter("rate", type=float, required=True)

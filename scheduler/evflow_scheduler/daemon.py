@@ -1,0 +1,300 @@
+"""The scheduler as a process that stays: it owns shared shards and carries out the runs that are asked of them.
+
+One tree of tasks: each shard has an owner's loop of its own, all share an executor and this machine's slots. Schedulers say each
+second that they live, so each knows its fair share: it takes shards that are free up to that, and gives idle ones back
+beyond it. One that is lost is given up, and waited for again. A server that is away is waited for without end: runs wait in
+the log meanwhile.
+
+The first SIGTERM or Ctrl-C drains: no run is taken in and nothing is launched any more, what runs may end, and the shards are
+given back. The second one ends what runs; the next owner starts those tasks again.
+"""
+
+import os
+import signal
+import traceback
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio import CancelScope
+
+from evflow import diagnostics
+from evflow.core.admit import Slots
+from evflow.core.events import RunStarted
+from evflow.core.values import value
+from evflow.errors import Conflict, EvflowError
+from evflow.log import connect, open_event_log
+from evflow.log.errors import LogUnavailable
+from evflow.log.keys import shared_shards
+from evflow.log.owners import owner_name
+from evflow.log.protocol import Durability, LeaseHeld
+from evflow.log.writer import ShardWriter
+from evflow_executors.packages import PackagedExecutor
+from evflow_scheduler import offers
+from evflow_scheduler.connection import Connection
+from evflow_scheduler.drive import capacity, only_error
+from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.shard import Batch, Shard
+from evflow_scheduler.takeover import TakeOver
+from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
+from evflow_scheduler.ticks import look_after
+
+_AFTER_A_DEFECT_S: Final = 30.0
+_AGAIN_AFTER_S: Final = 1.0
+"""Before a shard that was lost, or whose server is away, is tried again."""
+_LEASE_S: Final = 4.0
+"""How long the shards of a scheduler that died stay closed to others. A process that sleeps for longer is no owner any more."""
+_SAY_EVERY_S: Final = 1.0
+_LIVES_FOR_S: Final = 3.0
+"""A scheduler that has not said for so long that it lives has no share any more."""
+_ASK_EVERY_S: Final = 0.5
+"""How often a shard of this scheduler's share is asked for that another one still owns."""
+
+
+@value
+class Duty:
+    """What a scheduler is asked to do.
+
+    Attributes:
+        user: Who runs it.
+        max_workers: Attempts at once on this machine.
+        durability: When an event counts as written.
+        warm_bytes: Memory that fork servers without work may keep.
+    """
+
+    user: str
+    max_workers: int
+    durability: Durability
+    warm_bytes: int
+
+
+def serve(duty: Duty) -> None:
+    """Be a scheduler until this process is told to end.
+
+    Raises:
+        EnvironmentProblem: The log cannot be used at all.
+    """
+    connection = Connection.begin()
+    try:
+        url = connection.require(duty.durability)
+        client = connect(url)
+        try:
+            installation = client.installation()
+        finally:
+            client.close()
+        premises = Premises(connection.home, os.uname().nodename, url, installation)
+        with only_error():
+            anyio.run(Daemon(duty, connection, premises).serve)
+    finally:
+        connection.release()
+
+
+def fair_share(living: int) -> int:
+    """How many shards each of so many schedulers owns, at most; together they can own all."""
+    return -(-len(shared_shards()) // max(1, living))
+
+
+class Daemon:
+    """A scheduler process.
+
+    Args:
+        duty: What it is asked to do.
+        connection: Where the log is.
+        premises: This machine.
+    """
+
+    def __init__(self, duty: Duty, connection: Connection, premises: Premises) -> None:
+        self._duty = duty
+        self._connection = connection
+        self._premises = premises
+        self._name = owner_name()
+        self._client = connect(premises.log_url)  # used by one thread at a time
+        self._slots = Slots(capacity(duty.max_workers))
+        self._shards: dict[str, Shard] = {}
+        self._mine: set[str] = set()  # owned, or about to be
+        self._share = 0
+        self._waiting: set[CancelScope] = set()
+        self._draining = False
+
+    async def serve(self) -> None:
+        """Own shards until a signal asks for the end."""
+        executor = PackagedExecutor(warm_bytes=self._duty.warm_bytes)
+        tenancies = Tenancies(executor, self._premises)
+        diagnostics.info("scheduler begins", host=self._premises.host, pid=os.getpid(), slots=self._slots.capacity.slots)
+        try:
+            async with anyio.create_task_group() as around:
+                around.start_soon(tenancies.watch)
+                async with anyio.create_task_group() as owners:
+                    around.start_soon(self._heed_signals, owners.cancel_scope)
+                    around.start_soon(self._say_that_it_lives)
+                    around.start_soon(look_after, self._premises, self._owned)
+                    for shard in shared_shards():
+                        owners.start_soon(self._own, shard, tenancies)
+                around.cancel_scope.cancel()
+        finally:
+            await executor.aclose()  # has deadlines of its own
+            diagnostics.info("scheduler ends")
+
+    # --- its share -----------------------------------------------------------------------------------------
+
+    async def _say_that_it_lives(self) -> None:
+        """Say it each second, and own a fair share: shards without a running attempt beyond it are given back."""
+        while not self._draining:
+            try:
+                living = await anyio.to_thread.run_sync(self._client.schedulers, self._name, _LIVES_FOR_S)
+            except LogUnavailable as error:
+                diagnostics.debug("nobody can be asked which schedulers live", why=str(error))
+            else:
+                self._own_at_most(fair_share(len(living)))
+            await self._pause(_SAY_EVERY_S)
+        with suppress(LogUnavailable):  # it is forgotten soon enough
+            await anyio.to_thread.run_sync(self._client.schedulers, self._name, 0.0)
+
+    def _own_at_most(self, share: int) -> None:
+        if share != self._share:
+            diagnostics.info("share changes", shards=share, owned=len(self._mine))
+            self._share = share
+        idle = [name for name, shard in self._shards.items() if shard.is_idle]
+        for name in idle[: max(0, len(self._mine) - share)]:
+            self._shards[name].drain()
+
+    # --- its end -------------------------------------------------------------------------------------------
+
+    async def _heed_signals(self, owners: CancelScope) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                name = signal.Signals(number).name
+                if self._draining:
+                    diagnostics.info("scheduler stops now", signal=name)
+                    owners.cancel()
+                else:
+                    self._drain(name)
+
+    def _drain(self, why: str) -> None:
+        diagnostics.info("scheduler drains", signal=why, attempts=len(self._slots.taken))
+        self._draining = True
+        for scope in self._waiting:
+            scope.cancel()
+        for shard in self._shards.values():
+            shard.drain()
+
+    async def _own(self, shard: str, tenancies: Tenancies) -> None:
+        """Own a shard whenever nobody else does."""
+        while not self._draining:
+            try:
+                await self._own_once(shard, tenancies)
+            except* (Conflict, LogUnavailable) as group:
+                error = group.exceptions[0]
+                diagnostics.warning("shard given up", shard=shard, why=str(error))
+                await self._pause(_AGAIN_AFTER_S)
+                await self._revive()
+            except* Exception as group:  # noqa: BLE001 - a defect must not take the runs of other shards along; it is told
+                text = "".join(traceback.format_exception(group))
+                diagnostics.warning("shard given up because of a defect of evflow; please report it", shard=shard, traceback=text)
+                await self._pause(_AFTER_A_DEFECT_S)
+
+    async def _revive(self) -> None:
+        """Bring the embedded server back, where it is ours and does not answer."""
+        if self._connection.restart is not None:
+            try:
+                await self._connection.restart()
+            except EvflowError as error:
+                diagnostics.warning("the embedded server does not come back", why=str(error))
+
+    # --- its shards ----------------------------------------------------------------------------------------
+
+    async def _pause(self, seconds: float) -> None:
+        with CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                await anyio.sleep(seconds)
+            finally:
+                self._waiting.discard(scope)
+
+    async def _own_once(self, shard: str, tenancies: Tenancies) -> None:
+        log = await open_event_log(self._premises.log_url)
+        writer = ShardWriter(log, shard, owner_name(), ttl_s=_LEASE_S, restart=self._connection.restart)
+        try:
+            if not await self._take(writer):
+                return
+            try:
+                await self._serve(writer, tenancies)
+            finally:
+                self._mine.discard(writer.shard)
+                with CancelScope(shield=True):  # has a deadline of its own
+                    await writer.release()
+        finally:
+            with CancelScope(shield=True):
+                await log.aclose()
+
+    async def _take(self, writer: ShardWriter) -> bool:
+        """Wait for the shard; False when the scheduler is drained before."""
+        while not self._draining:
+            if len(self._mine) < self._share:
+                self._mine.add(writer.shard)
+                try:
+                    await writer.take()
+                except LeaseHeld:
+                    self._mine.discard(writer.shard)
+                except BaseException:
+                    self._mine.discard(writer.shard)
+                    raise
+                else:
+                    return True
+            await self._pause(_ASK_EVERY_S)
+        return False
+
+    async def _serve(self, writer: ShardWriter, tenancies: Tenancies) -> None:
+        async with anyio.create_task_group() as group:
+            tenancy = tenancies.begin(writer.shard, group, self._look_again)
+            try:
+                group.start_soon(writer.keep)
+                observer = RunObserver(writer.shard, writer.index_run, None)
+                shard = Shard(writer, {tenancy.name: tenancy}, self._slots, observer, self._duty.durability, tenancy)
+                first = await self._take_over(shard, writer, tenancy)
+                self._shards[writer.shard] = shard
+                if self._draining:
+                    shard.drain()
+                await shard.serve(first)
+            finally:
+                self._give_up(writer.shard)
+                with CancelScope(shield=True):  # has a deadline of its own
+                    await tenancy.end()
+            group.cancel_scope.cancel()
+
+    async def _take_over(self, shard: Shard, writer: ShardWriter, tenancy: Tenancy) -> Batch:
+        """Load the shard's runs. One that nobody can go on with is set aside, and hinders no other."""
+
+        def set_aside(run: OwnedRun, error: Exception) -> None:
+            diagnostics.warning("run set aside", run=run.id, why=str(error))
+            shard.aside.add(str(run.id))
+
+        runs = [OwnedRun(run) for run in await writer.active()]
+        first = await TakeOver(self._premises.host, self._duty.user).of(runs, writer, tenancy, set_aside)
+        for run in runs:
+            if str(run.id) in shard.aside:
+                continue
+            started = RunStarted(**run.state.header)
+            try:
+                offers.check(started, writer.shard)
+            except offers.OfferUnfit as error:  # begun by a scheduler that did not look
+                set_aside(run, error)
+            else:
+                tenancy.resume(started)
+                shard.add(run)
+        return first
+
+    def _owned(self) -> frozenset[str]:
+        return frozenset(self._shards)
+
+    def _give_up(self, name: str) -> None:
+        shard = self._shards.pop(name, None)
+        if shard is not None:
+            for attempt in [attempt for attempt in self._slots.taken if attempt.run in shard.runs]:
+                self._slots.free(attempt)
+
+    def _look_again(self) -> None:
+        for shard in self._shards.values():
+            shard.look_again()

@@ -1,0 +1,325 @@
+"""Deployed flows, and the schedulers that carry their runs out: real processes, one log."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psutil
+import pytest
+
+from evflow.core import flow_events
+from evflow.core.deployments import pack, tick_of
+from evflow.core.flow_events import FlowUnpaused, RunRequested, ScheduleTicked
+from evflow.core.ids import FlowName
+from evflow.deployments.catalog import deployed
+from evflow.log.protocol import DeploymentChange
+from tests.real_runs import evflow, open_log, python, verified
+from tests.waiting import wait_until
+
+WITHIN_S = 60.0
+FLOW = """
+import os, sys, time
+from evflow import FlowSpec, Parameter, current, step
+from {module} import SIGN
+
+class {name}(FlowSpec):
+    times = Parameter("times", default=2)
+    folder = Parameter("folder", default="")
+
+    @step
+    def start(self):
+        self.items = list(range(self.times))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.sign = SIGN * (1 + self.input)
+        with open(os.path.join(self.folder or ".", f"began.{{current.run_id}}.{{self.input}}"), "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        while self.folder and not os.path.exists(os.path.join(self.folder, "go")):
+            time.sleep(0.02)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.signs = sorted(one.sign for one in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("the end of", current.pathspec, self.signs)
+
+if __name__ == "__main__":
+    {name}()
+"""
+
+
+class Site:
+    """A folder with flows, and a folder for what their bodies say."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "site"
+        self.said = root / "said"
+        self.said.mkdir()
+
+    def deploy(self, name: str, sign: str) -> None:
+        """Write a flow with a module beside it, and deploy it."""
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "helper.py").write_text(f"SIGN = {sign!r}\n")
+        (folder / "flow.py").write_text(textwrap.dedent(FLOW).format(name=name, module="helper"))
+        done = python("flow.py", "deploy", cwd=folder)
+        assert done.returncode == 0, done.stderr
+
+    def ask(self, name: str, **parameters: Any) -> str:
+        """Ask for a run; answers its name."""
+        given = [word for parameter, value in parameters.items() for word in ("--param", f"{parameter}={value}")]
+        return str(told("run", name, *given)["run"])
+
+    def began(self, run: str, number: int) -> list[int]:
+        """The processes in which the body began."""
+        file = self.said / f"began.{run.partition('/')[2]}.{number}"
+        return list(map(int, file.read_text().split())) if file.exists() else []
+
+    def go(self) -> None:
+        (self.said / "go").touch()
+
+
+@pytest.fixture
+def site(root: Path) -> Site:
+    return Site(root)
+
+
+@contextmanager
+def scheduler(root: Path, shards: int = 8) -> Generator[subprocess.Popen[str]]:
+    """A scheduler that owns its shards; ended within the block or at its end."""
+    with (root / "scheduler.log").open("a") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evflow.cli", "scheduler"],
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: owned_by(process.pid) >= shards, "the scheduler owns its shards", WITHIN_S)
+        yield process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WITHIN_S) == 0, (root / "scheduler.log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def told(*arguments: str) -> dict[str, Any]:
+    """What a command says for programs."""
+    done = evflow(*arguments, "--json")
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def owned_by(pid: int) -> int:
+    """How many shards a process owns."""
+    return sum(len(one["shards"]) for one in told("scheduler", "status")["schedulers"] if one["pid"] == pid)
+
+
+def state_of(run: str) -> dict[str, Any]:
+    return told("show", run)
+
+
+def ended(run: str) -> str:
+    """Wait for a run's end; its status."""
+    wait_until(lambda: state_of(run)["status"] in {"succeeded", "failed", "cancelled"}, f"{run} is over", WITHIN_S)
+    return str(state_of(run)["status"])
+
+
+def test_runs_of_deployed_flows_are_carried_out_each_with_its_own_code(site: Site, root: Path) -> None:
+    """Two flows with modules of one name; one is asked for before there is a scheduler."""
+    site.deploy("Nightly", "a")
+    early = site.ask("Nightly", times=3)
+    with scheduler(root):
+        site.deploy("Hourly", "b")
+        late = site.ask("Hourly")
+        assert [ended(early), ended(late)] == ["succeeded", "succeeded"]
+    assert verified(early)["problems"] == []
+    assert "the end of" in evflow("logs", f"{late}/end").stdout
+
+
+def test_a_run_keeps_the_version_that_it_was_asked_of(site: Site, root: Path) -> None:
+    site.deploy("Nightly", "a")
+    old = site.ask("Nightly", folder=site.said, times=1)
+    site.deploy("Nightly", "b")
+    new = site.ask("Nightly", folder=site.said, times=1)
+    site.go()
+    with scheduler(root):
+        assert [ended(old), ended(new)] == ["succeeded", "succeeded"]
+    assert ["'a'" in evflow("logs", f"{run}/end").stdout for run in (old, new)] == [True, False]
+
+
+def test_sigterm_lets_what_runs_end_and_the_next_scheduler_goes_on(site: Site, root: Path) -> None:
+    site.deploy("Nightly", "a")
+    with scheduler(root) as first:
+        run = site.ask("Nightly", folder=site.said)
+        wait_until(lambda: site.began(run, 0) and site.began(run, 1), "both bodies run", WITHIN_S)
+        first.send_signal(signal.SIGTERM)
+        waiting = site.ask("Nightly", times=1)
+        site.go()
+        assert first.wait(WITHIN_S) == 0
+    assert state_of(run)["status"] != "succeeded"
+    with scheduler(root):
+        assert [ended(run), ended(waiting)] == ["succeeded", "succeeded"]
+    assert [len(site.began(run, number)) for number in (0, 1)] == [1, 1]
+
+
+@pytest.mark.parametrize("twice", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_what_runs_and_leaves_nothing(site: Site, root: Path, twice: int) -> None:
+    site.deploy("Nightly", "a")
+    with scheduler(root) as first:
+        run = site.ask("Nightly", folder=site.said, times=1)
+        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        first.send_signal(twice)
+        wait_until(lambda: "drains" in (root / "scheduler.log").read_text(), "it drains", WITHIN_S)
+        first.send_signal(twice)
+        assert first.wait(WITHIN_S) == 0, (root / "scheduler.log").read_text()
+        assert not psutil.pid_exists(body)
+    site.go()
+    with scheduler(root):
+        assert ended(run) == "succeeded"
+
+
+def test_a_killed_scheduler_is_followed_by_another_one(site: Site, root: Path) -> None:
+    """They share the shards; the attempts of the one that is killed die with it, and what had finished is not repeated."""
+    site.deploy("Nightly", "a")
+    with scheduler(root) as first, scheduler(root, shards=4) as second:
+        assert owned_by(first.pid) == 4
+        runs = [site.ask("Nightly", folder=site.said) for _ in range(6)]
+        bodies = wait_until(
+            lambda: [pid for run in runs for pid in site.began(run, 0)][:6][5:] and running(site, runs), "bodies run", WITHIN_S
+        )
+        first.kill()
+        first.wait()
+        wait_until(lambda: owned_by(second.pid) == 8, "the second owns all shards", WITHIN_S)
+        site.go()
+        assert [ended(run) for run in runs] == ["succeeded"] * 6
+        assert not any(psutil.pid_exists(body) for body in bodies)
+    assert all(verified(run)["problems"] == [] for run in runs)
+    assert sum(len(site.began(run, number)) for run in runs for number in (0, 1)) > 12, "nothing of the killed one was repeated"
+
+
+def running(site: Site, runs: list[str]) -> list[int]:
+    return [pid for run in runs for number in (0, 1) for pid in site.began(run, number)]
+
+
+def test_a_killed_server_is_survived(site: Site, root: Path) -> None:
+    site.deploy("Nightly", "a")
+    with scheduler(root):
+        run = site.ask("Nightly", folder=site.said)
+        wait_until(lambda: site.began(run, 0), "a body runs", WITHIN_S)
+        os.kill(told("server", "status")["pid"], signal.SIGKILL)
+        site.go()
+        assert ended(run) == "succeeded"
+
+
+def test_a_flow_that_cannot_be_imported_fails_its_own_runs_only(site: Site, root: Path) -> None:
+    site.deploy("Nightly", "a")
+    site.deploy("Broken", "b")
+    broken = site.root / "Broken"
+    with scheduler(root):
+        (broken / "flow.py").write_text(
+            (broken / "flow.py").read_text().replace("class Broken", "if 'deploy' not in sys.argv: import no_such\nclass Broken")
+        )
+        assert python("flow.py", "deploy", cwd=broken).returncode == 0
+        failing, fine = site.ask("Broken"), site.ask("Nightly")
+        assert [ended(failing), ended(fine)] == ["failed", "succeeded"]
+    assert "no_such" in state_of(failing)["reason"]
+
+
+def test_a_waiting_run_is_cancelled_by_the_next_scheduler(site: Site, root: Path) -> None:
+    site.deploy("Nightly", "a")
+    run = site.ask("Nightly")
+    assert "evflow scheduler" in evflow("cancel", run).stderr
+    with scheduler(root):
+        assert ended(run) == "cancelled"
+
+
+TICKING = """
+from evflow import FlowSpec, current, schedule, step
+
+@schedule(cron="0 0 * * *", timezone="Europe/Berlin", catch_up="last")
+class Daily(FlowSpec):
+    @step
+    def start(self):
+        self.trigger = current.trigger
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("the tick of", (current.trigger or {"tick": "nothing"})["tick"])
+
+if __name__ == "__main__":
+    Daily()
+"""
+
+
+def turn_back(home: Path, flow: FlowName, days: int) -> None:
+    """Let the ticks of the last days be undecided."""
+    with open_log(home) as log:
+        before = deployed(log.client, flow)["default"]
+        packed = pack(replace(before, ticked_us=before.ticked_us - days * 86_400_000_000))
+        nothing = flow_events.encode(FlowUnpaused("nothing"), at_us=1, principal="test")
+        log.client.append_flow(flow, log.client.flow_seq(flow), nothing, DeploymentChange("default", packed))
+
+
+def test_a_tick_starts_one_run_whoever_is_alive(site: Site, root: Path, evflow_home: Path) -> None:
+    folder = site.root / "Daily"
+    folder.mkdir(parents=True)
+    (folder / "flow.py").write_text(TICKING)
+    by_hand = python("flow.py", "run", cwd=folder)
+    assert by_hand.returncode == 0, "a schedule means nothing to a run in the foreground"
+    assert "the tick of nothing" in by_hand.stdout
+    done = python("flow.py", "deploy", cwd=folder)
+    assert "at each tick of 0 0 * * * (Europe/Berlin); the next tick is at" in done.stderr
+    with scheduler(root), scheduler(root, shards=4):
+        turn_back(evflow_home, FlowName("Daily"), 3)
+        wait_until(lambda: "Daily/2" in evflow("runs").stdout, "the tick's run is asked for", WITHIN_S)
+        assert ended("Daily/2") == "succeeded"
+        with open_log(evflow_home) as log:
+            events = [flow_events.decode(*stored).event for stored in log.client.flow_events(FlowName("Daily"))]
+    ticks = [tick for event in events if (tick := tick_of(event)) is not None]
+    assert [type(event) for event in events if tick_of(event) is not None] == [ScheduleTicked, RunRequested]
+    said = evflow("logs", "Daily/2/end").stdout
+    assert f"the tick of {datetime.fromtimestamp(ticks[-1] / 1e6, ZoneInfo('Europe/Berlin')).isoformat()}" in said
+    assert state_of("Daily/2")["trigger"]["tick_us"] == ticks[-1]
+    assert "0 0 * * * (Europe/Berlin), the tick of" in evflow("show", "Daily/2").stdout
+    assert verified("Daily/2")["problems"] == []
+
+
+def test_a_paused_deployment_skips_its_ticks(site: Site, root: Path, evflow_home: Path) -> None:
+    folder = site.root / "Daily"
+    folder.mkdir(parents=True)
+    (folder / "flow.py").write_text(TICKING)
+    assert python("flow.py", "deploy", cwd=folder).returncode == 0
+    assert evflow("pause", "Daily").returncode == 0
+    turn_back(evflow_home, FlowName("Daily"), 3)
+
+    def skipped() -> list[ScheduleTicked]:
+        with open_log(evflow_home) as log:
+            events = [flow_events.decode(*stored).event for stored in log.client.flow_events(FlowName("Daily"))]
+        return [event for event in events if isinstance(event, ScheduleTicked)]
+
+    with scheduler(root):
+        [event] = wait_until(skipped, "the tick is decided", WITHIN_S)
+    assert (event.decision, event.reason) == ("skip", "paused")
+    assert json.loads(evflow("runs", "--json").stdout) == []

@@ -1,0 +1,210 @@
+"""Runs of shared shards on one machine: whose attempt it is, and code that is missing."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from evflow.core import events as ev
+from evflow.core.decide import LOGIC
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from evflow.log.keys import shared_shard
+from evflow.store import open_store
+from evflow.store.packages import build
+from evflow.testing.simulated_executor import Fate, SimulatedExecutor, SimulatedMachine
+from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.protocol import Observation
+from evflow_scheduler.offers import OfferUnfit
+from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
+
+pytestmark = pytest.mark.anyio
+
+LONG_S = 3_600.0
+
+
+class Executor(SimulatedExecutor):
+    """Notes what it is prepared for."""
+
+    def __init__(self, machine: SimulatedMachine) -> None:
+        super().__init__(machine)
+        self.contexts: dict[RunId, RunContext] = {}
+
+    async def prepare(self, context: RunContext) -> None:
+        self.contexts[RunId.parse(f"{context.flow}/{context.run}")] = context
+
+    async def release(self, run: RunId) -> None:
+        del self.contexts[run]
+
+
+def run_of(shard: str) -> RunId:
+    """A run that belongs to the shard."""
+    numbers = (RunId(FlowName("Nightly"), RunNumber(number)) for number in range(1, 10_000))
+    return next(run for run in numbers if shared_shard(run) == shard)
+
+
+def attempt_of(run: RunId, task: int = 1) -> AttemptId:
+    return AttemptId(run, TaskId(task), 0)
+
+
+ORDER = AttemptOrder("start", 1, 0)
+
+
+class Machine:
+    """A machine with a store, and tenancies over an executor whose bodies run for an hour."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = root / "home"
+        self.flow = root / "code" / "nightly.py"
+        self.flow.parent.mkdir(parents=True)
+        self.flow.write_text("x = 1\n")
+        self.store = str(self.home / "store")
+        self.machine = SimulatedMachine(lambda _attempt, _order: Fate(runs_s=LONG_S))
+        self.executor = Executor(self.machine)
+        self.digest = build(open_store(self.store), self.flow).digest
+        self.all = Tenancies(self.executor, Premises(self.home, "box", "unix:///nowhere", "installation"))
+
+    def assert_ready(self, context: RunContext) -> None:
+        assert Path(context.flow_file).read_text() == self.flow.read_text()
+        assert Path(context.lock_file).parent.is_dir()
+
+    def started(self, run: RunId, package: bytes | None) -> ev.RunStarted:
+        code = {"file": str(self.flow), "package": package}
+        return ev.RunStarted(run.flow, run.number, LOGIC - 1, {}, b"p" * 32, {}, {}, code, "ada", "", host="laptop", store=self.store)
+
+    @asynccontextmanager
+    async def tenants(self, *shards: str) -> AsyncGenerator[list[Tenancy]]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.all.watch)
+            yield [self.all.begin(shard, group, lambda: None) for shard in shards]
+            group.cancel_scope.cancel()
+
+
+@pytest.fixture
+def here(root: Path) -> Machine:
+    return Machine(root)
+
+
+async def next_of(tenant: Tenancy) -> ev.Event:
+    """The next thing that the tenant's shard sees."""
+    with anyio.fail_after(20):
+        async for seen in tenant.watch():
+            assert isinstance(seen, Observation)
+            return seen.event
+    raise AssertionError
+
+
+async def test_a_run_is_welcomed_with_what_only_its_owner_knows(here: Machine) -> None:
+    async with here.tenants("s0") as [tenant]:
+        started = tenant.welcome(here.started(run_of("s0"), None))
+    assert (started.host, started.installation, started.logic) == ("box", "installation", LOGIC)
+
+
+async def test_the_first_launch_fetches_the_code_and_the_shard_sees_its_own_attempts_only(here: Machine) -> None:
+    one, other = run_of("s0"), run_of("s1")
+    async with here.tenants("s0", "s1") as [tenant, neighbour]:
+        for run, host in ((one, tenant), (other, neighbour)):
+            host.welcome(here.started(run, here.digest))
+            await host.launch(attempt_of(run), ORDER)
+        for run, host in ((one, tenant), (other, neighbour)):
+            assert isinstance(await next_of(host), ev.AttemptStarted)
+            assert list(host.running) == [attempt_of(run)]
+        context = here.executor.contexts[one]
+    assert (context.shard, context.log_url) == ("s0", "unix:///nowhere")
+    here.assert_ready(context)
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"parameters": b"short"},
+        {"tags": (1,)},
+        {"code": {"package": b"x" * 32}},
+        {"code": {"package": b"x" * 32, "file": 7}},
+        {"code": {"package": b"x" * 32, "file": "folder/"}},
+        {"code": {"package": "text", "file": "nightly.py"}},
+        {"options": {"max_workers": "many"}},
+        {"options": {"max_workers": 0}},
+        {"options": {"max_log_size_mb": "big"}},
+        {"options": {"start_method": ("fork",)}},
+        {"options": {"with": 5}},
+        {"options": {"with": ({"retry": 1},)}},
+    ],
+    ids=str,
+)
+async def test_a_run_that_nobody_could_carry_out_is_not_welcome(here: Machine, unfit: dict[str, Any]) -> None:
+    async with here.tenants("s0") as [tenant]:
+        with pytest.raises(OfferUnfit):
+            tenant.welcome(replace(here.started(run_of("s0"), here.digest), **unfit))
+
+
+async def test_a_run_of_another_shard_is_not_welcome(here: Machine) -> None:
+    async with here.tenants("s0") as [tenant]:
+        with pytest.raises(OfferUnfit):
+            tenant.welcome(here.started(run_of("s1"), here.digest))
+
+
+async def test_code_in_a_place_that_no_evflow_named_fails_its_run_and_leaves_the_shard_alone(here: Machine) -> None:
+    """A store that no file system has: what the reading raises is nobody's promise."""
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(replace(here.started(run, here.digest), store=here.store + "\0"))
+        await tenant.launch(attempt_of(run), ORDER)
+        failed = await next_of(tenant)
+    assert isinstance(failed, ev.AttemptFailed)
+    assert failed.kind == "load"
+
+
+@pytest.mark.parametrize(("package", "code"), [(None, "no-package"), (b"x" * 32, "object-missing")])
+async def test_a_run_whose_code_cannot_be_had_fails_and_says_why(here: Machine, package: bytes | None, code: str) -> None:
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, package))
+        await tenant.launch(attempt_of(run), ORDER)
+        failed = await next_of(tenant)
+        assert isinstance(failed, ev.AttemptFailed)
+        assert (failed.kind, failed.error, failed.retryable) == ("load", code, True)
+        assert failed.message
+        assert list(tenant.running) == []
+
+
+async def test_an_attempt_that_is_cancelled_while_its_code_is_fetched_never_starts(here: Machine) -> None:
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        await tenant.launch(attempt_of(run, 1), ORDER)
+        await tenant.launch(attempt_of(run, 2), ORDER)
+        await tenant.cancel(attempt_of(run, 1), grace_s=0)
+        exited = await next_of(tenant)
+        assert isinstance(exited, ev.AttemptExited)
+        assert (exited.task, exited.why) == (1, "never-started")
+        assert isinstance(await next_of(tenant), ev.AttemptStarted)
+    assert here.machine.launches == [attempt_of(run, 2)]
+
+
+async def test_a_shard_that_is_lost_leaves_nothing_running_and_its_neighbour_alone(here: Machine) -> None:
+    one, other = run_of("s0"), run_of("s1")
+    async with here.tenants("s0", "s1") as [tenant, neighbour]:
+        for run, host in ((one, tenant), (other, neighbour)):
+            host.welcome(here.started(run, here.digest))
+            await host.launch(attempt_of(run), ORDER)
+            assert isinstance(await next_of(host), ev.AttemptStarted)
+        with anyio.fail_after(5):
+            await tenant.end()
+        assert here.machine.running == {attempt_of(other)}
+        assert list(here.executor.contexts) == [other]
+
+
+async def test_a_run_that_is_over_is_forgotten(here: Machine) -> None:
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        await tenant.launch(attempt_of(run), ORDER)
+        await next_of(tenant)
+        tenant.dismiss(run)
+        with anyio.fail_after(5):
+            while here.executor.contexts:
+                await anyio.lowlevel.checkpoint()

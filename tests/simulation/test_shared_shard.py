@@ -1,0 +1,294 @@
+"""A shard that is served for as long as its scheduler lives: runs come as offers, and go when they are over."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from evflow.core import events as ev
+from evflow.core.admit import Capacity, Slots
+from evflow.core.codec import MAX_REPORT_BYTES, decode, encode_report
+from evflow.core.decide import LOGIC
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
+from evflow.log.writer import ShardWriter
+from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow.worker.spec import AttemptOrder
+from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.shard import Shard
+from evflow_scheduler.takeover import TakeOver
+from tests.random_flows import RandomFlow, Step
+
+pytestmark = pytest.mark.virtual_time
+
+SHARD = "s3"
+CHAIN = RandomFlow([Step("start", "linear", ("middle",)), Step("middle", "linear", ("end",)), Step("end", "end")])
+FORK = RandomFlow(
+    [
+        Step("start", "split", ("one", "two")),
+        Step("one", "linear", ("join",)),
+        Step("two", "linear", ("join",)),
+        Step("join", "linear", ("end",), joins=True),
+        Step("end", "end"),
+    ]
+)
+ADA = "user:ada"
+
+
+def named(number: int) -> RunId:
+    return RunId(FlowName("Nightly"), RunNumber(number))
+
+
+def started(run: RunId, flow: RandomFlow = CHAIN, **options: int) -> ev.RunStarted:
+    options = {"max_workers": 16, **options}
+    return ev.RunStarted(run.flow, run.number, LOGIC, flow.graph().to_plain(), b"p" * 32, {}, options, {}, "ada", "", store="sim://")
+
+
+class Host:
+    """Notes what the shard tells it."""
+
+    def __init__(self) -> None:
+        self.dismissed: list[RunId] = []
+        self.rooms = 0
+
+    def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
+        return replace(offered, host="box")
+
+    def dismiss(self, run: RunId) -> None:
+        self.dismissed.append(run)
+
+    def has_room(self) -> None:
+        self.rooms += 1
+
+
+class House:
+    """A server, a machine whose bodies take ten seconds, and schedulers that own the shard one after the other."""
+
+    def __init__(self, slots: int = 4) -> None:
+        self.server = SimulatedServer()
+        self.client = SimulatedLogClient(self.server)
+        self.machine = SimulatedMachine(self._fate, self._deliver)
+        self.slots = Slots(Capacity(slots))
+        self.owners = 0
+        self.flows: dict[RunId, RandomFlow] = {}
+
+    def offer(self, run: RunId, shard: str = SHARD, flow: RandomFlow = CHAIN, **options: int) -> None:
+        self.flows[run] = flow
+        self.report(run, started(run, flow, **options), shard)
+
+    def report(self, run: RunId, event: ev.Event, shard: str = SHARD) -> None:
+        self.client.report(shard, run, encode_report(event, principal=ADA))
+
+    def inbox(self) -> list[tuple[str, bytes]]:
+        return list(self.server.state.shard(SHARD).inbox.values())
+
+    def events(self, run: RunId, shard: str = SHARD) -> list[ev.Event]:
+        return [decode(stored.seq, stored.payload).event for stored in self.client.read(shard, run)]
+
+    def is_sealed(self, run: RunId, shard: str = SHARD) -> bool:
+        return self.client.head(shard, run).status == "sealed"
+
+    def _fate(self, attempt: AttemptId, order: AttemptOrder) -> Fate:
+        flow = self.flows[attempt.run]
+        return Fate(
+            runs_s=10, report=ev.AttemptSucceeded(order.task, order.attempt, b"m" * 32, flow[order.step].kind, flow[order.step].out)
+        )
+
+    async def _deliver(self, attempt: AttemptId, report: Report) -> None:
+        shard = SHARD if attempt.run.number < 100 else "s4"
+        self.report(attempt.run, report, shard)
+
+    @asynccontextmanager
+    async def owned(self, host: Host | None = None, shard_name: str = SHARD) -> AsyncGenerator[Shard]:
+        """Own the shard within the block; at its end the owner is gone without a word."""
+        self.owners += 1
+        writer = ShardWriter(SimulatedEventLog(self.server), shard_name, f"owner {self.owners}")
+        executor = SimulatedExecutor(self.machine)
+        await writer.take(wait_s=60)
+        runs = [OwnedRun(run) for run in await writer.active()]
+        first = await TakeOver("box", "ada").of(runs, writer, executor)
+        observer = RunObserver(shard_name, writer.index_run, None)
+        shard = Shard(writer, {"local": executor}, self.slots, observer, host=host or Host())
+        for run in runs:
+            shard.add(run)
+        async with anyio.create_task_group() as group:
+            group.start_soon(writer.keep)
+            group.start_soon(shard.serve, first)
+            yield shard
+            group.cancel_scope.cancel()
+
+
+async def test_an_offer_becomes_the_first_event_of_a_run_that_is_carried_out_and_dismissed() -> None:
+    house, host = House(), Host()
+    house.offer(named(1))
+    async with house.owned(host) as shard:
+        await anyio.sleep(60)
+        assert house.is_sealed(named(1))
+        assert (list(shard.runs), host.dismissed, house.inbox(), house.slots.taken) == ([], [named(1)], [], {})
+        house.offer(named(2))
+        await anyio.sleep(60)
+        assert host.dismissed == [named(1), named(2)]
+    first = house.events(named(2))[0]
+    assert isinstance(first, ev.RunStarted)
+    assert first.host == "box"
+    entry = house.client.run(named(2))
+    assert entry is not None
+    assert (entry.shard, entry.summary["status"]) == (SHARD, "succeeded")
+
+
+async def test_a_run_that_is_offered_twice_begins_once() -> None:
+    house = House()
+    house.offer(named(1))
+    house.offer(named(1))
+    async with house.owned():
+        await anyio.sleep(5)
+        house.offer(named(1))
+        await anyio.sleep(60)
+    assert house.is_sealed(named(1))
+    assert [type(event) for event in house.events(named(1))].count(ev.RunStarted) == 1
+    assert house.inbox() == []
+
+
+async def test_a_request_to_cancel_right_behind_the_offer_counts() -> None:
+    house = House()
+    house.offer(named(1))
+    house.report(named(1), ev.RunCancelRequested("changed my mind"))
+    async with house.owned():
+        await anyio.sleep(60)
+    assert isinstance(house.events(named(1))[-2], ev.RunCancelled)
+
+
+async def test_a_drained_shard_ends_what_runs_and_begins_nothing() -> None:
+    house = House()
+    house.offer(named(1))
+    async with house.owned() as shard:
+        await anyio.sleep(5)
+        shard.drain()
+        await anyio.sleep(1)
+        house.offer(named(2))
+        await anyio.sleep(60)
+    launched = [event.task for event in house.events(named(1)) if isinstance(event, ev.TaskLaunched)]
+    assert launched == [1]
+    assert isinstance(house.events(named(1))[-1], ev.TasksCreated | ev.TaskQueued)
+    assert [run for run, _ in house.inbox()] == [str(named(2))]
+    async with house.owned():
+        await anyio.sleep(100)
+    assert house.is_sealed(named(1))
+    assert house.is_sealed(named(2))
+    assert [event.task for event in house.events(named(1)) if isinstance(event, ev.AttemptLost)] == []
+
+
+async def test_an_idle_shard_that_is_drained_ends_at_once() -> None:
+    house = House()
+    writer = ShardWriter(SimulatedEventLog(house.server), SHARD, "owner")
+    await writer.take()
+    shard = Shard(writer, {}, house.slots, RunObserver(SHARD, writer.index_run, None), host=Host())
+    async with anyio.create_task_group() as group:
+        group.start_soon(shard.serve)
+        await anyio.sleep(100)
+        shard.drain()
+    assert anyio.current_time() < 101
+
+
+@pytest.mark.parametrize("payload", [b"\xc1", encode_report(ev.RunCancelRequested("who?"), principal=ADA)], ids=["malformed", "unknown"])
+async def test_what_concerns_no_run_is_struck_off_where_there_is_none(payload: bytes) -> None:
+    house = House()
+    house.client.report(SHARD, named(9), payload)
+    async with house.owned():
+        await anyio.sleep(1)
+        assert house.inbox() == []
+
+
+@pytest.mark.parametrize(("most", "ends_after_s"), [(1, 50), (2, 40)])
+async def test_a_run_has_no_more_attempts_at_once_than_it_was_asked_with(most: int, ends_after_s: float) -> None:
+    house = House(slots=4)
+    house.offer(named(1), flow=FORK, max_workers=most)
+    async with house.owned():
+        await anyio.sleep(ends_after_s - 5)
+        assert not house.is_sealed(named(1))
+        await anyio.sleep(6)
+        assert house.is_sealed(named(1))
+
+
+@pytest.mark.parametrize("graph", [{}, {"steps": 5}, {"nodes": []}, {"start": {"kind": "linear"}}])
+async def test_an_offer_that_no_evflow_wrote_is_refused_and_the_next_one_begins(graph: dict[str, object]) -> None:
+    house = House()
+    house.report(named(1), replace(started(named(1)), graph=graph))
+    house.offer(named(2))
+    async with house.owned() as shard:
+        await anyio.sleep(60)
+        assert not shard.aside
+    assert (house.events(named(1)), house.is_sealed(named(2)), house.inbox()) == ([], True, [])
+
+
+async def test_a_run_that_cannot_be_folded_on_is_set_aside_and_hinders_no_other() -> None:
+    """Its failure cannot be told in one event: a report as long as can be, of a step whose name is long, which no evflow makes."""
+    house, host = House(), Host()
+    long = "m" * 400
+    flow = RandomFlow([Step("start", "linear", (long,)), Step(long, "linear", ("end",)), Step("end", "end")])
+    house.offer(named(1), flow=flow)
+    house.offer(named(2))
+    async with house.owned(host) as shard:
+        await anyio.sleep(5)
+        house.report(named(1), ev.AttemptSucceeded(1, 0, b"m" * 32, "linear", (long,)))
+        await anyio.sleep(1)
+        house.report(named(1), ev.AttemptFailed(2, 0, "exception", "Oops", "", "w" * (MAX_REPORT_BYTES - 100), None, retryable=False))
+        await anyio.sleep(60)
+        assert (shard.aside, house.slots.taken) == ({str(named(1))}, {})
+    assert house.is_sealed(named(2))
+    assert not house.is_sealed(named(1))
+    assert {run for run, _ in house.inbox()} == {str(named(1))}
+
+
+async def test_an_offer_under_another_run_s_name_is_none() -> None:
+    house = House()
+    house.client.report(SHARD, named(9), encode_report(started(named(8)), principal=ADA))
+    async with house.owned():
+        await anyio.sleep(1)
+    assert house.inbox() == []
+    assert house.events(named(8)) == house.events(named(9)) == []
+
+
+async def test_what_is_reported_of_a_run_that_was_set_aside_stays() -> None:
+    house = House()
+    async with house.owned() as shard:
+        shard.aside.add(str(named(9)))
+        house.report(named(9), ev.RunCancelRequested("please"))
+        await anyio.sleep(1)
+    assert [run for run, _ in house.inbox()] == [str(named(9))]
+
+
+async def test_a_killed_owner_s_runs_are_taken_over_with_the_offers_that_came_meanwhile() -> None:
+    house = House()
+    house.offer(named(1))
+    async with house.owned():
+        await anyio.sleep(5)
+    house.offer(named(2))
+    async with house.owned():
+        await anyio.sleep(200)
+    for run in (named(1), named(2)):
+        assert house.is_sealed(run)
+    assert len([event for event in house.events(named(1)) if isinstance(event, ev.RunContinued)]) == 1
+
+
+async def test_slots_that_one_shard_frees_are_another_s() -> None:
+    """Two shards of one process, one slot: who waits is told."""
+    house = House(slots=1)
+    shards: list[Shard] = []
+
+    class Neighbour(Host):
+        def has_room(self) -> None:
+            for shard in shards:
+                shard.look_again()
+
+    house.offer(named(1))
+    house.offer(named(101), "s4")
+    async with house.owned(Neighbour()) as one, house.owned(Neighbour(), "s4") as other:
+        shards += [one, other]
+        await anyio.sleep(100)
+    assert house.is_sealed(named(1))
+    assert house.is_sealed(named(101), "s4")
+    assert house.slots.taken == {}
