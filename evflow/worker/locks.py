@@ -5,8 +5,9 @@ exit. The kernel names the holder's pid (F_GETLK), frees the lock at the holder'
 child inherits it. So "is it still running?" needs no heartbeat and no pid file, and a second process of the same
 attempt cannot start its body.
 
-Who declares an attempt dead writes a mark into its byte, under its lock. So an attempt whose process had not come as
-far as its lock, or whose launch a stopped owner sends when it is resumed, finds the mark and does not start either.
+Who declares an attempt dead writes a mark into its byte, under a lock. So an attempt whose process had not come as
+far as its lock, or whose launch a stopped owner sends when it is resumed, finds the mark and does not start either. That lock
+is a shared one, as no attempt's is: nobody takes an owner that declares an attempt dead for the attempt.
 
 The trap of POSIX locks: a process loses its lock when it closes *any* descriptor of the file. Therefore a process
 that holds one asks through the descriptor that it keeps, never through a new one.
@@ -98,7 +99,7 @@ def give_up(lock_file: str, task: int, attempt: int) -> bool:
     try:
         descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(task, attempt))
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _place(task, attempt))
             os.pwrite(descriptor, _GIVEN_UP, _place(task, attempt))
         finally:
             os.close(descriptor)  # frees the lock, too
@@ -150,7 +151,7 @@ def _ask(descriptor: int, task: int, attempt: int) -> int | None:
         question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
     answer = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
     kind = answer[3] if sys.platform == "darwin" else answer[0]
-    return None if kind == fcntl.F_UNLCK else max(0, answer[pid_at])
+    return max(0, answer[pid_at]) if kind == fcntl.F_WRLCK else None
 
 
 def _place(task: int, attempt: int) -> int:

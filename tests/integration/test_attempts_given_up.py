@@ -57,3 +57,41 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """Whoever cannot mark an attempt must not take it for dead."""
     with pytest.raises(locks.LocksUnusable, match="nowhere"):
         locks.give_up(str(tmp_path / "nowhere" / "locks"), 7, 0)
+
+
+GIVE_UP_SLOWLY = """
+import os, sys, time
+from evflow.worker import locks
+write = os.pwrite
+def slowly(*arguments):
+    print("stopped", flush=True)
+    sys.stdin.readline()
+    return write(*arguments)
+os.pwrite = slowly
+locks.give_up(sys.argv[1], 7, 0)
+"""
+
+
+def test_an_owner_in_the_middle_of_giving_an_attempt_up_is_not_taken_for_the_attempt(tmp_path: Path) -> None:
+    """Two schedulers of one machine may do so at once, and one may be stopped there; the other killed it, and all that it ran."""
+    lock_file = tmp_path / "locks"
+    slow = subprocess.Popen(
+        [sys.executable, "-c", GIVE_UP_SLOWLY, str(lock_file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert slow.stdout is not None
+    assert slow.stdout.readline() == "stopped\n"
+    assert locks.holder(str(lock_file), 7, 0) is None
+    with attempt(lock_file) as late:
+        out, err = late.communicate(timeout=20)
+    assert (out, "AttemptRuns" in err) == ("", True)
+    assert leftovers.end_attempt(str(lock_file), ATTEMPT) == 0
+    assert slow.poll() is None
+    slow.communicate("\n", timeout=20)
+    assert slow.returncode == 0
+    with attempt(lock_file) as later:
+        _, err = later.communicate(timeout=20)
+    assert "AttemptGivenUp" in err
