@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the flow; may be repeated.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the run; may be repeated.")
 @click.option("--follow", "-f", is_flag=True, help="Show the run until it ends; the exit code is the run's.")
-@click.option("--quiet", is_flag=True, help="With --follow: show only errors.")
+@click.option("--quiet", is_flag=True, help="With --follow: show only what tasks print, and errors.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def command(

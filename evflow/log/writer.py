@@ -318,9 +318,14 @@ class ShardWriter:
     async def _write_again(self, run: RunId, written: Head, found: Head) -> None:
         if found.seq >= written.seq:
             raise self._stop(HeadMoved(run, written, found))
-        calls = [kept.call for kept in self._kept if kept.call.run == run]
+        kept = [kept for kept in self._kept if kept.call.run == run]
+        calls = [one.call for one in kept]
         missing = [call for call in calls if call.expected.seq >= found.seq]
         if not missing or missing[0].expected != found:
+            if written.status == "sealed" and kept[-1].at_s < anyio.current_time() - KEPT_S:
+                self._heads.pop(run)  # It is over for so long that nothing of it would be kept, had anything followed.
+                diagnostics.warning("the server has lost a run that was over", run=run, seq=written.seq, found=found.seq)
+                return
             kept_from = calls[0].expected.seq + 1 if calls else written.seq + 1
             raise self._stop(LogLostTooMuch(run, written.seq, found.seq, kept_from))
         # Under a new epoch: whoever was told of the old one is fenced off.

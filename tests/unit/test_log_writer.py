@@ -280,6 +280,20 @@ async def test_a_loss_of_more_than_is_kept_stops_the_writer() -> None:
     assert me.written() == []
 
 
+async def test_a_loss_of_a_run_that_was_sealed_long_ago_does_not_stop_the_writer() -> None:
+    """A scheduler's writer lives on after its runs."""
+    me = await owner()
+    await me.write(b"a")
+    await anyio.sleep(KEPT_S + 1)
+    await me.write(b"the end", status="sealed")
+    await anyio.sleep(KEPT_S + 1)
+    me.server.regress(2)
+    with anyio.move_on_after(30):
+        await me.writer.keep()
+    await me.write(b"b", run=OTHER)
+    assert (me.written(), me.written(OTHER)) == ([], [b"b"])
+
+
 async def test_what_was_waited_for_is_not_kept_and_not_lost() -> None:
     me = await owner()
     await me.write(b"a")
