@@ -112,6 +112,7 @@ class ShardWriter:
         self._lease: Lease | None = None
         self._generation = 0
         self._heads: dict[RunId, Head] = {}
+        self._known: set[RunId] = set()
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._number = 0
@@ -192,6 +193,7 @@ class ShardWriter:
             LogLostTooMuch: The server lost more than the writer kept; the writer has stopped.
             LogUnavailable: The server was away for too long, or refuses for good.
         """
+        self._known.add(call.run)
         async with self._writing:
             self._pending = call
             while True:
@@ -242,15 +244,19 @@ class ShardWriter:
 
     async def head(self, run: RunId) -> Head:
         """The end of a run's log."""
+        self._known.add(run)
         return await self._patiently(partial(self._log.head, self.shard, run))
 
     async def read(self, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """Events of a run behind position `after`."""
+        self._known.add(run)
         return await self._patiently(partial(self._log.read, self.shard, run, after, limit))
 
     async def active(self) -> list[RunId]:
         """The shard's runs that are not sealed."""
-        return await self._patiently(partial(self._log.active, self.shard))
+        active = await self._patiently(partial(self._log.active, self.shard))
+        self._known.update(active)
+        return active
 
     def now_us(self) -> Micros:
         """The writer's clock set to the server's."""
@@ -281,6 +287,7 @@ class ShardWriter:
         if kept.call.status == "sealed":
             # Nothing follows a seal.
             self._heads.pop(kept.call.run, None)
+            self._known.discard(kept.call.run)
 
     async def _repair_after_reconnection(self) -> None:
         if self._log.generation != self._generation:
@@ -306,10 +313,18 @@ class ShardWriter:
                 self._refuse_a_rival(lost)
                 fence = True
                 continue
+            if fence:
+                await self._refuse_a_rival_s_runs()
             if self._log.generation == generation:
                 self._generation = generation
                 return
             fence = False
+
+    async def _refuse_a_rival_s_runs(self) -> None:
+        """Stop where the shard has runs that we never heard of: somebody owned it meanwhile, and the server forgot who."""
+        active = await self._patiently(partial(self._log.active, self.shard))
+        if not self._known.issuperset(active):
+            raise self._stop(LeaseLost(self.shard, ""))
 
     def _is_pending(self, run: RunId, found: Head) -> bool:
         """Whether the log ends with the call that is under way: it arrived, and its reply was lost."""
@@ -346,8 +361,12 @@ class ShardWriter:
             raise self._stop(LeaseLost(self.shard, held.owner, held.epoch)) from None
 
     def _refuse_a_rival(self, lost: LeaseLost) -> None:
-        """Stop where somebody took the lease after us; a lease from before ours, or none, is what a server that went back knows."""
-        if lost.owner not in ("", self.owner) and lost.epoch >= self.lease.epoch:
+        """Stop where somebody took the lease after us, and may have let go of it since.
+
+        A lease from before ours, or none at all, is what a server that went back knows.
+        """
+        held, mine = lost.epoch, self.lease.epoch
+        if lost.owner != self.owner and (held > mine or (held == mine and lost.owner)):
             raise self._stop(lost) from None
 
     def _refuse_a_rival_s_events(self, call: AppendCall, moved: HeadMoved) -> None:

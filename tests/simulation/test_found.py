@@ -17,6 +17,18 @@ FOUND: dict[str, Scenario] = {
     "a fail-over brought a dead owner's lease back, and the living one stopped": replace(
         Scenario.of(20261126013905), wild=True, faults=(Fault(29, "crash", 0.4505361800656582), Fault(57, "regress", 0.5178187113625358))
     ),
+    "an owner that slept while another came, began a run and died took the shard again and knew nothing of it": replace(
+        Scenario.of(20261127000846),
+        wild=False,
+        offered=True,
+        faults=(Fault(3, "stall", 0.4905301434159812), Fault(55, "crash", 0.6305830204243095)),
+    ),
+    "the same, with less between": replace(
+        Scenario.of(20261127001914),
+        wild=False,
+        offered=True,
+        faults=(Fault(3, "stall", 0.39969507943157767), Fault(31, "crash", 0.2933106351039849)),
+    ),
 }
 """What went wrong to the smallest scenario in which it did."""
 

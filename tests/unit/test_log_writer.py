@@ -11,7 +11,7 @@ from evflow.core.events import LogRegressed
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import Conflict
 from evflow.log.errors import LogAccessDenied, LogOutOfMemory, LogUnavailable, LogUnreachable
-from evflow.log.protocol import AppendCall, Head, HeadMoved, LeaseHeld, LeaseLost
+from evflow.log.protocol import AppendCall, Head, LeaseHeld, LeaseLost
 from evflow.log.writer import KEPT_S, LogLostTooMuch, ShardWriter
 from evflow.testing.faults import Crash, RandomFaults
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
@@ -238,6 +238,26 @@ async def test_a_predecessor_s_lease_that_a_fail_over_brings_back_is_taken_over(
     assert [incident.event.from_seq for incident in me.writer.take_incidents()] == [1]
 
 
+async def test_a_shard_that_somebody_owned_meanwhile_and_left_is_not_taken_again() -> None:
+    """It may have begun runs there: whoever slept has to look at the shard anew."""
+    me = await owner(ttl_s=9)
+    me.server.expire_lease(SHARD)
+    await server_taken_by(me.server, "successor", ttl_s=9)
+    SimulatedLogClient(me.server).bury(SHARD, "successor")
+    with pytest.raises(LeaseLost):
+        await me.write(b"a")
+
+
+async def test_a_shard_with_runs_that_nobody_told_of_is_not_taken_again_though_the_server_forgot_who_owned_it() -> None:
+    me = await owner()
+    log = SimulatedEventLog(me.server)
+    lease = me.server.steal_lease(SHARD)
+    await log.append(lease, AppendCall(OTHER, Head(), [b"foreign"], links(Head().digest, [b"foreign"])))
+    me.server.forget_lease(SHARD)
+    with pytest.raises(LeaseLost):
+        await me.write(b"a")
+
+
 async def test_a_successor_s_lease_after_a_fail_over_is_respected() -> None:
     me = await owner(ttl_s=9)
     await me.write(b"a")
@@ -264,7 +284,7 @@ async def test_a_loss_after_which_another_wrote_stops_the_writer() -> None:
     await me.write(b"b")
     me.server.regress(1)
     await write_behind_its_back(me)
-    with pytest.raises(HeadMoved):
+    with pytest.raises(Conflict):
         await me.write(b"c")
     assert me.written() == [b"a", b"foreign"]
 
