@@ -29,9 +29,9 @@ from evflow.errors import InternalError
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
+from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.inbox import Accepted, Offer, accept, offer_of, waiting_reports
-from evflow_scheduler.mailbox import Mailbox
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.run import OWNER, OwnedRun
 

@@ -26,9 +26,9 @@ from evflow.store import open_store
 from evflow.store.packages import unpacked
 from evflow.worker import leftovers
 from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler import offers
-from evflow_scheduler.mailbox import Mailbox
 from evflow_scheduler.start import RunFolder, context_of
 
 END_WITHIN_S: Final = 10.0

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from evflow_scheduler.mailbox import Mailbox
+from evflow_executors.mailbox import Mailbox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

@@ -1,9 +1,10 @@
-"""What comes in for a shard, in order, until its loop takes it.
+"""What comes in for a loop, in order, until it is taken.
 
 A memory object stream hands an item to a receiver that may be cancelled in the same instant, by the end of its wait: the item
 is gone then. Here waiting and taking are two acts, and only the wait can be cancelled, so nothing is ever lost between them.
 """
 
+import sys
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -46,6 +47,11 @@ class Mailbox(Generic[T]):
         """End the wait of now, or the next one, though there may be nothing to take."""
         self._woken = True
         self._arrived.set()
+
+    def lift(self) -> None:
+        """Let in whatever comes from now on: nobody who puts something in waits any more."""
+        self._bound = sys.maxsize
+        self._taken.set()
 
     def take(self) -> T | None:
         """The first item, or None."""
