@@ -135,6 +135,7 @@ class Daemon:
                 around.cancel_scope.cancel()
         finally:
             await executor.aclose()  # has deadlines of its own
+            self._client.close()
             diagnostics.info("scheduler ends")
 
     # --- its share -----------------------------------------------------------------------------------------
@@ -156,6 +157,8 @@ class Daemon:
         if share != self._share:
             diagnostics.info("share changes", shards=share, owned=len(self._mine))
             self._share = share
+            for scope in self._waiting:  # those that wait for a shard look at once
+                scope.cancel()
         idle = [name for name, shard in self._shards.items() if shard.is_idle]
         for name in idle[: max(0, len(self._mine) - share)]:
             self._shards[name].drain()
@@ -234,14 +237,16 @@ class Daemon:
         while not self._draining:
             if len(self._mine) < self._share:
                 self._mine.add(writer.shard)
+                taken = False
                 try:
                     await writer.take()
+                    taken = True
                 except LeaseHeld:
-                    self._mine.discard(writer.shard)
-                except BaseException:
-                    self._mine.discard(writer.shard)
-                    raise
-                else:
+                    pass  # asked again below
+                finally:
+                    if not taken:
+                        self._mine.discard(writer.shard)
+                if taken:
                     return True
             await self._pause(_ASK_EVERY_S)
         return False

@@ -162,6 +162,7 @@ class Tenancy:
         for queued in self._queued.values():
             queued.clear()
         self._ending = {attempt for attempt in self._executor.running if shared_shard(attempt.run) == self._shard}
+        self._seen.lift()  # the loop takes no more: whoever tells all shards must not wait for it
         for attempt in list(self._ending):
             await self._executor.cancel(attempt, grace_s=0.0)
         with anyio.move_on_after(END_WITHIN_S):
@@ -218,14 +219,19 @@ class Tenancy:
     async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
         """End what is left of a former owner's attempts on this machine; none of them is kept.
 
+        One that never started is given up as well: its owner may only be suspended, and come to its launch later.
+
         Raises:
             AttemptWillNotEnd: One cannot be ended.
         """
         for attempt in attempts:
-            locks = RunFolder.of(self._premises.home, attempt.run).locks
-            if locks.exists():
-                await anyio.to_thread.run_sync(leftovers.end_attempt, str(locks), attempt)
+            await anyio.to_thread.run_sync(self._end_former, attempt)
         return ()
+
+    def _end_former(self, attempt: AttemptId) -> None:
+        folder = RunFolder.of(self._premises.home, attempt.run)
+        folder.make()
+        leftovers.end_attempt(str(folder.locks), attempt)
 
     async def aclose(self) -> None:
         """See `end`: the executor belongs to all shards."""

@@ -1,5 +1,6 @@
 """Runs of shared shards on one machine: whose attempt it is, and code that is missing."""
 
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from evflow.testing.simulated_executor import Fate, SimulatedExecutor, Simulated
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.protocol import Observation
 from evflow_scheduler.offers import OfferUnfit
+from evflow_scheduler.start import RunFolder
 from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 
 pytestmark = pytest.mark.anyio
@@ -196,6 +198,30 @@ async def test_a_shard_that_is_lost_leaves_nothing_running_and_its_neighbour_alo
             await tenant.end()
         assert here.machine.running == {attempt_of(other)}
         assert list(here.executor.contexts) == [other]
+
+
+TAKE = "import sys; from evflow.worker import locks; locks.take(sys.argv[1], 1, 0)"
+
+
+async def test_an_attempt_that_a_former_owner_never_came_to_start_does_not_start_any_more(here: Machine) -> None:
+    """It may only be suspended, between its decision and the launch."""
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        assert list(await tenant.adopt([attempt_of(run)])) == []
+    given_up = await anyio.run_process([sys.executable, "-c", TAKE, str(RunFolder.of(here.home, run).locks)], check=False)
+    assert b"AttemptGivenUp" in given_up.stderr
+
+
+async def test_a_lost_shard_that_is_told_more_than_it_takes_holds_up_nobody(here: Machine) -> None:
+    run = run_of("s0")
+    seen = Observation(attempt_of(run), ev.AttemptStarted(1, 0, "box", 1, 1))
+    async with here.tenants("s0") as [tenant], anyio.create_task_group() as group:
+        for _ in range(1_100):
+            group.start_soon(tenant.hear, seen)
+        await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(5):
+            await tenant.end()
+            await tenant.hear(seen)
 
 
 async def test_a_run_that_is_over_is_forgotten(here: Machine) -> None:
