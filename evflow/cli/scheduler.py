@@ -7,7 +7,7 @@ from evflow.cli import session
 from evflow.cli.output import write_json
 from evflow.cli.setting_option import option_of, setting_option
 from evflow.log.keys import shared_shards
-from evflow.log.owners import living_owner
+from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
 
 _SETTINGS = ("max_workers", "durability", "warm_memory", "log_level")
@@ -60,11 +60,11 @@ command = click.Group(
 def status(ctx: click.Context, as_json: bool) -> None:
     """Ask the log who owns its shared shards. Exit code 1 where nobody owns any."""
     with session.log() as log:
-        owners = {shard: living_owner(log, shard) for shard in shared_shards()}
+        owners = {shard: seen_owner(log, shard) for shard in shared_shards()}
         found: dict[str, list[str]] = {_process(name): [] for name in log.schedulers()}
     for shard, held in owners.items():
         if held is not None:
-            found.setdefault(_process(held[0]), []).append(shard)
+            found.setdefault(_process(held), []).append(shard)
     free = [shard for shard, held in owners.items() if held is None]
     if as_json:
         write_json({"schedulers": [_plain(name, shards) for name, shards in found.items()], "free": free})
@@ -86,4 +86,4 @@ def _process(owner: str) -> str:
 
 def _plain(process: str, shards: list[str]) -> dict[str, object]:
     host, _, pid = process.partition(":")
-    return {"host": host, "pid": int(pid), "shards": shards}
+    return {"host": host, "pid": int(pid) if pid.isdecimal() else None, "shards": shards}

@@ -337,7 +337,7 @@ class ShardWriter:
         calls = [one.call for one in kept]
         missing = [call for call in calls if call.expected.seq >= found.seq]
         if not missing or missing[0].expected != found:
-            if written.status == "sealed" and kept[-1].at_s < anyio.current_time() - KEPT_S:
+            if written.status == "sealed" and (not kept or kept[-1].at_s < anyio.current_time() - KEPT_S):
                 self._heads.pop(run)  # It is over for so long that nothing of it would be kept, had anything followed.
                 diagnostics.warning("the server has lost a run that was over", run=run, seq=written.seq, found=found.seq)
                 return

@@ -344,3 +344,42 @@ def test_a_flow_that_is_deployed_and_never_ran_is_no_dead_run(world: World) -> N
     result = evflow("show", "Nightly")
     assert "`evflow run Nightly` asks for one" in result.stderr
     assert "died" not in result.stderr
+
+
+# --- schedulers -------------------------------------------------------------------------------------------
+
+
+def own(world: World, shard: str, owner: str) -> None:
+    world.server.write(lambda state: state.take(shard, owner, 30.0, world.server.now_us()))
+
+
+def test_where_no_scheduler_runs_its_status_says_so(world: World) -> None:
+    result = evflow("scheduler", "status")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "`evflow scheduler` starts one" in result.stderr
+    result = evflow("scheduler", "status", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["schedulers"], len(world.log.schedulers())) == (1, [], 0)
+
+
+def test_the_status_names_who_owns_what_and_who_waits(world: World) -> None:
+    own(world, "s3", "elsewhere:812:1:ff")
+    own(world, "s5", "nobody we know")
+    world.log.schedulers("elsewhere:900:1:ee", 60)
+    said = json.loads(evflow("scheduler", "status", "--json").stdout)
+    assert said["schedulers"] == [
+        {"host": "elsewhere", "pid": 900, "shards": []},
+        {"host": "elsewhere", "pid": 812, "shards": ["s3"]},
+        {"host": "nobody we know", "pid": None, "shards": ["s5"]},
+    ]
+    assert said["free"] == ["s0", "s1", "s2", "s4", "s6", "s7"]
+    lines = evflow("scheduler", "status").stdout.splitlines()
+    assert lines[1] == "process 812 on elsewhere  1 of 8 shards: s3"
+    assert lines[-1] == "Nobody owns s0, s1, s2, s4, s6, s7: runs of theirs wait."
+
+
+def test_to_look_at_a_dead_scheduler_s_shards_changes_nothing(world: World) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    own(world, "s3", f"{os.uname().nodename}:{gone.pid}:1:ff")
+    assert json.loads(evflow("scheduler", "status", "--json").stdout)["schedulers"] == []
+    assert world.log.owner("s3") is not None
