@@ -4,24 +4,22 @@ Exact, not similar: one contract suite runs over this and over real servers, and
 the two act by act. `SimulatedServer` is what survives; `SimulatedEventLog` and `SimulatedLogClient` are the
 connections of two processes to it.
 
-All acts that change something are kept in a journal, as functions of the state, so that the server can lose a
+All acts that change something are kept in a journal, as functions of the state (`evflow.testing.simulated_state`), so that the server can lose a
 suffix of them (`regress`) as a fail-over does.
 """
 
 import asyncio
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import msgpack
 
-from evflow.core.chain import LINK_BYTES
-from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.log.commands import INBOX_BATCH, FlowLogMoved, after, check_limits
+from evflow.log.commands import INBOX_BATCH, check_limits
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.protocol import (
     AppendCall,
@@ -29,199 +27,20 @@ from evflow.log.protocol import (
     Durability,
     FlowEvent,
     Head,
-    HeadMoved,
     Inbound,
     Lease,
-    LeaseHeld,
-    LeaseLost,
     RunEntry,
     StoredEvent,
     TagChange,
 )
 from evflow.testing.faults import Faults, NoFaults
+from evflow.testing.simulated_state import FlowState, Held, State, entry_id
 
 T = TypeVar("T")
 START_US = 1_700_000_000_000_000
 """The instant at which virtual time begins."""
 _WHERE = "simulation"
 _JOURNAL = 400
-
-
-_EMPTY = Head()
-
-
-@dataclass(slots=True)
-class _Run:
-    events: list[StoredEvent] = field(default_factory=list[StoredEvent])
-    head: Head = _EMPTY
-    dropped: dict[str, int] = field(default_factory=dict[str, int])
-
-
-class _Held(NamedTuple):
-    owner: str = ""
-    epoch: int = 0
-    expires_us: int = 0
-
-
-_NOBODY = _Held()
-
-
-@dataclass(slots=True)
-class _Shard:
-    held: _Held = _NOBODY
-    inbox: dict[tuple[int, int], tuple[str, bytes]] = field(default_factory=dict[tuple[int, int], tuple[str, bytes]])
-    last_entry: tuple[int, int] = (0, 0)
-    runs: dict[RunId, _Run] = field(default_factory=dict[RunId, _Run])
-    active: set[RunId] = field(default_factory=set[RunId])
-    timers: dict[RunId, int] = field(default_factory=dict[RunId, int])
-
-
-@dataclass(slots=True)
-class _Flow:
-    events: list[FlowEvent] = field(default_factory=list[FlowEvent])
-    runs: int = 0
-    lines: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
-    tags: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
-    deployments: dict[str, bytes] = field(default_factory=dict[str, bytes])
-
-
-@dataclass(slots=True)
-class _State:
-    """All that the server holds. Its methods are the scripts in `evflow/log/lua`, check by check."""
-
-    shards: dict[str, _Shard] = field(default_factory=dict[str, _Shard])
-    flows: dict[FlowName, _Flow] = field(default_factory=dict[FlowName, _Flow])
-    names: set[FlowName] = field(default_factory=set[FlowName])
-    installation: str = ""
-    schedulers: dict[str, int] = field(default_factory=dict[str, int])
-
-    def shard(self, name: str) -> _Shard:
-        return self.shards.setdefault(name, _Shard())
-
-    def run(self, shard: str, run: RunId) -> _Run:
-        return self.shard(shard).runs.setdefault(run, _Run())
-
-    def flow(self, name: FlowName) -> _Flow:
-        return self.flows.setdefault(name, _Flow())
-
-    def take(self, shard: str, owner: str, ttl_s: float, now_us: int, since: int = 0) -> Lease:
-        held = self.shard(shard).held
-        if held.owner not in ("", owner) and held.expires_us > now_us and held.epoch >= since:
-            raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6, held.epoch)
-        epoch = max(held.epoch + 1, since + 1, now_us)
-        self.shard(shard).held = _Held(owner, epoch, now_us + round(ttl_s * 1e6))
-        return Lease(shard, owner, epoch, ttl_s)
-
-    def renew(self, lease: Lease, now_us: int) -> None:
-        self.fence(lease)
-        self.shard(lease.shard).held = _Held(lease.owner, lease.epoch, now_us + round(lease.ttl_s * 1e6))
-
-    def release(self, lease: Lease) -> None:
-        shard = self.shard(lease.shard)
-        if (shard.held.owner, shard.held.epoch) != (lease.owner, lease.epoch):
-            return
-        if shard.active:
-            shard.held = _Held("", lease.epoch, 0)
-        else:
-            shard.held = _NOBODY
-            if not shard.inbox:
-                shard.last_entry = (0, 0)
-
-    def bury(self, shard: str, owner: str) -> None:
-        held = self.shard(shard).held
-        if held.owner == owner:
-            self.shard(shard).held = _Held("", held.epoch, 0)
-
-    def fence(self, lease: Lease) -> None:
-        held = self.shard(lease.shard).held
-        if (held.owner, held.epoch) != (lease.owner, lease.epoch):
-            raise LeaseLost(lease.shard, held.owner, held.epoch)
-
-    def append(self, lease: Lease, call: AppendCall) -> Head:
-        self.fence(lease)
-        shard, run, new = self.shard(lease.shard), self.run(lease.shard, call.run), after(call)
-        head = run.head
-        repeated = bool(call.events) and (head.seq, head.digest) == (new.seq, new.digest)
-        moved = (head.seq, head.digest) != (call.expected.seq, call.expected.digest)
-        if not repeated and (moved or (head.status == "sealed" and call.events)):
-            raise HeadMoved(call.run, call.expected, head)
-        if not repeated and call.events:
-            for seq, payload, link in zip(range(call.expected.seq + 1, new.seq + 1), call.events, call.links, strict=True):
-                run.events.append(StoredEvent(seq, payload, link[:LINK_BYTES]))
-            run.head = new
-        removed = [shard.inbox.pop(_id(entry), None) for entry in call.consumed]
-        if any(removed):
-            for reason, count in call.dropped.items():
-                run.dropped[reason] = run.dropped.get(reason, 0) + count
-        if call.status == "sealed":
-            shard.active.discard(call.run)
-            shard.timers.pop(call.run, None)
-        else:
-            if run.head.seq:
-                shard.active.add(call.run)
-            if call.wake_at_us is None:
-                shard.timers.pop(call.run, None)
-            else:
-                shard.timers[call.run] = call.wake_at_us
-        return new
-
-    def report(self, shard: str, run: RunId, payload: bytes, now_us: int) -> bool:
-        known = self.run(shard, run)
-        if known.head.status == "sealed":
-            known.dropped["late"] = known.dropped.get("late", 0) + 1
-            return False
-        self.put(shard, str(run), payload, now_us)
-        return True
-
-    def put(self, shard: str, run: str, payload: bytes, now_us: int) -> None:
-        inbox = self.shard(shard)
-        last_ms, number = inbox.last_entry
-        now_ms = now_us // 1_000
-        inbox.last_entry = (now_ms, 0) if now_ms > last_ms else (last_ms, number + 1)
-        inbox.inbox[inbox.last_entry] = (run, payload)
-
-    def register(self, flow: FlowName) -> None:
-        self.names.add(flow)
-
-    def request_run(self, flow: FlowName, payload: bytes, minimum: int, expected: int | None, change: DeploymentChange | None) -> RunNumber:
-        before, behind = split_at_number(payload)
-        log = self.flow(flow)
-        if expected is not None and expected != len(log.events):
-            raise FlowLogMoved(flow, expected, len(log.events))
-        if change is not None:
-            log.deployments[change.name] = change.packed
-        log.runs = max(log.runs, minimum) + 1
-        log.events.append(FlowEvent(len(log.events) + 1, before + msgpack.packb(log.runs) + behind))
-        return RunNumber(log.runs)
-
-    def index_run(self, run: RunId, line: tuple[str, bytes]) -> None:
-        self.register(run.flow)
-        self.flow(run.flow).lines[run.number] = line
-
-    def append_flow(self, flow: FlowName, expected: int, payload: bytes, change: TagChange | DeploymentChange | None) -> Seq:
-        log = self.flow(flow)
-        if expected != len(log.events):
-            raise FlowLogMoved(flow, expected, len(log.events))
-        log.events.append(FlowEvent(expected + 1, payload))
-        if isinstance(change, TagChange):
-            log.tags[change.run.number] = change.tags
-        elif change is not None and change.packed:
-            log.deployments[change.name] = change.packed
-        elif change is not None:
-            log.deployments.pop(change.name, None)
-        return Seq(expected + 1)
-
-    def identify(self, candidate: str) -> str:
-        self.installation = self.installation or candidate
-        return self.installation
-
-    def announce(self, name: str, ttl_us: int, now_us: int) -> list[str]:
-        if name and ttl_us:
-            self.schedulers[name] = now_us + ttl_us
-        else:
-            self.schedulers.pop(name, None)
-        self.schedulers = {living: until for living, until in self.schedulers.items() if until > now_us}
-        return sorted(self.schedulers)
 
 
 class SimulatedServer:
@@ -243,9 +62,9 @@ class SimulatedServer:
         self.connection = 0
         self._clock_us = clock_us or self._loop_clock_us
         self._latest_us = START_US
-        self._state = _State()
-        self._base = _State()
-        self._journal: list[Callable[[_State], object]] = []
+        self._state = State()
+        self._base = State()
+        self._journal: list[Callable[[State], object]] = []
         self._durable = 0
         self._arrival: asyncio.Event | None = None
 
@@ -277,12 +96,12 @@ class SimulatedServer:
 
     def forget_lease(self, shard: str) -> None:
         """Lose a shard's lease, epoch and all."""
-        self.write(lambda state: setattr(state.shard(shard), "held", _Held()))
+        self.write(lambda state: setattr(state.shard(shard), "held", Held()))
 
     def expire_lease(self, shard: str) -> None:
         """Let a shard's lease be over, as if its time had passed."""
 
-        def expire(state: _State) -> None:
+        def expire(state: State) -> None:
             state.shard(shard).held = state.shard(shard).held._replace(expires_us=0)
 
         self.write(expire)
@@ -291,7 +110,7 @@ class SimulatedServer:
         """Give the shard to somebody else, as if its owner had slept through its lease."""
         now_us = self.now_us()
 
-        def steal(state: _State) -> Lease:
+        def steal(state: State) -> Lease:
             held = state.shard(shard).held
             state.shard(shard).held = held._replace(expires_us=0)
             return state.take(shard, thief, ttl_s, now_us)
@@ -311,11 +130,11 @@ class SimulatedServer:
         return Micros(self._latest_us)
 
     @property
-    def state(self) -> _State:
+    def state(self) -> State:
         """What it holds; to look at."""
         return self._state
 
-    def write(self, act: Callable[[_State], T]) -> T:
+    def write(self, act: Callable[[State], T]) -> T:
         """Carry out an act that changes something. An act that raises has changed nothing."""
         if self.refusal is not None:
             raise self.refusal
@@ -580,8 +399,8 @@ class SimulatedLogClient:
             raise LogUnreachable(_WHERE, "the simulated server is down")
         return self.server
 
-    def _flow(self, flow: FlowName) -> _Flow:
-        return self._live().state.flows.get(flow) or _Flow()
+    def _flow(self, flow: FlowName) -> FlowState:
+        return self._live().state.flows.get(flow) or FlowState()
 
 
 def _head(server: SimulatedServer, shard: str, run: RunId) -> Head:
@@ -593,7 +412,7 @@ def _read(server: SimulatedServer, shard: str, run: RunId, after: int, limit: in
 
 
 def _receive(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]:
-    behind = _id(after)
+    behind = entry_id(after)
     entries = [item for item in server.state.shard(shard).inbox.items() if item[0] > behind][:INBOX_BATCH]
     return [Inbound(b"%d-%d" % entry, run, payload if run else b"") for entry, (run, payload) in entries]
 
@@ -605,9 +424,3 @@ def _line(entry: RunEntry) -> tuple[str, bytes]:
 def _entry(flow: FlowName, number: int, line: tuple[str, bytes]) -> RunEntry:
     summary: dict[str, Any] = msgpack.unpackb(line[1], strict_map_key=False)
     return RunEntry(RunId(flow, RunNumber(number)), line[0], summary)
-
-
-def _id(entry: bytes) -> tuple[int, int]:
-    """A stream's id as what it compares as."""
-    time_ms, _, number = entry.partition(b"-")
-    return int(time_ms), int(number or 0)

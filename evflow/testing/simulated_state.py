@@ -1,0 +1,234 @@
+"""What a simulated server holds, and what the scripts do to it.
+
+`State`'s methods are the scripts in `evflow/log/lua`, check by check, as functions of the state alone; `evflow.testing.simulated_log`
+keeps them in a journal and plays the connections to it.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgpack
+
+from evflow.core.chain import LINK_BYTES
+from evflow.core.flow_events import split_at_number
+from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.log.commands import FlowLogMoved, after
+from evflow.log.protocol import (
+    AppendCall,
+    DeploymentChange,
+    FlowEvent,
+    Head,
+    HeadMoved,
+    Lease,
+    LeaseHeld,
+    LeaseLost,
+    StoredEvent,
+    TagChange,
+)
+
+_EMPTY = Head()
+
+
+@dataclass(slots=True)
+class RunLog:
+    """A run's log and where it ends."""
+
+    events: list[StoredEvent] = field(default_factory=list[StoredEvent])
+    head: Head = _EMPTY
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Held(NamedTuple):
+    """A shard's lease."""
+
+    owner: str = ""
+    epoch: int = 0
+    expires_us: int = 0
+
+
+_NOBODY = Held()
+
+
+@dataclass(slots=True)
+class ShardState:
+    """A shard: its lease, its inbox and its runs."""
+
+    held: Held = _NOBODY
+    inbox: dict[tuple[int, int], tuple[str, bytes]] = field(default_factory=dict[tuple[int, int], tuple[str, bytes]])
+    last_entry: tuple[int, int] = (0, 0)
+    runs: dict[RunId, RunLog] = field(default_factory=dict[RunId, RunLog])
+    active: set[RunId] = field(default_factory=set[RunId])
+    timers: dict[RunId, int] = field(default_factory=dict[RunId, int])
+
+
+@dataclass(slots=True)
+class FlowState:
+    """A flow: its log, and what is kept beside it."""
+
+    events: list[FlowEvent] = field(default_factory=list[FlowEvent])
+    runs: int = 0
+    lines: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
+    tags: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
+    deployments: dict[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+@dataclass(slots=True)
+class State:
+    """All that the server holds. Its methods are the scripts in `evflow/log/lua`, check by check."""
+
+    shards: dict[str, ShardState] = field(default_factory=dict[str, ShardState])
+    flows: dict[FlowName, FlowState] = field(default_factory=dict[FlowName, FlowState])
+    names: set[FlowName] = field(default_factory=set[FlowName])
+    installation: str = ""
+    schedulers: dict[str, int] = field(default_factory=dict[str, int])
+
+    def shard(self, name: str) -> ShardState:
+        """A shard, made where there is none."""
+        return self.shards.setdefault(name, ShardState())
+
+    def run(self, shard: str, run: RunId) -> RunLog:
+        """A run, made where there is none."""
+        return self.shard(shard).runs.setdefault(run, RunLog())
+
+    def flow(self, name: FlowName) -> FlowState:
+        """A flow, made where there is none."""
+        return self.flows.setdefault(name, FlowState())
+
+    def take(self, shard: str, owner: str, ttl_s: float, now_us: int, since: int = 0) -> Lease:
+        """`lease.lua`, take."""
+        held = self.shard(shard).held
+        if held.owner not in ("", owner) and held.expires_us > now_us and held.epoch >= since:
+            raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6, held.epoch)
+        epoch = max(held.epoch + 1, since + 1, now_us)
+        self.shard(shard).held = Held(owner, epoch, now_us + round(ttl_s * 1e6))
+        return Lease(shard, owner, epoch, ttl_s)
+
+    def renew(self, lease: Lease, now_us: int) -> None:
+        """`lease.lua`, renew."""
+        self.fence(lease)
+        self.shard(lease.shard).held = Held(lease.owner, lease.epoch, now_us + round(lease.ttl_s * 1e6))
+
+    def release(self, lease: Lease) -> None:
+        """`lease.lua`, release."""
+        shard = self.shard(lease.shard)
+        if (shard.held.owner, shard.held.epoch) != (lease.owner, lease.epoch):
+            return
+        if shard.active:
+            shard.held = Held("", lease.epoch, 0)
+        else:
+            shard.held = _NOBODY
+            if not shard.inbox:
+                shard.last_entry = (0, 0)
+
+    def bury(self, shard: str, owner: str) -> None:
+        """`lease.lua`, bury."""
+        held = self.shard(shard).held
+        if held.owner == owner:
+            self.shard(shard).held = Held("", held.epoch, 0)
+
+    def fence(self, lease: Lease) -> None:
+        """Whether a lease still is the shard's."""
+        held = self.shard(lease.shard).held
+        if (held.owner, held.epoch) != (lease.owner, lease.epoch):
+            raise LeaseLost(lease.shard, held.owner, held.epoch)
+
+    def append(self, lease: Lease, call: AppendCall) -> Head:
+        """`append.lua`."""
+        self.fence(lease)
+        shard, run, new = self.shard(lease.shard), self.run(lease.shard, call.run), after(call)
+        head = run.head
+        repeated = bool(call.events) and (head.seq, head.digest) == (new.seq, new.digest)
+        moved = (head.seq, head.digest) != (call.expected.seq, call.expected.digest)
+        if not repeated and (moved or (head.status == "sealed" and call.events)):
+            raise HeadMoved(call.run, call.expected, head)
+        if not repeated and call.events:
+            for seq, payload, link in zip(range(call.expected.seq + 1, new.seq + 1), call.events, call.links, strict=True):
+                run.events.append(StoredEvent(seq, payload, link[:LINK_BYTES]))
+            run.head = new
+        removed = [shard.inbox.pop(entry_id(entry), None) for entry in call.consumed]
+        if any(removed):
+            for reason, count in call.dropped.items():
+                run.dropped[reason] = run.dropped.get(reason, 0) + count
+        if call.status == "sealed":
+            shard.active.discard(call.run)
+            shard.timers.pop(call.run, None)
+        else:
+            if run.head.seq:
+                shard.active.add(call.run)
+            if call.wake_at_us is None:
+                shard.timers.pop(call.run, None)
+            else:
+                shard.timers[call.run] = call.wake_at_us
+        return new
+
+    def report(self, shard: str, run: RunId, payload: bytes, now_us: int) -> bool:
+        """`report.lua`."""
+        known = self.run(shard, run)
+        if known.head.status == "sealed":
+            known.dropped["late"] = known.dropped.get("late", 0) + 1
+            return False
+        self.put(shard, str(run), payload, now_us)
+        return True
+
+    def put(self, shard: str, run: str, payload: bytes, now_us: int) -> None:
+        """XADD to the inbox."""
+        inbox = self.shard(shard)
+        last_ms, number = inbox.last_entry
+        now_ms = now_us // 1_000
+        inbox.last_entry = (now_ms, 0) if now_ms > last_ms else (last_ms, number + 1)
+        inbox.inbox[inbox.last_entry] = (run, payload)
+
+    def register(self, flow: FlowName) -> None:
+        """SADD to the names of all flows."""
+        self.names.add(flow)
+
+    def request_run(self, flow: FlowName, payload: bytes, minimum: int, expected: int | None, change: DeploymentChange | None) -> RunNumber:
+        """`request_run.lua`."""
+        before, behind = split_at_number(payload)
+        log = self.flow(flow)
+        if expected is not None and expected != len(log.events):
+            raise FlowLogMoved(flow, expected, len(log.events))
+        if change is not None:
+            log.deployments[change.name] = change.packed
+        log.runs = max(log.runs, minimum) + 1
+        log.events.append(FlowEvent(len(log.events) + 1, before + msgpack.packb(log.runs) + behind))
+        return RunNumber(log.runs)
+
+    def index_run(self, run: RunId, line: tuple[str, bytes]) -> None:
+        """Write a run's line."""
+        self.register(run.flow)
+        self.flow(run.flow).lines[run.number] = line
+
+    def append_flow(self, flow: FlowName, expected: int, payload: bytes, change: TagChange | DeploymentChange | None) -> Seq:
+        """`flow_append.lua`."""
+        log = self.flow(flow)
+        if expected != len(log.events):
+            raise FlowLogMoved(flow, expected, len(log.events))
+        log.events.append(FlowEvent(expected + 1, payload))
+        if isinstance(change, TagChange):
+            log.tags[change.run.number] = change.tags
+        elif change is not None and change.packed:
+            log.deployments[change.name] = change.packed
+        elif change is not None:
+            log.deployments.pop(change.name, None)
+        return Seq(expected + 1)
+
+    def identify(self, candidate: str) -> str:
+        """SETNX of the log's identity."""
+        self.installation = self.installation or candidate
+        return self.installation
+
+    def announce(self, name: str, ttl_us: int, now_us: int) -> list[str]:
+        """`schedulers.lua`."""
+        if name and ttl_us:
+            self.schedulers[name] = now_us + ttl_us
+        else:
+            self.schedulers.pop(name, None)
+        self.schedulers = {living: until for living, until in self.schedulers.items() if until > now_us}
+        return sorted(self.schedulers)
+
+
+def entry_id(entry: bytes) -> tuple[int, int]:
+    """A stream's id as what it compares as."""
+    time_ms, _, number = entry.partition(b"-")
+    return int(time_ms), int(number or 0)
