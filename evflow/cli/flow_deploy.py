@@ -35,7 +35,7 @@ def deploy_command(_: type) -> click.Command:
             production=production,
             tags=tags,
             host=os.uname().nodename,
-            **wishes(context, given),
+            **wishes(context, given, fallback="error"),  # a scheduler refuses
         )
         store = session.store()
         store.sweep()

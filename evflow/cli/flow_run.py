@@ -104,9 +104,8 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
         flow_file=context.file,
         parameters=parameters,
         tags=given["tags"],
-        **wishes(context, given),
+        **wishes(context, given, fallback=config.get("fallback")),
         run_id_file=given["run_id_file"],
-        fallback=config.get("fallback"),
         quiet=context.quiet,
         view=_view(context),
         **origin,
@@ -122,20 +121,25 @@ def take_settings(given: Mapping[str, Any]) -> None:
             config.set_option(setting, given[setting], option_of(setting))
 
 
-def wishes(context: FlowContext, given: Mapping[str, Any]) -> dict[str, Any]:
+def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> dict[str, Any]:
     """Whose the runs are and within which limits, as options and settings say: fields of a `RunRequest`, and of a `DeployRequest`."""
+    from evflow.deployments.beginning import RunOptions
+
     return {
         "namespace": config.get("namespace"),
         "namespace_given": given.get("namespace") is not None,
         "user": config.get("user"),
-        "max_workers": config.get("max_workers"),
-        "max_num_splits": config.get("max_num_splits"),
-        "max_log_size_mb": config.get("max_log_size"),
-        "task_budget": config.get("task_budget"),
-        "retry_scale": config.get("retry_scale"),
-        "with_specs": (*config.get("default_decospecs"), *context.with_specs, *given["with_specs"]),
-        "start_method": config.get("start_method"),
-        "durability": config.get("durability"),
+        "options": RunOptions(
+            max_workers=config.get("max_workers"),
+            max_num_splits=config.get("max_num_splits"),
+            max_log_size_mb=config.get("max_log_size"),
+            task_budget=config.get("task_budget"),
+            retry_scale=config.get("retry_scale"),
+            with_specs=(*config.get("default_decospecs"), *context.with_specs, *given["with_specs"]),
+            start_method=config.get("start_method"),
+            fallback=fallback,
+            durability=config.get("durability"),
+        ),
     }
 
 

@@ -7,7 +7,7 @@ the same thing in the same way.
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from evflow import config
 from evflow.core import flow_events
@@ -18,7 +18,7 @@ from evflow.core.values import value
 from evflow.errors import UsageError
 from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
-from evflow.log.protocol import DeploymentChange, LogClient
+from evflow.log.protocol import DeploymentChange, Durability, LogClient
 from evflow.store.protocol import Store
 
 
@@ -80,68 +80,45 @@ def check_tags(tags: Sequence[str]) -> None:
             raise TagInvalid(wrong)
 
 
-class RunOptions(Protocol):
-    """The limits and wishes of a run; `evflow_scheduler.request.RunRequest` says what each is."""
+@value
+class RunOptions:
+    """The limits and wishes of a run.
 
-    @property
-    def max_workers(self) -> int:
-        """Attempts at once."""
-        ...
+    Attributes:
+        max_workers: Attempts at once.
+        max_num_splits: Tasks of one foreach.
+        max_log_size_mb: Captured output of one attempt.
+        task_budget: Tasks of the whole run.
+        retry_scale: Factor on the waits of `@retry`.
+        with_specs: Decorators for every step that lacks them (`retry:times=3`); a later one of a name replaces an earlier one.
+        start_method: `auto`, `fork` or `spawn`.
+        fallback: `local` or `error`: what to do where a step's executor is not configured.
+        durability: When an event counts as written.
+    """
 
-    @property
-    def max_num_splits(self) -> int:
-        """Tasks of one foreach."""
-        ...
+    max_workers: int = 16
+    max_num_splits: int = 100
+    max_log_size_mb: int = 10
+    task_budget: int = 1_000_000
+    retry_scale: float = 1.0
+    with_specs: tuple[str, ...] = ()
+    start_method: str = "auto"
+    fallback: str = "local"
+    durability: Durability = "everysec"
 
-    @property
-    def max_log_size_mb(self) -> int:
-        """Captured output of one attempt."""
-        ...
-
-    @property
-    def task_budget(self) -> int:
-        """Tasks of the whole run."""
-        ...
-
-    @property
-    def retry_scale(self) -> float:
-        """Factor on the waits of `@retry`."""
-        ...
-
-    @property
-    def fallback(self) -> str:
-        """What to do where a step's executor is not configured."""
-        ...
-
-    @property
-    def durability(self) -> str:
-        """When an event counts as written."""
-        ...
-
-    @property
-    def start_method(self) -> str:
-        """How an attempt's process starts."""
-        ...
-
-    @property
-    def with_specs(self) -> tuple[str, ...]:
-        """Decorators for every step that lacks them."""
-        ...
-
-
-def options_of(options: RunOptions) -> dict[str, Any]:
-    """As `RunStarted` records them."""
-    return {
-        "max_workers": options.max_workers,
-        "max_splits": options.max_num_splits,
-        "max_log_size_mb": options.max_log_size_mb,
-        "task_budget": options.task_budget,
-        "retry_scale": options.retry_scale,
-        "fallback": options.fallback,
-        "durability": options.durability,
-        "start_method": options.start_method,
-        "with": list(options.with_specs),
-    }
+    def recorded(self) -> dict[str, Any]:
+        """As `RunStarted` has them."""
+        return {
+            "max_workers": self.max_workers,
+            "max_splits": self.max_num_splits,
+            "max_log_size_mb": self.max_log_size_mb,
+            "task_budget": self.task_budget,
+            "retry_scale": self.retry_scale,
+            "fallback": self.fallback,
+            "durability": self.durability,
+            "start_method": self.start_method,
+            "with": list(self.with_specs),
+        }
 
 
 def code_of(flow_file: str, package: bytes | None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunNumber
 from evflow.core.schedule import to_plain
 from evflow.core.tags import SCHEDULER
-from evflow.core.values import value
-from evflow.deployments.beginning import PinnedCode, check_tags, code_of, options_of, package_of, python_version, runtime_tags
+from evflow.core.values import field, value
+from evflow.deployments.beginning import PinnedCode, RunOptions, check_tags, code_of, package_of, python_version, runtime_tags
 from evflow.deployments.catalog import Change, Reference, change, checked_name, last_version
 from evflow.deployments.manifest import DeploymentManifest, write
 from evflow.deployments.request import started_event
@@ -94,7 +94,7 @@ class ProductionDeployment(UsageError):
 
 @value
 class DeployRequest:
-    """What is to be deployed; all resolved, as in `evflow_scheduler.request.RunRequest`, which says what the options are.
+    """What is to be deployed; all resolved.
 
     Attributes:
         flow: The flow's class.
@@ -106,6 +106,7 @@ class DeployRequest:
         tags: User tags of every run.
         user: Who deploys.
         host: Where.
+        options: Of every run. A scheduler refuses what it has no executor for.
     """
 
     flow: type
@@ -117,15 +118,7 @@ class DeployRequest:
     tags: tuple[str, ...] = ()
     user: str = ""
     host: str = ""
-    max_workers: int = 16
-    max_num_splits: int = 100
-    max_log_size_mb: int = 10
-    task_budget: int = 1_000_000
-    retry_scale: float = 1.0
-    with_specs: tuple[str, ...] = ()
-    start_method: str = "auto"
-    fallback: str = "error"
-    durability: str = "everysec"
+    options: RunOptions = field(default_factory=lambda: RunOptions(fallback="error"))
 
 
 @value
@@ -165,7 +158,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     if not request.flow_file:
         raise FlowHasNoFile(flow)
     check_tags(request.tags)
-    apply_with(request.flow, request.with_specs)
+    apply_with(request.flow, request.options.with_specs)
     graph = graph_of(request.flow)
     check_executors(graph)
     schedule = _schedule(request.flow)
@@ -183,7 +176,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     manifest = DeploymentManifest(
         flow=flow,
         graph=graph.to_plain(),
-        options=options_of(request),
+        options=request.options.recorded(),
         code=code_of(request.flow_file, package.digest),
         values=save(store, {**facts(request.flow).constants, **defaults}).manifest,
         parameters=specs,

@@ -68,9 +68,9 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
     connection = early.take_connection()
     view = request.view
     try:
-        apply_with(flow, request.with_specs)
+        apply_with(flow, request.options.with_specs)
         graph = graph_of(flow)
-        fork_server = fork(flow, request.start_method, connection, view)
+        fork_server = fork(flow, request.options.start_method, connection, view)
         try:
             with EarlySignals() as early_signals:
                 started, reuse = _start(request, connection, graph, early_signals)
@@ -103,7 +103,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
     package = package_of(request.flow_file, store, connection.home)
     if package.warning and view is not None:
         view.on_notice(package.warning)
-    client = connect(connection.require(request.durability))
+    client = connect(connection.require(request.options.durability))
     try:
         reuse = reuse_plan(client, request.origin, request.resume_step, graph)
         given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
@@ -161,8 +161,8 @@ def _drive(
         fork_server=fork_server,
         owner=owner_name(),
         user=request.user,
-        max_workers=request.max_workers,
-        durability=request.durability,
+        max_workers=request.options.max_workers,
+        durability=request.options.durability,
         early_signals=early_signals,
         view=request.view,
     )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from evflow.core.codec import Record
 from evflow.core.ids import RunId
 from evflow.core.values import field, value
-from evflow.log.protocol import Durability
+from evflow.deployments.beginning import RunOptions
 from evflow_executors.protocol import OutputLine
 
 
@@ -58,16 +58,8 @@ class RunRequest:
         namespace: The namespace of the client inside the steps.
         namespace_given: The user named it for this run, which then carries it as a tag.
         user: Who starts the run.
-        max_workers: Attempts at once.
-        max_num_splits: Tasks of one foreach.
-        max_log_size_mb: Captured output of one attempt.
-        task_budget: Tasks of the whole run.
-        retry_scale: Factor on the waits of `@retry`.
-        with_specs: Decorators for every step that lacks them (`retry:times=3`); a later one of a name replaces an earlier one.
+        options: Its limits and wishes.
         run_id_file: File that takes the run's number before anything is executed, or None.
-        start_method: `auto`, `fork` or `spawn`.
-        fallback: `local` or `error`: what to do where a step's executor is not configured.
-        durability: `everysec`, `fsync` or `replicated`.
         origin: The run that this one resumes, or None; parameters come from it then, but for those of `changed`.
         changed: What a resumed run is given anew, by the parameter's name.
         resume_step: The step from which on a resumed run works anew, or None: from what failed.
@@ -82,16 +74,8 @@ class RunRequest:
     namespace: str = ""
     namespace_given: bool = False
     user: str = ""
-    max_workers: int = 16
-    max_num_splits: int = 100
-    max_log_size_mb: int = 10
-    task_budget: int = 1_000_000
-    retry_scale: float = 1.0
-    with_specs: tuple[str, ...] = ()
+    options: RunOptions = field(default_factory=RunOptions)
     run_id_file: str | None = None
-    start_method: str = "auto"
-    fallback: str = "local"
-    durability: Durability = "everysec"
     origin: RunId | None = None
     changed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     resume_step: str | None = None

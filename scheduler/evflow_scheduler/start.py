@@ -9,7 +9,7 @@ from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.core.values import value
-from evflow.deployments.beginning import Given, code_of, options_of, runtime_tags, shown_parameters, take_number
+from evflow.deployments.beginning import Given, code_of, runtime_tags, shown_parameters, take_number
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
@@ -84,7 +84,7 @@ def started_event(
     store: str,
 ) -> RunStarted:
     """The first event of the run."""
-    options = options_of(request)
+    options = request.options.recorded()
     if request.resume_step is not None:
         options["resume_step"] = request.resume_step
     tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
