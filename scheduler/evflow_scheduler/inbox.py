@@ -6,6 +6,7 @@ Every entry is consumed, one way or the other (design: nothing waits for ever); 
 counted under its reason.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from evflow.core.codec import MAX_REPORT_BYTES, UnreadableEvent, decode_report
@@ -15,6 +16,7 @@ from evflow.core.state import RunState
 from evflow.core.values import entity, field
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.protocol import Inbound
+from evflow_scheduler.run import OwnedRun
 
 _THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused)
 """Facts that only the owner itself states; a report that claims one is refused."""
@@ -67,18 +69,22 @@ async def waiting_reports(inbox: Inbox) -> list[Inbound]:
         after = entries[-1].id
 
 
-def accept(entries: list[Inbound], runs: dict[RunId, RunState]) -> Accepted:
-    """Sort a batch of entries."""
+def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> Accepted:
+    """Sort a batch of entries.
+
+    Args:
+        entries: The entries.
+        named: The run of a name, where the shard has it.
+    """
     accepted = Accepted()
-    by_name = {str(run): run for run in runs}
     for entry in entries:
-        run = by_name.get(entry.run)
+        run = named(entry.run)
         reason = "unknown-run" if run is None else ""
         if run is not None:
-            event, principal, reason = _read(entry, runs[run])
+            event, principal, reason = _read(entry, run.state)
             if event is not None:
-                accepted.facts.setdefault(run, []).append((event, principal, 0))
-                accepted.consumed.setdefault(run, []).append(entry.id)
+                accepted.facts.setdefault(run.id, []).append((event, principal, 0))
+                accepted.consumed.setdefault(run.id, []).append(entry.id)
         if reason:
             accepted.useless.append(entry.id)
             accepted.dropped[reason] = accepted.dropped.get(reason, 0) + 1

@@ -11,7 +11,8 @@ Reports are known by id and content, not by a position in the inbox: a server th
 back, gives new entries smaller ids than those that were read before.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Protocol
@@ -33,6 +34,7 @@ from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.inbox import Accepted, Offer, accept, offer_of, waiting_reports
 from evflow_scheduler.orders import name_of, order_of
+from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OWNER, OwnedRun
 
 ROUND_LIMIT = 200
@@ -134,7 +136,7 @@ class Shard:
     """A group of runs with one owner: this object.
 
     Attributes:
-        runs: The runs, by name.
+        runs: The runs, by id.
         aside: Runs that nobody can go on with: what is reported of them is left where it lies.
 
     Args:
@@ -155,7 +157,8 @@ class Shard:
         durability: Durability = "everysec",
         host: RunHost | None = None,
     ) -> None:
-        self.runs: dict[RunId, OwnedRun] = {}
+        self._roster = Roster()
+        self.runs: Mapping[RunId, OwnedRun] = self._roster.runs
         self.aside: set[str] = set()
         self._log = log
         self._executors = executors
@@ -166,7 +169,6 @@ class Shard:
         self._draining = False
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
-        self._more = False
         self._ahead_us = 0
 
     def add(self, run: OwnedRun) -> None:
@@ -175,7 +177,7 @@ class Shard:
         Attempts of a former owner hold their slots until they are seen to have ended. Where the log is ahead of the
         server's clock of now (it went back), the shard's clock goes on from the log: timers would stand still else.
         """
-        self.runs[run.id] = run
+        self._roster.add(run)
         self._ahead_us = max(self._ahead_us, run.state.at_us - self._log.now_us())
         for number in run.state.live:
             task = run.state.tasks[number]
@@ -292,11 +294,10 @@ class Shard:
 
     async def _wait(self) -> list[Incoming]:
         batch: list[Incoming] = []
-        states = [run.state for run in self.runs.values() if not run.state.sealed]
-        due = [due for state in states if (due := state.next_timer_us()) is not None]
-        timeout = max(0.0, (min(due) - self._now_us()) / 1e6) if due else None
-        if self._more:
-            timeout, self._more = 0.0, False
+        due = self._roster.next_timer_us()
+        timeout = max(0.0, (due - self._now_us()) / 1e6) if due is not None else None
+        if self._roster.is_touched:
+            timeout = 0.0
         with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
             await self._mail.wait()
         self._take(batch)
@@ -334,42 +335,40 @@ class Shard:
         """Fold, decide, admit, append, act."""
         now = self._now_us()
         entries = batch.entries if self._host is None else await self._begin_offered(batch.entries, self._host)
-        accepted = accept(entries, {run.id: run.state for run in self.runs.values()})
-        for run in list(self.runs.values()):
+        accepted = accept(entries, self._roster.named)
+        exits = _by_run(batch.exits)
+        concerned = {run.id: run for run in self._roster.concerned([*batch.facts, *accepted.facts, *exits], now)}
+        for name, run in list(concerned.items()):
             try:
-                self._fold(run, batch, accepted, now)
+                self._fold(run, batch.facts.get(name, ()), accepted, exits.get(name, ()), now)
             except _UNFOLDABLE as error:
                 if self._host is None:
                     raise
                 self._set_aside(run, error, self._host)
+                del concerned[name]
+            else:
+                self._roster.note(run)
         for name, grants in self._grants().items():
+            run = concerned[name] = self.runs[name]
             for first in range(0, len(grants), ROUND_LIMIT):
-                self.runs[name].turn(grants[first : first + ROUND_LIMIT], now)
-        useless, dropped = accepted.useless, accepted.dropped
-        for run in self.runs.values():
-            if run.state.over and not run.state.sealed:
-                run.seal(now)
-            calls = run.pending(useless, dropped)
-            if calls:
-                useless, dropped = [], {}
-                await self._write(run, calls)
-        if useless:
-            await self._strike(useless)
+                run.turn(grants[first : first + ROUND_LIMIT], now)
+        if accepted.useless and not concerned:
+            concerned = self._roster.oldest()
+        await self._write(concerned.values(), accepted, now)
         if self._host is not None:
-            self._dismiss_sealed(self._host)
+            self._dismiss_sealed(concerned.values(), self._host)
 
-    def _fold(self, run: OwnedRun, batch: "Batch", accepted: Accepted, now: int) -> None:
+    def _fold(self, run: OwnedRun, facts: Sequence[Fact], accepted: Accepted, exits: Sequence[Observation], now: int) -> None:
         """Make the turns of what came in for a run."""
-        name = run.id
         if run.state.sealed:
             return
-        run.turn(batch.facts.get(name, ()), now)
-        reports, ids = accepted.facts.get(name, []), accepted.consumed.get(name, [])
+        run.turn(facts, now)
+        reports, ids = accepted.facts.get(run.id, []), accepted.consumed.get(run.id, [])
         for first in range(0, len(reports), TURN_LIMIT):
             run.turn(reports[first : first + TURN_LIMIT], now, ids[first : first + TURN_LIMIT])
-        exits = [seen for seen in batch.exits if seen.attempt.run == name and self._is_live(seen.attempt)]
-        for first in range(0, len(exits), TURN_LIMIT):
-            run.turn([(seen.event, "executor", 0) for seen in exits[first : first + TURN_LIMIT]], now)
+        unreported = [seen for seen in exits if self._is_live(seen.attempt)]
+        for first in range(0, len(unreported), TURN_LIMIT):
+            run.turn([(seen.event, "executor", 0) for seen in unreported[first : first + TURN_LIMIT]], now)
         self._take_over(run, now)
 
     def _set_aside(self, run: OwnedRun, why: Exception, host: RunHost) -> None:
@@ -382,27 +381,25 @@ class Shard:
     def _let_go(self, name: RunId) -> OwnedRun:
         for attempt in [attempt for attempt in self._slots.taken if attempt.run == name]:
             self._slots.free(attempt)
-        return self.runs.pop(name)
+        return self._roster.remove(name)
 
     async def _begin_offered(self, entries: list[Inbound], host: RunHost) -> list[Inbound]:
         """Begin the runs that are offered; answers the entries that were no such offers.
 
         While the shard is drained, what concerns no run of it waits for its next owner.
         """
-        known = {str(run) for run in self.runs}
+        known = self._roster.named
         if self._draining:
-            return [entry for entry in entries if entry.run in known]
+            return [entry for entry in entries if known(entry.run)]
         rest: list[Inbound] = []
         for entry in entries:
             if entry.run in self.aside:
                 continue
-            offer = None if entry.run in known else offer_of(entry)
+            offer = None if known(entry.run) else offer_of(entry)
             if (
                 offer is None or (await self._log.head(offer.run)).seq or not self._begin(offer, host)
             ):  # a repeat, of a run that may be over
                 rest.append(entry)
-            else:
-                known.add(entry.run)
         return rest
 
     def _begin(self, offer: Offer, host: RunHost) -> bool:
@@ -414,7 +411,7 @@ class Shard:
             diagnostics.warning("offer refused", run=run.id, by=offer.principal, why=f"{type(error).__name__}: {error}")
             host.dismiss(run.id)
             return False
-        self.runs[run.id] = run
+        self._roster.add(run)
         diagnostics.info("run begins", run=run.id, by=offer.principal)
         return True
 
@@ -422,27 +419,45 @@ class Shard:
         """Strike entries off that concern no run of this shard, where no run's append could do it."""
         await self._log.append(AppendCall(NO_RUN, Head(), (), (), tuple(entries)))
 
-    def _dismiss_sealed(self, host: RunHost) -> None:
-        for name in [name for name, run in self.runs.items() if run.state.sealed]:
-            run = self._let_go(name)
-            diagnostics.info("run over", run=name, status=run.state.status, seq=run.head.seq)
-            host.dismiss(name)
+    def _dismiss_sealed(self, runs: Iterable[OwnedRun], host: RunHost) -> None:
+        for run in runs:
+            if run.state.sealed:
+                self._let_go(run.id)
+                diagnostics.info("run over", run=run.id, status=run.state.status, seq=run.head.seq)
+                host.dismiss(run.id)
 
-    async def _write(self, run: OwnedRun, calls: Sequence[AppendCall]) -> None:
-        """Append, and act on it when it is durable."""
-        for call in calls:
-            await self._log.append(call)
-        await self._log.wait_durable(self._durability)
-        records = run.appended()
-        diagnostics.debug("events durable", run=run.id, seq=run.head.seq, events=len(records), calls=len(calls))
-        await self._act(run, records)
-        await self._observer.on_records(run, records)
+    async def _write(self, runs: Iterable[OwnedRun], accepted: Accepted, now: int) -> None:
+        """Append what is new, wait once until all of it is durable, then act on it."""
+        useless, dropped = accepted.useless, accepted.dropped
+        written: list[OwnedRun] = []
+        for run in runs:
+            if run.state.over and not run.state.sealed:
+                run.seal(now)
+            self._roster.note(run)
+            calls = run.pending(useless, dropped)
+            if calls:
+                useless, dropped = [], {}
+                for call in calls:
+                    await self._log.append(call)
+                written.append(run)
+        if useless:
+            await self._strike(useless)
+        if written:
+            await self._log.wait_durable(self._durability)
+        for run in written:
+            records = run.appended()
+            diagnostics.debug("events durable", run=run.id, seq=run.head.seq, events=len(records))
+            await self._act(run, records)
+            await self._observer.on_records(run, records)
 
     def _now_us(self) -> int:
         return self._log.now_us() + self._ahead_us
 
     def _take_over(self, run: OwnedRun, now: int) -> None:
-        """In a resumed run, take over what the origin finished; more than one round's share waits for the next one."""
+        """In a resumed run, take over what the origin finished; more than one round's share waits for the next one.
+
+        Nothing is launched before all of it is: what can be taken over need not run.
+        """
         share = ROUND_LIMIT
         while run.reuse is not None and share > 0 and not run.state.stopping:
             reused = run.reuse.reusable(run.state, min(share, TURN_LIMIT))
@@ -450,7 +465,8 @@ class Shard:
                 return
             run.turn([(event, OWNER, 0) for event in reused], now)
             share -= len(reused)
-        self._more = self._more or share <= 0
+        if share <= 0:
+            self._roster.touch(run.id)
 
     def _grants(self) -> dict[RunId, list[Fact]]:
         """Take back the slots of ended attempts and give the free ones, by run."""
@@ -467,10 +483,10 @@ class Shard:
         return facts
 
     def _waiting(self) -> Iterator[Waiting]:
-        for run in self.runs.values():
+        if self._draining or self._roster.is_touched:
+            return
+        for run in self._roster.waiting():
             state = run.state
-            if state.stopping or self._more or self._draining:
-                continue
             # Slots of a process that stays are many runs', and a run has its own limit besides.
             most = None if self._host is None else max(0, state.options.get("max_workers", 1) - len(state.live))
             for number in islice(state.waiting, most):
@@ -508,3 +524,10 @@ class Shard:
     async def _end(self, attempt: AttemptId, reason: str) -> None:
         executor = self._executors[self.runs[attempt.run].state.tasks[attempt.task].attempt.executor]
         await executor.cancel(attempt, grace_s=0.0 if reason in ("killed", "timeout") else CANCEL_GRACE_S)
+
+
+def _by_run(seen: Iterable[Observation]) -> dict[RunId, list[Observation]]:
+    found: defaultdict[RunId, list[Observation]] = defaultdict(list)
+    for one in seen:
+        found[one.attempt.run].append(one)
+    return found

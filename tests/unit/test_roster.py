@@ -1,0 +1,100 @@
+"""What a roster says of its runs is what looking at all of them would say."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow_scheduler.roster import Roster
+from evflow_scheduler.run import OwnedRun
+
+
+@dataclass
+class State:
+    timer: int | None = None
+    waiting: dict[int, None] = field(default_factory=dict[int, None])
+    stopping: bool = False
+    sealed: bool = False
+
+    def next_timer_us(self) -> int | None:
+        return self.timer
+
+
+def run_of(number: int) -> OwnedRun:
+    return cast("OwnedRun", SimpleNamespace(id=RunId(FlowName("Nightly"), RunNumber(number)), state=State()))
+
+
+def state_of(run: OwnedRun) -> State:
+    return cast("Any", run).state
+
+
+ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add")),
+        st.tuples(st.just("remove"), st.integers(0, 9)),
+        st.tuples(st.just("change"), st.integers(0, 9), st.none() | st.integers(0, 20), st.booleans(), st.booleans()),
+        st.tuples(st.just("touch"), st.integers(0, 9)),
+        st.tuples(st.just("round"), st.lists(st.integers(0, 9)), st.integers(0, 20)),
+    ),
+    max_size=60,
+)
+
+
+@given(ACTS)
+def test_a_roster_agrees_with_a_look_at_every_run(acts: list[tuple[Any, ...]]) -> None:
+    roster = Roster()
+    held: list[OwnedRun] = []
+    touched: list[OwnedRun] = []
+    for number, (verb, *values) in enumerate(acts, 1):
+        chosen = held[values[0] % len(held)] if held and values and isinstance(values[0], int) else None
+        if verb == "add":
+            held.append(run_of(number))
+            roster.add(held[-1])
+            touched.append(held[-1])
+        elif verb == "round":
+            names, now = values
+            named = [held[index % len(held)].id for index in names] if held else []
+            due = [run for run in held if (timer := state_of(run).timer) is not None and timer <= now and not state_of(run).sealed]
+            expected = {*named, *(run.id for run in touched), *(run.id for run in due)}
+            concerned = roster.concerned([*named, RunId(FlowName("Gone"), RunNumber(1))], now)
+            assert len(concerned) == len(expected)
+            assert {run.id for run in concerned} == expected
+            touched = []
+            for run in due:
+                state_of(run).timer = None
+            for run in concerned:
+                roster.note(run)
+        elif chosen is None:
+            continue
+        elif verb == "remove":
+            held.remove(chosen)
+            touched = [run for run in touched if run is not chosen]
+            assert roster.remove(chosen.id) is chosen
+            roster.note(chosen)  # of a run that is gone: nothing
+        elif verb == "touch":
+            roster.touch(chosen.id)
+            touched = [*(run for run in touched if run is not chosen), chosen]
+        else:
+            _, timer, waits, stopping = values
+            state = state_of(chosen)
+            state.timer, state.waiting, state.stopping = timer, {1: None} if waits else {}, stopping
+            roster.note(chosen)
+        timers = [timer for run in held if (timer := state_of(run).timer) is not None]
+        assert roster.next_timer_us() == min(timers, default=None)
+        assert list(roster.waiting()) == [run for run in held if state_of(run).waiting and not state_of(run).stopping]
+        assert roster.is_touched == bool(touched)
+        assert list(roster.runs.values()) == held
+        assert [roster.named(str(run.id)) for run in held] == held
+        assert list(roster.oldest()) == [run.id for run in held[:1]]
+
+
+def test_a_name_that_no_run_has_names_none() -> None:
+    roster = Roster()
+    run = run_of(1)
+    roster.add(run)
+    assert roster.named("Nightly/2") is None
+    roster.remove(run.id)
+    assert roster.named("Nightly/1") is None
