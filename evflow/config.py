@@ -245,6 +245,13 @@ SETTINGS: dict[str, Setting] = {
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
         Setting("package_suffixes", Kind("a list of suffixes", _words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
         Setting("warm_memory", _integer(0), 1_000, "Memory that a scheduler's loaded flows without work may keep, in MB.", "--warm-memory"),
+        Setting(
+            "drain_timeout",
+            SECONDS,
+            None,
+            "Seconds that a scheduler's attempts may go on after SIGTERM; unset: no limit.",
+            "--drain-timeout",
+        ),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),

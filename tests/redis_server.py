@@ -67,6 +67,17 @@ class DebianRedis:
         except OSError:
             return False
 
+    @contextmanager
+    def out_of_reach(self) -> Generator[None]:
+        """Cut all clients off within the block: their connections end, and nobody finds the server."""
+        away = self.socket_path.with_suffix(".away")
+        self.socket_path.rename(away)
+        try:
+            DebianRedis(away, self.process).call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            yield
+        finally:
+            away.rename(self.socket_path)
+
     def info(self, section: str) -> str:
         """Answer what the server says of itself."""
         said = self.call("INFO", section)

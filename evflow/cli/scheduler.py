@@ -10,7 +10,7 @@ from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
 
-_SETTINGS = ("max_workers", "durability", "warm_memory", "log_level")
+_SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "log_level")
 
 
 @click.pass_context
@@ -33,6 +33,7 @@ def _scheduler(ctx: click.Context, /, **given: object) -> None:
             max_workers=config.get("max_workers"),
             durability=config.get("durability"),
             warm_bytes=config.get("warm_memory") * 1_000_000,
+            drain_s=config.get("drain_timeout"),
         )
     )
 
@@ -45,6 +46,7 @@ command = click.Group(
         setting_option("max_workers", "N", "Tasks at once on this machine  [default: 16]"),
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
         setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
+        setting_option("drain_timeout", "SECONDS", "How long what runs may go on after SIGTERM  [default: until it ends]"),
         setting_option("log_level", "debug|info|warning|error", "What it says on stderr  [default: info]"),
     ],
     help="Carry out the runs that are asked of deployed flows, until Ctrl-C or SIGTERM: then what runs may end, and nothing new "

@@ -16,6 +16,11 @@ def owner_name() -> str:
     return f"{os.uname().nodename}:{os.getpid()}:{clock.now_us()}:{os.urandom(8).hex()}"
 
 
+def host_of(owner: str) -> str:
+    """The machine of an owner, as its name says it."""
+    return owner.partition(":")[0]
+
+
 def living_owner(client: LogClient, shard: str) -> tuple[str, float] | None:
     """The shard's owner and the seconds that its lease still holds; None where nobody owns it.
 

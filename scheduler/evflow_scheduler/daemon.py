@@ -1,12 +1,14 @@
 """The scheduler as a process that stays: it owns shared shards and carries out the runs that are asked of them.
 
 One tree of tasks: each shard has an owner's loop of its own, all share an executor and this machine's slots. Schedulers say each
-second that they live, so each knows its fair share: it takes shards that are free up to that, and gives idle ones back
-beyond it. One that is lost is given up, and waited for again. A server that is away is waited for without end: runs wait in
-the log meanwhile.
+second that they live, so each knows its fair share: it takes shards that are free up to that, and gives others back beyond it:
+idle ones, and where it has no slot left, those with the least to end. One that is lost is given up, and waited for again.
+
+A server that is away is waited for without end: runs wait in the log meanwhile, and their attempts go on. Where a scheduler on
+another machine may have taken the shards over, they do not: an attempt would run beside its successor.
 
 The first SIGTERM or Ctrl-C drains: no run is taken in and nothing is launched any more, what runs may end, and the shards are
-given back. The second one ends what runs; the next owner starts those tasks again.
+given back. The second one, or the end of the time that draining may take, ends what runs; the next owner starts those tasks again.
 """
 
 import os
@@ -27,7 +29,7 @@ from evflow.errors import Conflict, EvflowError
 from evflow.log import connect, open_event_log
 from evflow.log.errors import LogUnavailable
 from evflow.log.keys import shared_shards
-from evflow.log.owners import owner_name
+from evflow.log.owners import host_of, owner_name
 from evflow.log.protocol import Durability, LeaseHeld
 from evflow.log.writer import ShardWriter
 from evflow_executors.packages import PackagedExecutor
@@ -37,6 +39,7 @@ from evflow_scheduler.drive import capacity, only_error
 from evflow_scheduler.observer import RunObserver
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
+from evflow_scheduler.shares import Holding, fair_share, moves
 from evflow_scheduler.takeover import TakeOver
 from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 from evflow_scheduler.ticks import look_after
@@ -44,7 +47,7 @@ from evflow_scheduler.ticks import look_after
 _AFTER_A_DEFECT_S: Final = 30.0
 _AGAIN_AFTER_S: Final = 1.0
 """Before a shard that was lost, or whose server is away, is tried again."""
-_LEASE_S: Final = 4.0
+LEASE_S: Final = 4.0
 """How long the shards of a scheduler that died stay closed to others. A process that sleeps for longer is no owner any more."""
 _SAY_EVERY_S: Final = 1.0
 _LIVES_FOR_S: Final = 3.0
@@ -62,12 +65,14 @@ class Duty:
         max_workers: Attempts at once on this machine.
         durability: When an event counts as written.
         warm_bytes: Memory that fork servers without work may keep.
+        drain_s: How long attempts may go on after the first signal; None: until they end.
     """
 
     user: str
     max_workers: int
     durability: Durability
     warm_bytes: int
+    drain_s: float | None = None
 
 
 def serve(duty: Duty) -> None:
@@ -91,11 +96,6 @@ def serve(duty: Duty) -> None:
         connection.release()
 
 
-def fair_share(living: int) -> int:
-    """How many shards each of so many schedulers owns, at most; together they can own all."""
-    return -(-len(shared_shards()) // max(1, living))
-
-
 class Daemon:
     """A scheduler process.
 
@@ -115,6 +115,9 @@ class Daemon:
         self._shards: dict[str, Shard] = {}
         self._mine: set[str] = set()  # owned, or about to be
         self._share = 0
+        self._owning: dict[str, CancelScope] = {}
+        self._rivals = False  # schedulers on other machines live, as far as we last heard
+        self._heard_s = 0.0
         self._waiting: set[CancelScope] = set()
         self._draining = False
 
@@ -141,13 +144,18 @@ class Daemon:
     # --- its share -----------------------------------------------------------------------------------------
 
     async def _say_that_it_lives(self) -> None:
-        """Say it each second, and own a fair share: shards without a running attempt beyond it are given back."""
+        """Say it each second, and own a fair share."""
+        self._heard_s = anyio.current_time()
         while not self._draining:
+            asked_s = anyio.current_time()
             try:
                 living = await anyio.to_thread.run_sync(self._client.schedulers, self._name, _LIVES_FOR_S)
             except LogUnavailable as error:
                 diagnostics.debug("nobody can be asked which schedulers live", why=str(error))
+                self._give_way()
             else:
+                self._heard_s = asked_s
+                self._rivals = any(host_of(name) != self._premises.host for name in living)
                 self._own_at_most(fair_share(len(living)))
             await self._pause(_SAY_EVERY_S)
         with suppress(LogUnavailable):  # it is forgotten soon enough
@@ -159,9 +167,20 @@ class Daemon:
             self._share = share
             for scope in self._waiting:  # those that wait for a shard look at once
                 scope.cancel()
-        idle = [name for name, shard in self._shards.items() if shard.is_idle]
-        for name in idle[: max(0, len(self._mine) - share)]:
+        held = {name: Holding(shard.live, shard.draining) for name, shard in self._shards.items()}
+        told = moves(held, len(self._mine) - share, has_room=bool(self._slots.unused))
+        for name in told.leave:
+            diagnostics.info("shard is to be another scheduler's", shard=name, attempts=held[name].live)
             self._shards[name].drain()
+        for name in told.stay:
+            self._shards[name].stay()
+
+    def _give_way(self) -> None:
+        """Give all shards up when their leases have run out unheard and there are others to take them."""
+        if self._rivals and self._owning and anyio.current_time() - self._heard_s > LEASE_S:
+            diagnostics.warning("the log is out of reach, and other schedulers live: shards given up", shards=len(self._owning))
+            for scope in self._owning.values():
+                scope.cancel()
 
     # --- its end -------------------------------------------------------------------------------------------
 
@@ -174,6 +193,8 @@ class Daemon:
                     owners.cancel()
                 else:
                     self._drain(name)
+                    if self._duty.drain_s is not None:
+                        owners.deadline = anyio.current_time() + self._duty.drain_s
 
     def _drain(self, why: str) -> None:
         diagnostics.info("scheduler drains", signal=why, attempts=len(self._slots.taken))
@@ -187,7 +208,9 @@ class Daemon:
         """Own a shard whenever nobody else does."""
         while not self._draining:
             try:
-                await self._own_once(shard, tenancies)
+                with CancelScope() as scope:
+                    self._owning[shard] = scope
+                    await self._own_once(shard, tenancies)
             except* (Conflict, LogUnavailable) as group:
                 error = group.exceptions[0]
                 diagnostics.warning("shard given up", shard=shard, why=str(error))
@@ -197,6 +220,8 @@ class Daemon:
                 text = "".join(traceback.format_exception(group))
                 diagnostics.warning("shard given up because of a defect of evflow; please report it", shard=shard, traceback=text)
                 await self._pause(_AFTER_A_DEFECT_S)
+            finally:
+                self._owning.pop(shard, None)
 
     async def _revive(self) -> None:
         """Bring the embedded server back, where it is ours and does not answer."""
@@ -218,7 +243,7 @@ class Daemon:
 
     async def _own_once(self, shard: str, tenancies: Tenancies) -> None:
         log = await open_event_log(self._premises.log_url)
-        writer = ShardWriter(log, shard, owner_name(), ttl_s=_LEASE_S, restart=self._connection.restart)
+        writer = ShardWriter(log, shard, owner_name(), ttl_s=LEASE_S, restart=self._connection.restart)
         try:
             if not await self._take(writer):
                 return

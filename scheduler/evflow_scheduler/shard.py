@@ -167,6 +167,7 @@ class Shard:
         self._durability: Durability = durability
         self._host = host
         self._draining = False
+        self._left = False
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._ahead_us = 0
@@ -188,9 +189,14 @@ class Shard:
         await self._mail.put((run, event, principal))
 
     @property
-    def is_idle(self) -> bool:
-        """No attempt of its runs has a slot."""
-        return not any(run.state.live for run in self.runs.values())
+    def live(self) -> int:
+        """How many attempts of its runs have a slot."""
+        return sum(len(run.state.live) for run in self.runs.values())
+
+    @property
+    def draining(self) -> bool:
+        """Whether it ends with what runs."""
+        return self._draining
 
     def look_again(self) -> None:
         """Begin a round soon, though nothing came in: slots were freed elsewhere."""
@@ -199,6 +205,11 @@ class Shard:
     def drain(self) -> None:
         """Take no new run and grant no slot from now on; `serve` returns when what runs has ended."""
         self._draining = True
+        self.look_again()
+
+    def stay(self) -> None:
+        """Go on after all; what was left for the next owner is looked at."""
+        self._draining, self._left = False, True
         self.look_again()
 
     async def serve(self, first: "Batch | None" = None) -> None:
@@ -221,7 +232,7 @@ class Shard:
     def _goes_on(self) -> bool:
         if self._host is None:
             return any(not run.state.sealed for run in self.runs.values())
-        return not (self._draining and self.is_idle)
+        return not (self._draining and not self.live)
 
     async def _last_words(self) -> None:
         """Wait for the processes whose reports ended their runs: what they printed last is shown before they are gone."""
@@ -281,7 +292,8 @@ class Shard:
                 fact: Fact = (item.event, by, 0)
                 batch.facts.setdefault(item.attempt.run, []).append(fact)
         batch.entries = self._new(batch.entries)
-        if batch.exits:
+        if batch.exits or self._left:
+            self._left = False
             batch.entries += self._new(await waiting_reports(self._log))
         return batch
 
@@ -390,6 +402,9 @@ class Shard:
         """
         known = self._roster.named
         if self._draining:
+            for entry in entries:
+                if not known(entry.run):
+                    self._known.pop(entry, None)
             return [entry for entry in entries if known(entry.run)]
         rest: list[Inbound] = []
         for entry in entries:

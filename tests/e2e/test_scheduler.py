@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +21,14 @@ import pytest
 from evflow.core import flow_events
 from evflow.core.deployments import pack, tick_of
 from evflow.core.flow_events import FlowUnpaused, RunRequested, ScheduleTicked
-from evflow.core.ids import FlowName
+from evflow.core.ids import FlowName, RunId
 from evflow.deployments.catalog import deployed
+from evflow.log import connect
+from evflow.log.keys import shared_shard
 from evflow.log.protocol import DeploymentChange
+from evflow_scheduler.daemon import LEASE_S
 from tests.real_runs import evflow, open_log, python, verified
+from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
 WITHIN_S = 60.0
@@ -101,11 +106,11 @@ def site(root: Path) -> Site:
 
 
 @contextmanager
-def scheduler(root: Path, shards: int = 8) -> Generator[subprocess.Popen[str]]:
+def scheduler(root: Path, *options: str, shards: int = 8) -> Generator[subprocess.Popen[str]]:
     """A scheduler that owns its shards; ended within the block or at its end."""
     with (root / "scheduler.log").open("a") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "evflow.cli", "scheduler"],
+            [sys.executable, "-m", "evflow.cli", "scheduler", *options],
             stdout=subprocess.DEVNULL,
             stderr=file,
             text=True,
@@ -197,6 +202,67 @@ def test_a_second_signal_ends_what_runs_and_leaves_nothing(site: Site, root: Pat
     site.go()
     with scheduler(root):
         assert ended(run) == "succeeded"
+
+
+def test_what_still_runs_when_the_time_to_drain_is_over_is_started_again_elsewhere(site: Site, root: Path) -> None:
+    site.deploy("Nightly", "a")
+    with scheduler(root, "--drain-timeout", "0.2") as first:
+        run = site.ask("Nightly", folder=site.said, times=1)
+        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(WITHIN_S) == 0, (root / "scheduler.log").read_text()
+        assert not psutil.pid_exists(body)
+    site.go()
+    with scheduler(root):
+        assert ended(run) == "succeeded"
+    assert len(site.began(run, 0)) == 2
+
+
+def test_a_scheduler_without_a_free_slot_gives_busy_shards_away(site: Site, root: Path) -> None:
+    """Nothing is started twice for it: what runs of such a shard ends where it began."""
+    site.deploy("Nightly", "a")
+    with scheduler(root, "--max-workers", "8") as first:
+        runs = [site.ask("Nightly", folder=site.said, times=2) for _ in range(16)]
+        assert len({shared_shard(RunId.parse(run)) for run in runs}) > 4
+        wait_until(lambda: len(running(site, runs)) == 8, "all slots are taken", WITHIN_S)
+        with scheduler(root, shards=0) as second:
+            said = root / "scheduler.log"
+            wait_until(lambda: said.read_text().count("is to be another") >= 4, "it drains its surplus", WITHIN_S)
+            wait_until(lambda: len(running(site, runs)) > 8, "the other one has begun with what nothing ran of", WITHIN_S)
+            site.go()
+            assert [ended(run) for run in runs] == ["succeeded"] * 16
+            assert (owned_by(first.pid), owned_by(second.pid)) == (4, 4)
+    assert [len(site.began(run, number)) for run in runs for number in (0, 1)] == [1] * 32
+
+
+@pytest.mark.skipif(DebianRedis.why_missing() is not None, reason=str(DebianRedis.why_missing()))
+@pytest.mark.parametrize("rivals", [False, True])
+def test_a_scheduler_that_is_cut_off_ends_its_attempts_only_where_another_machine_may_start_them(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch, *, rivals: bool
+) -> None:
+    def elsewhere(lives_for_s: float) -> None:
+        with closing(connect(server.url)) as log:
+            log.schedulers("elsewhere:1:2:3", lives_for_s)
+
+    with DebianRedis.started() as server:
+        monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
+        site.deploy("Nightly", "a")
+        if rivals:
+            elsewhere(lives_for_s=3_600.0)
+        with scheduler(root, shards=4 if rivals else 8):
+            runs = [site.ask("Nightly", folder=site.said, times=1) for _ in range(8)]
+            [body, *_] = wait_until(lambda: running(site, runs), "a body runs", WITHIN_S)
+            with server.out_of_reach():
+                if rivals:
+                    wait_until(lambda: not psutil.pid_exists(body), "the attempt is ended", WITHIN_S)
+                else:
+                    wait_until(lambda: "server away" in (root / "scheduler.log").read_text(), "it is cut off", WITHIN_S)
+                    time.sleep(LEASE_S + 2)
+                    assert psutil.pid_exists(body)
+            elsewhere(lives_for_s=0.0)
+            site.go()
+            assert [ended(run) for run in runs] == ["succeeded"] * 8
+    assert (sum(len(site.began(run, 0)) for run in runs) > 8) == rivals
 
 
 def test_a_killed_scheduler_is_followed_by_another_one(site: Site, root: Path) -> None:

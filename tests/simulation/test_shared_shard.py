@@ -181,6 +181,24 @@ async def test_a_drained_shard_ends_what_runs_and_begins_nothing() -> None:
     assert [event.task for event in house.events(named(1)) if isinstance(event, ev.AttemptLost)] == []
 
 
+async def test_a_drained_shard_that_stays_after_all_begins_what_came_meanwhile() -> None:
+    house = House()
+    house.offer(named(1))
+    async with house.owned() as shard:
+        await anyio.sleep(5)
+        assert shard.live == 1
+        shard.drain()
+        house.offer(named(2))
+        await anyio.sleep(1)
+        assert (shard.draining, shard.live, len(house.inbox())) == (True, 1, 1)
+        shard.stay()
+        await anyio.sleep(1)
+        assert (shard.draining, shard.live, house.inbox()) == (False, 2, [])
+        await anyio.sleep(60)
+    assert house.is_sealed(named(1))
+    assert house.is_sealed(named(2))
+
+
 async def test_an_idle_shard_that_is_drained_ends_at_once() -> None:
     house = House()
     writer = ShardWriter(SimulatedEventLog(house.server), SHARD, "owner")

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow_scheduler.roster import Roster
@@ -28,7 +27,7 @@ def run_of(number: int) -> OwnedRun:
 
 
 def state_of(run: OwnedRun) -> State:
-    return cast("Any", run).state
+    return cast("State", run.state)
 
 
 ACTS = st.lists(
