@@ -28,6 +28,7 @@ class Policy:
         cpu: Declared cores; 0 if none are declared.
         memory_mb: Declared memory; 0 if none is declared.
         gpu: Declared accelerators.
+        limits: Names that at most so many attempts hold at once, of whatever run.
     """
 
     retry_times: int = 0
@@ -42,6 +43,7 @@ class Policy:
     cpu: float = 0
     memory_mb: int = 0
     gpu: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @value

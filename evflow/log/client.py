@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from evflow import clock
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.log import commands
+from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import DeploymentChange, FlowEvent, Head, RunEntry, StoredEvent, TagChange
+from evflow.log.protocol import DeploymentChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, TagChange
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -145,6 +145,27 @@ class RedisLogClient:
     def schedulers(self, name: str = "", ttl_s: float = 0.0) -> list[str]:
         """See `LogClient.schedulers`."""
         return self._do(commands.schedulers(name, ttl_s))
+
+    def limits(self) -> dict[str, int]:
+        """See `LogClient.limits`."""
+        return self._do(limits.table())
+
+    def set_limit(self, name: str, most: int | None) -> None:
+        """See `LogClient.set_limit`."""
+        self._do(limits.set_most(name, most))
+
+    def limited(self) -> list[str]:
+        """See `LogClient.limited`."""
+        return self._do(limits.names())
+
+    def holders(self, name: str) -> list[Holder]:
+        """See `LogClient.holders`."""
+        return self._do(limits.holders(name))
+
+    def look_again(self, shards: Sequence[str]) -> None:
+        """See `LogClient.look_again`."""
+        if shards:
+            self._do(limits.look_again(shards))
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""

@@ -5,17 +5,18 @@ blocks at the server. Each is made when it is needed; one that broke is replaced
 is ever repeated here: `evflow.log.writer` decides what may be.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import anyio
 
 from evflow import clock
 from evflow.core.ids import Micros, RunId
-from evflow.log import commands
+from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.durability import why_not_fsynced
 from evflow.log.errors import LogAccessDenied, NotDurable
-from evflow.log.protocol import AppendCall, Durability, Head, Inbound, Lease, RunEntry, StoredEvent
+from evflow.log.protocol import AppendCall, Durability, Grants, Head, Holder, Inbound, Lease, RunEntry, StoredEvent
 from evflow.log.scripts import load_scripts
 from evflow.log.transport import AsyncConnector, AsyncTransport, connect_async, perform_async
 from evflow.log.url import parse
@@ -120,6 +121,40 @@ class RedisEventLog:
     async def index_run(self, entry: RunEntry) -> None:
         """See `EventLog.index_run`."""
         await self._write(commands.index_run(entry))
+
+    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
+        """See `EventLog.acquire`."""
+        return await self._write(limits.acquire(name, most, shard, holders))
+
+    async def hold(self, name: str, shard: str, holders: Sequence[str]) -> Grants:
+        """See `EventLog.hold`."""
+        return await self._write(limits.hold(name, shard, holders))
+
+    async def give_back(self, name: str, holders: Sequence[str]) -> None:
+        """See `EventLog.give_back`."""
+        waiting = await self._write(limits.release(name, holders))
+        if waiting:
+            await self._write(limits.look_again(waiting))
+
+    async def limits(self) -> dict[str, int]:
+        """See `EventLog.limits`."""
+        return await self._do(limits.table())
+
+    async def limited(self) -> list[str]:
+        """See `EventLog.limited`."""
+        return await self._do(limits.names())
+
+    async def holders(self, name: str) -> list[Holder]:
+        """See `EventLog.holders`."""
+        return await self._do(limits.holders(name))
+
+    async def owner(self, shard: str) -> tuple[str, float] | None:
+        """See `EventLog.owner`."""
+        return await self._do(commands.lease_owner(shard))
+
+    async def report(self, shard: str, run: RunId, payload: bytes) -> bool:
+        """See `EventLog.report`."""
+        return await self._write(commands.report(shard, run, payload))
 
     async def aclose(self) -> None:
         """See `EventLog.aclose`."""

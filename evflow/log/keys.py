@@ -1,7 +1,8 @@
 """The names of everything that evflow keeps in Redis.
 
 All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
-too. `evflow:flows`, `evflow:installation`, `evflow:schedulers` and `evflow:barrier` stand alone.
+too; so do those of a limited name. `evflow:flows`, `evflow:installation`, `evflow:schedulers`, `evflow:limits`, `evflow:limit-names` and
+`evflow:barrier` stand alone.
 """
 
 from functools import lru_cache
@@ -18,6 +19,10 @@ SHARED_SHARDS: Final = 8
 """The shards of all runs that schedulers carry out: as many as can be owned, and as many schedulers as can work, at once."""
 SCHEDULERS = "evflow:schedulers"
 """Sorted set of the schedulers that live, by the instant until which they count as living."""
+LIMIT_TABLE = "evflow:limits"
+"""Hash of the operator's limits: name to how many may hold it."""
+LIMIT_NAMES = "evflow:limit-names"
+"""Set of the limited names that were ever held."""
 BARRIER = "evflow:barrier"
 """Written, with an expiry, where a wait for durability needs a write of its connection's own."""
 
@@ -47,6 +52,13 @@ class FlowKeys(NamedTuple):
     runs: str
     tags: str
     deployments: str
+
+
+class LimitKeys(NamedTuple):
+    """The keys of a limited name."""
+
+    held: str
+    waiting: str
 
 
 def own_shard(run: RunId) -> str:
@@ -88,3 +100,9 @@ def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"
     return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments")
+
+
+def limit_keys(name: str) -> LimitKeys:
+    """The keys of a limited name (`evflow.core.limits`)."""
+    tag = f"{{evflow:limit:{name.replace('}', ')')}}}"  # a brace would end the hash tag early
+    return LimitKeys(f"{tag}:held", f"{tag}:waiting")

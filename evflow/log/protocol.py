@@ -117,6 +117,27 @@ class RunEntry:
         return self.summary.get("status") == REQUESTED
 
 
+class Grants(NamedTuple):
+    """What came of asking for a limited name.
+
+    Attributes:
+        held: How many hold it now.
+        slots: Those of the askers that do, and the number of the slot that each has.
+    """
+
+    held: int
+    slots: dict[str, int]
+
+
+class Holder(NamedTuple):
+    """Who holds a limited name: an attempt (`Flow/3/17.0`) or a run (`Flow/3`), since when, and in which shard its run is."""
+
+    name: str
+    slot: int
+    since_us: Micros
+    shard: str
+
+
 class FlowEvent(NamedTuple):
     """An event of a flow's log: what happens outside its runs."""
 
@@ -273,6 +294,41 @@ class EventLog(Protocol):
         """Write a run's line in the index of runs."""
         ...
 
+    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
+        """Hold a limited name, as many of the holders as may at once, in their order: see `evflow.log.limits`.
+
+        Whoever holds it already goes on to. Where one is refused, the shard gets the word to look again when the name is given back.
+        """
+        ...
+
+    async def hold(self, name: str, shard: str, holders: Sequence[str]) -> Grants:
+        """As `acquire`, whatever the limit: the holders run."""
+        ...
+
+    async def give_back(self, name: str, holders: Sequence[str]) -> None:
+        """Hold a limited name no more; the owners of shards that wait for it are woken."""
+        ...
+
+    async def limits(self) -> dict[str, int]:
+        """The operator's limits: name to how many may hold it."""
+        ...
+
+    async def limited(self) -> list[str]:
+        """All names that were ever held."""
+        ...
+
+    async def holders(self, name: str) -> list[Holder]:
+        """Who holds a limited name, by slot."""
+        ...
+
+    async def owner(self, shard: str) -> tuple[str, float] | None:
+        """Who holds a shard's lease and for how many seconds more, or None."""
+        ...
+
+    async def report(self, shard: str, run: RunId, payload: bytes) -> bool:
+        """Put a report into a shard's inbox; False if the run is sealed."""
+        ...
+
     async def aclose(self) -> None:
         """Close the connections."""
         ...
@@ -401,6 +457,26 @@ class LogClient(Protocol):
             name: Whoever says that it is one of them, or nobody.
             ttl_s: For how long it counts as living, from now; 0: it ends.
         """
+        ...
+
+    def limits(self) -> dict[str, int]:
+        """The operator's limits: name to how many may hold it."""
+        ...
+
+    def set_limit(self, name: str, most: int | None) -> None:
+        """Change an operator's limit, or take it away (None)."""
+        ...
+
+    def limited(self) -> list[str]:
+        """All names that were ever held."""
+        ...
+
+    def holders(self, name: str) -> list[Holder]:
+        """Who holds a limited name, by slot."""
+        ...
+
+    def look_again(self, shards: Sequence[str]) -> None:
+        """Wake the owners of shards, though nothing is reported."""
         ...
 
     def now_us(self) -> Micros:

@@ -104,7 +104,7 @@ class ShardWriter:
         self.shard = shard
         self.owner = owner
         self.incidents: list[Incident] = []
-        self._log = log
+        self.log = log
         self._ttl_s = ttl_s
         self._patience_s = patience_s
         self._restart = restart
@@ -141,14 +141,14 @@ class ShardWriter:
         deadline_s = anyio.current_time() + wait_s
         while True:
             try:
-                self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s))
+                self._lease = await self.patiently(partial(self.log.take, self.shard, self.owner, self._ttl_s))
             except LeaseHeld as held:
                 left_s = deadline_s - anyio.current_time()
                 if left_s <= 0:
                     raise
                 await anyio.sleep(min(left_s, max(held.expires_in_s, 0.01)))
             else:
-                self._generation = self._log.generation
+                self._generation = self.log.generation
                 diagnostics.info("shard taken", shard=self.shard, epoch=self._lease.epoch)
                 return self._lease
 
@@ -164,7 +164,7 @@ class ShardWriter:
             await anyio.sleep(self._ttl_s / 3)
             lease = self.lease
             try:
-                await self._patiently(partial(self._log.renew, lease))
+                await self.patiently(partial(self.log.renew, lease))
             except LeaseLost as lost:
                 async with self._writing:
                     # An append may have found it out and taken the shard anew.
@@ -178,7 +178,7 @@ class ShardWriter:
         """Give the shard back. A server that is away is left alone: the lease ends by itself."""
         if self._lease is not None:
             try:
-                await self._log.release(self._lease)
+                await self.log.release(self._lease)
             except LogUnavailable:
                 return
 
@@ -199,7 +199,7 @@ class ShardWriter:
             while True:
                 self._check()
                 try:
-                    head = await self._patiently(partial(self._log.append, self.lease, call))
+                    head = await self.patiently(partial(self.log.append, self.lease, call))
                 except LeaseLost as lost:
                     self._refuse_a_rival(lost)
                     await self._repair(fence=True)
@@ -208,7 +208,7 @@ class ShardWriter:
                     await self._repair()
                 else:
                     self._keep(call, head)
-                    if self._log.generation != self._generation:
+                    if self.log.generation != self._generation:
                         await self._repair()
                     return head
 
@@ -224,8 +224,8 @@ class ShardWriter:
         self._waits = True
         while True:
             written = self._number
-            await self._patiently(partial(self._log.wait_durable, level))
-            if self._log.generation == self._generation:
+            await self.patiently(partial(self.log.wait_durable, level))
+            if self.log.generation == self._generation:
                 while self._kept and self._kept[0].number <= written:
                     self._forget()
                 return
@@ -234,33 +234,33 @@ class ShardWriter:
 
     async def index_run(self, entry: RunEntry) -> None:
         """Write a run's line in the index of runs."""
-        await self._patiently(partial(self._log.index_run, entry))
+        await self.patiently(partial(self.log.index_run, entry))
 
     # --- reading -----------------------------------------------------------------------------------------
 
     async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
         """The shard's reports behind entry `after`: see `EventLog.receive`."""
-        return await self._patiently(partial(self._log.receive, self.shard, after, timeout_s))
+        return await self.patiently(partial(self.log.receive, self.shard, after, timeout_s))
 
     async def head(self, run: RunId) -> Head:
         """The end of a run's log."""
         self._known.add(run)
-        return await self._patiently(partial(self._log.head, self.shard, run))
+        return await self.patiently(partial(self.log.head, self.shard, run))
 
     async def read(self, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """Events of a run behind position `after`."""
         self._known.add(run)
-        return await self._patiently(partial(self._log.read, self.shard, run, after, limit))
+        return await self.patiently(partial(self.log.read, self.shard, run, after, limit))
 
     async def active(self) -> list[RunId]:
         """The shard's runs that are not sealed."""
-        active = await self._patiently(partial(self._log.active, self.shard))
+        active = await self.patiently(partial(self.log.active, self.shard))
         self._known.update(active)
         return active
 
     def now_us(self) -> Micros:
         """The writer's clock set to the server's."""
-        return self._log.clock_us()
+        return self.log.clock_us()
 
     def take_incidents(self) -> list[Incident]:
         """What happened to the logs since the last call."""
@@ -290,7 +290,7 @@ class ShardWriter:
             self._known.discard(kept.call.run)
 
     async def _repair_after_reconnection(self) -> None:
-        if self._log.generation != self._generation:
+        if self.log.generation != self._generation:
             async with self._writing:
                 await self._repair()
 
@@ -301,12 +301,12 @@ class ShardWriter:
             fence: Take the shard anew first, because the server does not know our lease.
         """
         while True:
-            generation = self._log.generation
+            generation = self.log.generation
             try:
                 if fence:
                     await self._take_again()
                 for run, written in list(self._heads.items()):
-                    found = await self._patiently(partial(self._log.head, self.shard, run))
+                    found = await self.patiently(partial(self.log.head, self.shard, run))
                     if found != written and not self._is_pending(run, found):
                         await self._write_again(run, written, found)
             except LeaseLost as lost:
@@ -315,14 +315,14 @@ class ShardWriter:
                 continue
             if fence:
                 await self._refuse_a_rival_s_runs()
-            if self._log.generation == generation:
+            if self.log.generation == generation:
                 self._generation = generation
                 return
             fence = False
 
     async def _refuse_a_rival_s_runs(self) -> None:
         """Stop where the shard has runs that we never heard of: somebody owned it meanwhile, and the server forgot who."""
-        active = await self._patiently(partial(self._log.active, self.shard))
+        active = await self.patiently(partial(self.log.active, self.shard))
         if not self._known.issuperset(active):
             raise self._stop(LeaseLost(self.shard, ""))
 
@@ -347,7 +347,7 @@ class ShardWriter:
         await self._take_again()
         for call in missing:
             try:
-                await self._patiently(partial(self._log.append, self.lease, call))
+                await self.patiently(partial(self.log.append, self.lease, call))
             except HeadMoved as moved:
                 self._refuse_a_rival_s_events(call, moved)
                 return  # Lost once more, within this connection or another: the next look finds it.
@@ -356,7 +356,7 @@ class ShardWriter:
 
     async def _take_again(self) -> None:
         try:
-            self._lease = await self._patiently(partial(self._log.take, self.shard, self.owner, self._ttl_s, self.lease.epoch))
+            self._lease = await self.patiently(partial(self.log.take, self.shard, self.owner, self._ttl_s, self.lease.epoch))
         except LeaseHeld as held:
             raise self._stop(LeaseLost(self.shard, held.owner, held.epoch)) from None
 
@@ -385,8 +385,12 @@ class ShardWriter:
 
     # --- a server that is away ---------------------------------------------------------------------------
 
-    async def _patiently(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Carry `act` out, again and again while the server is away and patience lasts."""
+    async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Carry `act` out, again and again while the server is away and patience lasts; only what may be repeated.
+
+        Raises:
+            LogUnavailable: The server was away for too long, or refuses for good.
+        """
         began_s = anyio.current_time()
         tries = 0
         while True:

@@ -21,12 +21,15 @@ import msgpack
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log.commands import INBOX_BATCH, check_limits
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
+from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     AppendCall,
     DeploymentChange,
     Durability,
     FlowEvent,
+    Grants,
     Head,
+    Holder,
     Inbound,
     Lease,
     RunEntry,
@@ -244,6 +247,44 @@ class SimulatedEventLog:
         self._latest_us = max(self._latest_us, self.server.now_us())
         return Micros(self._latest_us)
 
+    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
+        """See `EventLog.acquire`."""
+        return await self._ask("acquire", name, most, shard, holders)
+
+    async def hold(self, name: str, shard: str, holders: Sequence[str]) -> Grants:
+        """See `EventLog.hold`."""
+        return await self._ask("hold", name, None, shard, holders)
+
+    async def give_back(self, name: str, holders: Sequence[str]) -> None:
+        """See `EventLog.give_back`."""
+        now_us = self.server.now_us()
+        await self._io("give_back", lambda: self.server.write(lambda state: state.give_back(name, holders, now_us)))
+
+    async def limits(self) -> dict[str, int]:
+        """See `EventLog.limits`."""
+        return await self._io("limits", lambda: dict(sorted(self.server.state.limited.table.items())))
+
+    async def limited(self) -> list[str]:
+        """See `EventLog.limited`."""
+        return await self._io("limited", lambda: sorted(self.server.state.limited.names))
+
+    async def holders(self, name: str) -> list[Holder]:
+        """See `EventLog.holders`."""
+        return await self._io("holders", lambda: self.server.state.limited.holders(name))
+
+    async def owner(self, shard: str) -> tuple[str, float] | None:
+        """See `EventLog.owner`."""
+        return await self._io("owner", lambda: _owner(self.server, shard))
+
+    async def report(self, shard: str, run: RunId, payload: bytes) -> bool:
+        """See `EventLog.report`."""
+        now_us = self.server.now_us()
+        return await self._io("report", lambda: self.server.write(lambda state: state.report(shard, run, payload, now_us)))
+
+    async def _ask(self, verb: str, name: str, most: int | None, shard: str, holders: Sequence[str]) -> Grants:
+        now_us = self.server.now_us()
+        return await self._io(verb, lambda: self.server.write(lambda state: state.limited.ask(name, most, shard, holders, now_us)))
+
     async def index_run(self, entry: RunEntry) -> None:
         """See `EventLog.index_run`."""
         line = _line(entry)
@@ -338,9 +379,7 @@ class SimulatedLogClient:
 
     def owner(self, shard: str) -> tuple[str, float] | None:
         """See `LogClient.owner`."""
-        held = self._live().state.shard(shard).held
-        left_s = (held.expires_us - self.server.now_us()) / 1e6
-        return (held.owner, left_s) if held.owner and left_s > 0 else None
+        return _owner(self._live(), shard)
 
     def bury(self, shard: str, owner: str) -> None:
         """See `LogClient.bury`."""
@@ -387,6 +426,27 @@ class SimulatedLogClient:
         now_us = server.now_us()
         return server.write(lambda state: state.announce(name, round(ttl_s * 1e6), now_us))
 
+    def limits(self) -> dict[str, int]:
+        """See `LogClient.limits`."""
+        return dict(sorted(self._live().state.limited.table.items()))
+
+    def set_limit(self, name: str, most: int | None) -> None:
+        """See `LogClient.set_limit`."""
+        self._live().write(lambda state: state.limited.set_most(name, most))
+
+    def limited(self) -> list[str]:
+        """See `LogClient.limited`."""
+        return sorted(self._live().state.limited.names)
+
+    def holders(self, name: str) -> list[Holder]:
+        """See `LogClient.holders`."""
+        return self._live().state.limited.holders(name)
+
+    def look_again(self, shards: Sequence[str]) -> None:
+        """See `LogClient.look_again`."""
+        now_us = self._live().now_us()
+        self._live().write(lambda state: state.look_again(shards, now_us))
+
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""
         return self._live().now_us()
@@ -407,6 +467,12 @@ def _head(server: SimulatedServer, shard: str, run: RunId) -> Head:
     return server.state.run(shard, run).head
 
 
+def _owner(server: SimulatedServer, shard: str) -> tuple[str, float] | None:
+    held = server.state.shard(shard).held
+    left_s = (held.expires_us - server.now_us()) / 1e6
+    return (held.owner, left_s) if held.owner and left_s > 0 else None
+
+
 def _read(server: SimulatedServer, shard: str, run: RunId, after: int, limit: int) -> list[StoredEvent]:
     return server.state.run(shard, run).events[after : after + limit]
 
@@ -414,7 +480,7 @@ def _read(server: SimulatedServer, shard: str, run: RunId, after: int, limit: in
 def _receive(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]:
     behind = entry_id(after)
     entries = [item for item in server.state.shard(shard).inbox.items() if item[0] > behind][:INBOX_BATCH]
-    return [Inbound(b"%d-%d" % entry, run, payload if run else b"") for entry, (run, payload) in entries]
+    return [Inbound(b"%d-%d" % entry, run, payload if run or payload == LOOK else b"") for entry, (run, payload) in entries]
 
 
 def _line(entry: RunEntry) -> tuple[str, bytes]:

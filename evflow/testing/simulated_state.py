@@ -4,6 +4,7 @@
 keeps them in a journal and plays the connections to it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from evflow.core.chain import LINK_BYTES
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.log.commands import FlowLogMoved, after
+from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     AppendCall,
     DeploymentChange,
@@ -25,6 +27,7 @@ from evflow.log.protocol import (
     StoredEvent,
     TagChange,
 )
+from evflow.testing.simulated_limits import LimitedNames
 
 _EMPTY = Head()
 
@@ -81,6 +84,7 @@ class State:
     names: set[FlowName] = field(default_factory=set[FlowName])
     installation: str = ""
     schedulers: dict[str, int] = field(default_factory=dict[str, int])
+    limited: LimitedNames = field(default_factory=LimitedNames)
 
     def shard(self, name: str) -> ShardState:
         """A shard, made where there is none."""
@@ -217,6 +221,15 @@ class State:
         """SETNX of the log's identity."""
         self.installation = self.installation or candidate
         return self.installation
+
+    def give_back(self, name: str, holders: Sequence[str], now_us: int) -> None:
+        """`limit.lua`, release, and the word to the shards that waited."""
+        self.look_again(self.limited.release(name, holders), now_us)
+
+    def look_again(self, shards: Sequence[str], now_us: int) -> None:
+        """XADD to the inboxes of shards."""
+        for shard in shards:
+            self.put(shard, "", LOOK, now_us)
 
     def announce(self, name: str, ttl_us: int, now_us: int) -> list[str]:
         """`schedulers.lua`."""

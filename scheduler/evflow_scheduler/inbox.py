@@ -15,6 +15,7 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.core.values import entity, field
 from evflow.log.commands import INBOX_BATCH
+from evflow.log.limits import LOOK
 from evflow.log.protocol import Inbound
 from evflow_scheduler.run import OwnedRun
 
@@ -78,6 +79,9 @@ def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> A
     """
     accepted = Accepted()
     for entry in entries:
+        if is_a_word(entry):
+            accepted.useless.append(entry.id)
+            continue
         run = named(entry.run)
         reason = "unknown-run" if run is None else ""
         if run is not None:
@@ -89,6 +93,11 @@ def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> A
             accepted.useless.append(entry.id)
             accepted.dropped[reason] = accepted.dropped.get(reason, 0) + 1
     return accepted
+
+
+def is_a_word(entry: Inbound) -> bool:
+    """Whether an entry reports nothing and only says: look again."""
+    return not entry.run and entry.payload == LOOK
 
 
 def offer_of(entry: Inbound) -> Offer | None:

@@ -11,10 +11,10 @@ Reports are known by id and content, not by a position in the inbox: a server th
 back, gives new entries smaller ids than those that were read before.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import Protocol
 
 import anyio
@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 from evflow import diagnostics
 from evflow.core import events as ev
-from evflow.core.admit import Slots, Waiting, admit
+from evflow.core.admit import Grant, Slots, Waiting, admit
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.values import entity, field
@@ -32,7 +32,8 @@ from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
-from evflow_scheduler.inbox import Accepted, Offer, accept, offer_of, waiting_reports
+from evflow_scheduler.inbox import Accepted, Offer, accept, is_a_word, offer_of, waiting_reports
+from evflow_scheduler.names import AGAIN_AFTER_S, NameLog, Names
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OWNER, OwnedRun
@@ -76,7 +77,7 @@ class Batch:
     ending: list[AttemptId] = field(default_factory=list[AttemptId])
 
 
-class ShardLog(Protocol):
+class ShardLog(NameLog, Protocol):
     """What the loop needs of the log: a writer that holds the shard's lease."""
 
     async def append(self, call: AppendCall) -> Head:
@@ -168,6 +169,8 @@ class Shard:
         self._host = host
         self._draining = False
         self._left = False
+        self._names = Names(log)
+        self._ask_again_us = 0
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._ahead_us = 0
@@ -220,6 +223,7 @@ class Shard:
         """
         first = first or Batch()
         first.entries = self._new(first.entries)
+        await self._names.begin(self.runs.values())
         async with self._sources():
             await self._rounds(first)
             for attempt in filter(self._is_live, first.ending):
@@ -307,6 +311,8 @@ class Shard:
     async def _wait(self) -> list[Incoming]:
         batch: list[Incoming] = []
         due = self._roster.next_timer_us()
+        if self._names.refused:
+            due = self._ask_again_us if due is None else min(due, self._ask_again_us)
         timeout = max(0.0, (due - self._now_us()) / 1e6) if due is not None else None
         if self._roster.is_touched:
             timeout = 0.0
@@ -360,7 +366,9 @@ class Shard:
                 del concerned[name]
             else:
                 self._roster.note(run)
-        for name, grants in self._grants().items():
+        if any(map(is_a_word, entries)) or (self._names.refused and self._ask_again_us <= now):
+            await self._names.look_again()
+        for name, grants in (await self._grants()).items():
             run = concerned[name] = self.runs[name]
             for first in range(0, len(grants), ROUND_LIMIT):
                 run.turn(grants[first : first + ROUND_LIMIT], now)
@@ -461,6 +469,8 @@ class Shard:
             await self._log.wait_durable(self._durability)
         for run in written:
             records = run.appended()
+            if run.state.sealed:
+                await self._names.give_back([run.id])
             diagnostics.debug("events durable", run=run.id, seq=run.head.seq, events=len(records))
             await self._act(run, records)
             await self._observer.on_records(run, records)
@@ -483,19 +493,48 @@ class Shard:
         if share <= 0:
             self._roster.touch(run.id)
 
-    def _grants(self) -> dict[RunId, list[Fact]]:
-        """Take back the slots of ended attempts and give the free ones, by run."""
+    async def _grants(self) -> dict[RunId, list[Fact]]:
+        """Take back the slots of ended attempts and give the free ones, by run; and what runs are told that may not begin."""
         ended = [attempt for attempt in self._slots.taken if attempt.run in self.runs and not self._is_live(attempt)]
         for attempt in ended:
             self._slots.free(attempt)
+        await self._names.give_back(ended)
         facts: dict[RunId, list[Fact]] = {}
-        for grant in admit(self._slots, self._waiting()):
+        for grant in await self._admitted():
             attempt = grant.attempt
-            event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, grant.reason)
+            held = self._names.taken(attempt)
+            event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, f"{grant.reason}; {held}" if held else grant.reason)
             facts.setdefault(attempt.run, []).append((event, OWNER, 0))
+        if self._names.refused:
+            await self._say_to_the_stuck(facts)
         if ended and self._slots.unused and self._host is not None:
             self._host.has_room()
         return facts
+
+    async def _admitted(self) -> list[Grant]:
+        """Slots for those that wait, and the limited names that go with them; whoever does not get those gives its slot to the next."""
+        granted: list[Grant] = []
+        while True:
+            offered = admit(self._slots, self._waiting())
+            refused = await self._names.take(self.runs, [grant.attempt for grant in offered])
+            for attempt in refused:
+                self._slots.free(attempt)
+            granted += [grant for grant in offered if grant.attempt not in refused]
+            if not refused:
+                return granted
+            self._ask_again_us = self._now_us() + round(AGAIN_AFTER_S * 1e6)
+
+    async def _say_to_the_stuck(self, facts: dict[RunId, list[Fact]]) -> None:
+        """Runs that may not begin beside those that are at work: they wait, or give up, or have the others end."""
+        for run in list(self._roster.waiting()):
+            stuck = self._names.is_stuck(run)
+            if stuck is None or run.state.live:
+                continue
+            if stuck.when_busy == "skip":
+                why = f"another run of {run.id.flow} is at work (limit {stuck.limit.name}, {stuck.limit.most} at once)"
+                facts.setdefault(run.id, []).append((ev.RunCancelRequested(why), OWNER, 0))
+            elif stuck.when_busy == "cancel":
+                await self._names.make_way(stuck.limit, run.id)
 
     def _waiting(self) -> Iterator[Waiting]:
         if self._draining or self._roster.is_touched:
@@ -503,9 +542,15 @@ class Shard:
         for run in self._roster.waiting():
             state = run.state
             # Slots of a process that stays are many runs', and a run has its own limit besides.
-            most = None if self._host is None else max(0, state.options.get("max_workers", 1) - len(state.live))
-            for number in islice(state.waiting, most):
-                yield self._asks(run, number)
+            room = sys.maxsize if self._host is None else state.options.get("max_workers", 1) - len(state.live)
+            for number in state.waiting:
+                if room <= 0:
+                    break
+                if name_of(run.id, state.tasks[number]) in self._slots.taken:  # granted in this round
+                    room -= 1
+                elif self._names.free_for(run, state.tasks[number]):
+                    room -= 1
+                    yield self._asks(run, number)
 
     def _asks(self, run: OwnedRun, number: int) -> Waiting:
         """What a task asks for."""

@@ -13,6 +13,7 @@ from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.errors import Conflict
 from evflow.log.embedded import EmbeddedServer
 from evflow.log.errors import AppendTooLarge
+from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
@@ -521,3 +522,52 @@ async def test_the_clock_is_the_server_s_and_never_goes_back(log: EventLog, clie
     instants = [log.clock_us() for _ in range(100)]
     assert instants == sorted(instants)
     assert abs(client.now_us() - log.clock_us()) < 60_000_000
+
+
+# --- limited names ---------------------------------------------------------------------------------------
+
+
+async def test_no_more_hold_a_name_than_may_and_each_has_a_slot(log: EventLog, client: LogClient) -> None:
+    assert await log.acquire("key:a}b", 2, SHARD, ["F/1/1.0", "F/1/2.0", "F/1/3.0"]) == (2, {"F/1/1.0": 0, "F/1/2.0": 1})
+    assert await log.acquire("key:a}b", 2, SHARD, ["F/1/2.0"]) == (2, {"F/1/2.0": 1}), "whoever holds it keeps its slot"
+    assert await log.acquire("key:other", 1, SHARD, ["F/1/3.0"]) == (1, {"F/1/3.0": 0})
+    await log.give_back("key:a}b", ["F/1/1.0", "F/9/9.0"])
+    assert await log.acquire("key:a}b", 2, SHARD, ["F/1/3.0", "F/1/4.0"]) == (2, {"F/1/3.0": 0})
+    assert await log.acquire("key:a}b", 1, SHARD, ["F/1/5.0"]) == (2, {}), "a lower limit takes nothing away"
+    held = client.holders("key:a}b")
+    assert [(one.name, one.slot, one.shard) for one in held] == [("F/1/3.0", 0, SHARD), ("F/1/2.0", 1, SHARD)]
+    assert all(abs(one.since_us - client.now_us()) < 60_000_000 for one in held)
+    assert client.limited() == ["key:a}b", "key:other"]
+
+
+async def test_what_runs_holds_its_name_whatever_the_limit(log: EventLog) -> None:
+    await log.acquire("flow:F", 1, SHARD, ["F/1/1.0"])
+    assert await log.hold("flow:F", SHARD, ["F/1/2.0", "F/1/1.0"]) == (2, {"F/1/2.0": 1, "F/1/1.0": 0})
+
+
+async def test_whoever_was_refused_is_woken_when_the_name_is_given_back(log: EventLog, client: LogClient) -> None:
+    await log.acquire("key:a", 1, "s1", ["F/1/1.0"])
+    await log.acquire("key:a", 1, SHARD, ["F/2/1.0"])
+    await log.give_back("key:a", ["F/2/1.0"])
+    assert await log.receive(SHARD, b"0", 0) == [], "it gave nothing back"
+    await log.give_back("key:a", ["F/1/1.0"])
+    [woken] = await log.receive(SHARD, b"0", 0)
+    assert (woken.run, woken.payload) == ("", LOOK)
+    assert await log.receive("s1", b"0", 0) == []
+    await log.acquire("key:a", 1, "s1", ["F/1/1.0"])
+    await log.give_back("key:a", ["F/1/1.0"])
+    assert len(await log.receive(SHARD, b"0", 0)) == 1, "it is told once"
+    client.look_again([SHARD, "s1"])
+    client.look_again([])
+    assert [len(await log.receive(shard, b"0", 0)) for shard in (SHARD, "s1")] == [2, 1]
+
+
+async def test_the_operator_s_limits_are_a_table(log: EventLog, client: LogClient) -> None:
+    assert await log.limits() == client.limits() == {}
+    client.set_limit("flow:F", 3)
+    client.set_limit("tag:big", 1)
+    client.set_limit("flow:F", 0)
+    assert await log.limits() == client.limits() == {"flow:F": 0, "tag:big": 1}
+    client.set_limit("tag:big", None)
+    client.set_limit("never was", None)
+    assert client.limits() == {"flow:F": 0}

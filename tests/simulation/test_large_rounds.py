@@ -99,7 +99,7 @@ def test_an_attempt_whose_report_the_server_lost_is_lost_and_not_crashed() -> No
         world.server.state.shard(SHARD).inbox.clear()
 
     lost = 0
-    for point in range(20, 90, 3):
+    for point in range(20, 90):
         world = wide(4)
         world.scenario = replace(world.scenario, flows=(narrower(6),))
         world.strike_at, world.strike = point, lose

@@ -1,0 +1,192 @@
+"""The limited names that a shard's attempts and runs hold (`evflow.core.limits`), on the owner's side.
+
+A name is taken before the grant of a slot is written, and given back when the attempt has ended, or the run is sealed. Between two such
+acts an owner may die: whoever takes the shard over keeps the names of what runs and gives the others back. A name that is taken is
+not asked for again until a word comes that somebody gave it back, or some seconds have passed.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from evflow import diagnostics
+from evflow.core import limits
+from evflow.core.codec import encode_report
+from evflow.core.events import RunCancelRequested
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.limits import Limit, RunLimit
+from evflow.core.state import RunState, Task
+from evflow.log.limits import MOST_HOLDERS
+from evflow.log.protocol import EventLog, Holder
+from evflow_scheduler.run import OWNER, OwnedRun
+
+T = TypeVar("T")
+AGAIN_AFTER_S: Final = 5.0
+"""How long a refusal is believed without a word: whoever gave the name back may have died before it could say so."""
+
+
+class NameLog(Protocol):
+    """What is needed of the shard's writer."""
+
+    shard: str
+    log: EventLog
+
+    async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Carry out an act that may be repeated."""
+        ...
+
+
+class Names:
+    """What a shard's attempts and runs hold.
+
+    Attributes:
+        refused: Names that were all taken when they were last asked for, and by how many.
+    """
+
+    def __init__(self, writer: NameLog) -> None:
+        self.refused: dict[str, int] = {}
+        self._writer = writer
+        self._table: Mapping[str, int] = {}
+        self._held: dict[str, set[str]] = {}
+        self._cancelled: set[str] = set()
+
+    # --- when the shard is taken, and when a word comes --------------------------------------------------
+
+    async def begin(self, runs: Iterable[OwnedRun]) -> None:
+        """Learn the operator's limits, and what is held: what runs holds its names, nothing else of this shard does."""
+        await self.look_again()
+        wanted: defaultdict[str, list[str]] = defaultdict(list)
+        unsealed: set[str] = set()
+        for run in runs:
+            unsealed.add(str(run.id))
+            own = limits.of_run(run.state, self._table)
+            if own is not None and _has_begun(run.state):
+                wanted[own.limit.name].append(str(run.id))
+            for number in run.state.live:
+                task = run.state.tasks[number]
+                holder = str(AttemptId(run.id, TaskId(number), task.attempt.number))
+                unsealed.add(holder)
+                for limit in limits.of_attempt(run.state, task, self._table):
+                    wanted[limit.name].append(holder)
+        for name in await self._do(self._log.limited):
+            for held in await self._do(partial(self._log.holders, name)):
+                if held.shard == self._writer.shard:
+                    self._held.setdefault(held.name, set()).add(name)
+        await self.give_back([holder for holder in self._held if holder not in unsealed])
+        for name, holders in wanted.items():
+            for first in range(0, len(holders), MOST_HOLDERS):
+                part = holders[first : first + MOST_HOLDERS]
+                await self._do(partial(self._log.hold, name, self._writer.shard, part))
+                for holder in part:
+                    self._held.setdefault(holder, set()).add(name)
+
+    async def look_again(self) -> None:
+        """What was refused may be had, and what the operator allows may have changed."""
+        self._table = await self._do(self._log.limits)
+        self.refused.clear()
+
+    # --- what an attempt needs ---------------------------------------------------------------------------
+
+    def free_for(self, run: OwnedRun, task: Task) -> bool:
+        """Whether nothing that the attempt needs was refused lately."""
+        return not (self.refused and any(limit.name in self.refused for limit in self._needed(run, task)))
+
+    def is_stuck(self, run: OwnedRun) -> RunLimit | None:
+        """What keeps a run from its beginning, if something was refused that it needs itself."""
+        own = limits.of_run(run.state, self._table)
+        return own if own is not None and own.limit.name in self.refused else None
+
+    async def take(self, runs: Mapping[RunId, OwnedRun], attempts: Iterable[AttemptId]) -> set[AttemptId]:
+        """Hold what attempts need, each all of it or nothing.
+
+        Returns:
+            The attempts that were refused.
+        """
+        refused: set[AttemptId] = set()
+        for attempt in attempts:
+            run = runs[attempt.run]
+            got: list[tuple[str, str]] = []
+            for limit in self._needed(run, run.state.tasks[attempt.task]):
+                holder = str(run.id if limit.name.startswith("runs:") else attempt)
+                if limit.name in self._held.get(holder, ()):
+                    continue
+                if limit.name in self.refused or not await self._acquire(limit, holder):
+                    refused.add(attempt)
+                    for name, other in got:
+                        await self._give_back(name, [other])
+                    break
+                got.append((limit.name, holder))
+        return refused
+
+    async def give_back(self, holders: Collection[AttemptId | RunId | str]) -> None:
+        """Hold nothing more for these."""
+        by_name: defaultdict[str, list[str]] = defaultdict(list)
+        for holder in map(str, holders):
+            for name in self._held.get(holder, ()):
+                by_name[name].append(holder)
+        for name, each in by_name.items():
+            await self._give_back(name, each)
+
+    def taken(self, attempt: AttemptId) -> str:
+        """The limited names that an attempt holds, for the reason of its grant."""
+        return ", ".join(sorted(self._held.get(str(attempt), ())))
+
+    async def make_way(self, limit: Limit, by: RunId) -> None:
+        """Ask for the end of the runs that hold a name, the longest-held first, so that one more may."""
+        holders = sorted(await self._do(partial(self._log.holders, limit.name)), key=lambda holder: holder.since_us)
+        for holder in holders[: max(0, len(holders) - limit.most + 1)]:
+            if holder.name in self._cancelled:
+                continue
+            self._cancelled.add(holder.name)
+            request = encode_report(RunCancelRequested(f"{by} takes its place (limit {limit.name}, {limit.most} at once)"), principal=OWNER)
+            await self._do(partial(self._log.report, holder.shard, RunId.parse(holder.name), request))
+            diagnostics.info("run makes way", run=holder.name, by=by, limit=limit.name)
+
+    # --- parts -------------------------------------------------------------------------------------------
+
+    @property
+    def _log(self) -> EventLog:
+        return self._writer.log
+
+    async def _do(self, act: Callable[[], Awaitable[T]]) -> T:
+        return await self._writer.patiently(act)
+
+    def _needed(self, run: OwnedRun, task: Task) -> list[Limit]:
+        own = limits.of_run(run.state, self._table)
+        needed = list(limits.of_attempt(run.state, task, self._table))
+        return needed if own is None else [own.limit, *needed]
+
+    async def _acquire(self, limit: Limit, holder: str) -> bool:
+        grants = await self._do(partial(self._log.acquire, limit.name, limit.most, self._writer.shard, [holder]))
+        if holder not in grants.slots and await self._bury_the_dead(limit.name):
+            grants = await self._do(partial(self._log.acquire, limit.name, limit.most, self._writer.shard, [holder]))
+        if holder not in grants.slots:
+            self.refused[limit.name] = grants.held
+            return False
+        self._held.setdefault(holder, set()).add(limit.name)
+        return True
+
+    async def _bury_the_dead(self, name: str) -> bool:
+        """Give back what foreground runs hold that nobody runs any more: their attempts died with their owner."""
+        found: list[Holder] = await self._do(partial(self._log.holders, name))
+        shards = {holder.shard for holder in found if holder.shard.startswith("run:") and holder.shard != self._writer.shard}
+        dead = {shard for shard in shards if await self._do(partial(self._log.owner, shard)) is None}
+        gone = [holder.name for holder in found if holder.shard in dead]
+        if gone:
+            await self._do(partial(self._log.give_back, name, gone))
+        return bool(gone)
+
+    async def _give_back(self, name: str, holders: Sequence[str]) -> None:
+        await self._do(partial(self._log.give_back, name, holders))
+        for holder in holders:
+            left: set[Any] = self._held.get(holder, set())
+            left.discard(name)
+            if not left:
+                self._held.pop(holder, None)
+
+
+def _has_begun(state: RunState) -> bool:
+    """Whether the run got a slot for an attempt."""
+    first = state.task(1)
+    return first is not None and bool(first.attempts) and first.attempts[0].granted_us > 0
