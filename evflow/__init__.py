@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evflow.flow.current import current as current
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
+    from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
     from evflow.flow.decorators.resources import resources as resources
     from evflow.flow.decorators.retry import retry as retry
     from evflow.flow.decorators.schedule import schedule as schedule
@@ -43,10 +44,12 @@ __all__ = [
     "Step",
     "Task",
     "catch",
+    "concurrency",
     "current",
     "default_namespace",
     "environment",
     "get_namespace",
+    "limit",
     "namespace",
     "resources",
     "retry",
@@ -69,10 +72,12 @@ _HOMES = {
     "Step": "evflow.client.step",
     "Task": "evflow.client.task",
     "catch": "evflow.flow.decorators.catch",
+    "concurrency": "evflow.flow.decorators.limit",
     "current": "evflow.flow.current",
     "default_namespace": "evflow.client.namespaces",
     "environment": "evflow.flow.decorators.environment",
     "get_namespace": "evflow.client.namespaces",
+    "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",

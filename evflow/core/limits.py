@@ -111,6 +111,27 @@ def placeholders(template: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def resolved(template: str, parameters: Mapping[str, object]) -> str:
-    """A key with the values of the parameters that it names, cut where it would be too long."""
-    return template.format(**{name: parameters[name] for name in placeholders(template)})[: MOST_NAME_CHARS - 20]
+def resolved(graph: Mapping[str, Any], options: Mapping[str, Any], parameters: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The graph and the options of a run whose limits' keys hold the values of the parameters that they name.
+
+    Args:
+        graph: As `Graph.to_plain` writes it.
+        options: As `RunStarted` has them.
+        parameters: The run's, by the name on the command line, as they are shown to people.
+
+    Returns:
+        Both anew, the same where no key names a parameter.
+    """
+
+    def filled(template: str) -> str:
+        return template.format(**{name: parameters.get(name, "") for name in placeholders(template)})[: MOST_NAME_CHARS - 20]
+
+    steps: list[dict[str, Any]] = []
+    for step in graph["steps"]:
+        own: Mapping[str, int] = step.get("policy", {}).get("limits", {})
+        keys = {filled(key): most for key, most in own.items()}
+        steps.append({**step, "policy": {**step["policy"], "limits": keys}} if keys != own else step)
+    runs = options.get("runs")
+    if runs is not None and runs["key"]:
+        options = {**options, "runs": {**runs, "key": filled(runs["key"])}}
+    return {**graph, "steps": steps}, dict(options)

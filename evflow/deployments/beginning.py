@@ -16,6 +16,7 @@ from evflow.core.ids import FlowName, RunId, Seq
 from evflow.core.tags import MOST_TAG_CHARS, MOST_TAGS, fault
 from evflow.core.values import value
 from evflow.errors import UsageError
+from evflow.flow.decorators.limit import concurrency_of
 from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
 from evflow.log.protocol import DeploymentChange, Durability, LogClient
@@ -106,9 +107,11 @@ class RunOptions:
     fallback: str = "local"
     durability: Durability = "everysec"
 
-    def recorded(self) -> dict[str, Any]:
-        """As `RunStarted` has them."""
+    def recorded(self, flow: type) -> dict[str, Any]:
+        """As `RunStarted` has them, with what the flow itself says of its runs."""
+        runs = concurrency_of(flow)
         return {
+            **({} if runs is None else {"runs": runs}),
             "max_workers": self.max_workers,
             "max_splits": self.max_num_splits,
             "max_log_size_mb": self.max_log_size_mb,

@@ -176,7 +176,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     manifest = DeploymentManifest(
         flow=flow,
         graph=graph.to_plain(),
-        options=request.options.recorded(),
+        options=request.options.recorded(request.flow),
         code=code_of(request.flow_file, package.digest),
         values=save(store, {**facts(request.flow).constants, **defaults}).manifest,
         parameters=specs,

@@ -13,6 +13,7 @@ from evflow.core.deployments import Deployment
 from evflow.core.events import RunStarted
 from evflow.core.flow_events import RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.limits import resolved
 from evflow.core.values import field, value
 from evflow.deployments.beginning import Given, check_tags, shown_parameters, take_number
 from evflow.deployments.manifest import DeploymentManifest, read
@@ -183,15 +184,16 @@ def started_event(
     installation: str = "",
 ) -> RunStarted:
     """The first event of a run, but for what the owner puts into it: its host, its logic, and which log it is."""
+    graph, options = resolved(manifest.graph, manifest.options, parameters_shown)
     about = (f"deployment:{trigger['deployment']}",) if "deployment" in trigger else ()
     return RunStarted(
         flow=manifest.flow,
         number=number,
         logic=LOGIC,
-        graph=manifest.graph,
+        graph=graph,
         parameters=parameters,
         parameters_shown=parameters_shown,
-        options=manifest.options,
+        options=options,
         code=manifest.code,
         user=user,
         namespace=manifest.namespace,

@@ -13,6 +13,7 @@ from evflow.core.graph import Graph
 from evflow.core.values import value
 from evflow.errors import UsageError, did_you_mean
 from evflow.flow.decorators.base import StepDecorator, misplaced
+from evflow.flow.decorators.limit import concurrency_of, mistakes as concurrency_mistakes
 from evflow.flow.decorators.schedule import mistakes as schedule_mistakes
 from evflow.flow.graph import edge_step, read_graph
 from evflow.flow.parameters import mistakes as parameter_mistakes
@@ -110,7 +111,7 @@ def checked_graph(cls: type) -> Graph:
 
 def _examine(flow: _Flow) -> list[Problem]:
     structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
-    others = [*_parameters(flow), *_schedule(flow), *_decorators(flow), *_misplaced(flow)]
+    others = [*_parameters(flow), *_schedule(flow), *_limits(flow), *_decorators(flow), *_misplaced(flow)]
     if not structure:
         structure = list(_together(flow, flow.graph))
     return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
@@ -278,6 +279,36 @@ def _parameters(flow: _Flow) -> Iterator[Problem]:
 def _schedule(flow: _Flow) -> Iterator[Problem]:
     for where, message in schedule_mistakes(flow.cls):
         yield _at(flow, "schedule", where, "", message, "")
+
+
+def _limits(flow: _Flow) -> Iterator[Problem]:
+    """What is wrong with `@concurrency`, and what `@limit`s say together: a key has one number, and its braces name parameters."""
+    wrong = list(concurrency_mistakes(flow.cls))
+    yield from (_at(flow, "concurrency", where, "", message, "") for where, message in wrong)
+    keys: list[tuple[str, Where, str]] = []
+    own = None if wrong else concurrency_of(flow.cls)
+    if own is not None and own["key"]:
+        keys.append((own["key"], Where(flow.file, flow.line), ""))
+    numbers: dict[str, int] = {}
+    for name in flow.steps:
+        for decorator in flow.facts.decorators(name):
+            if decorator.name != "limit" or any(decorator.mistakes()):
+                continue
+            key, most = decorator.value("key"), decorator.value("at_most")
+            keys.append((key, decorator.where, name))
+            if numbers.setdefault(key, most) != most:
+                message = f"@limit({key!r}) lets {numbers[key]} attempts run at once, and {most} on step {name}."
+                yield _at(flow, "limit-differs", decorator.where, name, message, "A key has one number: give it in one of the places.")
+    if not keys:
+        return
+    from evflow.core.limits import placeholders  # of flows without limits nobody needs it
+
+    known = {parameter.name for parameter in flow.facts.parameters.values()}
+    for key, where, name in keys:
+        for parameter in placeholders(key):
+            if parameter not in known:
+                message = f"The key {key!r} names '{parameter}', which is no parameter of the flow."
+                yield _at(flow, "limit-parameter", where, name, message, did_you_mean(parameter, known).strip())
 
 
 def _at(flow: _Flow, code: str, where: Where, step: str, message: str, hint: str) -> Problem:

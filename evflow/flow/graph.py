@@ -28,7 +28,7 @@ def read_node(cls: type, name: str) -> Node:
     policy: dict[str, Any] = {}
     for decorator in decorators:
         if not any(decorator.mistakes()):
-            policy.update(decorator.policy())
+            _lay_over(policy, decorator.policy())
     return Node(
         name=name,
         kind=_kind(source),
@@ -43,6 +43,12 @@ def read_node(cls: type, name: str) -> Node:
         decorators=tuple(str(decorator) for decorator in reversed(decorators)),
         policy=Policy(**policy),
     )
+
+
+def _lay_over(policy: dict[str, Any], more: Mapping[str, object]) -> None:
+    """Add what a decorator asks for; `limits` are several decorators' together."""
+    for name, wanted in more.items():
+        policy[name] = {**policy.get(name, {}), **wanted} if isinstance(wanted, dict) else wanted
 
 
 def edge_step(steps: Mapping[str, StepFunction], edge: str) -> str:

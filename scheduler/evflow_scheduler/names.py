@@ -90,12 +90,17 @@ class Names:
 
     def free_for(self, run: OwnedRun, task: Task) -> bool:
         """Whether nothing that the attempt needs was refused lately."""
-        return not (self.refused and any(limit.name in self.refused for limit in self._needed(run, task)))
+        if not self.refused:
+            return True
+        held = self._held.get(str(run.id), ())
+        return not any(limit.name in self.refused and limit.name not in held for limit in self._needed(run, task))
 
     def is_stuck(self, run: OwnedRun) -> RunLimit | None:
         """What keeps a run from its beginning, if something was refused that it needs itself."""
         own = limits.of_run(run.state, self._table)
-        return own if own is not None and own.limit.name in self.refused else None
+        if own is None or own.limit.name not in self.refused or own.limit.name in self._held.get(str(run.id), ()):
+            return None
+        return own
 
     async def take(self, runs: Mapping[RunId, OwnedRun], attempts: Iterable[AttemptId]) -> set[AttemptId]:
         """Hold what attempts need, each all of it or nothing.
@@ -179,6 +184,7 @@ class Names:
 
     async def _give_back(self, name: str, holders: Sequence[str]) -> None:
         await self._do(partial(self._log.give_back, name, holders))
+        self.refused.pop(name, None)
         for holder in holders:
             left: set[Any] = self._held.get(holder, set())
             left.discard(name)

@@ -7,6 +7,7 @@ from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
 from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.limits import resolved
 from evflow.core.state import RunState
 from evflow.core.values import value
 from evflow.deployments.beginning import Given, code_of, runtime_tags, shown_parameters, take_number
@@ -84,7 +85,7 @@ def started_event(
     store: str,
 ) -> RunStarted:
     """The first event of the run."""
-    options = request.options.recorded()
+    plain, options = resolved(graph.to_plain(), request.options.recorded(request.flow), given.shown)
     if request.resume_step is not None:
         options["resume_step"] = request.resume_step
     tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
@@ -92,7 +93,7 @@ def started_event(
         flow=run.flow,
         number=run.number,
         logic=LOGIC,
-        graph=graph.to_plain(),
+        graph=plain,
         parameters=given.manifest,
         parameters_shown=given.shown,
         options=options,

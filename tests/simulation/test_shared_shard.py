@@ -3,15 +3,17 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
 
 from evflow.core import events as ev
 from evflow.core.admit import Capacity, Slots
-from evflow.core.codec import MAX_REPORT_BYTES, decode, encode_report
+from evflow.core.codec import MAX_REPORT_BYTES, Record, decode, encode_report
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
+from evflow.log.protocol import StoredEvent
 from evflow.log.writer import ShardWriter
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
@@ -42,7 +44,7 @@ def named(number: int) -> RunId:
     return RunId(FlowName("Nightly"), RunNumber(number))
 
 
-def started(run: RunId, flow: RandomFlow = CHAIN, **options: int) -> ev.RunStarted:
+def started(run: RunId, flow: RandomFlow = CHAIN, **options: Any) -> ev.RunStarted:
     options = {"max_workers": 16, **options}
     return ev.RunStarted(run.flow, run.number, LOGIC, flow.graph().to_plain(), b"p" * 32, {}, options, {}, "ada", "", store="sim://")
 
@@ -70,7 +72,7 @@ class House:
     def __init__(self, slots: int = 4) -> None:
         self.server = SimulatedServer()
         self.client = SimulatedLogClient(self.server)
-        self.machine = SimulatedMachine(self._fate, self._deliver)
+        self.machines: dict[str, SimulatedMachine] = {}  # what runs on one is seen by one executor
         self.slots = Slots(Capacity(slots))
         self.owners = 0
         self.flows: dict[RunId, RandomFlow] = {}
@@ -87,6 +89,17 @@ class House:
 
     def events(self, run: RunId, shard: str = SHARD) -> list[ev.Event]:
         return [decode(stored.seq, stored.payload).event for stored in self.client.read(shard, run)]
+
+    def log(self) -> SimulatedEventLog:
+        return SimulatedEventLog(self.server)
+
+    def decoded(self, stored: StoredEvent) -> Record:
+        return decode(stored.seq, stored.payload)
+
+    def status(self, run: RunId) -> str:
+        entry = self.client.run(run)
+        assert entry is not None
+        return str(entry.summary["status"])
 
     def is_sealed(self, run: RunId, shard: str = SHARD) -> bool:
         return self.client.head(shard, run).status == "sealed"
@@ -106,7 +119,7 @@ class House:
         """Own the shard within the block; at its end the owner is gone without a word."""
         self.owners += 1
         writer = ShardWriter(SimulatedEventLog(self.server), shard_name, f"owner {self.owners}")
-        executor = SimulatedExecutor(self.machine)
+        executor = SimulatedExecutor(self.machines.setdefault(shard_name, SimulatedMachine(self._fate, self._deliver)))
         await writer.take(wait_s=60)
         runs = [OwnedRun(run) for run in await writer.active()]
         first = await TakeOver("box", "ada").of(runs, writer, executor)

@@ -11,6 +11,7 @@ from evflow.flow.decorators.base import StepDecorator
 REGISTRY: dict[str, tuple[str, str]] = {
     "catch": ("evflow.flow.decorators.catch", "Catch"),
     "environment": ("evflow.flow.decorators.environment", "Environment"),
+    "limit": ("evflow.flow.decorators.limit", "Limit"),
     "resources": ("evflow.flow.decorators.resources", "Resources"),
     "retry": ("evflow.flow.decorators.retry", "Retry"),
     "timeout": ("evflow.flow.decorators.timeout", "Timeout"),
