@@ -27,6 +27,7 @@ _SECTIONS: Sections = {
     },
     "Deployed flows": {
         "scheduler": Lazy("evflow.cli.scheduler", "command", "Carry out runs of deployed flows."),
+        "limits": Lazy("evflow.cli.limits", "command", "List and set limits that span runs."),
         "deployments": Lazy("evflow.cli.deployments", "command", "List what is deployed."),
         "run": Lazy("evflow.cli.run_deployed", "command", "Ask for a run of a deployed flow."),
         "history": Lazy("evflow.cli.deployments", "history_command", "Say what was deployed when, and by whom."),

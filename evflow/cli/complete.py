@@ -38,6 +38,11 @@ def of_deployments() -> Completer:
     return _silently(_deployments)
 
 
+def of_limits() -> Completer:
+    """Limits that are set, or that something holds."""
+    return _silently(lambda log, begun: ((name, "") for name in sorted({*log.limits(), *log.limited()}) if name.startswith(begun)))
+
+
 def of_what() -> Completer:
     """Runs, and behind a run's slash its steps and tasks."""
     return _silently(_what)

@@ -1,6 +1,7 @@
 """`evflow explain`: the reasons of `evflow.core.explain` in sentences."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import click
 
@@ -10,15 +11,18 @@ from evflow.cli.complete import of_what
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, write_json
 from evflow.cli.picture import why
-from evflow.core import explain
+from evflow.core import explain, limits
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
 from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
+from evflow.log.protocol import LogClient
 from evflow.replay.load import RunWaits
 
 MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
+
+_MOST_HOLDERS = 5
 
 
 @click.command("explain", help="Say what a run, a step's tasks or a task waits for, and why it is where it is.")
@@ -35,12 +39,31 @@ def command(what: str, as_json: bool) -> None:
             return
         owned = state.over or is_owned(log, found.entry.shard)
         now = clock.now_us()
+        limited = list(_limited(log, state))
     tasks = tasks_of(state, reference)
     # A task of a run that nobody runs waits for that, whatever else it waits for.
     lines = list(
         of_tasks(state, tasks, now, owned=owned) if reference.step or reference.task is not None else of_run(state, now, owned=owned)
     )
-    _say(what, lines, as_json=as_json)
+    _say(what, [*lines, *limited], as_json=as_json)
+
+
+def _limited(log: LogClient, state: RunState) -> Iterator[str]:
+    """The limits that keep tasks of a run from their slots: all of them are held by others."""
+    if state.stopping or not state.waiting:
+        return
+    allowed = log.limits()
+    own = limits.of_run(state, allowed)
+    asked = [] if own is None else [own.limit]
+    for number in islice(state.waiting, MOST_TASKS):
+        asked += limits.of_attempt(state, state.tasks[number], allowed)
+    run = f"{state.flow}/{state.number}"
+    for limit in dict.fromkeys(asked):
+        held = log.holders(limit.name)
+        if len(held) >= limit.most and run not in [one.name for one in held]:
+            by = ", ".join(one.name for one in held[:_MOST_HOLDERS])
+            more = f" and {len(held) - _MOST_HOLDERS} more" if len(held) > _MOST_HOLDERS else ""
+            yield f"{run} waits for limit {limit.name}: {len(held)} of {limit.most} hold it{f' ({by}{more})' if by else ''}."
 
 
 def _say(what: str, lines: list[str], *, as_json: bool) -> None:

@@ -75,7 +75,7 @@ def concurrency(*, at_most: int = 1, when_busy: str = "queue", key: str | None =
     except DecoratorInvalid as error:  # it has these fields
         raise_at_import(error)
 
-    def decorate(decorated: C) -> C:
+    def decorate(decorated: Any) -> Any:
         if not isinstance(decorated, type):
             raise_at_import(
                 DecoratorInvalid(f"@concurrency stands on something that is not a flow's class ({place}).", "Put it above the class.")
