@@ -4,28 +4,20 @@ import json
 import time
 
 from evflow.cli import session
+from evflow.collector import paused
 from evflow.core import chain
+from evflow.core.fold import fold
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.state import RunState
 from evflow.replay.load import load
-from evflow.replay.refold import refold
 from evflow.replay.verify import verify
-
-
-def untouched(events):
-    """Pass the events on, each after its digest was computed and compared."""
-    digest = chain.START
-    for event in events:
-        digest = chain.extend(digest, event.payload)
-        if digest[: chain.LINK_BYTES] != event.link:
-            raise AssertionError(f"event {event.seq} was changed")
-        yield event
-
 
 with session.log() as client:
     begin = time.perf_counter()
     log = load(client, RunId(FlowName("Wide"), RunNumber(1)))
     read = time.perf_counter()
-    state = refold(untouched(log.events))
+    with paused():
+        fold(state := RunState(), chain.START, log.events)
     folded = time.perf_counter()
     verdict = verify(log.events, log.head)
     verified = time.perf_counter()

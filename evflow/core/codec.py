@@ -9,18 +9,19 @@ A reader of an older version meets two things that it does not know, and neither
 tag becomes `Unknown`, and fields beyond the known ones are dropped.
 
 What was read has the types that its class declares, so that nobody behind this module meets a text where a number
-should stand. Looking at each value would cost as much as decoding does; but a log has few combinations of types
-(`None` or not, mostly), so each is looked at once and known from then on. What containers hold is looked at in reports,
-which come from anywhere, and in a run's first event.
+should stand. What containers hold is looked at in reports, which come from anywhere, in a run's first event, and in events
+that are so few that no reader of their own was compiled (`evflow.core.readers`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import msgpack
+from msgpack import unpackb
 
 from evflow.core.events import TAGS, Event, RunStarted, Unknown
 from evflow.core.ids import Micros, Seq
+from evflow.core.readers import reader
 from evflow.core.values import declared, fits, value
 from evflow.errors import InternalError
 
@@ -36,11 +37,11 @@ _REPORT_HEAD = 2
 _TAG_OF: dict[type[Event], str] = {cls: tag for tag, cls in TAGS.items()}
 _FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(declared(cls)) for cls in TAGS.values()}
 
-_Shape = tuple[type, ...]
-_READ: dict[str, tuple[type[Event], int, set[_Shape]]] = {tag: (cls, _HEAD + len(_FIELDS[cls]), set()) for tag, cls in TAGS.items()}
-"""Tag to its class, where its fields end in the array, and the combinations of types that were looked at and found right."""
-_MAX_SHAPES = 256
-_HEAD_TYPES: _Shape = (str, int, int, str, int)
+_READERS: dict[tuple[str, int], Callable[[int, tuple[Any, ...]], "Record | None"]] = {}
+"""A tag and a number of values to what reads them, where that has been compiled."""
+_met: dict[tuple[str, int], int] = {}
+_OFTEN = 40
+"""How many events of one kind are read before a reader is compiled for it, which costs as much as reading these."""
 
 
 class UnreadableEvent(InternalError):
@@ -122,13 +123,12 @@ def decode(seq: int, payload: bytes) -> Record:
     Raises:
         UnreadableEvent: The bytes are no msgpack array of the format, or a field is missing.
     """
-    place: Any = seq
     try:
-        # The usual case in one go: these lines are half of what a replay costs.
-        values = msgpack.unpackb(payload, use_list=False)
-        cls, end, shapes = _READ[values[0]]
-        if tuple(map(type, values)) in shapes:
-            return Record(place, values[1], values[2], values[3], values[4], cls(*values[_HEAD:end]))
+        # The usual case in one go: these lines are a third of what a replay costs.
+        values = unpackb(payload, use_list=False)
+        record = _READERS[values[0], len(values)](seq, values)
+        if record is not None:
+            return record
     except (ValueError, TypeError, LookupError, msgpack.UnpackException):
         pass  # Not the usual case; below it gets its name.
     try:
@@ -141,12 +141,16 @@ def _decode_unusual(seq: int, payload: bytes) -> Record:
     place: Any = seq
     values = unpack(payload)
     head = values[:_HEAD]
-    if tuple(map(type, head)) != _HEAD_TYPES:
+    if tuple(map(type, head)) != (str, int, int, str, int):
         raise UnreadableEvent("not an array that begins with a tag, a turn, a time, a principal and a cause")
     tag, turn, at_us, principal, cause = head
-    event = build(tag, TAGS.get(tag), values[_HEAD:])
-    if tag in _READ and tag != "RunStarted" and len(_READ[tag][2]) < _MAX_SHAPES:
-        _READ[tag][2].add(tuple(map(type, values)))
+    cls = TAGS.get(tag)
+    event = build(tag, cls, values[_HEAD:])
+    if cls is not None and cls is not RunStarted and len(values) <= _HEAD + len(_FIELDS[cls]):
+        kind = tag, len(values)
+        _met[kind] = _met.get(kind, 0) + 1
+        if _met[kind] == _OFTEN:
+            _READERS[kind] = reader(Record, cls, len(values))
     return Record(place, turn, at_us, principal, cause, event)
 
 

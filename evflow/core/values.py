@@ -10,7 +10,7 @@ compiled when the first one is built, since most commands build few kinds of the
 An `entity` is defined in the same way and is not a value: it changes, and is equal to itself alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import GenericAlias, UnionType
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform, get_origin
@@ -66,10 +66,12 @@ def _slotted(cls: type[_T], **methods: Any) -> type[_T]:
     body.setdefault("__repr__", _text)
     made = cast("type[_T]", type(cls.__name__, cls.__bases__, body))
     _uncompiled[made] = compiled
+    _DEFAULTS[made] = defaults
     return made
 
 
 _uncompiled: dict[type, Callable[[], Any]] = {}
+_DEFAULTS: dict[type, dict[str, Any]] = {}
 
 
 def compile_all() -> None:
@@ -91,6 +93,21 @@ def _constructor(names: tuple[str, ...], defaults: Mapping[str, Any], owner: str
     exec(f"def __init__(self, {arguments}):\n" + "\n".join(lines or [" pass"]), made)  # noqa: S102 - names of fields, nothing else
     made["__init__"].__qualname__ = f"{owner}.__init__"
     return made["__init__"]
+
+
+def making(it: str, cls: type, given: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The statements that make a value without a call, for code that is compiled elsewhere, and the names that they use.
+
+    Args:
+        it: The variable that will hold it.
+        cls: A value's class.
+        given: Expressions for its first fields; the others take their defaults.
+    """
+    names: tuple[str, ...] = cast("Any", cls).__match_args__
+    defaults = {f"{it}_{name}": _DEFAULTS[cls][name] for name in names[len(given) :]}
+    others = [f"{name}.default_factory()" if isinstance(default, _Fresh) else name for name, default in defaults.items()]
+    lines = [f"{it} = new({it}_class)", *(f"{it}.{name} = {source}" for name, source in zip(names, [*given, *others], strict=True))]
+    return lines, {"new": object.__new__, f"{it}_class": cls, **defaults}
 
 
 class _Fields:

@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import DeploymentChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, TagChange
+from evflow.log.protocol import DeploymentChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, TagChange, PAGE_EVENTS
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -90,6 +90,23 @@ class RedisLogClient:
     def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """See `LogClient.read`."""
         return self._do(commands.read(shard, run, after, limit))
+
+    def pages(self, shard: str, run: RunId, after: int = 0, limit: int = PAGE_EVENTS) -> Iterator[list[StoredEvent]]:
+        """See `LogClient.pages`. Most logs are one page; what is longer is read over a connection of its own."""
+        page = self.read(shard, run, after, limit)
+        if page:
+            yield page
+        if len(page) < limit:
+            return
+        connection = self._connector(self._address)
+        try:
+            operation = commands.read(shard, run, page[-1].seq, limit)
+            for reply in connection.stream(operation.commands[0], commands.following_page(shard, run, limit)):
+                page = commands.finished(operation, [reply], connection.where)
+                if page:
+                    yield page
+        finally:
+            connection.close()
 
     def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
         """See `LogClient.follow`."""

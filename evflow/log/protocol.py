@@ -8,7 +8,7 @@ Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simul
 `evflow.testing`. One contract suite runs over all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
@@ -24,6 +24,9 @@ MAX_APPEND_EVENTS = 1_000
 MAX_APPEND_BYTES = 1_000_000
 MAX_APPEND_CONSUMED = 1_000
 """Limits of one append call (Lua's `unpack` fails past about 8,000 and leaves half of it written)."""
+
+PAGE_EVENTS = 2_000
+"""Read at once of a long log: some milliseconds of work, for the server as for whoever folds them."""
 
 
 class StoredEvent(NamedTuple):
@@ -396,6 +399,14 @@ class LogClient(Protocol):
 
     def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """Up to `limit` events behind position `after`, in order."""
+        ...
+
+    def pages(self, shard: str, run: RunId, after: int = 0, limit: int = PAGE_EVENTS) -> Iterator[list[StoredEvent]]:
+        """All events behind position `after`, in order; the server prepares a page while the caller works on the one before.
+
+        Raises:
+            LogUnavailable: As `read`, at any page.
+        """
         ...
 
     def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:

@@ -5,7 +5,7 @@ parsing by command. What is left is the thin client's behaviour (`evflow.log.wir
 runs over both. redis-py takes 0.3 s to import, so nothing imports this module before it is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -30,6 +30,7 @@ from evflow.log.wire import (
     REPLY_TIMEOUT_S,
     Argument,
     Command,
+    Following,
     packed,
     type_of_reply,
 )
@@ -161,6 +162,14 @@ class RedisPyTransport:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def stream(self, first: Command, following: Following) -> Iterator[type_of_reply]:
+        """See `Transport.stream`; one after the other."""
+        command: Command | None = first
+        while command is not None:
+            reply = self.call(*command)
+            yield reply
+            command = following(reply)
 
     def close(self) -> None:
         """See `Transport.close`."""

@@ -11,7 +11,7 @@ one shape on every server (bytes, int, None, lists). The async half is `evflow.l
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
@@ -22,6 +22,8 @@ from evflow.log.url import Address, parse
 type_of_reply = Any
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
+Following = Callable[[type_of_reply], Command | None]
+"""The command that follows from a reply, or None."""
 
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
@@ -56,6 +58,14 @@ class Transport(Protocol):
 
     def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """As `call`, for a command that may wait at the server for `wait_s`."""
+        ...
+
+    def stream(self, first: Command, following: "Following") -> Iterator[type_of_reply]:
+        """Send a command and hand on its reply, and so on with the command that follows from a reply, until none does.
+
+        Each command is sent before the reply ahead of it is handed on, so that the server works while the caller does. The
+        connection is of no other use until the last reply; who stops before closes it.
+        """
         ...
 
     def close(self) -> None:
@@ -175,6 +185,17 @@ class Wire:
         finally:
             if self._sock is not None:
                 self._sock.settimeout(self._timeout_s)
+
+    def stream(self, first: Command, following: Following) -> Iterator[type_of_reply]:
+        """Send commands one ahead: see `Transport.stream`."""
+        command: Command | None = first
+        self._send(packed(first))
+        while command is not None:
+            reply = self._checked(self._receive(command[0], self._timeout_s))
+            command = following(reply)
+            if command is not None:
+                self._send(packed(command))
+            yield reply
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""

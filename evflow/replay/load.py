@@ -9,8 +9,6 @@ from evflow.errors import EnvironmentProblem, EvflowError, UsageError
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent, shown_owner
 
-_CHUNK = 5_000
-
 
 class RunNotFound(UsageError):
     """There is no such run in this log."""
@@ -91,7 +89,7 @@ def load(log: LogClient, run: RunId) -> RunLog:
 
 
 def look(log: LogClient, run: RunId) -> RunLog:
-    """Read a run's log, 5,000 events at a time, whatever is left of it. The head is read first: a live log may then be longer.
+    """Read a run's log, whatever is left of it. The head is read first: a live log may then be longer.
 
     Raises:
         RunNotFound: There is no such run.
@@ -116,6 +114,5 @@ def never_began(log: LogClient, entry: RunEntry) -> RunNeverBegan:
 
 def events(log: LogClient, entry: RunEntry, after: int = 0) -> Iterator[StoredEvent]:
     """A run's events behind a position, in order."""
-    while chunk := log.read(entry.shard, entry.run, after, _CHUNK):
-        yield from chunk
-        after = chunk[-1].seq
+    for page in log.pages(entry.shard, entry.run, after):
+        yield from page

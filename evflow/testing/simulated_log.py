@@ -10,7 +10,7 @@ suffix of them (`regress`) as a fail-over does.
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from evflow.log.commands import INBOX_BATCH, check_limits
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
+    PAGE_EVENTS,
     AppendCall,
     DeploymentChange,
     Durability,
@@ -368,6 +369,12 @@ class SimulatedLogClient:
     def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """See `LogClient.read`."""
         return _read(self._live(), shard, run, after, limit)
+
+    def pages(self, shard: str, run: RunId, after: int = 0, limit: int = PAGE_EVENTS) -> Iterator[list[StoredEvent]]:
+        """See `LogClient.pages`."""
+        while page := self.read(shard, run, after, limit):
+            yield page
+            after = page[-1].seq
 
     def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
         """See `LogClient.follow`; what is there now."""

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.canonical import digest
-from evflow.core.chain import LINK_BYTES, extend
-from evflow.core.codec import Record, as_read, decode, encode
+from evflow.core.chain import extend
+from evflow.core.codec import Record, as_read, encode
 from evflow.core.decide import settle
+from evflow.core.fold import ChainBroken, fold
 from evflow.core.ids import Micros, RunId, Seq
 from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
@@ -71,11 +72,10 @@ class OwnedRun:
         Raises:
             LogBroken: They are not what follows the events before.
         """
-        for stored in events:
-            self._digest = extend(self._digest, stored.payload)
-            if self._digest[:LINK_BYTES] != stored.link:
-                raise LogBroken(self.id, stored.seq)
-            apply(self.state, decode(stored.seq, stored.payload))
+        try:
+            self._digest = fold(self.state, self._digest, events)
+        except ChainBroken as error:
+            raise LogBroken(self.id, error.seq) from error
         self.head = Head(self.state.seq, self._digest, "sealed" if self.state.sealed else "active")
 
     def forget(self) -> None:

@@ -207,6 +207,21 @@ async def test_reading_goes_on_behind_a_position_up_to_a_limit(log: EventLog, cl
     assert await log.read(SHARD, RUN, after=7) == []
 
 
+async def test_a_long_log_is_read_in_pages(log: EventLog, client: LogClient, lease: Lease) -> None:
+    """Whether or not the last page is full; other questions may be asked between two pages, and nobody has to read all."""
+    assert list(client.pages(SHARD, RUN)) == []
+    await log.append(lease, call_of([b"%d" % n for n in range(1, 13)]))
+    whole = client.read(SHARD, RUN)
+    for limit in (5, 6, 12, 13):
+        read = [page for page in client.pages(SHARD, RUN, limit=limit) if client.head(SHARD, RUN).seq == 12]
+        assert [event for page in read for event in page] == whole
+        assert all(0 < len(page) <= limit for page in read)
+    begun = client.pages(SHARD, RUN, after=2, limit=3)
+    assert [event.seq for event in [*next(begun), *next(begun)]] == [3, 4, 5, 6, 7, 8]
+    del begun
+    assert client.read(SHARD, RUN) == whole
+
+
 async def test_a_call_that_is_repeated_answers_as_before_and_writes_nothing(log: EventLog, lease: Lease) -> None:
     call = call_of([b"a", b"b"])
     assert await log.append(lease, call) == await log.append(lease, call)

@@ -3,17 +3,20 @@
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import partial
-from typing import Any
+from types import GenericAlias
+from typing import Any, cast
 
 import msgpack
 import pytest
 from hypothesis import given, strategies as st
 
 from evflow.core import canonical, codec, flow_events
-from evflow.core.codec import EventTooLarge, UnreadableEvent, decode, decode_report, encode, encode_report, fields_of, tag_of
+from evflow.core.codec import EventTooLarge, Record, UnreadableEvent, decode, decode_report, encode, encode_report, fields_of, tag_of
 from evflow.core.events import TAGS, AttemptFailed, AttemptLost, AttemptSucceeded, Event, RunStarted, SlotGranted, Unknown
 from evflow.core.graph import Graph, Node
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.readers import reader
+from evflow.core.values import declared, fits
 from evflow.replay.refold import refold
 from evflow_scheduler.run import OwnedRun
 from tests.core_run import stored
@@ -58,6 +61,43 @@ def test_every_event_is_read_as_it_was_written(cls: type[Event], data: st.DataOb
     assert record.event == event
     assert (record.seq, record.turn, record.at_us, record.principal, record.cause) == (7, *HEAD.values())
     assert decode_report(encode_report(event, principal="user:ada")) == (event, "user:ada")
+
+
+@pytest.mark.parametrize("cls", TAGS.values(), ids=TAGS)
+@given(data=st.data())
+def test_a_compiled_reader_reads_what_all_others_read(cls: type[Event], data: st.DataObject) -> None:
+    """The fields that a writer of an older version did not have yet have their defaults."""
+    known = fields(cast("Any", cls))
+    needed = sum(1 for field in known if field.default is MISSING and field.default_factory is MISSING)
+    values = msgpack.unpackb(encode(data.draw(_of(cls)), **HEAD), use_list=False)
+    values = values[: len(values) - data.draw(st.integers(0, len(known) - needed))]
+    record = reader(Record, cls, len(values))(7, values)
+    assert record == decode(7, msgpack.packb(values))
+
+
+@pytest.mark.parametrize("cls", TAGS.values(), ids=TAGS)
+@given(data=st.data())
+def test_a_compiled_reader_takes_no_value_of_another_type(cls: type[Event], data: st.DataObject) -> None:
+    """One value of an event is another one."""
+    values = list(msgpack.unpackb(encode(data.draw(_of(cls)), **HEAD), use_list=False))
+    place = data.draw(st.integers(1, len(values) - 1))
+    values[place] = data.draw(PLAIN)
+    kinds: list[Any] = [int, int, str, int, *declared(cls).values()]
+    shallow = kinds[place - 1].__origin__ if isinstance(kinds[place - 1], GenericAlias) else kinds[place - 1]
+    assert (reader(Record, cls, len(values))(7, values) is not None) == fits(values[place], shallow)
+
+
+def test_what_is_read_often_is_read_as_before() -> None:
+    """A reader is compiled on the way; a field missing, one too many and one of another type are told by it, too."""
+    event = SlotGranted(3, 0, 1, "free")
+    payload = encode(event, **HEAD)
+    assert [decode(seq, payload).event for seq in range(1, 200)] == [event] * 199
+    values = msgpack.unpackb(payload, use_list=False)
+    assert decode(1, msgpack.packb([*values, "later"])).event == event
+    assert decode(1, msgpack.packb(values[:-1])).event == SlotGranted(3, 0, 1)
+    for wrong in (values[:-2], [*values[:-1], 7]):
+        with pytest.raises(UnreadableEvent, match="SlotGranted"):
+            decode(1, msgpack.packb(wrong))
 
 
 @given(FLOW_EVENTS)
