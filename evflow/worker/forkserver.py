@@ -11,8 +11,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -124,6 +124,19 @@ class ForkServer:
             if pid:
                 self.exit_code = os.waitstatus_to_exitcode(status)
         return self.exit_code is not None
+
+    @contextmanager
+    def watched(self) -> Generator[int | None]:
+        """A descriptor that is readable once its process has ended; None where the system has no such thing (it is Linux's)."""
+        try:
+            end = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # OSError: it has been waited for
+            yield None
+            return
+        try:
+            yield end
+        finally:
+            os.close(end)
 
     def kill(self) -> None:
         """End it at once. Its attempts die with it."""

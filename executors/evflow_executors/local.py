@@ -212,7 +212,8 @@ class LocalExecutor:
                 await self._gone(drain=True)
                 if not self._reading:  # else `watch` meets the end, and does this
                     self._server.close()
-                    await anyio.to_thread.run_sync(self._end, list(self._launched))
+                    if self._launched:
+                        await anyio.to_thread.run_sync(self._end, list(self._launched))
 
     # --- the fork server ---------------------------------------------------------------------------------
 
@@ -291,15 +292,17 @@ class LocalExecutor:
     async def _gone(self, *, drain: bool = False) -> None:
         """Wait for the fork server's exit; with `drain` keep what it says until then, so that it is not held up."""
         pause_s = 0.001
-        while not self._server.poll():
-            if drain and not self._reading:
-                with suppress(OSError):
-                    data = self._server.socket.recv(frames.READ_BYTES)
-                    if data:
-                        self._received.append(data)
-                        continue
-            await anyio.sleep(pause_s)
-            pause_s = min(0.02, 2 * pause_s)
+        with self._server.watched() as end:
+            while not self._server.poll():
+                if drain and not self._reading:
+                    with suppress(OSError):
+                        data = self._server.socket.recv(frames.READ_BYTES)
+                        if data:
+                            self._received.append(data)
+                            continue
+                with anyio.move_on_after(pause_s):
+                    await (anyio.sleep(pause_s) if end is None else anyio.wait_readable(end))
+                pause_s = min(0.02, 2 * pause_s)
 
     # --- frames ------------------------------------------------------------------------------------------
 

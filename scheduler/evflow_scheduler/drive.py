@@ -92,14 +92,26 @@ async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
             await _serve(plan, run, begin, writer, executor)
         finally:
             with anyio.CancelScope(shield=True):  # `aclose` and `release` have deadlines of their own.
-                try:
-                    await executor.aclose()
-                finally:
-                    await writer.release()
+                await _leave(connection, writer, executor)
     finally:
         with anyio.CancelScope(shield=True):
             await log.aclose()
     return run.state
+
+
+async def _leave(connection: Connection, writer: ShardWriter, executor: LocalExecutor) -> None:
+    """End the fork server, and give back the lease and the embedded server."""
+    if executor.running:
+        # Its attempts may report until they are gone, and nobody else may start one of them before that.
+        try:
+            await executor.aclose()
+        finally:
+            await writer.release()
+        return
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.aclose)  # some milliseconds, in which the server can end as well
+        await writer.release()
+        connection.release()
 
 
 async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, executor: LocalExecutor) -> None:
