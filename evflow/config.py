@@ -187,12 +187,25 @@ def _words(separator: str | None) -> Reader:
     return read
 
 
+def _listen_address(raw: Any) -> str:
+    """`host:port`; a port alone listens on this machine only."""
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise TypeError
+    host, separator, port = str(raw).rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) < 65_536) or (separator and not host):
+        raise ValueError
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError
+    return f"{host or '127.0.0.1'}:{int(port)}"
+
+
 NAME = Kind("a text of printable characters", _name)
 PATH = Kind("a path", _text, is_path=True)
 SECONDS = Kind("a number of seconds, at least 0", _seconds)
 FACTOR = Kind("a number, at least 0", _seconds)
 LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
 SWITCH = Kind("true or false", _switch)
+LISTEN = Kind("HOST:PORT, or PORT alone for this machine only", _listen_address)
 
 # --- defaults that follow from the machine or from other settings ------------------------------------------
 
@@ -252,9 +265,17 @@ SETTINGS: dict[str, Setting] = {
             "Seconds that a scheduler's attempts may go on after SIGTERM; unset: no limit.",
             "--drain-timeout",
         ),
+        Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),
+        Setting(
+            "log_format",
+            _choice("auto", "json", "text"),
+            "auto",
+            "Form of these lines; auto: text in a terminal, JSON from a scheduler elsewhere.",
+            "--log-format",
+        ),
         Setting("debug", SWITCH, False, "Show the traceback of an internal error."),
     )
 }

@@ -5,6 +5,8 @@ For whoever looks for a fault in evflow or its surroundings; what a user must kn
 
     timestamp=2026-11-23T18:04:05.123456Z level=info event="shard taken" run=TrainFlow/3 epoch=17
 
+or, where the setting `log_format` says `json`, as a JSON document with the same keys.
+
 A process says nothing until it called `prepare`: the setting is read from files, and an event loop is no place for that.
 structlog (0.13 s) is imported there where `debug` or `info` are wanted, else with the first warning, which is rare; so a
 usual run never pays for it. It is used without its global configuration, which belongs to the user's own code in this
@@ -12,7 +14,7 @@ process. The core says nothing: what it decided stands in the log.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from evflow import config
@@ -25,21 +27,27 @@ _SILENT: Final = 100
 _threshold = _SILENT
 _logger: Any = None
 _out: Callable[[str], None] | None = None
+_json = False
 
 
 def prepare(out: Callable[[str], None] | None = None, *, at_once: bool = False) -> None:
-    """Read the setting; from now on lines go to `out`, or to stderr. Before the event loop begins.
+    """Read the settings; from now on lines go to `out`, or to stderr. Before the event loop begins.
 
     Args:
         out: Takes the lines.
-        at_once: Import now what the first line needs: for a process that stays, whose loop must not wait for it then.
+        at_once: For a process that stays: import now what the first line needs, whose loop must not wait for it then, and write
+            JSON where stderr is no terminal and nothing else is set.
 
     Raises:
-        ConfigInvalid: There is no such level.
+        ConfigInvalid: There is no such level or format.
     """
-    global _threshold, _out
+    global _threshold, _out, _json, _logger
     _threshold = _LEVELS[config.get("log_level")]
     _out = out
+    form = config.get("log_format")
+    json = form == "json" or (form == "auto" and at_once and not sys.stderr.isatty())
+    if json != _json:
+        _json, _logger = json, None
     if at_once or _threshold < _LEVELS["warning"]:
         _structlog()
 
@@ -78,18 +86,36 @@ def _structlog() -> Any:
         with framework_view():
             import structlog
             from structlog.processors import LogfmtRenderer, TimeStamper, add_log_level
+        text = LogfmtRenderer(key_order=_FIRST_KEYS, drop_missing=True, bool_as_flag=False)
         _logger = structlog.wrap_logger(
             _Lines(),
             processors=[
                 add_log_level,
                 TimeStamper(fmt="iso", utc=True),
-                LogfmtRenderer(key_order=_FIRST_KEYS, drop_missing=True, bool_as_flag=False),
+                _renderer() if _json else text,
             ],
             wrapper_class=structlog.BoundLogger,
             context_class=dict,
             cache_logger_on_first_use=True,
         )
     return _logger
+
+
+def _renderer() -> Callable[[object, str, MutableMapping[str, Any]], str]:
+    """A line's keys and values as one JSON document, the first keys first."""
+    import json
+
+    import orjson
+
+    def render(_: object, __: str, values: MutableMapping[str, Any]) -> str:
+        ordered = {key: values.pop(key) for key in _FIRST_KEYS if key in values}
+        line = {**ordered, **values}
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # a number of more than 64 bits, or a text that is no UTF-8, as names of files may be
+            return json.dumps(line, default=str)
+
+    return render
 
 
 class _Lines:

@@ -1,5 +1,7 @@
 """`evflow scheduler`: carry out the runs that are asked of deployed flows, for as long as the process lives."""
 
+from contextlib import suppress
+
 import click
 
 from evflow import config
@@ -10,7 +12,7 @@ from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
 
-_SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "log_level")
+_SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "http", "log_level", "log_format")
 
 
 @click.pass_context
@@ -34,6 +36,7 @@ def _scheduler(ctx: click.Context, /, **given: object) -> None:
             durability=config.get("durability"),
             warm_bytes=config.get("warm_memory") * 1_000_000,
             drain_s=config.get("drain_timeout"),
+            http=config.get("http"),
         )
     )
 
@@ -47,7 +50,9 @@ command = click.Group(
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
         setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
         setting_option("drain_timeout", "SECONDS", "How long what runs may go on after SIGTERM  [default: until it ends]"),
+        setting_option("http", "HOST:PORT", "Answer HTTP there: /live, /ready, /metrics  [default: nowhere]"),
         setting_option("log_level", "debug|info|warning|error", "What it says on stderr  [default: info]"),
+        setting_option("log_format", "auto|json|text", "How it says it  [default: text in a terminal, else json]"),
     ],
     help="Carry out the runs that are asked of deployed flows, until Ctrl-C or SIGTERM: then what runs may end, and nothing new "
     "begins; a second one ends it at once, and whoever takes the runs over starts those tasks again. Several may run, on one machine or "
@@ -61,9 +66,11 @@ command = click.Group(
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
     """Ask the log who owns its shared shards. Exit code 1 where nobody owns any."""
-    with session.log() as log:
+    owners: dict[str, str | None] = dict.fromkeys(shared_shards())
+    found: dict[str, list[str]] = {}
+    with suppress(session.NoRunsYet), session.log() as log:
         owners = {shard: seen_owner(log, shard) for shard in shared_shards()}
-        found: dict[str, list[str]] = {_process(name): [] for name in log.schedulers()}
+        found = {_process(name): [] for name in log.schedulers()}
     for shard, held in owners.items():
         if held is not None:
             found.setdefault(_process(held), []).append(shard)

@@ -73,12 +73,20 @@ class TickBook:
         log: The log; used by `look` alone.
         host: This machine, as where the runs are asked for.
         stores: Opens a deployment's store.
+        on_offer: Hears of each run of a tick that was offered: how long after the tick, in seconds.
     """
 
-    def __init__(self, log: LogClient, host: str = "", stores: Callable[[str], Store] = open_store) -> None:
+    def __init__(
+        self,
+        log: LogClient,
+        host: str = "",
+        stores: Callable[[str], Store] = open_store,
+        on_offer: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._log = log
         self._host = host or os.uname().nodename
         self._stores = stores
+        self._on_offer = on_offer
         self._flows: dict[FlowName, _Flow] = {}
         self._aside: dict[FlowName, int] = {}
         self._offered: dict[FlowName, set[int]] = {}
@@ -252,6 +260,7 @@ class TickBook:
         run = take_number(self._log, flow.name, requested, principal=asked.principal, expected=flow.seq, change=change)
         self._decided(flow, one, change)
         offer(self._log, ready, run, patience_s=0.0)
+        self._on_offer((self._log.now_us() - tick.tick_us) / 1e6)
         self._offered[flow.name].add(flow.seq)
         diagnostics.info("tick", run=run, deployment=shown(flow.name, deployment.name), tick=local(one.schedule, tick.tick_us))
 

@@ -110,6 +110,7 @@ class ShardWriter:
         self._restart = restart
         self._on_trouble = on_trouble
         self._lease: Lease | None = None
+        self._leased_s = 0.0
         self._generation = 0
         self._heads: dict[RunId, Head] = {}
         self._known: set[RunId] = set()
@@ -128,6 +129,11 @@ class ShardWriter:
         if self._lease is None:
             raise RuntimeError("The shard is not taken yet.")
         return self._lease
+
+    @property
+    def lease_age_s(self) -> float:
+        """Seconds since the lease was last taken or renewed."""
+        return anyio.current_time() - self._leased_s
 
     # --- the lease ---------------------------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ class ShardWriter:
                     raise
                 await anyio.sleep(min(left_s, max(held.expires_in_s, 0.01)))
             else:
-                self._generation = self.log.generation
+                self._generation, self._leased_s = self.log.generation, anyio.current_time()
                 diagnostics.info("shard taken", shard=self.shard, epoch=self._lease.epoch)
                 return self._lease
 
@@ -172,6 +178,8 @@ class ShardWriter:
                         self._check()
                         self._refuse_a_rival(lost)
                         await self._repair(fence=True)
+            else:
+                self._leased_s = anyio.current_time()
             await self._repair_after_reconnection()
 
     async def release(self) -> None:
@@ -357,6 +365,7 @@ class ShardWriter:
     async def _take_again(self) -> None:
         try:
             self._lease = await self.patiently(partial(self.log.take, self.shard, self.owner, self._ttl_s, self.lease.epoch))
+            self._leased_s = anyio.current_time()
         except LeaseHeld as held:
             raise self._stop(LeaseLost(self.shard, held.owner, held.epoch)) from None
 

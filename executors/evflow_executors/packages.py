@@ -132,6 +132,11 @@ class PackagedExecutor:
         return {workshop.local.fork_server_pid: workshop.code.file for workshop in self._workshops.values()}
 
     @property
+    def warm(self) -> int:
+        """How many of them have no work."""
+        return sum(workshop.is_idle for workshop in self._workshops.values())
+
+    @property
     def runs(self) -> frozenset[RunId]:
         """The runs that were prepared and not released."""
         return frozenset(self._contexts)
@@ -322,7 +327,7 @@ class PackagedExecutor:
 
     async def _look(self) -> None:
         idle = [workshop for workshop in self._workshops.values() if workshop.is_idle]
-        sizes = await anyio.to_thread.run_sync(_sizes_bytes, [workshop.local.fork_server_pid for workshop in idle])
+        sizes = await anyio.to_thread.run_sync(sizes_bytes, [workshop.local.fork_server_pid for workshop in idle])
         surplus = sum(size for workshop, size in zip(idle, sizes, strict=True) if workshop.is_worth_keeping) - self._warm_bytes
         async with anyio.create_task_group() as group:
             for workshop, size in zip(idle, sizes, strict=True):
@@ -336,7 +341,7 @@ class PackagedExecutor:
                 group.start_soon(self._stop, workshop)
 
 
-def _sizes_bytes(pids: Sequence[int]) -> list[int]:
+def sizes_bytes(pids: Sequence[int]) -> list[int]:
     """What each process takes, its part of shared pages included where the system says so. Blocking."""
     import psutil
 

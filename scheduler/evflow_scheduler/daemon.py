@@ -15,7 +15,7 @@ import os
 import signal
 import traceback
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -36,13 +36,17 @@ from evflow_executors.packages import PackagedExecutor
 from evflow_scheduler import offers
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.drive import capacity, only_error
-from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.faceless import Faceless
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.shares import Holding, fair_share, moves
 from evflow_scheduler.takeover import TakeOver
 from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 from evflow_scheduler.ticks import look_after
+
+if TYPE_CHECKING:
+    from evflow_scheduler.http.health import Condition
+    from evflow_scheduler.metrics.census import Census
 
 _AFTER_A_DEFECT_S: Final = 30.0
 _AGAIN_AFTER_S: Final = 1.0
@@ -66,6 +70,7 @@ class Duty:
         durability: When an event counts as written.
         warm_bytes: Memory that fork servers without work may keep.
         drain_s: How long attempts may go on after the first signal; None: until they end.
+        http: Where it answers HTTP, `HOST:PORT`; None: nowhere.
     """
 
     user: str
@@ -73,14 +78,31 @@ class Duty:
     durability: Durability
     warm_bytes: int
     drain_s: float | None = None
+    http: str | None = None
 
 
 def serve(duty: Duty) -> None:
     """Be a scheduler until this process is told to end.
 
     Raises:
-        EnvironmentProblem: The log cannot be used at all.
+        EnvironmentProblem: The log cannot be used at all, or the address of HTTP cannot.
     """
+    face = _face(duty.http)
+    try:
+        _serve(duty, face)
+    finally:
+        face.close()
+
+
+def _face(address: str | None) -> Faceless:
+    if address is None:
+        return Faceless()
+    from evflow_scheduler.http.face import Face  # starlette, uvicorn and prometheus-client take 0.25 s
+
+    return Face(address)
+
+
+def _serve(duty: Duty, face: Faceless) -> None:
     connection = Connection.begin()
     try:
         url = connection.require(duty.durability)
@@ -91,7 +113,7 @@ def serve(duty: Duty) -> None:
             client.close()
         premises = Premises(connection.home, os.uname().nodename, url, installation)
         with only_error():
-            anyio.run(Daemon(duty, connection, premises).serve)
+            anyio.run(Daemon(duty, connection, premises, face).serve)
     finally:
         connection.release()
 
@@ -103,28 +125,32 @@ class Daemon:
         duty: What it is asked to do.
         connection: Where the log is.
         premises: This machine.
+        face: What it is measured by, and where it answers.
     """
 
-    def __init__(self, duty: Duty, connection: Connection, premises: Premises) -> None:
+    def __init__(self, duty: Duty, connection: Connection, premises: Premises, face: Faceless) -> None:
         self._duty = duty
         self._connection = connection
         self._premises = premises
+        self._face = face
+        self._executor = PackagedExecutor(warm_bytes=duty.warm_bytes)
         self._name = owner_name()
         self._client = connect(premises.log_url)  # used by one thread at a time
         self._slots = Slots(capacity(duty.max_workers))
         self._shards: dict[str, Shard] = {}
+        self._writers: dict[str, ShardWriter] = {}
         self._mine: set[str] = set()  # owned, or about to be
         self._share = 0
         self._owning: dict[str, CancelScope] = {}
         self._rivals = False  # schedulers on other machines live, as far as we last heard
+        self._living = 0  # schedulers, as far as we last heard
         self._heard_s = 0.0
         self._waiting: set[CancelScope] = set()
         self._draining = False
 
     async def serve(self) -> None:
         """Own shards until a signal asks for the end."""
-        executor = PackagedExecutor(warm_bytes=self._duty.warm_bytes)
-        tenancies = Tenancies(executor, self._premises)
+        tenancies = Tenancies(self._executor, self._premises)
         diagnostics.info("scheduler begins", host=self._premises.host, pid=os.getpid(), slots=self._slots.capacity.slots)
         try:
             async with anyio.create_task_group() as around:
@@ -132,12 +158,13 @@ class Daemon:
                 async with anyio.create_task_group() as owners:
                     around.start_soon(self._heed_signals, owners.cancel_scope)
                     around.start_soon(self._say_that_it_lives)
-                    around.start_soon(look_after, self._premises, self._owned)
+                    around.start_soon(look_after, self._premises, self._owned, self._face.on_offer)
+                    around.start_soon(self._face.serve, self)
                     for shard in shared_shards():
                         owners.start_soon(self._own, shard, tenancies)
                 around.cancel_scope.cancel()
         finally:
-            await executor.aclose()  # has deadlines of its own
+            await self._executor.aclose()  # has deadlines of its own
             self._client.close()
             diagnostics.info("scheduler ends")
 
@@ -154,7 +181,7 @@ class Daemon:
                 diagnostics.debug("nobody can be asked which schedulers live", why=str(error))
                 self._give_way()
             else:
-                self._heard_s = asked_s
+                self._heard_s, self._living = asked_s, len(living)
                 self._rivals = any(host_of(name) != self._premises.host for name in living)
                 self._own_at_most(fair_share(len(living)))
             await self._pause(_SAY_EVERY_S)
@@ -181,6 +208,24 @@ class Daemon:
             diagnostics.warning("the log is out of reach, and other schedulers live: shards given up", shards=len(self._owning))
             for scope in self._owning.values():
                 scope.cancel()
+
+    # --- what it says of itself ----------------------------------------------------------------------------
+
+    def condition(self) -> "Condition":
+        """How it is now, for those who ask whether it is ready."""
+        from evflow_scheduler.http.health import Condition
+
+        silent_s = anyio.current_time() - self._heard_s
+        return Condition(len(self._shards), self._living, silent_s, _LIVES_FOR_S, self._lease_ages_s(), LEASE_S, self._draining)
+
+    def census(self) -> "Census":
+        """It in numbers, for those who measure it."""
+        from evflow_scheduler.metrics.census import census
+
+        return census(self._share, self._lease_ages_s(), self._slots, self._shards.values(), self._executor)
+
+    def _lease_ages_s(self) -> dict[str, float]:
+        return {shard: writer.lease_age_s for shard, writer in sorted(self._writers.items())}
 
     # --- its end -------------------------------------------------------------------------------------------
 
@@ -243,7 +288,7 @@ class Daemon:
 
     async def _own_once(self, shard: str, tenancies: Tenancies) -> None:
         log = await open_event_log(self._premises.log_url)
-        writer = ShardWriter(log, shard, owner_name(), ttl_s=LEASE_S, restart=self._connection.restart)
+        writer = self._face.writer(log, shard, ttl_s=LEASE_S, restart=self._connection.restart)
         try:
             if not await self._take(writer):
                 return
@@ -281,10 +326,10 @@ class Daemon:
             tenancy = tenancies.begin(writer.shard, group, self._look_again)
             try:
                 group.start_soon(writer.keep)
-                observer = RunObserver(writer.shard, writer.index_run, None)
+                observer = self._face.observer(writer)
                 shard = Shard(writer, {tenancy.name: tenancy}, self._slots, observer, self._duty.durability, tenancy)
                 first = await self._take_over(shard, writer, tenancy)
-                self._shards[writer.shard] = shard
+                self._shards[writer.shard], self._writers[writer.shard] = shard, writer
                 if self._draining:
                     shard.drain()
                 await shard.serve(first)
@@ -321,6 +366,7 @@ class Daemon:
 
     def _give_up(self, name: str) -> None:
         shard = self._shards.pop(name, None)
+        self._writers.pop(name, None)
         if shard is not None:
             for attempt in [attempt for attempt in self._slots.taken if attempt.run in shard.runs]:
                 self._slots.free(attempt)

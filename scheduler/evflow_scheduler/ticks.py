@@ -37,10 +37,10 @@ def shard_of(flow: FlowName) -> str:
     return shared_shard(RunId(flow, RunNumber(0)))
 
 
-async def look_after(premises: Premises, owned: Callable[[], frozenset[str]]) -> None:
-    """Decide the ticks of the flows of the owned shards, until cancelled."""
+async def look_after(premises: Premises, owned: Callable[[], frozenset[str]], on_offer: Callable[[float], None] = lambda _: None) -> None:
+    """Decide the ticks of the flows of the owned shards, until cancelled; `on_offer` as for `TickBook`."""
     with closing(connect(premises.log_url)) as log:
-        await decide_ticks(TickBook(log, premises.host), owned, anyio.to_thread.run_sync)
+        await decide_ticks(TickBook(log, premises.host, on_offer=on_offer), owned, anyio.to_thread.run_sync)
 
 
 async def decide_ticks(

@@ -70,6 +70,16 @@ def test_a_tick_asks_for_a_run_and_offers_it(world: TickWorld) -> None:
     world.check()
 
 
+def test_it_is_told_how_long_after_its_tick_a_run_was_offered(world: TickWorld) -> None:
+    world.schedule()
+    lags: list[float] = []
+    book = TickBook(world.log, "box", on_offer=lags.append)
+    world.now_us += HOUR_US + 250_000
+    world.look(book)
+    world.look(book)
+    assert lags == [pytest.approx(0.25, abs=0.01)]
+
+
 def test_a_tick_is_decided_once_by_one_process(world: TickWorld) -> None:
     world.schedule()
     book = world.book()

@@ -1,0 +1,72 @@
+"""How many tasks of a run are where, by the reasons that `evflow.core.explain` gives one by one.
+
+For metrics and overviews, which are asked again and again: it costs the attempts that run, the timers and the splits of a run,
+never its tasks. A reason that `explain` learns is counted here as well.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from evflow.core.state import RunState
+
+SLOT: Final = "slot"
+"""Queued: `WaitsForSlot`, which nothing but slots are said of."""
+RESOURCES: Final = "resources"
+"""Queued, first in its run, and its step declares resources: `WaitsForSlot.asks`."""
+RETRY: Final = "retry"
+"""`WaitsForRetry`."""
+JOIN: Final = "join"
+"""A split whose join waits for members: `WaitsForMembers`."""
+REASONS: Final = (SLOT, RESOURCES, RETRY, JOIN)
+
+
+class Tally(NamedTuple):
+    """Tasks of a run, or of many.
+
+    Attributes:
+        running: Their body is at work.
+        starting: They have a slot, and their process is about to exist.
+        waiting: Reason to number; joins that wait are no tasks yet, and counted all the same.
+    """
+
+    running: int
+    starting: int
+    waiting: dict[str, int]
+
+
+def tally(state: RunState) -> Tally:
+    """Count a run's tasks that are not over."""
+    waiting: dict[str, int] = {}
+    if not state.over:
+        running = sum(state.tasks[number].attempt.started_us > 0 for number in state.live)
+        queued = len(state.waiting)
+        if queued:
+            policy = state.graph[state.tasks[next(iter(state.waiting))].step].policy
+            waiting[RESOURCES if policy.cpu or policy.memory_mb or policy.gpu else SLOT] = queued
+        _count(waiting, RETRY, sum(_still_waits(state, *timer[1:]) for timer in state.agenda.timers))
+        if not state.stopping:
+            _count(waiting, JOIN, sum(split.count < split.size for split in state.splits.values()))
+        return Tally(running, len(state.live) - running, waiting)
+    return Tally(0, 0, waiting)
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """The sum of several runs' tallies."""
+    running = starting = 0
+    waiting: dict[str, int] = {}
+    for one in tallies:
+        running, starting = running + one.running, starting + one.starting
+        for reason, number in one.waiting.items():
+            waiting[reason] = waiting.get(reason, 0) + number
+    return Tally(running, starting, waiting)
+
+
+def _count(waiting: dict[str, int], reason: str, number: int) -> None:
+    if number:
+        waiting[reason] = number
+
+
+def _still_waits(state: RunState, task: int, attempt: int, kind: str) -> bool:
+    """Whether a timer stands for a task that waits for its retry; stale ones stay in the heap."""
+    found = state.tasks[task]
+    return kind == "retry" and found.status == "retrying" and found.attempt.number + 1 == attempt

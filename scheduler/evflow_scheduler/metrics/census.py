@@ -1,0 +1,71 @@
+"""A scheduler in numbers, taken in its loop when somebody asks; a plain value, so that a thread can go on with it."""
+
+from collections.abc import Collection, Mapping
+
+from evflow.core.admit import Slots
+from evflow.core.tally import Tally, tally, total
+from evflow.core.values import value
+from evflow_executors.packages import PackagedExecutor
+from evflow_scheduler.shard import Shard
+
+
+@value
+class Census:
+    """A scheduler as it is.
+
+    Attributes:
+        share: Shards that it may own.
+        lease_ages_s: Owned shard to the seconds since its lease was last taken or renewed.
+        slots: Attempts at once.
+        slots_taken: Slots that attempts have.
+        runs: `running`, `failing`, `cancelling` or `aside` (nobody can go on with it) to number.
+        tasks: Tasks of these runs.
+        warm: Fork servers without work.
+        busy: Fork servers with work.
+        fork_servers: Their processes.
+        unarchived_bytes: What sealed runs hold in the log until they are archived; None where nothing archives.
+    """
+
+    share: int
+    lease_ages_s: Mapping[str, float]
+    slots: int
+    slots_taken: int
+    runs: Mapping[str, int]
+    tasks: Tally
+    warm: int
+    busy: int
+    fork_servers: tuple[int, ...] = ()
+    unarchived_bytes: int | None = None
+
+
+def census(share: int, lease_ages_s: Mapping[str, float], slots: Slots, shards: Collection[Shard], executor: PackagedExecutor) -> Census:
+    """Count; it costs the runs that live, the attempts that run and the splits that are open, not tasks.
+
+    Args:
+        share: As in `Census`, like the next one.
+        lease_ages_s: As in `Census`.
+        slots: This machine's.
+        shards: Those that are owned.
+        executor: Where attempts run.
+    """
+    states = [run.state for shard in shards for run in shard.runs.values()]
+    cancelling = sum(state.cancelling is not None for state in states)
+    failing = sum(state.failing is not None and state.cancelling is None for state in states)
+    runs = {
+        "running": len(states) - cancelling - failing,
+        "cancelling": cancelling,
+        "failing": failing,
+        "aside": sum(len(shard.aside) for shard in shards),
+    }
+    servers, warm = executor.fork_servers, executor.warm
+    return Census(
+        share,
+        lease_ages_s,
+        slots.capacity.slots,
+        len(slots.taken),
+        runs,
+        total(map(tally, states)),
+        warm,
+        len(servers) - warm,
+        tuple(servers),
+    )

@@ -1,0 +1,56 @@
+"""What a tally counts is what `explain` says of the tasks one by one, at every moment of any run."""
+
+from collections import Counter
+from random import Random
+
+from hypothesis import given, strategies as st
+
+from evflow.core import explain
+from evflow.core.state import RunState
+from evflow.core.tally import JOIN, RESOURCES, RETRY, SLOT, Tally, tally, total
+from tests.core_run import CoreRun, fan, node
+from tests.core_world import CoreWorld
+from tests.random_flows import grow
+
+
+def one_by_one(state: RunState) -> Tally:
+    """The slow way."""
+    if state.over:
+        return Tally(0, 0, {})
+    running = starting = 0
+    waiting: Counter[str] = Counter()
+    for task in explain.open_tasks(state):
+        reason = next(explain.of_task(state, task))
+        if task.id in state.live:
+            running, starting = running + (task.attempt.started_us > 0), starting + (task.attempt.started_us == 0)
+        elif isinstance(reason, explain.WaitsForSlot):
+            first = state.tasks[next(iter(state.waiting))]
+            declares = not explain.Resources.of(state.graph[first.step].policy).nothing
+            waiting[RESOURCES if declares else SLOT] += 1
+        elif isinstance(reason, explain.WaitsForRetry):
+            waiting[RETRY] += 1
+    waiting[JOIN] += len(list(explain.open_splits(state)))
+    return Tally(running, starting, {reason: number for reason, number in waiting.items() if number})
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_tally_is_what_explain_says_of_each_task(seed: int) -> None:
+    random = Random(seed)
+    world = CoreWorld(grow(random), random, lossy=True)
+    world.start()
+    for _ in range(200):
+        assert tally(world.run.state) == one_by_one(world.run.state)
+        if world.run.state.over:
+            break
+        world.step()
+
+
+def test_tasks_behind_one_that_declares_resources_wait_for_resources() -> None:
+    run = CoreRun(*fan(node("work", "join", cpu=4.0)))
+    run.turn()
+    run.done(1, "work", splits=3)
+    assert tally(run.state) == Tally(0, 0, {RESOURCES: 3, JOIN: 1})
+
+
+def test_tallies_add_up() -> None:
+    assert total([Tally(1, 2, {SLOT: 3}), Tally(1, 0, {SLOT: 1, RETRY: 1})]) == Tally(2, 2, {SLOT: 4, RETRY: 1})
