@@ -59,17 +59,28 @@ def own_log() -> Generator["LogClient"]:
     """
     from evflow.log import connect
 
+    with own_url() as url:
+        client = connect(url)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def own_url() -> Generator[str]:
+    """Where the log is, as `own_log`, for whoever needs more than one connection.
+
+    Raises:
+        LogUnavailable: The embedded server cannot be started.
+    """
     url, server = config.get("redis_url"), None
     if not url:
         from evflow.log.embedded import EmbeddedServer
 
         server = EmbeddedServer.begin(config.home())
     try:
-        client = connect(server.ready() if server is not None else url)
-        try:
-            yield client
-        finally:
-            client.close()
+        yield server.ready() if server is not None else url
     finally:
         if server is not None:
             server.release()

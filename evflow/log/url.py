@@ -42,6 +42,11 @@ class Address(NamedTuple):
         return self.scheme == "unix" or self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     @property
+    def is_cluster(self) -> bool:
+        """Whether keys lie on several servers."""
+        return self.scheme.endswith("cluster")
+
+    @property
     def shown(self) -> str:
         """For people and messages: without the password."""
         return self.path if self.scheme == "unix" else f"{_bracketed(self.host)}:{self.port}"
