@@ -3,10 +3,14 @@
     <root>/objects/ab/cdef…   an object, named by the SHA-256 of its bytes; never changed, mode 0444
     <root>/named/…            named files
     <root>/tmp/…              what is being written
+    <root>/trash/…            objects on their way out
 
 A write goes to a temporary file, which is synced, renamed to its place and whose folder is synced then: a name
 that can be seen has its whole content, and a `put` that returned survives a power failure. Renaming one
 object over its twin changes nothing, so writers of the same content need no lock between them.
+
+An object is removed in two steps, so that none vanishes under a writer who found it there and counts on it: it is renamed into
+the trash, looked at once more, and put back where a writer had touched it in between. The writer touches first and looks then.
 
 A writer that dies leaves its temporary file behind. It had an advisory lock on it, which died too: `sweep`, which
 each run's owner calls once, removes what is old and unlocked.
@@ -23,7 +27,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Self
 
-from evflow.core.ids import Digest
+from evflow.core.ids import Digest, Micros
 from evflow.store.protocol import (
     BadName,
     Buffer,
@@ -55,6 +59,7 @@ UNLOCKABLE_AFTER_S = 24 * 3600
 """Where locks do not work, a temporary file that nobody wrote to for so long is abandoned."""
 
 _TMP = "tmp"
+_TRASH = "trash"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+")
 
@@ -134,17 +139,18 @@ class FileStore:
     def _confirm(self, digest: bytes, size: int) -> bool:
         """Whether the object is there; it counts as written now, and its name is durable.
 
-        A file of another length is what a failing disk left of the object: it is written again.
+        A file of another length is what a failing disk left of the object: it is written again. So is one that may not be touched, as
+        another user's in a shared store: a collection of garbage spares what is young.
         """
         path = self._path(digest)
         with translated(path):
             try:
                 if path.stat().st_size != size:
                     return False
-            except FileNotFoundError:
+                os.utime(path)
+                path.stat()  # after the touch: whoever removes it renames first and looks then
+            except (FileNotFoundError, PermissionError):
                 return False
-            with suppress(PermissionError):  # in a shared store it may be another user's
-                os.utime(path)  # a later collection of garbage spares what is young
             _sync_folder(path.parent)
             return True
 
@@ -164,7 +170,7 @@ class FileStore:
         path = self._path(digest)
         whole = offset == 0 and length is None
         try:
-            data = _read(path, offset, length)
+            data = self._read(path, digest, offset, length)
         except FileNotFoundError:
             raise ObjectMissing(digest, str(path)) from None
         except _TooShort as short:
@@ -176,6 +182,15 @@ class FileStore:
             if found != digest:
                 raise ObjectDamaged(str(path), digest, found)
         return data
+
+    def _read(self, path: Path, digest: bytes, offset: int, length: int | None) -> memoryview:
+        try:
+            return _read(path, offset, length)
+        except FileNotFoundError:
+            try:
+                return _read(self._trashed(digest), offset, length)  # about to be put back, or left there by a remover that died
+            except FileNotFoundError:
+                return _read(path, offset, length)
 
     def size(self, digest: bytes) -> int | None:
         """See `ObjectStore.size`."""
@@ -194,9 +209,66 @@ class FileStore:
                 for path in folder.iterdir():
                     yield Digest(bytes.fromhex(folder.name + path.name))
 
+    def confirm(self, digest: bytes) -> bool:
+        """See `ObjectStore.confirm`."""
+        size = self.size(digest)
+        return size is not None and self._confirm(digest, size)
+
+    def written(self) -> Iterator[tuple[Digest, Micros, int]]:
+        """See `ObjectStore.written`."""
+        for digest in self.digests():
+            path = self._path(digest)
+            with translated(path):
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
+            yield digest, Micros(status.st_mtime_ns // 1_000), status.st_size
+
+    def remove(self, digest: bytes, written_before_us: int) -> int:
+        """See `ObjectStore.remove`."""
+        path, trashed = self._path(digest), self._trashed(digest)
+        with translated(path):
+            try:
+                if path.stat().st_mtime_ns // 1_000 >= written_before_us:
+                    return 0
+                _make_folder(trashed.parent, self.root)
+                path.rename(trashed)
+            except FileNotFoundError:
+                return 0
+            status = trashed.stat()
+            if status.st_mtime_ns // 1_000 >= written_before_us:
+                self._put_back(trashed, path)
+                return 0
+            trashed.unlink()
+            return status.st_size
+
+    def settle_trash(self) -> None:
+        """See `ObjectStore.settle_trash`."""
+        folder = self.root / _TRASH
+        with translated(folder):
+            if folder.exists():
+                for trashed in list(folder.iterdir()):
+                    self._put_back(trashed, self._path(bytes.fromhex(trashed.name)))
+
+    def _put_back(self, trashed: Path, path: Path) -> None:
+        with suppress(FileExistsError):  # somebody wrote it again
+            _make_folder(path.parent, self.root)
+            path.hardlink_to(trashed)
+        _sync_folder(path.parent)
+        trashed.unlink(missing_ok=True)
+
+    def now_us(self) -> Micros:
+        """See `ObjectStore.now_us`."""
+        with _Draft(self.root) as draft:
+            return Micros(round(draft.now_s() * 1e6))
+
     def where(self, digest: bytes) -> str:
         """The object's path."""
         return str(self._path(digest))
+
+    def _trashed(self, digest: bytes) -> Path:
+        return self.root / _TRASH / digest.hex()
 
     def _path(self, digest: bytes) -> Path:
         name = digest.hex()
@@ -224,16 +296,21 @@ class FileStore:
                 draft.write(chunk)
             draft.sync()
             with translated(path):
-                _make_folder(path.parent, self.root)
-                if create_only:
-                    try:
-                        path.hardlink_to(draft.path)
-                    except FileExistsError:
-                        raise NameTaken(name, str(path)) from None
-                else:
-                    draft.path.replace(path)
+                try:
+                    self._name(draft, path, create_only=create_only)
+                except FileNotFoundError:  # `remove_named` took the folder, which was empty
+                    self._name(draft, path, create_only=create_only)
+                except FileExistsError:
+                    raise NameTaken(name, str(path)) from None
                 _sync_folder(path.parent)
             return draft.size
+
+    def _name(self, draft: "_Draft", path: Path, *, create_only: bool) -> None:
+        _make_folder(path.parent, self.root)
+        if create_only:
+            path.hardlink_to(draft.path)
+        else:
+            draft.path.replace(path)
 
     def read_named(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `NamedFiles.read_named`."""
@@ -257,6 +334,42 @@ class FileStore:
         for folder, _, files in os.walk(top):
             names.extend((Path(folder) / file).relative_to(self._named).as_posix() for file in files)
         return sorted(names)
+
+    def list_folders(self, prefix: str = "") -> list[str]:
+        """See `NamedFiles.list_folders`."""
+        top = self._named_path(prefix) if prefix else self._named
+        with translated(top):
+            try:
+                return sorted(entry.name for entry in os.scandir(top) if entry.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def written_named(self, name: str) -> Micros | None:
+        """See `NamedFiles.written_named`."""
+        path = self._named_path(name)
+        with translated(path):
+            try:
+                return Micros(path.stat().st_mtime_ns // 1_000)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def remove_named(self, name: str) -> int:
+        """See `NamedFiles.remove_named`."""
+        path = self._named_path(name)
+        with translated(path):
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                return 0
+            if path.parent != self._named:
+                with suppress(OSError):  # something is in it still
+                    path.parent.rmdir()
+            return size
+
+    def where_named(self, name: str) -> str:
+        """See `NamedFiles.where_named`."""
+        return str(self._named_path(name))
 
     def _named_path(self, name: str) -> Path:
         parts = name.split("/")

@@ -159,7 +159,7 @@ def build(
     main = _main(main_file.absolute(), top)
     files, warning, complete = _listing(top, main, tuple(suffixes))
     remembered = None if cache is None else _Remembered(cache, top, main.name, files)
-    if remembered is not None and (known := remembered.digest()) is not None and store.exists(known):
+    if remembered is not None and (known := remembered.digest()) is not None and store.confirm(known):
         return Package(known, main.name, 0, warning, complete)
     digest = store.put([_archive(files)])
     if remembered is not None:

@@ -8,7 +8,7 @@ somebody chose. One contract suite runs over every implementation.
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from evflow.core.ids import Digest
+from evflow.core.ids import Digest, Micros
 from evflow.errors import EnvironmentProblem, UsageError
 
 Buffer = bytes | bytearray | memoryview
@@ -153,6 +153,10 @@ class ObjectStore(Protocol):
         """All objects, in no order."""
         ...
 
+    def confirm(self, digest: bytes) -> bool:
+        """Whether the store has the object, which then counts as written now: for whoever is going to refer to it."""
+        ...
+
     def where(self, digest: bytes) -> str:
         """The object's path or address, for people, whether it exists or not."""
         ...
@@ -188,9 +192,63 @@ class NamedFiles(Protocol):
         """The names in the folder `prefix` and below, sorted."""
         ...
 
+    def list_folders(self, prefix: str = "") -> list[str]:
+        """The names of the folders in the folder `prefix`, without it, sorted; nothing below them is looked at."""
+        ...
 
-class Store(ObjectStore, NamedFiles, Protocol):
-    """Both, at one place."""
+    def written_named(self, name: str) -> Micros | None:
+        """When a file was last written, by the store's clock, or None where there is none."""
+        ...
+
+    def remove_named(self, name: str) -> int:
+        """Remove a file; returns the bytes that became free, 0 where there is none.
+
+        Raises:
+            StoreUnusable: The store cannot be written.
+        """
+        ...
+
+    def where_named(self, name: str) -> str:
+        """A file's path or address, for people, whether it exists or not."""
+        ...
+
+
+class Removable(Protocol):
+    """Objects that may go when nobody refers to them any more."""
+
+    def written(self) -> Iterator[tuple[Digest, Micros, int]]:
+        """All objects, in no order, each with the time it was last written or confirmed, by the store's clock, and its size in bytes."""
+        ...
+
+    def remove(self, digest: bytes, written_before_us: int) -> int:
+        """Remove an object unless it was written or confirmed at that time or later; returns the bytes that became free, 0 if none.
+
+        A `put` or `confirm` beside it that said that the object is there is right: the object stays then.
+
+        Raises:
+            StoreUnusable: The store cannot be written.
+        """
+        ...
+
+    def settle_trash(self) -> None:
+        """Put back what a `remove` that died has left half done.
+
+        Raises:
+            StoreUnusable: The store cannot be written.
+        """
+        ...
+
+    def now_us(self) -> Micros:
+        """The store's clock.
+
+        Raises:
+            StoreFull, StoreUnusable: It cannot be written, which is how it is asked.
+        """
+        ...
+
+
+class Store(ObjectStore, NamedFiles, Removable, Protocol):
+    """All of it, at one place."""
 
     def sweep(self) -> None:
         """Remove what writers that died have left behind. Once in a run is enough: its owner asks, its attempts do not.

@@ -39,6 +39,9 @@ class _Nowhere:
     def exists(self, digest: bytes) -> bool:
         return False
 
+    def confirm(self, digest: bytes) -> bool:
+        return False
+
     def digests(self) -> Iterator[Digest]:
         return iter(())
 
