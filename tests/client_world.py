@@ -18,6 +18,7 @@ import anyio
 from evflow.core import events as ev, flow_events
 from evflow.core.graph import Graph, Node, Policy
 from evflow.core.ids import FlowName, RunId
+from evflow.core.summary import summary
 from evflow.log import connect, open_event_log
 from evflow.log.embedded import EmbeddedServer
 from evflow.log.keys import own_shard
@@ -25,7 +26,6 @@ from evflow.log.protocol import RunEntry
 from evflow.store import open_store
 from evflow.store.artifacts import ArtifactView, Code, pack_items, save
 from evflow.store.logs import make_folder
-from evflow_scheduler.observer import summary
 from evflow_scheduler.run import OwnedRun
 
 NOON_US = 1_795_435_200_000_000

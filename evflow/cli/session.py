@@ -57,7 +57,7 @@ def own_log() -> Generator["LogClient"]:
     Raises:
         LogUnavailable: The server cannot be used.
     """
-    from evflow.log import connect
+    from evflow.archives import connect
 
     with own_url() as url:
         client = connect(url)

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from evflow import config
+from evflow.archives import connect
 from evflow.core.ids import RunId
 from evflow.imports import framework_view
-from evflow.log import connect
 from evflow.log.client import RedisLogClient
 from evflow.log.embedded.places import look
 from evflow.log.embedded.server import EmbeddedServer

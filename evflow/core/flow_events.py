@@ -148,6 +148,44 @@ class ScheduleTicked(Fact):
     since_us: int = 0
 
 
+@value
+class RunArchived(Fact):
+    """A sealed run's log lies in the store, read back and found to be the log; it may go from the server.
+
+    Attributes:
+        number: The run.
+        store: URL of the store.
+        name: The archive's name there.
+        digest: SHA-256 of the archive.
+        size_bytes: Its size.
+        events: How many events it holds, the seal included.
+        chain: The chain's digest (32 bytes) of them all.
+        sealed_us: When the run was sealed.
+    """
+
+    number: int
+    store: str
+    name: str
+    digest: bytes
+    size_bytes: int
+    events: int
+    chain: bytes
+    sealed_us: int
+
+
+@value
+class RunForgotten(Fact):
+    """Somebody let a run go: it is in no list any more, and nothing is kept for its sake.
+
+    Attributes:
+        number: The run.
+        reason: What made it go: a person's command, or a rule (`keep-last 100`).
+    """
+
+    number: int
+    reason: str = ""
+
+
 TAGS: dict[str, type[Event]] = {
     "RunRequested": RunRequested,
     "RunTagged": RunTagged,
@@ -156,6 +194,8 @@ TAGS: dict[str, type[Event]] = {
     "FlowPaused": FlowPaused,
     "FlowUnpaused": FlowUnpaused,
     "ScheduleTicked": ScheduleTicked,
+    "RunArchived": RunArchived,
+    "RunForgotten": RunForgotten,
 }
 """The format's tags. Append only."""
 

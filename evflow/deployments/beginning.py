@@ -157,15 +157,27 @@ def take_number(
     principal: str = "",
     expected: Seq | None = None,
     change: DeploymentChange | None = None,
+    store: str = "",
 ) -> RunId:
     """Take the flow's next run number, for a request that names its user, who also is its principal if none is given.
+
+    A server that remembers no number, new or emptied, goes on behind the runs that are in its index and those that were archived to the
+    store: the one at the URL `store`, or the configured one.
 
     Raises:
         Conflict: The flow's log does not end where it was expected to: nothing was taken.
     """
     payload = flow_events.encode(requested, at_us=log.now_us(), principal=principal or f"user:{requested.user}")
-    newest = log.runs(flow, 1)  # The counter may be gone while a run goes on: an emptied server gets the run's line again.
-    return RunId(flow, log.request_run(flow, payload, newest[0].run.number if newest else 0, expected, change))
+    minimum = 0 if log.counter(flow) else _last_known(log, flow, store or config.get("store"))
+    return RunId(flow, log.request_run(flow, payload, minimum, expected, change))
+
+
+def _last_known(log: LogClient, flow: FlowName, store: str) -> int:
+    from evflow.archives.reading import highest_number
+    from evflow.store import open_store
+
+    newest = log.runs(flow, 1)  # an emptied server gets the line of a run again that goes on meanwhile
+    return max(newest[0].run.number if newest else 0, highest_number(open_store(store), flow))
 
 
 def shown_parameters(flow: type, values: Mapping[str, Any]) -> dict[str, str]:

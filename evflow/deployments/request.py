@@ -133,7 +133,7 @@ def request_run(log: LogClient, store: Store, deployment: Deployment, asked: Ask
         LogUnavailable: The server cannot be used.
     """
     ready = make_ready(store, deployment, asked)
-    return offer(log, ready, take_number(log, FlowName(ready.manifest.flow), ready.requested()))
+    return offer(log, ready, take_number(log, FlowName(ready.manifest.flow), ready.requested(), store=deployment.store))
 
 
 def make_ready(store: Store, deployment: Deployment, asked: Asked) -> Ready:

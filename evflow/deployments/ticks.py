@@ -257,7 +257,9 @@ class TickBook:
             return
         requested = ready.requested()
         change = self._change(flow, one, requested, asked.principal)
-        run = take_number(self._log, flow.name, requested, principal=asked.principal, expected=flow.seq, change=change)
+        run = take_number(
+            self._log, flow.name, requested, principal=asked.principal, expected=flow.seq, change=change, store=deployment.store
+        )
         self._decided(flow, one, change)
         offer(self._log, ready, run, patience_s=0.0)
         self._on_offer((self._log.now_us() - tick.tick_us) / 1e6)

@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, TagChange
+from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, TagChange, FlowChange
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -53,6 +53,10 @@ class RedisLogClient:
     ) -> RunNumber:
         """See `LogClient.request_run`."""
         return self._do(commands.request_run(flow, payload, minimum, expected, change))
+
+    def counter(self, flow: FlowName) -> int:
+        """See `LogClient.counter`."""
+        return self._do(commands.run_counter(flow))[0]
 
     def index_run(self, entry: RunEntry) -> None:
         """See `LogClient.index_run`."""
@@ -127,7 +131,7 @@ class RedisLogClient:
         """See `LogClient.bury`."""
         self._do(commands.bury(shard, owner))
 
-    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: TagChange | DeploymentChange | None = None) -> Seq:
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: FlowChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
         return self._do(commands.append_flow(flow, expected, payload, change))
 

@@ -23,7 +23,9 @@ from evflow.log.protocol import (
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
     AppendCall,
+    ArchiveChange,
     DeploymentChange,
+    FlowChange,
     FlowEvent,
     Head,
     HeadMoved,
@@ -42,6 +44,7 @@ T = TypeVar("T")
 _new = cast("Any", tuple).__new__
 INBOX_BATCH = MAX_APPEND_CONSUMED
 """Reports that are received at once: no more than one call may consume."""
+LOOK_AFTER_US = 3_600_000_000
 _MICROS = 1_000_000
 _DROPPED = "dropped:"
 
@@ -323,10 +326,35 @@ def request_run(
 
 
 def index_run(entry: RunEntry) -> Operation[None]:
-    """Write a run's line in the index."""
-    line: bytes = msgpack.packb((entry.shard, entry.summary))
+    """Write a run's line in the index, and note that its log is at the server."""
+    written = ("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line_of(entry))
     # The flow once more: a server that lost its memory under a run has it again with the run's line.
-    return Operation((("SADD", FLOWS, entry.run.flow), ("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line)), _nothing)
+    return Operation((("SADD", FLOWS, entry.run.flow), written, *_heated(entry)), _nothing)
+
+
+def line_of(entry: RunEntry) -> bytes:
+    """A run's line as the index holds it."""
+    line: bytes = msgpack.packb((entry.shard, entry.summary))
+    return line
+
+
+def look_at_us(entry: RunEntry) -> tuple[int, bool] | None:
+    """From when on somebody should look whether the run's log can go, and whether that is sure; None where it has none yet.
+
+    A run that ends without its last line, because its owner died in between, is found an hour after it began, and each hour.
+    """
+    finished_us, started_us = entry.summary.get("finished_us"), entry.summary.get("started_us")
+    if finished_us:
+        return int(finished_us), True
+    return (int(started_us) + LOOK_AFTER_US, False) if started_us else None
+
+
+def _heated(entry: RunEntry) -> tuple[Command, ...]:
+    look = look_at_us(entry)
+    if look is None:
+        return ()
+    at_us, sure = look
+    return (("ZADD", flow_keys(entry.run.flow).hot, *(() if sure else ("NX",)), at_us, entry.run.number),)
 
 
 def flows() -> Operation[list[FlowName]]:
@@ -385,12 +413,14 @@ def lease_owner(shard: str) -> Operation[tuple[str, float] | None]:
     return Operation((("HMGET", shard_keys(shard).lease, "owner", "expires"), ("TIME",)), parse)
 
 
-def append_flow(flow: FlowName, expected: int, payload: bytes, change: TagChange | DeploymentChange | None) -> Operation[Seq]:
+def append_flow(flow: FlowName, expected: int, payload: bytes, change: FlowChange | None) -> Operation[Seq]:
     """Append to a flow's log: raises FlowLogMoved. A deployment registers the flow first, which may never have run."""
     keys = flow_keys(flow)
     beside, field, value = keys.tags, "", b""
     if isinstance(change, TagChange):
         field, value = str(change.run.number), msgpack.packb(change.tags)
+    elif isinstance(change, ArchiveChange):
+        beside, field, value = keys.archives, str(change.run.number), change.packed
     elif change is not None:
         beside, field, value = keys.deployments, change.name, change.packed
     register: tuple[Command, ...] = (("SADD", FLOWS, flow),) if isinstance(change, DeploymentChange) else ()

@@ -45,13 +45,18 @@ class RunKeys(NamedTuple):
 
 
 class FlowKeys(NamedTuple):
-    """The keys of a flow's log, of the index of its runs, and of what its log makes of tags and deployments."""
+    """The keys of a flow's log, of the index of its runs, and of what its log makes of tags, deployments and archives.
+
+    `hot` is a sorted set of the runs with a log at the server, by the instant from which on somebody should look whether it can go.
+    """
 
     log: str
     meta: str
     runs: str
     tags: str
     deployments: str
+    archives: str
+    hot: str
 
 
 class LimitKeys(NamedTuple):
@@ -99,7 +104,7 @@ def run_keys(shard: str, run: RunId) -> RunKeys:
 def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"
-    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments")
+    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments", f"{tag}:archives", f"{tag}:hot")
 
 
 def limit_keys(name: str) -> LimitKeys:

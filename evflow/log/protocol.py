@@ -377,6 +377,10 @@ class LogClient(Protocol):
         """
         ...
 
+    def counter(self, flow: FlowName) -> int:
+        """The flow's last run number; 0 where none was ever taken, as far as the server remembers."""
+        ...
+
     def index_run(self, entry: RunEntry) -> None:
         """Write a run's line in the index of runs."""
         ...
@@ -425,7 +429,7 @@ class LogClient(Protocol):
         """End the lease of an owner whose process the caller knows to be gone; another owner's stays."""
         ...
 
-    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: "TagChange | DeploymentChange | None" = None) -> Seq:
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: "FlowChange | None" = None) -> Seq:
         """Append to a flow's log, which has no owner, and change what it leads to beside the log, in one act.
 
         Raises:
@@ -518,3 +522,15 @@ class DeploymentChange:
 
     name: str
     packed: bytes
+
+
+@value
+class ArchiveChange:
+    """A note of where a run's archive is (`evflow.log.archived.pack`), or no bytes where there is none any more; kept as tags are."""
+
+    run: RunId
+    packed: bytes
+
+
+FlowChange = TagChange | DeploymentChange | ArchiveChange
+"""What an event of a flow's log changes beside it."""

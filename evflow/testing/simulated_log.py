@@ -19,7 +19,7 @@ import anyio
 import msgpack
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.log.commands import INBOX_BATCH, check_limits
+from evflow.log.commands import INBOX_BATCH, check_limits, look_at_us
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
@@ -27,6 +27,7 @@ from evflow.log.protocol import (
     AppendCall,
     DeploymentChange,
     Durability,
+    FlowChange,
     FlowEvent,
     Grants,
     Head,
@@ -35,7 +36,6 @@ from evflow.log.protocol import (
     Lease,
     RunEntry,
     StoredEvent,
-    TagChange,
 )
 from evflow.testing.faults import Faults, NoFaults
 from evflow.testing.simulated_state import FlowState, Held, State, entry_id
@@ -226,7 +226,7 @@ class SimulatedEventLog:
 
     async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
         """See `EventLog.receive`."""
-        look = partial(_receive, self.server, shard, after)
+        look = partial(received, self.server, shard, after)
         found = await self._io("receive", look)  # outside of the time-out: however slow, a look answers what is there
         with anyio.move_on_after(max(0.0, timeout_s)):
             while not found and timeout_s > 0:
@@ -288,8 +288,8 @@ class SimulatedEventLog:
 
     async def index_run(self, entry: RunEntry) -> None:
         """See `EventLog.index_run`."""
-        line = _line(entry)
-        await self._io("index_run", lambda: self.server.write(lambda state: state.index_run(entry.run, line)))
+        line, look = line_of(entry), look_at_us(entry)
+        await self._io("index_run", lambda: self.server.write(lambda state: state.index_run(entry.run, line, look)))
 
     async def aclose(self) -> None:
         """See `EventLog.aclose`."""
@@ -343,10 +343,14 @@ class SimulatedLogClient:
         server.write(lambda state: state.register(flow))
         return server.write(lambda state: state.request_run(flow, payload, minimum, expected, change))
 
+    def counter(self, flow: FlowName) -> int:
+        """See `LogClient.counter`."""
+        return self._flow(flow).runs
+
     def index_run(self, entry: RunEntry) -> None:
         """See `LogClient.index_run`."""
-        line = _line(entry)
-        self._live().write(lambda state: state.index_run(entry.run, line))
+        line, look = line_of(entry), look_at_us(entry)
+        self._live().write(lambda state: state.index_run(entry.run, line, look))
 
     def flows(self) -> list[FlowName]:
         """See `LogClient.flows`."""
@@ -392,7 +396,7 @@ class SimulatedLogClient:
         """See `LogClient.bury`."""
         self._live().write(lambda state: state.bury(shard, owner))
 
-    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: TagChange | DeploymentChange | None = None) -> Seq:
+    def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: FlowChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
         server = self._live()
         if isinstance(change, DeploymentChange):
@@ -401,11 +405,13 @@ class SimulatedLogClient:
 
     def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
         """See `LogClient.flow_events`."""
-        return self._flow(flow).events[after : after + limit]
+        log = self._flow(flow)
+        begin = max(0, after - log.trimmed)
+        return log.events[begin : begin + limit]
 
     def flow_seq(self, flow: FlowName) -> Seq:
         """See `LogClient.flow_seq`."""
-        return Seq(len(self._flow(flow).events))
+        return Seq(self._flow(flow).seq)
 
     def flow_seqs(self, flows: Sequence[FlowName]) -> list[Seq]:
         """See `LogClient.flow_seqs`."""
@@ -484,13 +490,15 @@ def _read(server: SimulatedServer, shard: str, run: RunId, after: int, limit: in
     return server.state.run(shard, run).events[after : after + limit]
 
 
-def _receive(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]:
+def received(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]:
+    """The reports behind an entry, as many as one request gives."""
     behind = entry_id(after)
     entries = [item for item in server.state.shard(shard).inbox.items() if item[0] > behind][:INBOX_BATCH]
     return [Inbound(b"%d-%d" % entry, run, payload if run or payload == LOOK else b"") for entry, (run, payload) in entries]
 
 
-def _line(entry: RunEntry) -> tuple[str, bytes]:
+def line_of(entry: RunEntry) -> tuple[str, bytes]:
+    """A run's line as the server holds it."""
     return entry.shard, msgpack.packb(entry.summary)
 
 

@@ -13,11 +13,15 @@ import msgpack
 from evflow.core.chain import LINK_BYTES
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.log.archived import SEGMENT_EVENTS, Projection
 from evflow.log.commands import FlowLogMoved, after
 from evflow.log.limits import LOOK
+from evflow.log.keys import own_shard
 from evflow.log.protocol import (
     AppendCall,
+    ArchiveChange,
     DeploymentChange,
+    FlowChange,
     FlowEvent,
     Head,
     HeadMoved,
@@ -69,10 +73,18 @@ class FlowState:
     """A flow: its log, and what is kept beside it."""
 
     events: list[FlowEvent] = field(default_factory=list[FlowEvent])
+    trimmed: int = 0
     runs: int = 0
     lines: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
     tags: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
     deployments: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    archives: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    hot: dict[int, int] = field(default_factory=dict[int, int])
+
+    @property
+    def seq(self) -> int:
+        """Where its log ends."""
+        return self.trimmed + len(self.events)
 
 
 @dataclass(slots=True)
@@ -190,31 +202,83 @@ class State:
         """`request_run.lua`."""
         before, behind = split_at_number(payload)
         log = self.flow(flow)
-        if expected is not None and expected != len(log.events):
-            raise FlowLogMoved(flow, expected, len(log.events))
+        if expected is not None and expected != log.seq:
+            raise FlowLogMoved(flow, expected, log.seq)
         if change is not None:
             log.deployments[change.name] = change.packed
         log.runs = max(log.runs, minimum) + 1
-        log.events.append(FlowEvent(len(log.events) + 1, before + msgpack.packb(log.runs) + behind))
+        log.events.append(FlowEvent(log.seq + 1, before + msgpack.packb(log.runs) + behind))
         return RunNumber(log.runs)
 
-    def index_run(self, run: RunId, line: tuple[str, bytes]) -> None:
-        """Write a run's line."""
+    def index_run(self, run: RunId, line: tuple[str, bytes], look: tuple[int, bool] | None = None) -> None:
+        """Write a run's line, and when it is to be looked at; sure, or if that is not known yet."""
         self.register(run.flow)
-        self.flow(run.flow).lines[run.number] = line
+        flow = self.flow(run.flow)
+        flow.lines[run.number] = line
+        if look is not None and (look[1] or run.number not in flow.hot):
+            flow.hot[run.number] = look[0]
 
-    def append_flow(self, flow: FlowName, expected: int, payload: bytes, change: TagChange | DeploymentChange | None) -> Seq:
+    def drop_run(self, shard: str, run: RunId, head: Head, *, lingers: bool) -> bool:
+        """`drop_run.lua`, without an end of what lingers."""
+        known = self.run(shard, run)
+        if known.head.seq and known.head != Head(head.seq, head.digest, "sealed"):
+            return False
+        if not known.head.seq and known.events:
+            return False
+        place = self.shard(shard)
+        place.active.discard(run)
+        place.timers.pop(run, None)
+        known.events.clear()
+        if not lingers:
+            place.runs.pop(run)
+        if shard == own_shard(run):
+            place.inbox.clear()
+            place.last_entry = (0, 0)
+        return True
+
+    def unlist(self, run: RunId) -> None:
+        """Remove a run's line and what belongs to it."""
+        flow = self.flow(run.flow)
+        for kept in (flow.lines, flow.tags, flow.hot):
+            kept.pop(run.number, None)
+
+    def note(self, flow: FlowName, packed: dict[str, bytes]) -> None:
+        """Note archives where none is noted."""
+        self.register(flow)
+        for name, note in packed.items():
+            self.flow(flow).archives.setdefault(name, note)
+
+    def trim_flow(self, flow: FlowName, segment: int, packed: bytes) -> None:
+        """`trim_flow.lua`."""
+        log = self.flow(flow)
+        log.archives.setdefault(f"log:{segment}", packed)
+        gone = min(max((segment + 1) * SEGMENT_EVENTS - log.trimmed, 0), len(log.events))
+        del log.events[:gone]
+        log.trimmed += gone
+
+    def project(self, flow: FlowName, expected: int, projection: Projection) -> None:
+        """`project.lua`."""
+        log = self.flow(flow)
+        if expected != log.seq:
+            raise FlowLogMoved(flow, expected, log.seq)
+        log.runs = max(log.runs, projection.counter)
+        for number, tags in projection.tags.items():
+            log.tags[number] = tags
+        for name, packed in projection.deployments.items():
+            _put(log.deployments, name, packed)
+
+    def append_flow(self, flow: FlowName, expected: int, payload: bytes, change: FlowChange | None) -> Seq:
         """`flow_append.lua`."""
         log = self.flow(flow)
-        if expected != len(log.events):
-            raise FlowLogMoved(flow, expected, len(log.events))
+        if expected != log.seq:
+            raise FlowLogMoved(flow, expected, log.seq)
         log.events.append(FlowEvent(expected + 1, payload))
         if isinstance(change, TagChange):
             log.tags[change.run.number] = change.tags
-        elif change is not None and change.packed:
-            log.deployments[change.name] = change.packed
+        elif isinstance(change, ArchiveChange):
+            _put(log.archives, str(change.run.number), change.packed)
         elif change is not None:
-            log.deployments.pop(change.name, None)
+            _put(log.deployments, change.name, change.packed)
         return Seq(expected + 1)
 
     def identify(self, candidate: str) -> str:
@@ -245,3 +309,11 @@ def entry_id(entry: bytes) -> tuple[int, int]:
     """A stream's id as what it compares as."""
     time_ms, _, number = entry.partition(b"-")
     return int(time_ms), int(number or 0)
+
+
+def _put(kept: dict[str, bytes], name: str, packed: bytes) -> None:
+    """Set what is kept under a name, or remove it where there are no bytes."""
+    if packed:
+        kept[name] = packed
+    else:
+        kept.pop(name, None)

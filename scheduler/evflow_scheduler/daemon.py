@@ -22,11 +22,12 @@ import anyio.to_thread
 from anyio import CancelScope
 
 from evflow import diagnostics
+from evflow.archives import connect
 from evflow.core.admit import Slots
 from evflow.core.events import RunStarted
 from evflow.core.values import value
 from evflow.errors import Conflict, EvflowError
-from evflow.log import connect, open_event_log
+from evflow.log import open_event_log
 from evflow.log.errors import LogUnavailable
 from evflow.log.keys import shared_shards
 from evflow.log.owners import host_of, owner_name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evflow import config
+from evflow.archives import connect
 from evflow.core.events import RunStarted
 from evflow.core.graph import Graph
 from evflow.core.ids import RunId
@@ -20,7 +21,6 @@ from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
-from evflow.log import connect
 from evflow.log.keys import own_shard
 from evflow.log.owners import owner_name
 from evflow.log.protocol import LogClient, RunEntry

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from evflow.core import events as ev
 from evflow.core.codec import Record
-from evflow.core.state import RunState
+from evflow.core.summary import summary
 from evflow.log.protocol import RunEntry
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.request import RunView
@@ -42,24 +42,3 @@ class RunObserver:
 def _regressed(run: OwnedRun, event: ev.LogRegressed) -> str:
     first, last = event.from_seq, event.to_seq
     return f"The server had lost events {first} to {last} of the log of '{run.id}'; they were written again, and the run goes on."
-
-
-def summary(state: RunState) -> dict[str, object]:
-    """A run's line in the index: what lists show without reading its log."""
-    header = state.header
-    return {
-        "status": state.status,
-        "started_us": state.started_us,
-        "finished_us": state.finished_us,
-        "user": header.get("user", ""),
-        "host": header.get("host", ""),
-        "store": header.get("store", ""),
-        "namespace": header.get("namespace", ""),
-        "tags": list(header.get("tags", ())),
-        "system_tags": list(header.get("system_tags", ())),
-        "origin": header.get("origin"),
-        "file": header.get("code", {}).get("file", ""),
-        "tasks": len(state.tasks) - 1,
-        "events": state.seq,
-        "reason": state.outcome.reason[:300] if state.outcome else "",
-    }

@@ -9,11 +9,13 @@ import os
 from pathlib import Path
 
 from evflow import config
+from evflow.archives import connect
 from evflow.core import events as ev
 from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.reuse import ReusePlan
 from evflow.core.state import RunState
+from evflow.core.summary import summary
 from evflow.core.values import value
 from evflow.deployments.beginning import package_of
 from evflow.errors import EnvironmentProblem, UsageError
@@ -21,7 +23,6 @@ from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.invocation import program
 from evflow.flow.loading import load_flow
-from evflow.log import connect
 from evflow.log.keys import shared_shards
 from evflow.log.owners import living_owner, owner_name
 from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
@@ -31,7 +32,6 @@ from evflow.store import open_store
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.early_signals import EarlySignals
 from evflow_scheduler.foreground import fork, reuse_plan
-from evflow_scheduler.observer import summary
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import RunFolder, context_of

@@ -14,10 +14,10 @@ import anyio
 import anyio.to_thread
 
 from evflow import diagnostics
+from evflow.archives import connect
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.ticks import LOOK_EVERY_S, TickBook
 from evflow.errors import EvflowError
-from evflow.log import connect
 from evflow.log.keys import shared_shard
 from evflow_scheduler.tenancy import Premises
 

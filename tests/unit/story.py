@@ -14,9 +14,9 @@ from evflow.core.decide import settle
 from evflow.core.graph import Graph, Node, Policy
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.state import RunState
+from evflow.core.summary import summary
 from evflow.log.protocol import AppendCall, Head, RunEntry
 from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
-from evflow_scheduler.observer import summary
 
 NOON_US = 1_795_435_200_000_000
 """2026-11-23 12:00:00 UTC."""
