@@ -154,6 +154,16 @@ def _seconds(raw: Any) -> float:
     return number
 
 
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _span(raw: Any) -> float:
+    """Seconds, or a number with its unit: `90`, `30m`, `12h`, `1d`."""
+    if isinstance(raw, str) and raw[-1:] in _UNITS_S:
+        return _seconds(raw[:-1]) * _UNITS_S[raw[-1:]]
+    return _seconds(raw)
+
+
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -202,6 +212,7 @@ def _listen_address(raw: Any) -> str:
 NAME = Kind("a text of printable characters", _name)
 PATH = Kind("a path", _text, is_path=True)
 SECONDS = Kind("a number of seconds, at least 0", _seconds)
+SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
 FACTOR = Kind("a number, at least 0", _seconds)
 LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
 SWITCH = Kind("true or false", _switch)
@@ -258,13 +269,8 @@ SETTINGS: dict[str, Setting] = {
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
         Setting("package_suffixes", Kind("a list of suffixes", _words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
         Setting("warm_memory", _integer(0), 1_000, "Memory that a scheduler's loaded flows without work may keep, in MB.", "--warm-memory"),
-        Setting(
-            "drain_timeout",
-            SECONDS,
-            None,
-            "Seconds that a scheduler's attempts may go on after SIGTERM; unset: no limit.",
-            "--drain-timeout",
-        ),
+        Setting("drain_timeout", SECONDS, None, "Seconds that a scheduler's attempts may go on after SIGTERM; unset: no limit.", "--drain-timeout"),
+        Setting("hot_for", SPAN, 86_400.0, "How long the log of a run that is over stays at the server after it was archived.", "--hot-for"),
         Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),

@@ -120,6 +120,11 @@ class Archivist:
         self._note(sealed.run, archived)
         return archived
 
+    def planned(self, sealed: Sealed) -> Archived:
+        """The archive that `archive` would make, but for its digest and size; errors as for `archive`."""
+        name = name_of(self._identity(), sealed.run.flow, sealed.run.number)
+        return Archived(self._store_of(sealed).url, name, b"", 0, sealed.head.seq, sealed.head.digest, sealed.sealed_us)
+
     def drop(self, sealed: Sealed, archived: Archived, linger_s: float = LINGER_S) -> bool:
         """Remove an archived log from the server, if it is the one that was archived; answers whether it is gone.
 

@@ -36,6 +36,9 @@ _SECTIONS: Sections = {
         "unpause": Lazy("evflow.cli.deployments", "unpause_command", "End a pause."),
         "undeploy": Lazy("evflow.cli.deployments", "undeploy_command", "Take a deployment away; its runs go on."),
     },
+    "The life of a log": {
+        "archive": Lazy("evflow.cli.archive", "command", "Move logs of runs that are over to the store."),
+    },
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),
         "doctor": Lazy("evflow.cli.doctor", "command", "Look for what is wrong with log, store and machine."),

@@ -12,7 +12,7 @@ from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
 
-_SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "http", "log_level", "log_format")
+_SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "hot_for", "http", "log_level", "log_format")
 
 
 @click.pass_context
@@ -37,6 +37,7 @@ def _scheduler(ctx: click.Context, /, **given: object) -> None:
             warm_bytes=config.get("warm_memory") * 1_000_000,
             drain_s=config.get("drain_timeout"),
             http=config.get("http"),
+            hot_for_s=config.get("hot_for"),
         )
     )
 
@@ -51,6 +52,7 @@ command = click.Group(
         setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
         setting_option("drain_timeout", "SECONDS", "How long what runs may go on after SIGTERM  [default: until it ends]"),
         setting_option("http", "HOST:PORT", "Answer HTTP there: /live, /ready, /metrics  [default: nowhere]"),
+        setting_option("hot_for", "TIME", "How long the log of a run that is over stays at the server once it is archived  [default: 1d]"),
         setting_option("log_level", "debug|info|warning|error", "What it says on stderr  [default: info]"),
         setting_option("log_format", "auto|json|text", "How it says it  [default: text in a terminal, else json]"),
     ],

@@ -12,6 +12,7 @@ from evflow.errors import UsageError
 
 if TYPE_CHECKING:
     from evflow.core.state import RunState
+    from evflow.log.archived import LogKeeper
     from evflow.log.protocol import LogClient
     from evflow.replay.load import RunLog
     from evflow.store.protocol import Store
@@ -34,7 +35,7 @@ class NoRunsYet(UsageError):
 
 
 @contextmanager
-def log() -> Generator["LogClient"]:
+def log() -> Generator["LogKeeper"]:
     """The log, connected; an embedded server is joined, or started where its data is there.
 
     Raises:
@@ -51,7 +52,7 @@ def log() -> Generator["LogClient"]:
 
 
 @contextmanager
-def own_log() -> Generator["LogClient"]:
+def own_log() -> Generator["LogKeeper"]:
     """The log, connected, as `log`; an embedded one is made where there is none yet.
 
     Raises:

@@ -34,7 +34,7 @@ from evflow.log.owners import host_of, owner_name
 from evflow.log.protocol import Durability, LeaseHeld
 from evflow.log.writer import ShardWriter
 from evflow_executors.packages import PackagedExecutor
-from evflow_scheduler import offers
+from evflow_scheduler import archiving, offers
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.drive import capacity, only_error
 from evflow_scheduler.faceless import Faceless
@@ -72,6 +72,7 @@ class Duty:
         warm_bytes: Memory that fork servers without work may keep.
         drain_s: How long attempts may go on after the first signal; None: until they end.
         http: Where it answers HTTP, `HOST:PORT`; None: nowhere.
+        hot_for_s: How long the log of a run that is over stays at the server.
     """
 
     user: str
@@ -80,6 +81,7 @@ class Duty:
     warm_bytes: int
     drain_s: float | None = None
     http: str | None = None
+    hot_for_s: float = 86_400.0
 
 
 def serve(duty: Duty) -> None:
@@ -161,6 +163,7 @@ class Daemon:
                     around.start_soon(self._say_that_it_lives)
                     around.start_soon(look_after, self._premises, self._owned, self._face.on_offer)
                     around.start_soon(self._face.serve, self)
+                    around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s)
                     for shard in shared_shards():
                         owners.start_soon(self._own, shard, tenancies)
                 around.cancel_scope.cancel()

@@ -59,7 +59,7 @@ async def decide_ticks(
         wait_s = LOOK_EVERY_S
         if shards:
             try:
-                wait_s = await in_thread(partial(book.look, partial(_is_of, shards)))
+                wait_s = await in_thread(partial(book.look, partial(is_of, shards)))
                 said = False
             except EvflowError as error:  # a server that is away, most of all: once is enough
                 (diagnostics.debug if said else diagnostics.warning)("ticks wait for the log", why=str(error))
@@ -67,5 +67,6 @@ async def decide_ticks(
         await anyio.sleep(wait_s)
 
 
-def _is_of(shards: frozenset[str], flow: FlowName) -> bool:
+def is_of(shards: frozenset[str], flow: FlowName) -> bool:
+    """Whether the owner of these shards looks after the flow."""
     return shard_of(flow) in shards

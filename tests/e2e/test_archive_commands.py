@@ -1,0 +1,179 @@
+"""Archiving as a user sees it: real runs, a real scheduler, everything readable before and after."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.log.keys import own_shard, run_keys
+from evflow.log.wire import Wire
+from tests.real_runs import evflow, open_log, python, verified
+from tests.waiting import wait_until
+
+FLOW = """
+from evflow import FlowSpec, Parameter, step
+
+class Kept(FlowSpec):
+    size = Parameter("size", default=2)
+
+    @step
+    def start(self):
+        self.items = list(range(self.size))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        print("work", self.input)
+        self.square = self.input ** 2
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.squares = [one.square for one in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        if self.size > 100:
+            raise ValueError("too large")
+
+if __name__ == "__main__":
+    Kept()
+"""
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    """Answer the flow's file."""
+    file = tmp_path / "kept.py"
+    file.write_text(textwrap.dedent(FLOW))
+    return file
+
+
+def ran(flow: Path, *arguments: str) -> None:
+    done = python(flow, "run", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def said(*arguments: str, code: int = 0) -> Any:
+    done = evflow(*arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+QUESTIONS = (
+    ("show", "Kept/1"),
+    ("show", "Kept/1/work"),
+    ("logs", "Kept/1"),
+    ("events", "Kept/1"),
+    ("dump", "Kept/1/join"),
+    ("explain", "Kept/1"),
+    ("replay", "Kept/1"),
+    ("replay", "Kept/1", "--at", "12"),
+    ("replay", "Kept/1", "--verify"),
+    ("runs",),
+    ("tag", "list", "Kept/1"),
+)
+
+
+def answers() -> dict[tuple[str, ...], Any]:
+    return {question: said(*question) for question in QUESTIONS}
+
+
+def test_every_command_answers_the_same_before_and_after(flow: Path, evflow_home: Path) -> None:
+    ran(flow, "--tag", "first")
+    evflow("tag", "add", "Kept/1", "later")
+    before = answers()
+    (archived,) = said("archive", "Kept/1", "--hot-for", "0")["runs"]
+    assert (archived["archived_now"], archived["at_server"]) == (True, False)
+    with open_log(evflow_home) as log:
+        wire = Wire.connect(log.url)
+        assert (
+            wire.call("EXISTS", run_keys(own_shard(RunId(FlowName("Kept"), RunNumber(1))), RunId(FlowName("Kept"), RunNumber(1))).stream)
+            == 0
+        )
+        wire.close()
+    assert answers() == before
+    resumed = python(flow, "resume", "--origin-run-id", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert said("cancel", "Kept/1", code=1) == {"run": "Kept/1", "status": "succeeded", "over": True, "was_over": True}
+
+
+def test_the_python_client_answers_from_an_archive(flow: Path) -> None:
+    ran(flow)
+    said("archive", "--all", "--hot-for", "0")
+    shown = python("-c", "from evflow import Run; r = Run('Kept/1'); print(r.successful, r.data.squares, r['work'].task.stdout.strip())")
+    assert shown.stdout.strip() in ("True [0, 1] work 1", "True [0, 1] work 0"), shown.stderr
+
+
+def test_a_run_that_is_archived_while_it_is_followed_is_followed_to_its_end(flow: Path) -> None:
+    ran(flow)
+    whole = said("events", "Kept/1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "evflow.cli", "events", "Kept/1", "--follow", "--json"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    ) as following:
+        said("archive", "Kept/1", "--hot-for", "0")
+        output, _ = following.communicate(timeout=60)
+    assert [json.loads(line) for line in output.splitlines()] == whole
+
+
+def test_a_dry_run_changes_nothing(flow: Path, evflow_home: Path) -> None:
+    ran(flow)
+    planned = said("archive", "--all", "--hot-for", "0", "--dry-run")
+    assert [(run["run"], run["archived_now"], run["at_server"]) for run in planned["runs"]] == [("Kept/1", True, False)]
+    assert not (evflow_home / "store" / "named" / "archives").exists()
+    assert [run["archived_now"] for run in said("archive", "--all")["runs"]] == [True]
+    assert [run["archived_now"] for run in said("archive", "--all")["runs"]] == [False]
+
+
+def test_a_missing_archive_is_said_by_every_command_that_needs_it(flow: Path, evflow_home: Path) -> None:
+    ran(flow)
+    said("archive", "Kept/1", "--hot-for", "0")
+    (archive,) = [path for path in (evflow_home / "store" / "named" / "archives").rglob("*") if path.is_file()]
+    archive.unlink()
+    for command in ("show", "logs", "events", "replay", "dump"):
+        failed = evflow(command, "Kept/1")
+        assert failed.returncode == 1
+        assert str(archive) in failed.stderr
+        assert "Restore it" in failed.stderr
+    assert evflow("runs").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("Kept/1", "--all"), ("--all", "--hot-for", "soon"), ("Kept/9",), ("--flow", "None")])
+def test_what_makes_no_sense_is_said(flow: Path, arguments: tuple[str, ...]) -> None:
+    ran(flow)
+    refused = evflow("archive", *arguments)
+    assert refused.returncode in (1, 2)
+    assert refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_log_that_has_no_runs_has_nothing_to_archive() -> None:
+    assert evflow("archive", "--all").returncode == 0
+
+
+def test_a_scheduler_archives_what_ends_in_the_foreground_too(flow: Path, evflow_home: Path) -> None:
+    ran(flow)
+    with subprocess.Popen(
+        [sys.executable, "-m", "evflow.cli", "scheduler", "--hot-for", "0", "--log-level", "debug"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as scheduler:
+        try:
+            with open_log(evflow_home) as log:
+                wire = Wire.connect(log.url)
+                run = RunId(FlowName("Kept"), RunNumber(1))
+                wait_until(lambda: wire.call("EXISTS", run_keys(own_shard(run), run).stream) == 0, "the log has left the server")
+                wire.close()
+        finally:
+            scheduler.terminate()
+            scheduler.communicate(timeout=60)
+    assert verified("Kept/1")["ok"]
