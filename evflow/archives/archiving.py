@@ -12,16 +12,20 @@ from typing import Any, Final
 
 from evflow.archives.format import Archive, BrokenChain, Encoder, Unsound
 from evflow.archives.reading import ArchiveDamaged, name_of, open_in, segment_name
+from evflow.collector import paused
 from evflow.core import flow_events
+from evflow.core.apply import ImpossibleEvent, apply
 from evflow.core.chain import LINK_BYTES, START, extend, links
 from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.events import RunSealed, RunStarted
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.state import RunState
+from evflow.core.summary import summary
 from evflow.core.values import value
 from evflow.errors import Conflict, EnvironmentProblem
 from evflow.log.archived import LINGER_S, SEGMENT_EVENTS, Archived, LogKeeper, pack
 from evflow.log.keys import own_shard, shared_shard
-from evflow.log.protocol import ArchiveChange, Head, StoredEvent
+from evflow.log.protocol import ArchiveChange, Head, RunEntry, StoredEvent
 from evflow.store import NameTaken, Store, UnknownStore, open_store
 
 KEPT_EVENTS: Final = 1_000
@@ -193,7 +197,6 @@ class Archivist:
 
     def _about(self, sealed: Sealed) -> Mapping[str, Any]:
         run = sealed.run
-        entry = self._log.run(run)
         tags = self._log.tags(run)
         return {
             "kind": "run",
@@ -203,9 +206,26 @@ class Archivist:
             "status": sealed.head.status,
             "sealed_us": sealed.sealed_us,
             "dropped": self._log.dropped(sealed.shard, run),
-            "summary": entry.summary if entry is not None else {},
+            "summary": self._line(sealed),
             "tags": None if tags is None else list(tags),
         }
+
+    def _line(self, sealed: Sealed) -> dict[str, Any]:
+        """The run's line in the index; written now where its owner died before it said that the run is over."""
+        run = sealed.run
+        entry = self._log.run(run)
+        if entry is not None and entry.summary.get("finished_us"):
+            return entry.summary
+        state = RunState()
+        try:
+            with paused():
+                for seq, payload, _ in self._events(sealed):
+                    apply(state, decode(seq, payload))
+        except (UnreadableEvent, ImpossibleEvent) as error:
+            raise _damaged(run, error.message) from error
+        line = summary(state)
+        self._log.list_run(RunEntry(run, sealed.shard, line), only_missing=False)
+        return line
 
     def _verify(self, what: str, store: Store, name: str, head: Head) -> tuple[bytes, int]:
         """Read an archive back, every byte of it; its digest and size.

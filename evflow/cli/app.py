@@ -38,6 +38,7 @@ _SECTIONS: Sections = {
     },
     "The life of a log": {
         "archive": Lazy("evflow.cli.archive", "command", "Move logs of runs that are over to the store."),
+        "reindex": Lazy("evflow.cli.reindex", "command", "Rebuild the index of runs from logs and archives."),
     },
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),

@@ -85,7 +85,13 @@ class Archives(Protocol):
 
 
 class LogKeeper(LogClient, Protocol):
-    """The log as those use it who look after its life: archiving, rebuilding the index, collecting garbage. Blocking."""
+    """The log as those use it who look after its life: archiving, rebuilding the index, collecting garbage. Blocking.
+
+    Attributes:
+        archives: Reads what is not at the server any more.
+    """
+
+    archives: Archives
 
     def archived(self, run: RunId) -> Archived | None:
         """Where a run's archive is, or None."""
