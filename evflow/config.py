@@ -269,8 +269,16 @@ SETTINGS: dict[str, Setting] = {
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
         Setting("package_suffixes", Kind("a list of suffixes", _words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
         Setting("warm_memory", _integer(0), 1_000, "Memory that a scheduler's loaded flows without work may keep, in MB.", "--warm-memory"),
-        Setting("drain_timeout", SECONDS, None, "Seconds that a scheduler's attempts may go on after SIGTERM; unset: no limit.", "--drain-timeout"),
-        Setting("hot_for", SPAN, 86_400.0, "How long the log of a run that is over stays at the server after it was archived.", "--hot-for"),
+        Setting(
+            "drain_timeout",
+            SECONDS,
+            None,
+            "Seconds that a scheduler's attempts may go on after SIGTERM; unset: no limit.",
+            "--drain-timeout",
+        ),
+        Setting(
+            "hot_for", SPAN, 86_400.0, "How long the log of a run that is over stays at the server after it was archived.", "--hot-for"
+        ),
         Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),

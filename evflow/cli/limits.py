@@ -120,4 +120,4 @@ def _tell(log: LogClient, name: str) -> None:
     flows = [found for found in log.flows() if flow is None or found == flow]
     entries = [entry for found in flows for entry in log.runs(found, _NEWEST)]
     alone = [entry.shard for entry in entries if entry.shard.startswith("run:") and entry.summary.get("status") == "running"]
-    log.look_again([*shared_shards(), *(shard for shard in alone if log.owner(shard) is not None)])
+    log.wake([*shared_shards(), *(shard for shard in alone if log.owner(shard) is not None)])

@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, TagChange, FlowChange
+from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -183,10 +183,10 @@ class RedisLogClient:
         """See `LogClient.holders`."""
         return self._do(limits.holders(name))
 
-    def look_again(self, shards: Sequence[str]) -> None:
-        """See `LogClient.look_again`."""
+    def wake(self, shards: Sequence[str]) -> None:
+        """See `LogClient.wake`."""
         if shards:
-            self._do(limits.look_again(shards))
+            self._do(limits.wake(shards))
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""

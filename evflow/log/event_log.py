@@ -134,7 +134,7 @@ class RedisEventLog:
         """See `EventLog.give_back`."""
         waiting = await self._write(limits.release(name, holders))
         if waiting:
-            await self._write(limits.look_again(waiting))
+            await self._write(limits.wake(waiting))
 
     async def limits(self) -> dict[str, int]:
         """See `EventLog.limits`."""

@@ -40,10 +40,10 @@ def release(name: str, holders: Sequence[str]) -> Operation[list[str]]:
     return Operation((command,), lambda replies: [shard.decode() for shard in replies[0]])
 
 
-def look_again(shards: Sequence[str]) -> Operation[None]:
+def wake(shards: Sequence[str]) -> Operation[None]:
     """Wake the owners of shards."""
-    wake: list[Command] = [("XADD", shard_keys(shard).inbox, "*", "r", "", "p", LOOK) for shard in shards]
-    return Operation(tuple(wake), lambda _: None)
+    words: list[Command] = [("XADD", shard_keys(shard).inbox, "*", "r", "", "p", LOOK) for shard in shards]
+    return Operation(tuple(words), lambda _: None)
 
 
 def holders(name: str) -> Operation[list[Holder]]:

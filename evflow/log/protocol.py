@@ -490,7 +490,7 @@ class LogClient(Protocol):
         """Who holds a limited name, by slot."""
         ...
 
-    def look_again(self, shards: Sequence[str]) -> None:
+    def wake(self, shards: Sequence[str]) -> None:
         """Wake the owners of shards, though nothing is reported."""
         ...
 

@@ -455,10 +455,10 @@ class SimulatedLogClient:
         """See `LogClient.holders`."""
         return self._live().state.limited.holders(name)
 
-    def look_again(self, shards: Sequence[str]) -> None:
-        """See `LogClient.look_again`."""
+    def wake(self, shards: Sequence[str]) -> None:
+        """See `LogClient.wake`."""
         now_us = self._live().now_us()
-        self._live().write(lambda state: state.look_again(shards, now_us))
+        self._live().write(lambda state: state.wake(shards, now_us))
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""

@@ -15,8 +15,8 @@ from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.log.archived import SEGMENT_EVENTS, Projection
 from evflow.log.commands import FlowLogMoved, after
-from evflow.log.limits import LOOK
 from evflow.log.keys import own_shard
+from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     AppendCall,
     ArchiveChange,
@@ -288,9 +288,9 @@ class State:
 
     def give_back(self, name: str, holders: Sequence[str], now_us: int) -> None:
         """`limit.lua`, release, and the word to the shards that waited."""
-        self.look_again(self.limited.release(name, holders), now_us)
+        self.wake(self.limited.release(name, holders), now_us)
 
-    def look_again(self, shards: Sequence[str], now_us: int) -> None:
+    def wake(self, shards: Sequence[str], now_us: int) -> None:
         """XADD to the inboxes of shards."""
         for shard in shards:
             self.put(shard, "", LOOK, now_us)

@@ -572,8 +572,8 @@ async def test_whoever_was_refused_is_woken_when_the_name_is_given_back(log: Eve
     await log.acquire("key:a", 1, "s1", ["F/1/1.0"])
     await log.give_back("key:a", ["F/1/1.0"])
     assert len(await log.receive(SHARD, b"0", 0)) == 1, "it is told once"
-    client.look_again([SHARD, "s1"])
-    client.look_again([])
+    client.wake([SHARD, "s1"])
+    client.wake([])
     assert [len(await log.receive(shard, b"0", 0)) for shard in (SHARD, "s1")] == [2, 1]
 
 

@@ -86,7 +86,7 @@ async def test_an_operator_s_limit_holds_at_once_and_takes_the_place_of_the_flow
         await anyio.sleep(30)
         assert not [event for event in house.events(named(1)) if isinstance(event, ev.TaskLaunched)]
         house.client.set_limit("flow:Nightly", None)
-        house.client.look_again(["s3"])
+        house.client.wake(["s3"])
         await anyio.sleep(1)
         assert [event for event in house.events(named(1)) if isinstance(event, ev.TaskLaunched)]
         await anyio.sleep(60)
