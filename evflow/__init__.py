@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from evflow.client.run import Run as Run
     from evflow.client.step import Step as Step
     from evflow.client.task import Task as Task
+    from evflow.deployments.deployed import DeployedFlow as DeployedFlow
+    from evflow.deployments.deployer import Deployer as Deployer
+    from evflow.deployments.triggered import TriggeredRun as TriggeredRun
     from evflow.exception import EvflowException as EvflowException, ExceptionWrapper as ExceptionWrapper
     from evflow.flow.current import current as current
     from evflow.flow.decorators.catch import catch as catch
@@ -32,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DataArtifact",
+    "DeployedFlow",
+    "Deployer",
     "Evflow",
     "EvflowException",
     "ExceptionWrapper",
@@ -43,6 +48,7 @@ __all__ = [
     "Run",
     "Step",
     "Task",
+    "TriggeredRun",
     "catch",
     "concurrency",
     "current",
@@ -60,6 +66,8 @@ __all__ = [
 
 _HOMES = {
     "DataArtifact": "evflow.client.artifact",
+    "DeployedFlow": "evflow.deployments.deployed",
+    "Deployer": "evflow.deployments.deployer",
     "Evflow": "evflow.client.root",
     "EvflowException": "evflow.exception",
     "ExceptionWrapper": "evflow.exception",
@@ -71,6 +79,7 @@ _HOMES = {
     "Run": "evflow.client.run",
     "Step": "evflow.client.step",
     "Task": "evflow.client.task",
+    "TriggeredRun": "evflow.deployments.triggered",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",
     "current": "evflow.flow.current",

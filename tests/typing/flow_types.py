@@ -6,7 +6,25 @@ An ignore here stands where a mistake must be found: mypy complains when it is n
 
 from typing import Any, assert_type
 
-from evflow import FlowSpec, Inputs, JSONType, Parameter, catch, current, environment, resources, retry, schedule, step, timeout
+from evflow import (
+    DeployedFlow,
+    Deployer,
+    FlowSpec,
+    Inputs,
+    JSONType,
+    Parameter,
+    Run,
+    TriggeredRun,
+    catch,
+    current,
+    environment,
+    resources,
+    retry,
+    schedule,
+    step,
+    timeout,
+)
+from evflow.deployments.deployer import SchedulerDeployer
 from evflow.flow.parameter_values import ParameterContext
 
 
@@ -83,6 +101,19 @@ class Typed(FlowSpec):
         assert_type(self.total, float)
 
 
+async def deployed_flows(file: str) -> None:
+    deployed = Deployer(file).scheduler("hourly").create(production=True, tags=["a"], max_workers=3)
+    assert_type(deployed, DeployedFlow)
+    assert_type(Deployer(Typed).scheduler(), SchedulerDeployer)
+    assert_type(deployed.version, int)
+    assert_type(list(DeployedFlow.list_deployed_flows()), list[DeployedFlow])
+    triggered = deployed.trigger({"the-day": "monday"}, rate=0.5, tags=["b"])
+    assert_type(triggered, TriggeredRun)
+    assert_type(triggered.run, Run | None)
+    assert_type(triggered.wait_for_run(timeout=3), Run)
+    assert_type(await (await deployed.async_trigger(rate=1)).async_wait_for_completion(0.5, 3.0), Run)
+
+
 def wrong_uses() -> None:
     """Each line has one mistake that a checker finds."""
     Typed(use_cli=False).folds = 3  # type: ignore[assignment]
@@ -92,3 +123,6 @@ def wrong_uses() -> None:
     catch(var=3)  # type: ignore[call-overload]
     Typed(use_cli=False).next("end")  # type: ignore[arg-type]
     Typed(use_cli=False).next(Typed(use_cli=False).end, foreach=[1])  # type: ignore[arg-type]
+    Deployer(file=3)  # type: ignore[call-arg]
+    Deployer(Typed).scheduler().create(worker=3)  # type: ignore[call-arg]
+    DeployedFlow("Typed").trigger("rate")  # type: ignore[arg-type]

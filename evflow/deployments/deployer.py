@@ -1,0 +1,276 @@
+"""`Deployer`: deploy a flow from Python, as `python flow.py deploy` does it from a shell.
+
+A flow that is named by its file is deployed in a process of its own, so that its imports are its own and its file is
+loaded as `__main__`. A flow that is given as a class is deployed here, where it was imported already. Both go into the log that this
+process uses.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from evflow import config
+from evflow.client.connection import shared_log
+from evflow.core.deployments import DEFAULT_NAME
+from evflow.core.ids import FlowName
+from evflow.deployments.catalog import Reference, deployed
+from evflow.deployments.deployed import DeployedFlow, in_thread
+from evflow.errors import EnvironmentProblem, UsageError
+from evflow.imports import framework_view
+
+if TYPE_CHECKING:
+    from evflow.flow.flowspec import FlowSpec
+
+_ERROR: Final = "Error: "
+_MOST_LINES: Final = 30
+"""How much of what a flow's file printed an error repeats: its traceback's end."""
+
+
+class FlowFileMissing(UsageError):
+    """There is no such file."""
+
+    code = "flow-file-missing"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(f"There is no file '{file}'.", "Deployer takes the path of a flow's file, or the flow's class.")
+
+
+class DeployFailed(UsageError):
+    """The flow's file could not be deployed. The message and the hint are those of `python flow.py deploy`.
+
+    Attributes:
+        returncode: The exit code of that process; negative for a signal.
+        stderr: All that it said.
+    """
+
+    code = "deploy-failed"
+
+    def __init__(self, file: Path, returncode: int, stderr: str) -> None:
+        said = stderr.strip().splitlines()
+        begin = max((index for index, line in enumerate(said) if line.startswith(_ERROR)), default=None)
+        if begin is not None:
+            super().__init__(said[begin].removeprefix(_ERROR), "\n".join(said[begin + 1 :]))
+        else:
+            end = "\n".join(said[-_MOST_LINES:])
+            super().__init__(f"'{file}' was not deployed: its process ended with exit code {returncode}.", end)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class DeployedElsewhere(EnvironmentProblem):
+    """The flow's file was deployed, into a log that this process does not use."""
+
+    code = "deployed-elsewhere"
+
+    def __init__(self, wanted: Reference, where: str) -> None:
+        super().__init__(
+            f"'{wanted}' was deployed, and not into the log of this process, {where}.",
+            "An evflow.toml above the flow's file, or `env`, names another log. Set EVFLOW_REDIS_URL or EVFLOW_HOME for both.",
+        )
+
+
+class BackendMissing(UsageError):
+    """Metaflow deploys to this system, evflow does not."""
+
+    code = "backend-missing"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"evflow does not deploy to {name}: its own scheduler carries deployed flows out.",
+            "Use Deployer(...).scheduler().create(), and start `evflow scheduler` on a machine that stays.",
+        )
+
+
+class Deployer:
+    """Deploys a flow: `Deployer("flow.py").scheduler().create()`.
+
+    Args:
+        flow: The path of the flow's file; or its class, which has to come from a file.
+        show_output: Show on stderr what the deploying process says.
+        profile: Accepted and not used: evflow's settings are variables and files.
+        env: Environment variables of the deploying process, beside those of this one. Not for a class.
+        cwd: Its working folder; this process's own if not given. Not for a class.
+        decospecs: Decorators for every step that lacks them, as `--with` takes them (`retry:times=3`). A class has them from then on.
+
+    Raises:
+        FlowFileMissing: There is no such file.
+    """
+
+    def __init__(
+        self,
+        flow: "str | os.PathLike[str] | type[FlowSpec]",
+        show_output: bool = True,
+        profile: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: "str | os.PathLike[str] | None" = None,
+        *,
+        decospecs: Sequence[str] = (),
+    ) -> None:
+        del profile
+        self._class = flow if isinstance(flow, type) else None
+        self._file = Path() if isinstance(flow, type) else Path(cwd or "", flow).absolute()
+        if self._class is None and not self._file.is_file():
+            raise FlowFileMissing(self._file)
+        self._show_output = show_output
+        self._env = dict(env or {})
+        self._cwd = cwd
+        self._decospecs = (decospecs,) if isinstance(decospecs, str) else tuple(decospecs)
+
+    def scheduler(self, name: str = DEFAULT_NAME) -> "SchedulerDeployer":
+        """Deploy for evflow's scheduler.
+
+        Args:
+            name: The deployment's name; a flow may be deployed under several.
+        """
+        return SchedulerDeployer(self._deploy, name)
+
+    def argo_workflows(self, **_: object) -> NoReturn:
+        """Metaflow's; evflow has `scheduler()`.
+
+        Raises:
+            BackendMissing: Always.
+        """
+        raise BackendMissing("Argo Workflows")
+
+    def step_functions(self, **_: object) -> NoReturn:
+        """Metaflow's; evflow has `scheduler()`.
+
+        Raises:
+            BackendMissing: Always.
+        """
+        raise BackendMissing("Step Functions")
+
+    def airflow(self, **_: object) -> NoReturn:
+        """Metaflow's; evflow has `scheduler()`.
+
+        Raises:
+            BackendMissing: Always.
+        """
+        raise BackendMissing("Airflow")
+
+    def __repr__(self) -> str:
+        return f"Deployer({self._class.__name__ if self._class is not None else str(self._file)!r})"
+
+    def _deploy(self, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
+        with framework_view():
+            if self._class is not None:
+                return self._in_process(self._class, name, production=production, tags=tags, options=options)
+            return self._in_its_own_process(name, production=production, tags=tags, options=options)
+
+    def _in_its_own_process(self, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
+        log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
+        words = [sys.executable, str(self._file), "deploy", "--json", "--name", name]
+        words += ["--production"] if production else []
+        words += [word for tag in tags for word in ("--tag", tag)]
+        words += [word for spec in self._decospecs for word in ("--with", spec)]
+        words += [word for option, given in options.items() for word in (f"--{option.replace('_', '-')}", str(given))]
+        done = subprocess.run(  # without a deadline: what the flow imports may take its time
+            words, cwd=self._cwd, env={**os.environ, **log, **self._env}, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )  # fmt: skip
+        if self._show_output:
+            sys.stderr.write(done.stderr)
+        try:
+            said: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+            wanted, manifest = Reference(FlowName(said["flow"]), said["name"]), bytes.fromhex(said["manifest"])
+        except (ValueError, LookupError, TypeError):  # the file is no flow's, say, and printed something of its own
+            raise DeployFailed(self._file, done.returncode, done.stderr) from None
+        here = shared_log().ask(lambda log: deployed(log, wanted.flow)).get(wanted.name)
+        if here is None or here.manifest != manifest:
+            raise DeployedElsewhere(wanted, shared_log().where)
+        return DeployedFlow.of(wanted)
+
+    def _in_process(
+        self, flow: type, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]
+    ) -> DeployedFlow:  # fmt: skip
+        from evflow.deployments.beginning import RunOptions
+        from evflow.deployments.deploy import DeployRequest, deploy, prepare
+        from evflow.store import open_store
+
+        def wished(setting: str) -> Any:
+            return options.get(setting, config.get(setting))
+
+        file = getattr(sys.modules.get(flow.__module__), "__file__", None)
+        request = DeployRequest(
+            flow=flow,
+            flow_file=str(Path(file).absolute()) if file else "",
+            name=name,
+            namespace=wished("namespace"),
+            namespace_given="namespace" in options,
+            production=production,
+            tags=tags,
+            user=config.get("user"),
+            host=os.uname().nodename,
+            options=RunOptions(
+                max_workers=wished("max_workers"),
+                max_num_splits=wished("max_num_splits"),
+                max_log_size_mb=wished("max_log_size"),
+                task_budget=wished("task_budget"),
+                retry_scale=config.get("retry_scale"),
+                with_specs=(*config.get("default_decospecs"), *self._decospecs),
+                start_method=wished("start_method"),
+                fallback="error",
+                durability=wished("durability"),
+            ),
+        )
+        prepared = prepare(request, open_store(config.get("store")), config.home())
+        wanted = Reference(FlowName(flow.__name__), name)
+        shared_log().ask(lambda log: log.flow_seq(wanted.flow))  # a connection that broke is replaced before it is written on
+        shared_log().ask(lambda log: deploy(log, request, prepared), repeat=False)
+        return DeployedFlow.of(wanted)
+
+
+class SchedulerDeployer:
+    """Deploys a flow for evflow's scheduler, under a name."""
+
+    def __init__(self, deploy: Callable[..., DeployedFlow], name: str) -> None:
+        self._deploy = deploy
+        self._name = name
+
+    def create(
+        self,
+        *,
+        name: str | None = None,
+        namespace: str | None = None,
+        production: bool = False,
+        tags: Sequence[str] = (),
+        max_workers: int | None = None,
+        max_num_splits: int | None = None,
+        max_log_size: int | None = None,
+        task_budget: int | None = None,
+        start_method: str | None = None,
+        durability: str | None = None,
+    ) -> DeployedFlow:
+        """Deploy the flow, as the next version of what is deployed under this name. Nothing is run.
+
+        Args:
+            name: The deployment's name, `default` if none is given.
+            namespace: Runs are in this namespace, and carry it as a tag.
+            production: Runs are in the namespace `production:<Flow>`, unless another is named; replaced by a production deployment only.
+            tags: Tags of every run.
+            max_workers: Tasks of a run at once. As all that follows: the setting of that name where it is not given.
+            max_num_splits: Tasks that one foreach may make.
+            max_log_size: Output kept of one task, in MB.
+            task_budget: Tasks of a whole run.
+            start_method: `auto`, `fork` or `spawn`.
+            durability: `everysec`, `fsync` or `replicated`.
+
+        Raises:
+            DeployFailed: The flow's file could not be deployed; the message says why.
+            EvflowError: A class could not be: as for `python flow.py deploy`.
+            LogUnavailable: The server cannot be used.
+        """
+        given: dict[str, Any] = {
+            "namespace": namespace, "max_workers": max_workers, "max_num_splits": max_num_splits, "max_log_size": max_log_size,
+            "task_budget": task_budget, "start_method": start_method, "durability": durability,
+        }  # fmt: skip
+        options = {option: value for option, value in given.items() if value is not None}
+        wished_tags = (tags,) if isinstance(tags, str) else tuple(tags)
+        return self._deploy(name or self._name, production=production, tags=wished_tags, options=options)
+
+    async def async_create(self, **options: Any) -> DeployedFlow:
+        """As `create`, without blocking the event loop."""
+        return await in_thread(lambda: self.create(**options))
