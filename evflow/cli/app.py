@@ -31,6 +31,8 @@ _SECTIONS: Sections = {
         "limits": Lazy("evflow.cli.limits", "command", "List and set limits that span runs."),
         "deployments": Lazy("evflow.cli.deployments", "command", "List what is deployed."),
         "run": Lazy("evflow.cli.run_deployed", "command", "Ask for a run of a deployed flow."),
+        "backfill": Lazy("evflow.cli.backfill", "command", "Ask for runs of past ticks of a schedule."),
+        "backfills": Lazy("evflow.cli.backfill", "list_command", "List backfills, and how far they are."),
         "history": Lazy("evflow.cli.deployments", "history_command", "Say what was deployed when, and by whom."),
         "pause": Lazy("evflow.cli.deployments", "pause_command", "Let nothing but people start runs of a deployment."),
         "unpause": Lazy("evflow.cli.deployments", "unpause_command", "End a pause."),

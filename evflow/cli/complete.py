@@ -43,6 +43,11 @@ def of_limits() -> Completer:
     return _silently(lambda log, begun: ((name, "") for name in sorted({*log.limits(), *log.limited()}) if name.startswith(begun)))
 
 
+def of_backfills() -> Completer:
+    """Backfills that are not over: FLOW/b1."""
+    return _silently(_backfills)
+
+
 def of_what() -> Completer:
     """Runs, and behind a run's slash its steps and tasks."""
     return _silently(_what)
@@ -96,6 +101,14 @@ def _deployments(log: "LogClient", begun: str) -> Iterator[tuple[str, str]]:
             text = flow if name == DEFAULT_NAME else f"{flow}:{name}"
             if text.startswith(begun):
                 yield text, ""
+
+
+def _backfills(log: "LogClient", begun: str) -> Iterator[tuple[str, str]]:
+    from evflow.deployments.backfills import listed
+
+    for name, found in listed(log):
+        if not found.is_over and str(name).startswith(begun):
+            yield str(name), f"{found.name}: {found.ticks} ticks"
 
 
 def _only_flow(log: "LogClient") -> "Sequence[FlowName]":

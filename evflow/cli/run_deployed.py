@@ -29,7 +29,7 @@ def command(
     ctx: click.Context, deployment: str, parameters: tuple[str, ...], tags: tuple[str, ...], follow: bool, quiet: bool, as_json: bool
 ) -> None:
     """Ask for it, and see it happen."""
-    given = dict(_pair(text) for text in parameters)
+    given = dict(pair(text) for text in parameters)
     with session.log() as log:
         requested = _request(log, deployment, given, tags)
         owner = seen_owner(log, requested.shard)
@@ -43,7 +43,8 @@ def command(
     ctx.exit(0 if state.status == "succeeded" else 1)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """Take NAME=VALUE apart."""
     name, equals, given = text.partition("=")
     if not equals or not name.strip():
         raise click.BadParameter(f"'{text}' is not of the form NAME=VALUE.", param_hint="--param")

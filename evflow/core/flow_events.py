@@ -186,6 +186,103 @@ class RunForgotten(Fact):
     reason: str = ""
 
 
+@value
+class BackfillRequested(Fact):
+    """Somebody asked for runs of past ticks of a deployment's schedule.
+
+    Attributes:
+        number: Its number, dense from 1 for each flow.
+        name: The deployment's name.
+        version: Its version: all runs are runs of it.
+        schedule: Its schedule, as `FlowDeployed` has it.
+        from_us: The first instant of the span.
+        to_us: The last one.
+        ticks: How many ticks lie in it.
+        max_parallel: Runs that may be asked for and not over at a time.
+        again: Ticks that have a run already are run, too.
+        parameters: Texts, as on a command line; `{tick}` and `{date}` stand for a tick.
+        tags: User tags of every run, besides the deployment's.
+        user: Who asked.
+        host: Where it was asked for.
+    """
+
+    number: int
+    name: str
+    version: int
+    schedule: dict[str, Plain]
+    from_us: int
+    to_us: int
+    ticks: int
+    max_parallel: int
+    again: bool
+    parameters: dict[str, str]
+    tags: tuple[str, ...]
+    user: str
+    host: str
+
+
+@value
+class BackfillTicksSkipped(Fact):
+    """Ticks of a backfill, in a row, get no run; one that does is a `RunRequested`.
+
+    Attributes:
+        number: The backfill.
+        tick_us: The tick; the last of several.
+        reason: `has-run`, `is-running`, or why no run could be asked for.
+        since_us: The first of several ticks; 0 for one.
+        ticks: How many.
+    """
+
+    number: int
+    tick_us: int
+    reason: str
+    since_us: int = 0
+    ticks: int = 1
+
+
+@value
+class BackfillRunsEnded(Fact):
+    """Runs of a backfill are over, and others may begin.
+
+    Attributes:
+        number: The backfill.
+        asked: Where in this log their requests stand.
+        runs: Their numbers.
+        statuses: What became of each.
+    """
+
+    number: int
+    asked: tuple[int, ...]
+    runs: tuple[int, ...]
+    statuses: tuple[str, ...]
+
+
+@value
+class BackfillCancelRequested(Fact):
+    """Somebody ended a backfill before its time: no more runs are asked for.
+
+    Attributes:
+        number: The backfill.
+        runs: Its runs are to be cancelled, too.
+    """
+
+    number: int
+    runs: bool = False
+
+
+@value
+class BackfillEnded(Fact):
+    """All ticks of a backfill are decided, or it was given up, and its runs are over.
+
+    Attributes:
+        number: The backfill.
+        outcome: `done`, `cancelled`, or `undeployed`: its deployment was taken away.
+    """
+
+    number: int
+    outcome: str
+
+
 TAGS: dict[str, type[Event]] = {
     "RunRequested": RunRequested,
     "RunTagged": RunTagged,
@@ -196,6 +293,11 @@ TAGS: dict[str, type[Event]] = {
     "ScheduleTicked": ScheduleTicked,
     "RunArchived": RunArchived,
     "RunForgotten": RunForgotten,
+    "BackfillRequested": BackfillRequested,
+    "BackfillTicksSkipped": BackfillTicksSkipped,
+    "BackfillRunsEnded": BackfillRunsEnded,
+    "BackfillCancelRequested": BackfillCancelRequested,
+    "BackfillEnded": BackfillEnded,
 }
 """The format's tags. Append only."""
 

@@ -19,7 +19,7 @@ from evflow.errors import UsageError
 from evflow.flow.decorators.limit import concurrency_of
 from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
-from evflow.log.protocol import DeploymentChange, Durability, LogClient
+from evflow.log.protocol import BackfillChange, DeploymentChange, Durability, LogClient
 from evflow.store.protocol import Store
 
 
@@ -156,7 +156,7 @@ def take_number(
     *,
     principal: str = "",
     expected: Seq | None = None,
-    change: DeploymentChange | None = None,
+    change: DeploymentChange | BackfillChange | None = None,
     store: str = "",
 ) -> RunId:
     """Take the flow's next run number, for a request that names its user, who also is its principal if none is given.

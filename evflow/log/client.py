@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent
+from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, BackfillChange
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -49,7 +49,12 @@ class RedisLogClient:
         return self._do(operation)
 
     def request_run(
-        self, flow: FlowName, payload: bytes, minimum: int = 0, expected: Seq | None = None, change: DeploymentChange | None = None
+        self,
+        flow: FlowName,
+        payload: bytes,
+        minimum: int = 0,
+        expected: Seq | None = None,
+        change: DeploymentChange | BackfillChange | None = None,
     ) -> RunNumber:
         """See `LogClient.request_run`."""
         return self._do(commands.request_run(flow, payload, minimum, expected, change))
@@ -158,6 +163,14 @@ class RedisLogClient:
     def deployments(self, flow: FlowName) -> dict[str, bytes]:
         """See `LogClient.deployments`."""
         return self._do(commands.deployments(flow))
+
+    def backfills(self, flow: FlowName) -> dict[int, bytes]:
+        """See `LogClient.backfills`."""
+        return self._do(commands.backfills(flow))
+
+    def backfilled(self) -> list[FlowName]:
+        """See `LogClient.backfilled`."""
+        return self._do(commands.backfilled())
 
     def installation(self) -> str:
         """See `LogClient.installation`."""

@@ -17,13 +17,14 @@ from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
 from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
-from evflow.log.keys import BARRIER, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
+from evflow.log.keys import BACKFILLED, BARRIER, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
     AppendCall,
     ArchiveChange,
+    BackfillChange,
     DeploymentChange,
     FlowChange,
     FlowEvent,
@@ -307,13 +308,13 @@ def report(shard: str, run: RunId, payload: bytes) -> Operation[bool]:
 
 
 def request_run(
-    flow: FlowName, payload: bytes, minimum: int, expected: int | None = None, change: DeploymentChange | None = None
+    flow: FlowName, payload: bytes, minimum: int, expected: int | None = None, change: DeploymentChange | BackfillChange | None = None
 ) -> Operation[RunNumber]:
     """Register the flow, then take a number and append the request: raises FlowLogMoved where a position is expected."""
     before, behind = split_at_number(payload)
     keys = flow_keys(flow)
-    field, value = (change.name, change.packed) if change is not None else ("", b"")
-    place = (keys.log, keys.meta, keys.deployments)
+    beside, field, value = _beside(flow, change)
+    place = (keys.log, keys.meta, beside)
     request = invocation("request_run", place, before, behind, minimum, "" if expected is None else expected, field, value)
 
     def parse(replies: list[type_of_reply]) -> RunNumber:
@@ -416,14 +417,10 @@ def lease_owner(shard: str) -> Operation[tuple[str, float] | None]:
 def append_flow(flow: FlowName, expected: int, payload: bytes, change: FlowChange | None) -> Operation[Seq]:
     """Append to a flow's log: raises FlowLogMoved. A deployment registers the flow first, which may never have run."""
     keys = flow_keys(flow)
-    beside, field, value = keys.tags, "", b""
-    if isinstance(change, TagChange):
-        field, value = str(change.run.number), msgpack.packb(change.tags)
-    elif isinstance(change, ArchiveChange):
-        beside, field, value = keys.archives, str(change.run.number), change.packed
-    elif change is not None:
-        beside, field, value = keys.deployments, change.name, change.packed
+    beside, field, value = _beside(flow, change)
     register: tuple[Command, ...] = (("SADD", FLOWS, flow),) if isinstance(change, DeploymentChange) else ()
+    if isinstance(change, BackfillChange):
+        register = (("SADD", BACKFILLED, flow),)
 
     def parse(replies: list[type_of_reply]) -> Seq:
         done, seq = replies[-1]
@@ -480,6 +477,21 @@ def deployments(flow: FlowName) -> Operation[dict[str, bytes]]:
     return Operation((("HGETALL", flow_keys(flow).deployments),), parse)
 
 
+def backfills(flow: FlowName) -> Operation[dict[int, bytes]]:
+    """All backfills of a flow: number to packed backfill."""
+
+    def parse(replies: list[type_of_reply]) -> dict[int, bytes]:
+        pairs = iter(replies[0])
+        return dict(sorted((int(number), packed) for number, packed in zip(pairs, pairs, strict=True)))
+
+    return Operation((("HGETALL", flow_keys(flow).backfills),), parse)
+
+
+def backfilled() -> Operation[list[FlowName]]:
+    """All flows that ever had a backfill, by name."""
+    return Operation((("SMEMBERS", BACKFILLED),), lambda replies: sorted(FlowName(name.decode()) for name in replies[0]))
+
+
 def installation(candidate: str) -> Operation[str]:
     """The log's identity: the candidate becomes it where none is set."""
     return Operation((("SETNX", INSTALLATION, candidate), ("GET", INSTALLATION)), lambda replies: str(replies[1].decode()))
@@ -492,6 +504,18 @@ def schedulers(name: str = "", ttl_s: float = 0.0) -> Operation[list[str]]:
 
 
 # --- parts -----------------------------------------------------------------------------------------------
+
+
+def _beside(flow: FlowName, change: FlowChange | None) -> tuple[str, str, bytes]:
+    """The hash beside a flow's log that an event changes, the field and its value; no field where it changes none."""
+    keys = flow_keys(flow)
+    if isinstance(change, TagChange):
+        return keys.tags, str(change.run.number), msgpack.packb(change.tags)
+    if isinstance(change, ArchiveChange):
+        return keys.archives, str(change.run.number), change.packed
+    if isinstance(change, BackfillChange):
+        return keys.backfills, str(change.number), change.packed
+    return (keys.deployments, change.name, change.packed) if change is not None else (keys.deployments, "", b"")
 
 
 def _lease(shard: str, verb: str, owner: str, ttl_us: int, epoch: int = 0) -> Command:

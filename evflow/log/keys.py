@@ -1,8 +1,8 @@
 """The names of everything that evflow keeps in Redis.
 
 All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
-too; so do those of a limited name. `evflow:flows`, `evflow:installation`, `evflow:schedulers`, `evflow:limits`, `evflow:limit-names` and
-`evflow:barrier` stand alone.
+too; so do those of a limited name. `evflow:flows`, `evflow:backfilled`, `evflow:installation`, `evflow:schedulers`, `evflow:limits`,
+`evflow:limit-names` and `evflow:barrier` stand alone.
 """
 
 from functools import lru_cache
@@ -13,6 +13,8 @@ from evflow.core.ids import FlowName, RunId
 
 FLOWS = "evflow:flows"
 """Set of the names of all flows."""
+BACKFILLED = "evflow:backfilled"
+"""Set of the names of all flows that ever had a backfill: nobody looks at thousands of flows for one."""
 INSTALLATION = "evflow:installation"
 """This log's identity."""
 SHARED_SHARDS: Final = 8
@@ -45,7 +47,7 @@ class RunKeys(NamedTuple):
 
 
 class FlowKeys(NamedTuple):
-    """The keys of a flow's log, of the index of its runs, and of what its log makes of tags, deployments and archives.
+    """The keys of a flow's log, of the index of its runs, and of what its log makes of tags, deployments, backfills and archives.
 
     `hot` is a sorted set of the runs with a log at the server, by the instant from which on somebody should look whether it can go.
     """
@@ -57,6 +59,7 @@ class FlowKeys(NamedTuple):
     deployments: str
     archives: str
     hot: str
+    backfills: str
 
 
 class LimitKeys(NamedTuple):
@@ -104,7 +107,7 @@ def run_keys(shard: str, run: RunId) -> RunKeys:
 def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"
-    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments", f"{tag}:archives", f"{tag}:hot")
+    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments", f"{tag}:archives", f"{tag}:hot", f"{tag}:backfills")
 
 
 def limit_keys(name: str) -> LimitKeys:

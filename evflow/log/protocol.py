@@ -360,7 +360,7 @@ class LogClient(Protocol):
         payload: bytes,
         minimum: int = 0,
         expected: Seq | None = None,
-        change: "DeploymentChange | None" = None,
+        change: "DeploymentChange | BackfillChange | None" = None,
     ) -> RunNumber:
         """Take the flow's next run number and append its request to the flow's log, in one act.
 
@@ -370,7 +370,7 @@ class LogClient(Protocol):
                 right one into its place.
             minimum: The number is larger than this (the highest archived run).
             expected: Where the flow's log must end, for a request that follows from what stands there.
-            change: What is deployed after it, changed in the same act.
+            change: What is deployed, or what a backfill is, after it, changed in the same act.
 
         Raises:
             Conflict: The log has moved on: read the tail and decide again.
@@ -461,6 +461,14 @@ class LogClient(Protocol):
         """What is deployed of a flow now: name to `evflow.core.deployments.pack`ed deployment, in the names' order."""
         ...
 
+    def backfills(self, flow: FlowName) -> dict[int, bytes]:
+        """All backfills of a flow: number to `evflow.core.backfill.pack`ed backfill, in the numbers' order."""
+        ...
+
+    def backfilled(self) -> list[FlowName]:
+        """All flows that ever had a backfill, by name."""
+        ...
+
     def installation(self) -> str:
         """The log's identity, made on first use."""
         ...
@@ -532,5 +540,18 @@ class ArchiveChange:
     packed: bytes
 
 
-FlowChange = TagChange | DeploymentChange | ArchiveChange
+@value
+class BackfillChange:
+    """A flow's backfill after a change: kept beside the flow's log, as deployments are.
+
+    Attributes:
+        number: The backfill's number.
+        packed: What it is (`evflow.core.backfill.pack`).
+    """
+
+    number: int
+    packed: bytes
+
+
+FlowChange = TagChange | DeploymentChange | ArchiveChange | BackfillChange
 """What an event of a flow's log changes beside it."""

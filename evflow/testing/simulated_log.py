@@ -25,6 +25,7 @@ from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     PAGE_EVENTS,
     AppendCall,
+    BackfillChange,
     DeploymentChange,
     Durability,
     FlowChange,
@@ -336,7 +337,12 @@ class SimulatedLogClient:
         return self.server.write(lambda state: state.report(shard, run, payload, now_us))
 
     def request_run(
-        self, flow: FlowName, payload: bytes, minimum: int = 0, expected: Seq | None = None, change: DeploymentChange | None = None
+        self,
+        flow: FlowName,
+        payload: bytes,
+        minimum: int = 0,
+        expected: Seq | None = None,
+        change: DeploymentChange | BackfillChange | None = None,
     ) -> RunNumber:
         """See `LogClient.request_run`."""
         server = self._live()
@@ -428,6 +434,14 @@ class SimulatedLogClient:
     def deployments(self, flow: FlowName) -> dict[str, bytes]:
         """See `LogClient.deployments`."""
         return dict(sorted(self._flow(flow).deployments.items()))
+
+    def backfills(self, flow: FlowName) -> dict[int, bytes]:
+        """See `LogClient.backfills`."""
+        return dict(sorted(self._flow(flow).backfills.items()))
+
+    def backfilled(self) -> list[FlowName]:
+        """See `LogClient.backfilled`."""
+        return sorted(flow for flow, state in self._live().state.flows.items() if state.backfills)
 
     def installation(self) -> str:
         """See `LogClient.installation`."""

@@ -20,6 +20,7 @@ from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     AppendCall,
     ArchiveChange,
+    BackfillChange,
     DeploymentChange,
     FlowChange,
     FlowEvent,
@@ -80,6 +81,8 @@ class FlowState:
     deployments: dict[str, bytes] = field(default_factory=dict[str, bytes])
     archives: dict[str, bytes] = field(default_factory=dict[str, bytes])
     hot: dict[int, int] = field(default_factory=dict[int, int])
+
+    backfills: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
     @property
     def seq(self) -> int:
@@ -198,13 +201,17 @@ class State:
         """SADD to the names of all flows."""
         self.names.add(flow)
 
-    def request_run(self, flow: FlowName, payload: bytes, minimum: int, expected: int | None, change: DeploymentChange | None) -> RunNumber:
+    def request_run(
+        self, flow: FlowName, payload: bytes, minimum: int, expected: int | None, change: DeploymentChange | BackfillChange | None
+    ) -> RunNumber:
         """`request_run.lua`."""
         before, behind = split_at_number(payload)
         log = self.flow(flow)
         if expected is not None and expected != log.seq:
             raise FlowLogMoved(flow, expected, log.seq)
-        if change is not None:
+        if isinstance(change, BackfillChange):
+            log.backfills[change.number] = change.packed
+        elif change is not None:
             log.deployments[change.name] = change.packed
         log.runs = max(log.runs, minimum) + 1
         log.events.append(FlowEvent(log.seq + 1, before + msgpack.packb(log.runs) + behind))
@@ -277,6 +284,8 @@ class State:
             log.tags[change.run.number] = change.tags
         elif isinstance(change, ArchiveChange):
             _put(log.archives, str(change.run.number), change.packed)
+        elif isinstance(change, BackfillChange):
+            log.backfills[change.number] = change.packed
         elif change is not None:
             _put(log.deployments, change.name, change.packed)
         return Seq(expected + 1)

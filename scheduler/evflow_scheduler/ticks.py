@@ -1,4 +1,4 @@
-"""The ticks of schedules, in a scheduler: which flows it looks after, and when.
+"""The ticks of schedules and of backfills, in a scheduler: which flows it looks after, and when.
 
 The owner of a flow's shard decides the flow's ticks; `evflow.deployments.ticks` says how. That it is one at a time only saves work: where two
 believe to be it, each tick is decided once all the same. A scheduler that drains goes on, for as long as it owns shards with running
@@ -16,6 +16,7 @@ import anyio.to_thread
 from evflow import diagnostics
 from evflow.archives import connect
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.deployments.backfill_book import BackfillBook
 from evflow.deployments.ticks import LOOK_EVERY_S, TickBook
 from evflow.errors import EvflowError
 from evflow.log.keys import shared_shard
@@ -32,6 +33,17 @@ class Book(Protocol):
         ...
 
 
+class Books:
+    """Several books that are looked into one after the other."""
+
+    def __init__(self, *books: Book) -> None:
+        self._books = books
+
+    def look(self, is_mine: Callable[[FlowName], bool]) -> float:
+        """As `TickBook.look`."""
+        return min(book.look(is_mine) for book in self._books)
+
+
 def shard_of(flow: FlowName) -> str:
     """The shard whose owner decides the flow's ticks."""
     return shared_shard(RunId(flow, RunNumber(0)))
@@ -40,7 +52,8 @@ def shard_of(flow: FlowName) -> str:
 async def look_after(premises: Premises, owned: Callable[[], frozenset[str]], on_offer: Callable[[float], None] = lambda _: None) -> None:
     """Decide the ticks of the flows of the owned shards, until cancelled; `on_offer` as for `TickBook`."""
     with closing(connect(premises.log_url)) as log:
-        await decide_ticks(TickBook(log, premises.host, on_offer=on_offer), owned, anyio.to_thread.run_sync)
+        books = Books(TickBook(log, premises.host, on_offer=on_offer), BackfillBook(log, premises.host))
+        await decide_ticks(books, owned, anyio.to_thread.run_sync)
 
 
 async def decide_ticks(

@@ -18,6 +18,7 @@ from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
+    BackfillChange,
     DeploymentChange,
     EventLog,
     Head,
@@ -505,6 +506,21 @@ def test_a_deployment_changes_with_its_event_or_not_at_all(client: LogClient) ->
         client.append_flow(flow, Seq(2), b"event", DeploymentChange("nightly", b""))
     assert client.deployments(flow) == {"nightly": b"first"}
     assert client.all_tags(flow) == {}
+
+
+def test_a_backfill_changes_with_its_event_or_its_run_or_not_at_all(client: LogClient) -> None:
+    flow = FlowName("Flow")
+    assert (client.backfills(flow), client.backfilled()) == ({}, [])
+    assert client.append_flow(flow, Seq(0), b"event", BackfillChange(10, b"ten")) == 1
+    assert client.append_flow(flow, Seq(1), b"event", BackfillChange(2, b"two")) == 2
+    with pytest.raises(Conflict):
+        client.append_flow(flow, Seq(1), b"event", BackfillChange(2, b"late"))
+    with pytest.raises(Conflict):
+        client.request_run(flow, request(), expected=Seq(1), change=BackfillChange(2, b"late"))
+    assert client.request_run(flow, request(), expected=Seq(2), change=BackfillChange(2, b"asked")) == 1
+    assert list(client.backfills(flow).items()) == [(2, b"asked"), (10, b"ten")]
+    assert client.backfilled() == ["Flow"]
+    assert client.deployments(flow) == {}
 
 
 def test_a_flow_is_listed_once_it_is_deployed(client: LogClient) -> None:

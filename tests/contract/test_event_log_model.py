@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from evflow.core.ids import Seq
 from evflow.errors import EvflowError
-from evflow.log.protocol import DeploymentChange, Head, Lease, RunEntry, TagChange
+from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Lease, RunEntry, TagChange
 from tests.contract.log_worlds import (
     RUN,
     SHARD,
@@ -33,11 +33,12 @@ from tests.redis_server import DebianRedis
 
 TTL_S = 3_600.0
 
-CHANGES: dict[str, TagChange | DeploymentChange | None] = {
+CHANGES: dict[str, FlowChange | None] = {
     "nothing": None,
     "tags": TagChange(RUN, ("a",)),
     "deployed": DeploymentChange("default", b"packed"),
     "undeployed": DeploymentChange("default", b""),
+    "backfilled": BackfillChange(2, b"packed"),
 }
 small = st.integers(0, 3)
 APPENDS = st.tuples(
@@ -57,7 +58,7 @@ PROGRAMS = st.lists(
         st.tuples(st.just("read"), small, st.integers(1, 3)),
         st.tuples(st.sampled_from(("expire", "litter", "head", "active", "owner", "dropped", "request", "identify", "flow_events"))),
         st.tuples(st.just("append_flow"), small, st.sampled_from(sorted(CHANGES))),
-        st.tuples(st.just("request_at"), small, small, st.booleans()),
+        st.tuples(st.just("request_at"), small, small, st.sampled_from(("nothing", "deployed", "backfilled"))),
         st.tuples(st.just("index"), small),
         st.tuples(st.just("runs"), st.one_of(st.none(), small)),
     ),
@@ -152,19 +153,23 @@ class Program:
     async def request(self) -> object:
         return self.client.request_run(RUN.flow, request()), self.client.flows()
 
-    async def request_at(self, expected: int, minimum: int, changed: bool) -> object:
-        change = DeploymentChange("default", b"ticked") if changed else None
+    async def request_at(self, expected: int, minimum: int, changed: str) -> object:
+        changes: dict[str, DeploymentChange | BackfillChange] = {
+            "deployed": DeploymentChange("default", b"ticked"),
+            "backfilled": BackfillChange(1, b"asked"),
+        }
+        change = changes.get(changed)
         return self.client.request_run(RUN.flow, request(), minimum, Seq(expected), change), self.client.flow_seqs([RUN.flow])
 
     async def identify(self) -> object:
         return self.client.installation() == self.client.installation()
 
     async def flow_events(self) -> object:
-        changed = self.client.tags(RUN), self.client.all_tags(RUN.flow), self.client.deployments(RUN.flow)
+        changed = self.client.tags(RUN), self.client.all_tags(RUN.flow), self.client.deployments(RUN.flow), self.client.backfills(RUN.flow)
         return self.client.flow_events(RUN.flow), self.client.flow_seq(RUN.flow), changed
 
     async def append_flow(self, expected: int, change: str) -> object:
-        return self.client.append_flow(RUN.flow, Seq(expected), b"event", CHANGES[change]), self.client.flows()
+        return self.client.append_flow(RUN.flow, Seq(expected), b"event", CHANGES[change]), self.client.flows(), self.client.backfilled()
 
     async def index(self, value: int) -> object:
         self.client.index_run(RunEntry(RUN, SHARD, {"value": value}))

@@ -2,8 +2,8 @@
 -- Append an event to a flow's log, which has no owner: the expected position decides between two writers.
 --
 -- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs)   3 what the event changes beside the log: the flow's tags
---       (hash: run number to packed tags), its deployments (hash: name to packed deployment) or its archives (hash: run number
---       to a packed note of where the run's archive is)
+--       (hash: run number to packed tags), its deployments (hash: name to packed deployment), its archives (hash: run number to a
+--       packed note of where the run's archive is) or its backfills (hash: number to packed backfill)
 -- ARGV: 1 expected seq  2 payload  3 field of 3, or '' to change none  4 its value after the event, or '' to remove it
 -- Result: {1, new seq}      {0, seq found}
 -- Atomicity: the check stands before the first write.

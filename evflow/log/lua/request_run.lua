@@ -1,7 +1,8 @@
 #!lua
 -- Take a flow's next run number and append the request to the flow's log.
 --
--- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs)   3 flow's deployments (hash: name to packed deployment)
+-- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs)   3 what it changes beside the log: the flow's
+--       deployments (hash: name to packed deployment) or backfills (hash: number to packed backfill)
 -- ARGV: 1 the event's bytes before its number  2 its bytes behind it  3 the number is larger than this
 --       4 expected seq, or '' for any  5 field of 3, or '' to change none  6 its value after the event
 -- Result: {1, number}      {0, seq found}
