@@ -5,6 +5,7 @@
 #   make check    lint, types, layers
 #   make format   rewrite the sources in the house format
 #   make soak     the tests with ten times the counts that CI runs
+#   make chaos    kill, cut off and fill up real schedulers and servers, for ten times as long as CI does
 #   make bench    against Metaflow, which gets an environment of its own
 #   make lock     compile requirements/*.txt anew (needs uv); ARGS=--upgrade takes newer versions
 #   make clean    remove .venv and what the tools left
@@ -13,7 +14,7 @@ SOURCES := evflow scheduler executors
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test check lint layers mypy pyright format soak bench lock clean env-demo env-test env-check
+.PHONY: help demo test check lint layers mypy pyright format soak chaos bench lock clean env-demo env-test env-check
 .NOTPARALLEL:
 
 help:
@@ -30,6 +31,11 @@ soak: env-test
 	@echo "make soak: pytest, scale $${EVFLOW_TEST_SCALE:-10}"
 	@EVFLOW_TEST_SCALE=$${EVFLOW_TEST_SCALE:-10} EVFLOW_TEST_SEED=$${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)} \
 		$(BIN)/python -m pytest --timeout=7200 $(ARGS)
+
+chaos: env-test
+	@echo "make chaos: pytest tests/chaos, scale $${EVFLOW_TEST_SCALE:-10}, seed $${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)}"
+	@EVFLOW_TEST_SCALE=$${EVFLOW_TEST_SCALE:-10} EVFLOW_TEST_SEED=$${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)} \
+		$(BIN)/python -m pytest --timeout=7200 -s tests/chaos $(ARGS)
 
 # `make -k check` goes on after the first failure, as CI does.
 check: lint layers mypy pyright

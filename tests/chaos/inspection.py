@@ -1,0 +1,130 @@
+"""What must hold of all logs of a fleet when everything is over."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evflow.core import backfill, events as ev, flow_events
+from evflow.core.codec import decode
+from evflow.core.deployments import tick_of
+from evflow.core.events import Event
+from evflow.core.flow_events import BackfillTicksSkipped, RunRequested, ScheduleTicked
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.state import RunState
+from evflow.log.keys import shared_shard
+from evflow.log.protocol import LogClient
+from evflow.replay.verify import verify
+from tests.chaos.driver import Results, results
+
+MINUTE_US = 60_000_000
+MOST_LOSSES = 3
+
+
+@dataclass
+class Found:
+    """What an inspection saw.
+
+    Attributes:
+        succeeded: Runs that succeeded.
+        failed: Runs that were lost too often.
+        ticks: Ticks that were decided.
+        never_begun: Runs with a number that nobody was offered.
+        problems: What does not hold.
+    """
+
+    succeeded: int = 0
+    failed: int = 0
+    ticks: int = 0
+    never_begun: list[RunId] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def flow_log(log: LogClient, flow: FlowName) -> list[Event]:
+    """The events of a flow's log."""
+    return [flow_events.decode(*stored).event for stored in log.flow_events(flow, 0, 100_000)]
+
+
+def runs(log: LogClient, flow: FlowName) -> list[RunId]:
+    """Every run that has a number or a log."""
+    asked = {event.number for event in flow_log(log, flow) if isinstance(event, RunRequested)}
+    numbers = asked | {entry.run.number for entry in log.runs(flow)}
+    return [RunId(flow, RunNumber(number)) for number in sorted(numbers)]
+
+
+def open_runs(log: LogClient, flow: FlowName) -> list[RunId]:
+    """Runs that began, or were asked for by a tick, and are not sealed."""
+    ticks = {event.number for event in flow_log(log, flow) if isinstance(event, RunRequested) and event.trigger is not None}
+    heads = [(run, log.head(shared_shard(run), run)) for run in runs(log, flow)]
+    waiting = {entry.run for entry in log.runs(flow)}
+    return [run for run, head in heads if head.status != "sealed" and (head.seq or run.number in ticks or run in waiting)]
+
+
+def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool) -> Found:
+    """Look at everything.
+
+    Args:
+        log: The log.
+        flow: The flow.
+        book: What bodies wrote.
+        lost: The server had lost writes that it had acknowledged: then a tick's decision may be among them.
+    """
+    found = Found()
+    made: list[tuple[RunId, Results]] = []
+    triggers: Counter[tuple[str, int]] = Counter()
+    for run in runs(log, flow):
+        shard = shared_shard(run)
+        events, head = log.read(shard, run, 0, 100_000), log.head(shard, run)
+        if not events:
+            found.never_begun.append(run)
+            continue
+        verdict = verify(events, head)
+        found.problems += [f"{run}: {problem}" for problem in verdict.problems[:1]]
+        if not verdict.sealed:
+            found.problems.append(f"{run} is not sealed: {verdict.state.status}")
+        _results(run, verdict.state, found, made)
+        trigger = verdict.state.header.get("trigger") or {}
+        if "tick_us" in trigger:
+            triggers[trigger["kind"], trigger["tick_us"]] += 1
+        started = [decode(one.seq, one.payload).event for one in events]
+        found.problems += [f"{run} began twice" for event in started[1:] if isinstance(event, ev.RunStarted)]
+    found.problems += [f"{run} made other artifacts than {made[0][0]}" for run, what in made if what != made[0][1]]
+    _ticks(flow_log(log, flow), found)
+    if not lost:
+        found.problems += [f"{count} runs have the tick {tick}" for tick, count in triggers.items() if count > 1]
+        found.problems += [f"a body ran beside its twin: {path.name}" for path in book.glob("*.twin")]
+    return found
+
+
+def _results(run: RunId, state: RunState, found: Found, made: list[tuple[RunId, Results]]) -> None:
+    """One accepted result for each task; a run fails only where a task was lost too often."""
+    for task in state.all_tasks():
+        won = sum(attempt.outcome == "succeeded" for attempt in task.attempts)
+        if won != (task.status == "succeeded"):
+            found.problems.append(f"{run}: task {task.id} is {task.status} and has {won} accepted results")
+    if state.status == "succeeded":
+        found.succeeded += 1
+        made.append((run, results(state)))
+    else:
+        found.failed += 1
+        lost = [task for task in state.all_tasks() if state.failing is not None and task.id == state.failing.task]
+        if not lost or lost[0].losses <= MOST_LOSSES:
+            found.problems.append(f"{run} {state.status}: {state.outcome.reason if state.outcome else state.status}")
+
+
+def _ticks(events: list[Event], found: Found) -> None:
+    """Each tick of the schedule, and of each backfill, is decided once, in order, and none is left out."""
+    decided: dict[str, list[int]] = {}
+    for event in events:
+        number = backfill.number_of(event)
+        if isinstance(event, RunRequested) and number is not None:
+            decided.setdefault(f"backfill {number}", []).append((event.trigger or {})["tick_us"])
+        elif isinstance(event, BackfillTicksSkipped):
+            decided.setdefault(f"backfill {number}", []).extend(range(event.since_us or event.tick_us, event.tick_us + 1, MINUTE_US))
+        elif isinstance(event, ScheduleTicked):
+            decided.setdefault("the schedule", []).extend(range(event.since_us or event.tick_us, event.tick_us + 1, MINUTE_US))
+        elif (tick_us := tick_of(event)) is not None:
+            decided.setdefault("the schedule", []).append(tick_us)
+    for whose, ticks in decided.items():
+        found.ticks += len(ticks)
+        if ticks != list(range(ticks[0], ticks[0] + len(ticks) * MINUTE_US, MINUTE_US)):
+            found.problems.append(f"the ticks of {whose} are not decided once each: {[(tick - ticks[0]) // MINUTE_US for tick in ticks]}")

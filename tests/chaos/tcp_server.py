@@ -1,0 +1,79 @@
+"""A `redis-server` on loopback that may be killed, started again on its file, filled up, and made the replica of another one."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+from evflow.log.wire import Wire
+from tests.waiting import wait_until
+
+
+class TcpServer:
+    """A server with an append-only file, on a port of its own.
+
+    Args:
+        folder: Where its files are; made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, replica_of: "TcpServer | None" = None) -> None:
+        """Start it on what its file holds; a replica begins with nothing."""
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "repl-diskless-sync-delay": "0"}
+        options["appendonly"] = "yes" if replica_of is None else "no"
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
+        words += ["--replicaof", "127.0.0.1", str(replica_of.port)] if replica_of is not None else []
+        self._process = subprocess.Popen(
+            ["redis-server", *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_until(self.answers, "the server answers")
+        if replica_of is not None:
+            wait_until(lambda: "master_link_status:up" in self.info(), "the replica has what there is")
+
+    def kill(self) -> None:
+        """Kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def promote(self) -> None:
+        """Replicate no more: be a server of its own, with what it has until now."""
+        self.call("REPLICAOF", "NO", "ONE")
+        self.call("CONFIG", "SET", "appendonly", "yes")
+
+    def answers(self) -> bool:
+        """Whether it takes commands."""
+        try:
+            return self.call("PING") in (b"PONG", "PONG")
+        except Exception:  # noqa: BLE001 - it begins, or loads its file: asked again
+            return False
+
+    def info(self) -> str:
+        """What it says of its replication."""
+        said = self.call("INFO", "replication")
+        return said.decode() if isinstance(said, bytes) else str(said)
+
+    def written(self) -> int:
+        """How many bytes of writes it has had, its own and those of whom it was the replica of."""
+        return next(int(line.partition(":")[2]) for line in self.info().splitlines() if line.startswith("master_repl_offset:"))
+
+    def call(self, *words: str) -> object:
+        """One command on a connection of its own."""
+        wire = Wire.connect(f"redis://127.0.0.1:{self.port}")
+        try:
+            return wire.call(*words)
+        finally:
+            wire.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
