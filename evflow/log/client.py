@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import PAGE_EVENTS, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, BackfillChange
+from evflow.log.protocol import PAGE_EVENTS, BackfillChange, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport

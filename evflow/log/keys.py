@@ -107,7 +107,9 @@ def run_keys(shard: str, run: RunId) -> RunKeys:
 def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"
-    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments", f"{tag}:archives", f"{tag}:hot", f"{tag}:backfills")
+    return FlowKeys(
+        f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments", f"{tag}:archives", f"{tag}:hot", f"{tag}:backfills"
+    )
 
 
 def limit_keys(name: str) -> LimitKeys:
