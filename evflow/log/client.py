@@ -15,7 +15,7 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import PAGE_EVENTS, BackfillChange, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent
+from evflow.log.protocol import PAGE_EVENTS, BackfillChange, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, KEEP, EventBounds, Keep, Placed, PublishedEvent, TagChange
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport
@@ -119,10 +119,7 @@ class RedisLogClient:
 
     def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
         """See `LogClient.follow`."""
-        operation = commands.follow(shard, run, after, timeout_s, 5_000)
-        connection = self._connected()
-        reply = connection.call_blocking(timeout_s, *operation.commands[0])
-        return commands.finished(operation, [reply], connection.where)
+        return self._wait(commands.follow(shard, run, after, timeout_s, 5_000), timeout_s)
 
     def dropped(self, shard: str, run: RunId) -> dict[str, int]:
         """See `LogClient.dropped`."""
@@ -172,6 +169,28 @@ class RedisLogClient:
         """See `LogClient.backfilled`."""
         return self._do(commands.backfilled())
 
+    def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+        """See `LogClient.publish`."""
+        return self._do(commands.publish(event_id, body, keep))
+
+    def published(self, after_us: int = 0, limit: int = 1_000, timeout_s: float = 0.0) -> list[PublishedEvent]:
+        """See `LogClient.published`."""
+        operation = commands.published(after_us, limit, timeout_s)
+        return self._do(operation) if timeout_s <= 0 else self._wait(operation, timeout_s)
+
+    def event_bounds(self) -> EventBounds:
+        """See `LogClient.event_bounds`."""
+        return self._do(commands.event_bounds())
+
+    def looked_at(self) -> dict[FlowName, int]:
+        """See `LogClient.looked_at`."""
+        return self._do(commands.looked_at())
+
+    def look_at(self, until_us: dict[FlowName, int]) -> None:
+        """See `LogClient.look_at`."""
+        if until_us:
+            self._do(commands.look_at(until_us))
+
     def installation(self) -> str:
         """See `LogClient.installation`."""
         return self._do(commands.installation(os.urandom(8).hex()))
@@ -218,6 +237,11 @@ class RedisLogClient:
 
     def _do(self, operation: Operation[T]) -> T:
         return perform(self._connected(), operation)
+
+    def _wait(self, operation: Operation[T], timeout_s: float) -> T:
+        connection = self._connected()
+        reply = connection.call_blocking(timeout_s, *operation.commands[0])
+        return commands.finished(operation, [reply], connection.where)
 
 
 def _pauses(patience_s: float) -> Iterator[float]:

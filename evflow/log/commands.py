@@ -17,7 +17,7 @@ from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
 from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
-from evflow.log.keys import BACKFILLED, BARRIER, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
+from evflow.log.keys import BACKFILLED, BARRIER, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys, EVENT_KEYS
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
@@ -27,13 +27,17 @@ from evflow.log.protocol import (
     BackfillChange,
     DeploymentChange,
     FlowChange,
+    EventBounds,
     FlowEvent,
     Head,
     HeadMoved,
     Inbound,
+    Keep,
     Lease,
     LeaseHeld,
     LeaseLost,
+    Placed,
+    PublishedEvent,
     RunEntry,
     StoredEvent,
     TagChange,
@@ -501,6 +505,55 @@ def schedulers(name: str = "", ttl_s: float = 0.0) -> Operation[list[str]]:
     """The schedulers that live, after one of them said that it does (for a time), or that it ends (0)."""
     command = invocation("schedulers", (SCHEDULERS,), name, _micros(ttl_s))
     return Operation((command,), lambda replies: [living.decode() for living in replies[0]])
+
+
+# --- what is published -----------------------------------------------------------------------------------
+
+
+def publish(event_id: str, body: bytes, keep: Keep) -> Operation[Placed]:
+    """Publish an event, unless its id is known."""
+    keys = (EVENT_KEYS.log, EVENT_KEYS.meta, EVENT_KEYS.ids)
+    return Operation(
+        (invocation("publish", keys, event_id, body, keep.time_us, keep.most),), lambda replies: Placed(replies[0][1], replies[0][0] == 1)
+    )
+
+
+def published(after_us: int, limit: int, timeout_s: float = 0.0) -> Operation[list[PublishedEvent]]:
+    """Published events after an instant, waiting for the first one at the server."""
+
+    def parse(replies: list[type_of_reply]) -> list[PublishedEvent]:
+        entries: list[type_of_reply] = replies[0][0][1] if replies[0] else []
+        # What somebody else put there is passed on as an event without id and bytes: readers get past it, and can name it.
+        return [
+            PublishedEvent(_seq(entry), values[1].decode(), values[3])
+            if values[:3:2] == [b"i", b"e"]
+            else PublishedEvent(_seq(entry), "", b"")
+            for entry, values in entries
+        ]
+
+    return Operation((_blocking_read(EVENT_KEYS.log, b"%d-0" % after_us, timeout_s, limit),), parse)
+
+
+def event_bounds() -> Operation[EventBounds]:
+    """Where the log of published events begins and ends."""
+    command = ("HMGET", EVENT_KEYS.meta, "trimmed", "last")
+    return Operation((command,), lambda replies: EventBounds(*(int(reply or 0) for reply in replies[0])))
+
+
+def looked_at() -> Operation[dict[FlowName, int]]:
+    """Up to where what was published has been looked at, for each flow."""
+
+    def parse(replies: list[type_of_reply]) -> dict[FlowName, int]:
+        pairs = iter(replies[0])
+        return {FlowName(flow.decode()): int(until_us) for flow, until_us in zip(pairs, pairs, strict=True)}
+
+    return Operation((("HGETALL", EVENT_KEYS.looked),), parse)
+
+
+def look_at(until_us: dict[FlowName, int]) -> Operation[None]:
+    """Say up to where what was published has been looked at, for some flows."""
+    fields = [part for pair in until_us.items() for part in pair]
+    return Operation((("HSET", EVENT_KEYS.looked, *fields),), _nothing)
 
 
 # --- parts -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.durability import why_not_fsynced
 from evflow.log.errors import LogAccessDenied, NotDurable
-from evflow.log.protocol import AppendCall, Durability, Grants, Head, Holder, Inbound, Lease, RunEntry, StoredEvent
+from evflow.log.protocol import AppendCall, Durability, Grants, Head, Holder, Inbound, Lease, RunEntry, StoredEvent, KEEP, Keep, Placed, PublishedEvent
 from evflow.log.scripts import load_scripts
 from evflow.log.transport import AsyncConnector, AsyncTransport, connect_async, perform_async
 from evflow.log.url import parse
@@ -25,6 +25,9 @@ T = TypeVar("T")
 load_scripts()  # Now: the event loop is no place to read files.
 DURABLE_TIMEOUT_S = 10.0
 """For a disk or a replica to follow: `appendfsync everysec` alone may take two seconds."""
+
+PUBLISHED_BATCH = 1_000
+"""Published events that are read at once."""
 
 
 class RedisEventLog:
@@ -89,20 +92,7 @@ class RedisEventLog:
 
     async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
         """See `EventLog.receive`; one wait at a time."""
-        operation = commands.receive(shard, after, timeout_s)
-        if timeout_s <= 0:
-            return await self._do(operation)
-        if self._waiting is None or self._waiting.closed:
-            self._waiting = await self._connector(self._address)
-        connection = self._waiting
-        try:
-            reply = await connection.call_blocking(timeout_s, *operation.commands[0])
-        except BaseException:
-            # Cancelled or broken: a wait that goes on at the server would hold up the next one.
-            with anyio.CancelScope(shield=True):
-                await connection.aclose()
-            raise
-        return commands.finished(operation, [reply], connection.where)
+        return await self._block(commands.receive(shard, after, timeout_s), timeout_s)
 
     async def active(self, shard: str) -> list[RunId]:
         """See `EventLog.active`."""
@@ -156,6 +146,14 @@ class RedisEventLog:
         """See `EventLog.report`."""
         return await self._write(commands.report(shard, run, payload))
 
+    async def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+        """See `EventLog.publish`."""
+        return await self._write(commands.publish(event_id, body, keep))
+
+    async def published(self, after_us: int, timeout_s: float) -> list[PublishedEvent]:
+        """See `EventLog.published`; one wait at a time."""
+        return await self._block(commands.published(after_us, PUBLISHED_BATCH, timeout_s), timeout_s)
+
     async def aclose(self) -> None:
         """See `EventLog.aclose`."""
         for connection in (self._commands, self._waiting):
@@ -204,6 +202,22 @@ class RedisEventLog:
         if connection is self._commands:
             self._wrote = True
         return result
+
+    async def _block(self, operation: Operation[T], timeout_s: float) -> T:
+        """Carry out an operation that may wait at the server."""
+        if timeout_s <= 0:
+            return await self._do(operation)
+        if self._waiting is None or self._waiting.closed:
+            self._waiting = await self._connector(self._address)
+        connection = self._waiting
+        try:
+            reply = await connection.call_blocking(timeout_s, *operation.commands[0])
+        except BaseException:
+            # Cancelled or broken: a wait that goes on at the server would hold up the next one.
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
+            raise
+        return commands.finished(operation, [reply], connection.where)
 
     async def _wait(self, connection: AsyncTransport, operation: Operation[None]) -> None:
         replies = [await connection.call_blocking(DURABLE_TIMEOUT_S, *command) for command in operation.commands]

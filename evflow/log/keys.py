@@ -1,8 +1,8 @@
 """The names of everything that evflow keeps in Redis.
 
 All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
-too; so do those of a limited name. `evflow:flows`, `evflow:backfilled`, `evflow:installation`, `evflow:schedulers`, `evflow:limits`,
-`evflow:limit-names` and `evflow:barrier` stand alone.
+too; so do those of a limited name, and those of published events. `evflow:flows`, `evflow:backfilled`, `evflow:installation`,
+`evflow:schedulers`, `evflow:limits`, `evflow:limit-names` and `evflow:barrier` stand alone.
 """
 
 from functools import lru_cache
@@ -67,6 +67,18 @@ class LimitKeys(NamedTuple):
 
     held: str
     waiting: str
+
+
+class EventKeys(NamedTuple):
+    """The keys of what is published: the log, where it begins and ends, known ids, and up to where each flow has looked at it."""
+
+    log: str
+    meta: str
+    ids: str
+    looked: str
+
+
+EVENT_KEYS: Final = EventKeys("{evflow:events}:log", "{evflow:events}:meta", "{evflow:events}:ids", "{evflow:events}:looked")
 
 
 def own_shard(run: RunId) -> str:

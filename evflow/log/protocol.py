@@ -141,6 +141,55 @@ class Holder(NamedTuple):
     shard: str
 
 
+class PublishedEvent(NamedTuple):
+    """An event as the log of published events holds it.
+
+    Attributes:
+        at_us: When it was published, by the server's clock; no two have the same, so it also is its place.
+        id: Its id: one of them is published once.
+        body: As `evflow.core.published.encode` writes it.
+    """
+
+    at_us: int
+    id: str
+    body: bytes
+
+
+class Placed(NamedTuple):
+    """Where an event stands that was published.
+
+    Attributes:
+        at_us: Its place, or that of the one before it with the same id.
+        is_new: It was published now.
+    """
+
+    at_us: int
+    is_new: bool
+
+
+@value
+class Keep:
+    """How much of what is published is kept: what is older or more goes, the oldest first.
+
+    Attributes:
+        time_us: For how long events and their ids are kept.
+        most: How many events.
+    """
+
+    time_us: int = 7 * 86_400_000_000
+    most: int = 100_000
+
+
+KEEP = Keep()
+
+
+class EventBounds(NamedTuple):
+    """Where the log of published events begins and ends: the last event that is not kept any more, and the last one; 0 for none."""
+
+    trimmed_us: int
+    last_us: int
+
+
 class FlowEvent(NamedTuple):
     """An event of a flow's log: what happens outside its runs."""
 
@@ -330,6 +379,13 @@ class EventLog(Protocol):
 
     async def report(self, shard: str, run: RunId, payload: bytes) -> bool:
         """Put a report into a shard's inbox; False if the run is sealed."""
+
+    async def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+        """As `LogClient.publish`."""
+        ...
+
+    async def published(self, after_us: int, timeout_s: float) -> list[PublishedEvent]:
+        """What was published after an instant, at most 1,000 events, waiting for one up to `timeout_s`; one call at a time, as for `receive`."""
         ...
 
     async def aclose(self) -> None:
@@ -467,6 +523,29 @@ class LogClient(Protocol):
 
     def backfilled(self) -> list[FlowName]:
         """All flows that ever had a backfill, by name."""
+
+    def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+        """Publish an event, unless one of its id was published before and is still known: repeating is safe.
+
+        Raises:
+            LogUnavailable: The server cannot take it; after a lost connection it is not known whether it did.
+        """
+        ...
+
+    def published(self, after_us: int = 0, limit: int = 1_000, timeout_s: float = 0.0) -> list[PublishedEvent]:
+        """Events published after an instant, in their order, waiting for the first one up to `timeout_s`."""
+        ...
+
+    def event_bounds(self) -> EventBounds:
+        """Where the log of published events begins and ends."""
+        ...
+
+    def looked_at(self) -> dict[FlowName, int]:
+        """Up to which instant what was published has been looked at for each flow, if anybody said so."""
+        ...
+
+    def look_at(self, until_us: dict[FlowName, int]) -> None:
+        """Say up to which instant what was published has been looked at for flows, so that nobody looks again."""
         ...
 
     def installation(self) -> str:

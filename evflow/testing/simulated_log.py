@@ -24,17 +24,22 @@ from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable,
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     PAGE_EVENTS,
+    KEEP,
     AppendCall,
     BackfillChange,
     DeploymentChange,
     Durability,
     FlowChange,
+    EventBounds,
     FlowEvent,
     Grants,
     Head,
     Holder,
     Inbound,
+    Keep,
     Lease,
+    Placed,
+    PublishedEvent,
     RunEntry,
     StoredEvent,
 )
@@ -163,7 +168,7 @@ class SimulatedServer:
         """Wait for the next write of anybody."""
         if self._arrival is None:
             self._arrival = asyncio.Event()
-        # No deadline here: `receive`, the one caller, has one.
+        # No deadline here: `_waited`, the one caller, has one.
         await self._arrival.wait()
 
     def _loop_clock_us(self) -> int:
@@ -227,13 +232,7 @@ class SimulatedEventLog:
 
     async def receive(self, shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
         """See `EventLog.receive`."""
-        look = partial(received, self.server, shard, after)
-        found = await self._io("receive", look)  # outside of the time-out: however slow, a look answers what is there
-        with anyio.move_on_after(max(0.0, timeout_s)):
-            while not found and timeout_s > 0:
-                await self.server.changed()
-                found = await self._io("receive", look)
-        return found
+        return await self._waited("receive", partial(received, self.server, shard, after), timeout_s)
 
     async def active(self, shard: str) -> list[RunId]:
         """See `EventLog.active`."""
@@ -292,9 +291,30 @@ class SimulatedEventLog:
         line, look = line_of(entry), look_at_us(entry)
         await self._io("index_run", lambda: self.server.write(lambda state: state.index_run(entry.run, line, look)))
 
+    async def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+        """See `EventLog.publish`."""
+
+        def act() -> Placed:
+            now_us = self.server.now_us()
+            return self.server.write(lambda state: state.publish(event_id, body, keep, now_us))
+
+        return await self._io("publish", act)
+
+    async def published(self, after_us: int, timeout_s: float) -> list[PublishedEvent]:
+        """See `EventLog.published`."""
+        return await self._waited("published", partial(_published, self.server, after_us, 1_000), timeout_s)
+
     async def aclose(self) -> None:
         """See `EventLog.aclose`."""
         self._connection = -1
+
+    async def _waited(self, name: str, look: Callable[[], list[T]], timeout_s: float) -> list[T]:
+        found = await self._io(name, look)  # outside of the time-out: however slow, a look answers what is there
+        with anyio.move_on_after(max(0.0, timeout_s)):
+            while not found and timeout_s > 0:
+                await self.server.changed()
+                found = await self._io(name, look)
+        return found
 
     async def _io(self, name: str, act: Callable[[], T]) -> T:
         try:
@@ -443,6 +463,30 @@ class SimulatedLogClient:
         """See `LogClient.backfilled`."""
         return sorted(flow for flow, state in self._live().state.flows.items() if state.backfills)
 
+    def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+        """See `LogClient.publish`."""
+        server = self._live()
+        now_us = server.now_us()
+        return server.write(lambda state: state.publish(event_id, body, keep, now_us))
+
+    def published(self, after_us: int = 0, limit: int = 1_000, timeout_s: float = 0.0) -> list[PublishedEvent]:
+        """See `LogClient.published`; what is there now."""
+        return _published(self._live(), after_us, limit)
+
+    def event_bounds(self) -> EventBounds:
+        """See `LogClient.event_bounds`."""
+        held = self._live().state.publications
+        return EventBounds(held.trimmed_us, held.last_us)
+
+    def looked_at(self) -> dict[FlowName, int]:
+        """See `LogClient.looked_at`."""
+        return dict(self._live().state.publications.looked)
+
+    def look_at(self, until_us: dict[FlowName, int]) -> None:
+        """See `LogClient.look_at`."""
+        said = dict(until_us)
+        self._live().write(lambda state: state.publications.looked.update(said))
+
     def installation(self) -> str:
         """See `LogClient.installation`."""
         return self._live().write(lambda state: state.identify("simulation"))
@@ -513,6 +557,13 @@ def received(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]
 
 def line_of(entry: RunEntry) -> tuple[str, bytes]:
     """A run's line as the server holds it."""
+
+
+def _published(server: SimulatedServer, after_us: int, limit: int) -> list[PublishedEvent]:
+    return [event for event in server.state.publications.log if event.at_us > after_us][:limit]
+
+
+def _line(entry: RunEntry) -> tuple[str, bytes]:
     return entry.shard, msgpack.packb(entry.summary)
 
 

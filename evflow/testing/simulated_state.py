@@ -26,9 +26,12 @@ from evflow.log.protocol import (
     FlowEvent,
     Head,
     HeadMoved,
+    Keep,
     Lease,
     LeaseHeld,
     LeaseLost,
+    Placed,
+    PublishedEvent,
     StoredEvent,
     TagChange,
 )
@@ -91,6 +94,17 @@ class FlowState:
 
 
 @dataclass(slots=True)
+class Publications:
+    """What was published: the log, the ids that are known, and up to where each flow has looked."""
+
+    log: list[PublishedEvent] = field(default_factory=list[PublishedEvent])
+    ids: dict[str, int] = field(default_factory=dict[str, int])
+    looked: dict[FlowName, int] = field(default_factory=dict[FlowName, int])
+    last_us: int = 0
+    trimmed_us: int = 0
+
+
+@dataclass(slots=True)
 class State:
     """All that the server holds. Its methods are the scripts in `evflow/log/lua`, check by check."""
 
@@ -100,6 +114,7 @@ class State:
     installation: str = ""
     schedulers: dict[str, int] = field(default_factory=dict[str, int])
     limited: LimitedNames = field(default_factory=LimitedNames)
+    publications: Publications = field(default_factory=Publications)
 
     def shard(self, name: str) -> ShardState:
         """A shard, made where there is none."""
@@ -289,6 +304,23 @@ class State:
         elif change is not None:
             _put(log.deployments, change.name, change.packed)
         return Seq(expected + 1)
+
+    def publish(self, event_id: str, body: bytes, keep: Keep, now_us: int) -> Placed:
+        """`publish.lua`."""
+        held = self.publications
+        if held.ids.get(event_id, 0) > now_us - keep.time_us:
+            return Placed(held.ids[event_id], False)
+        at_us = held.last_us = max(now_us, held.last_us + 1)
+        held.log.append(PublishedEvent(at_us, event_id, body))
+        held.ids[event_id] = at_us
+        for old in sorted((us, known) for known, us in held.ids.items() if us <= at_us - keep.time_us)[:100]:
+            del held.ids[old[1]]
+        aged = sum(event.at_us <= at_us - keep.time_us for event in held.log[:100])
+        gone = max(aged, min(len(held.log) - keep.most, 100))
+        if gone > 0:
+            held.trimmed_us = held.log[gone - 1].at_us
+            del held.log[:gone]
+        return Placed(at_us, True)
 
     def identify(self, candidate: str) -> str:
         """SETNX of the log's identity."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,7 @@ from evflow.log.protocol import (
     EventLog,
     Head,
     HeadMoved,
+    Keep,
     Lease,
     LeaseHeld,
     LeaseLost,
@@ -540,6 +542,90 @@ async def test_schedulers_that_say_that_they_live_are_known_until_they_end_or_fa
     await wait_until_async(is_forgotten, "the silent one is forgotten")
     assert client.schedulers("a", 0) == ["b"]
     assert client.schedulers("never was", 0) == ["b"]
+
+
+# --- what is published ------------------------------------------------------------------------------------
+
+
+def test_an_event_is_published_once_whoever_repeats_it(client: LogClient) -> None:
+    first = client.publish("one", b"body")
+    assert first.is_new
+    assert client.publish("one", b"another body") == (first.at_us, False)
+    second = client.publish("two", b"")
+    assert second.is_new
+    assert second.at_us > first.at_us
+    assert client.published() == [(first.at_us, "one", b"body"), (second.at_us, "two", b"")]
+    assert client.published(first.at_us) == [(second.at_us, "two", b"")]
+    assert client.published(limit=1) == [(first.at_us, "one", b"body")]
+    assert client.event_bounds() == (0, second.at_us)
+
+
+def test_nothing_is_published_at_first(client: LogClient) -> None:
+    assert client.published() == []
+    assert client.event_bounds() == (0, 0)
+    assert client.looked_at() == {}
+
+
+def test_more_events_than_are_kept_push_the_oldest_out_and_their_ids_stay_known(client: LogClient) -> None:
+    keep = Keep(most=3)
+    places = [client.publish(f"e{number}", b"", keep).at_us for number in range(5)]
+    assert [event.id for event in client.published()] == ["e2", "e3", "e4"]
+    assert client.event_bounds() == (places[1], places[4])
+    assert not client.publish("e0", b"", keep).is_new
+
+
+def test_what_is_older_than_it_is_kept_goes_with_the_next_event_and_its_id_is_new_again(client: LogClient) -> None:
+    client.publish("old", b"")
+    place = client.publish("new", b"", Keep(time_us=1)).at_us
+    assert [event.id for event in client.published()] == ["new"]
+    assert client.event_bounds().last_us == place
+    assert client.publish("old", b"").is_new
+
+
+def test_a_large_surplus_goes_in_portions(client: LogClient) -> None:
+    for number in range(250):
+        client.publish(str(number), b"")
+    for number, left in ((250, 151), (251, 52), (252, 2), (253, 2)):
+        client.publish(str(number), b"", Keep(most=2))
+        assert len(client.published()) == left
+
+
+def test_how_far_flows_have_looked_is_kept(client: LogClient) -> None:
+    client.look_at({FlowName("One"): 5, FlowName("Two"): 6})
+    client.look_at({FlowName("One"): 7})
+    client.look_at({})
+    assert client.looked_at() == {"One": 7, "Two": 6}
+
+
+async def test_whoever_waits_for_events_gets_them_as_they_are_published(world: World, log: EventLog, client: LogClient) -> None:
+    assert await log.published(0, 0.01) == []
+    found: list[str] = []
+    async with anyio.create_task_group() as group:
+
+        async def wait() -> None:
+            after_us = 0
+            while len(found) < 2:
+                for event in await log.published(after_us, 20):
+                    after_us = event.at_us
+                    found.append(event.id)
+
+        group.start_soon(wait)
+        client.publish("one", b"")
+        await wait_until_async(partial(have_come, found, "one"), "the first event comes")
+        assert (await log.publish("two", b"")).is_new
+        await wait_until_async(partial(have_come, found, "one", "two"), "the second one comes")
+
+
+async def have_come(found: list[str], *ids: str) -> bool:
+    return found == list(ids)
+
+
+def test_what_somebody_else_writes_there_is_an_event_without_an_id(world: World, client: LogClient) -> None:
+    if not isinstance(world, RealWorld):
+        pytest.skip("nobody else writes to the simulated log")
+    place = client.publish("one", b"").at_us
+    world.call("XADD", "{evflow:events}:log", f"{place + 1}-0", "what", "ever")
+    assert client.published() == [(place, "one", b""), (place + 1, "", b"")]
 
 
 def test_a_log_has_one_identity(world: World, client: LogClient) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from evflow.core.ids import Seq
 from evflow.errors import EvflowError
-from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Lease, RunEntry, TagChange
+from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Lease, RunEntry, TagChange, Keep
 from tests.contract.log_worlds import (
     RUN,
     SHARD,
@@ -60,6 +60,7 @@ PROGRAMS = st.lists(
         st.tuples(st.just("append_flow"), small, st.sampled_from(sorted(CHANGES))),
         st.tuples(st.just("request_at"), small, small, st.sampled_from(("nothing", "deployed", "backfilled"))),
         st.tuples(st.just("index"), small),
+        st.tuples(st.just("publish"), small, st.sampled_from((1, 2, 1_000))),
         st.tuples(st.just("runs"), st.one_of(st.none(), small)),
     ),
     max_size=40,
@@ -136,6 +137,13 @@ class Program:
     async def litter(self) -> object:
         self.world.litter(SHARD)
         return None
+
+    async def publish(self, which: int, most: int) -> object:
+        placed = self.client.publish(f"e{which}", b"body", Keep(most=most))
+        events = self.client.published()
+        assert events == await self.log.published(0, 0)
+        assert self.client.event_bounds().last_us == events[-1].at_us
+        return placed.is_new, [(event.id, event.body) for event in events], self.client.event_bounds().trimmed_us > 0
 
     async def head(self) -> object:
         return self.client.head(SHARD, RUN)
