@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from evflow.client.artifact import DataArtifact as DataArtifact
     from evflow.client.flow import Flow as Flow
     from evflow.client.namespaces import default_namespace as default_namespace, get_namespace as get_namespace, namespace as namespace
+    from evflow.client.publishing import publish_event as publish_event, publish_event_async as publish_event_async
     from evflow.client.root import Evflow as Evflow
     from evflow.client.run import Run as Run
     from evflow.client.step import Step as Step
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.retry import retry as retry
     from evflow.flow.decorators.schedule import schedule as schedule
     from evflow.flow.decorators.timeout import timeout as timeout
+    from evflow.flow.decorators.trigger import trigger as trigger, trigger_on_finish as trigger_on_finish
     from evflow.flow.flowspec import FlowSpec as FlowSpec
     from evflow.flow.inputs import Inputs as Inputs
     from evflow.flow.parameters import JSONType as JSONType, Parameter as Parameter
@@ -57,11 +59,15 @@ __all__ = [
     "get_namespace",
     "limit",
     "namespace",
+    "publish_event",
+    "publish_event_async",
     "resources",
     "retry",
     "schedule",
     "step",
     "timeout",
+    "trigger",
+    "trigger_on_finish",
 ]
 
 _HOMES = {
@@ -88,11 +94,15 @@ _HOMES = {
     "get_namespace": "evflow.client.namespaces",
     "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
+    "publish_event": "evflow.client.publishing",
+    "publish_event_async": "evflow.client.publishing",
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",
     "schedule": "evflow.flow.decorators.schedule",
     "step": "evflow.flow.steps",
     "timeout": "evflow.flow.decorators.timeout",
+    "trigger": "evflow.flow.decorators.trigger",
+    "trigger_on_finish": "evflow.flow.decorators.trigger",
 }
 """Public name to the module that defines it."""
 

@@ -145,6 +145,16 @@ def _integer(low: int) -> Kind:
     return Kind(f"a whole number, at least {low}", read)
 
 
+def _number(low: float) -> Kind:
+    def read(raw: Any) -> float:
+        number = _seconds(raw)
+        if number < low:
+            raise ValueError
+        return number
+
+    return Kind(f"a number, at least {low}", read)
+
+
 def _seconds(raw: Any) -> float:
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
         raise TypeError
@@ -280,6 +290,8 @@ SETTINGS: dict[str, Setting] = {
             "hot_for", SPAN, 86_400.0, "How long the log of a run that is over stays at the server after it was archived.", "--hot-for"
         ),
         Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
+        Setting("keep_events_days", _number(0.001), 7.0, "For how many days published events and their ids are kept."),
+        Setting("keep_events", _integer(1), 100_000, "How many published events are kept."),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),

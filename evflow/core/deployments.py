@@ -21,7 +21,10 @@ from evflow.core.flow_events import (
     FlowUnpaused,
     RunRequested,
     ScheduleTicked,
+    TriggerReceived,
+    TriggerSkipped,
 )
+from evflow.core.listening import EVENT, deaf, decision_of, heard, unheard
 from evflow.core.values import declared, entity, field, fits, value
 
 DEFAULT_NAME: Final = "default"
@@ -46,8 +49,10 @@ class Deployment:
         paused_by: Who paused it.
         schedule: As for `FlowDeployed`.
         ticked_us: All ticks of the schedule up to this instant are decided.
-        asked_seq: Where in the flow's log the last run stands that a tick asked for; 0 for none. Whoever decides ticks now sees to it that this
-            run was offered to schedulers: its predecessor may have died in between.
+        asked_seq: Where in the flow's log the last run stands that a tick or an event asked for; 0 for none. Whoever decides now sees to it that
+            this run was offered to schedulers: its predecessor may have died in between.
+        triggers: As for `FlowDeployed`.
+        listening: For each of them what it has heard and what waits, as `evflow.core.triggers.pending_to_plain` writes it.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Deployment:
     schedule: dict[str, Plain] | None = None
     ticked_us: int = 0
     asked_seq: int = 0
+    triggers: tuple[dict[str, Plain], ...] = ()
+    listening: tuple[dict[str, Plain], ...] = ()
 
 
 _FIELDS = tuple(declared(Deployment))
@@ -83,12 +90,17 @@ def subject(event: Event) -> str | None:
 
 
 def changed(event: Event) -> str | None:
-    """The name of the deployment that is another one after the event, be it that a tick is decided; None for no such event."""
-    if isinstance(event, ScheduleTicked):
+    """The name of the deployment that is another one after the event, be it that a tick or an event is decided; None for no such event."""
+    if isinstance(event, ScheduleTicked | TriggerReceived | TriggerSkipped):
         return event.name
     if isinstance(event, RunRequested):
-        return event.deployment if tick_of(event) is not None else None
+        return event.deployment if began_by_itself(event) else None
     return subject(event)
+
+
+def began_by_itself(event: Event) -> bool:
+    """Whether an event asks for a run that a tick or an event starts."""
+    return isinstance(event, RunRequested) and event.trigger is not None and event.trigger.get("kind") in (SCHEDULE, EVENT)
 
 
 def tick_of(event: Event) -> int | None:
@@ -104,7 +116,7 @@ def tick_of(event: Event) -> int | None:
 def after(before: Deployment | None, event: Event, at_us: int, principal: str, seq: int = 0) -> Deployment | None:
     """What is deployed under the event's name after it; None where nothing is.
 
-    A schedule that is changed begins with its deployment, and an end of a pause is the decision to skip what came in it.
+    A schedule or a trigger that is changed begins with its deployment, and an end of a pause is the decision to skip what came in it.
 
     Args:
         before: What was deployed under that name, or None.
@@ -119,19 +131,25 @@ def after(before: Deployment | None, event: Event, at_us: int, principal: str, s
         held: dict[str, Any] = {name: getattr(before, name) for name in kept} if before else {}
         goes_on = before is not None and before.schedule == event.schedule and before.ticked_us <= at_us
         ticked_us = before.ticked_us if before is not None and goes_on else at_us
-        return Deployment(**fresh, **held, deployed_us=at_us, by=principal, ticked_us=ticked_us if event.schedule is not None else 0)
+        listening = before.listening if before is not None and before.triggers == event.triggers else deaf(event.triggers, at_us)
+        held |= {"ticked_us": ticked_us if event.schedule is not None else 0, "listening": listening}
+        return Deployment(**fresh, **held, deployed_us=at_us, by=principal)
     if before is None or isinstance(event, FlowUndeployed):
         return None
     if isinstance(event, FlowPaused) and not before.paused:
         return _with(before, paused=True, paused_us=at_us, paused_by=principal)
     if isinstance(event, FlowUnpaused):
         ticked_us = max(before.ticked_us, at_us) if before.paused and before.schedule is not None else before.ticked_us
-        return _with(before, paused=False, paused_us=0, paused_by="", ticked_us=ticked_us)
+        listening = unheard(before.listening, at_us) if before.paused else before.listening
+        return _with(before, paused=False, paused_us=0, paused_by="", ticked_us=ticked_us, listening=listening)
+    asked_seq = seq if began_by_itself(event) else before.asked_seq
     tick_us = tick_of(event)
     if tick_us is not None:
-        asked_seq = seq if isinstance(event, RunRequested) else before.asked_seq
         return _with(before, ticked_us=max(before.ticked_us, tick_us), asked_seq=asked_seq)
-    return before
+    decided = decision_of(event)
+    if decided is None:
+        return before
+    return _with(before, listening=heard(before.listening, *decided), asked_seq=asked_seq)
 
 
 @entity

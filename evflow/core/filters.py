@@ -86,7 +86,7 @@ def _conditions(must: object) -> list[tuple[str, Any]]:
 
 def _holds(sign: str, given: Any, operand: Any) -> bool:
     if sign == "exists":
-        return (given is not MISSING) == operand
+        return bool((given is not MISSING) == operand)
     if given is MISSING:
         return False
     if sign in ("==", "!="):

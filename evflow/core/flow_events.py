@@ -29,6 +29,7 @@ class RunRequested(Fact):
         deployment: The deployment that it is a run of, or empty for a run in the foreground.
         version: The version of that deployment.
         trigger: What asked for it, where that was no person, as the run's `RunStarted` has it: `kind` and what belongs to it.
+        parameters: Parameter name to value, where an event gave any: whoever offers the run again needs them.
     """
 
     number: int
@@ -39,6 +40,7 @@ class RunRequested(Fact):
     deployment: str = ""
     version: int = 0
     trigger: dict[str, Plain] | None = None
+    parameters: dict[str, Plain] | None = None
 
 
 @value
@@ -76,6 +78,7 @@ class FlowDeployed(Fact):
         evflow: The version of evflow that deployed it.
         python: The version of Python that deployed it.
         schedule: When runs of it begin by themselves, as `evflow.core.schedule.to_plain` writes it, or None.
+        triggers: On which events runs of it begin, as `evflow.core.triggers.to_plain` writes them.
     """
 
     name: str
@@ -91,6 +94,7 @@ class FlowDeployed(Fact):
     evflow: str
     python: str
     schedule: dict[str, Plain] | None = None
+    triggers: tuple[dict[str, Plain], ...] = ()
 
 
 @value
@@ -283,6 +287,54 @@ class BackfillEnded(Fact):
     outcome: str
 
 
+class TriggerReceived(Fact):
+    """Events matched a deployment's trigger and wait; what starts a run at once is a `RunRequested`.
+
+    Attributes:
+        name: The deployment's name.
+        version: The version of the deployment.
+        trigger: Which of its triggers, from 0.
+        events: Their ids, names and instants (`id`, `name`, `at_us`).
+        reason: `for-others`: all of several events are needed. `gathering`: for quiet (debounce) or company (coalesce).
+        at_us: The instant that decided it.
+        wanted: `for-others`: which of the wanted events it is, from 0; else -1.
+        parameters: What they give to the run.
+        due_us: `gathering`: when they start a run if nothing else comes.
+    """
+
+    name: str
+    version: int
+    trigger: int
+    events: tuple[dict[str, Plain], ...]
+    reason: str
+    at_us: int
+    wanted: int = -1
+    parameters: dict[str, Plain] | None = None
+    due_us: int = 0
+
+
+@value
+class TriggerSkipped(Fact):
+    """Events matched a deployment's trigger and start no run.
+
+    Attributes:
+        name: The deployment's name.
+        version: The version of the deployment.
+        trigger: Which of its triggers, from 0.
+        events: As for `TriggerReceived`; none for `trimmed`.
+        reason: `paused`, `throttled`, `superseded`, `window-passed`, `payload-unfit: …`, `payload-unreadable: …`; `trimmed`: events up to `at_us` were
+            removed from the log of what is published before a scheduler looked at them; else why no run could be asked for.
+        at_us: The instant that decided it.
+    """
+
+    name: str
+    version: int
+    trigger: int
+    events: tuple[dict[str, Plain], ...]
+    reason: str
+    at_us: int
+
+
 TAGS: dict[str, type[Event]] = {
     "RunRequested": RunRequested,
     "RunTagged": RunTagged,
@@ -298,6 +350,8 @@ TAGS: dict[str, type[Event]] = {
     "BackfillRunsEnded": BackfillRunsEnded,
     "BackfillCancelRequested": BackfillCancelRequested,
     "BackfillEnded": BackfillEnded,
+    "TriggerReceived": TriggerReceived,
+    "TriggerSkipped": TriggerSkipped,
 }
 """The format's tags. Append only."""
 

@@ -4,7 +4,6 @@ The bytes are a msgpack array `[name, payload, source, principal, stored, store]
 default. The id and the instant stand beside them in the log: the server decides both.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -77,6 +76,8 @@ def plain(payload: object) -> Any:
     Raises:
         ValueError: It is nothing that JSON can hold.
     """
+    import json
+
     try:
         text = json.dumps(payload, allow_nan=False)
         found: Any = json.loads(text)
@@ -84,6 +85,24 @@ def plain(payload: object) -> Any:
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise ValueError(str(error)) from None
     return found
+
+
+def payload_bytes(payload: Any) -> bytes:
+    """A plain payload as the store holds it."""
+    packed: bytes = msgpack.packb(payload)
+    return packed
+
+
+def payload_of(data: bytes) -> Any:
+    """What `payload_bytes` wrote; lists come as tuples, as from the log.
+
+    Raises:
+        UnreadableEvent: The bytes are none.
+    """
+    try:
+        return msgpack.unpackb(data, use_list=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise UnreadableEvent(f"its payload: {error}") from error
 
 
 def name_fault(name: str) -> str | None:

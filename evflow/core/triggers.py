@@ -81,12 +81,14 @@ class Heard:
         name: Its name.
         at_us: When it was published.
         payload: Its payload.
+        unreadable: Why its payload cannot be had, or an empty string.
     """
 
     id: str
     name: str
     at_us: int
     payload: Any = None
+    unreadable: str = ""
 
 
 @value
@@ -146,7 +148,7 @@ class Decision:
         kind: They start a run, wait, or are skipped.
         refs: The events.
         reason: For a start `event`, `all-came`, `quiet`, `time-is-over`, `many`. For a wait `for-others`, `gathering`. For a skip `paused`,
-            `throttled`, `superseded` (another of the name came), `window-passed`, `trimmed` (gone before anybody looked), `payload-unfit: …`, or why
+            `throttled`, `superseded` (another of the name came), `window-passed`, `trimmed` (gone before anybody looked), `payload-unfit: …`, `payload-unreadable: …`, or why
             no run could be asked for.
         at_us: The instant that decided it.
         wanted: For those that wait for others: which one of the wanted events.
@@ -168,7 +170,7 @@ class Decision:
 
 def to_plain(trigger: Trigger) -> dict[str, Any]:
     """As events hold it."""
-    wanted = tuple({"event": one.event, "parameters": dict(one.parameters), "where": dict(one.where)} for one in trigger.wanted)
+    wanted = tuple({"event": one.event, "parameters": dict(one.parameters), "where": _as_read(one.where)} for one in trigger.wanted)
     return {"wanted": wanted, "need": trigger.need, **{name: getattr(trigger, name) for name in _SPANS if getattr(trigger, name)}}
 
 
@@ -212,8 +214,9 @@ def fault(trigger: Trigger) -> str | None:
 
 def parameters_of(trigger: Trigger) -> list[str]:
     """The parameters that every run that it starts is given."""
-    each = [set(one.parameters) for one in trigger.wanted]
-    return sorted(set.union(*each) if trigger.need == "all" else set.intersection(*each))
+    each = [frozenset(one.parameters) for one in trigger.wanted]
+    every = frozenset[str]().union(*each)
+    return sorted(every if trigger.need == "all" else {name for name in every if all(name in one for one in each)})
 
 
 def names_of(trigger: Trigger) -> set[str]:
@@ -222,7 +225,7 @@ def names_of(trigger: Trigger) -> set[str]:
 
 
 def _wanted_fault(one: Wanted) -> str | None:
-    event: object = one.event
+    event: Any = one.event
     if not isinstance(event, str):
         return f"event is {event!r}: it is the name of an event."
     wrong = name_fault(event) or filter_fault(one.where)
@@ -311,7 +314,9 @@ class _Deciding:
 
     def hear(self, event: Heard) -> None:
         """Decide what becomes of an event."""
-        found = [number for number, one in enumerate(self.trigger.wanted) if _fits(one, event)]
+        found = [number for number, one in enumerate(self.trigger.wanted) if one.event == event.name]
+        if not event.unreadable:
+            found = [number for number in found if mismatch(self.trigger.wanted[number].where, event.payload) is None]
         if not found:
             return
         filled = {part.wanted for part in self.pending.parts}
@@ -319,6 +324,9 @@ class _Deciding:
         ref = Ref(event.id, event.name, event.at_us)
         if self._paused:
             self._skip((ref,), "paused", event.at_us)
+            return
+        if event.unreadable:
+            self._skip((ref,), f"payload-unreadable: {event.unreadable}", event.at_us)
             return
         parameters, unfit = self._parameters(self.trigger.wanted[wanted], event)
         if unfit:
@@ -385,10 +393,6 @@ class _Deciding:
         self.pending = applied(self.pending, decision)
 
 
-def _fits(wanted: Wanted, event: Heard) -> bool:
-    return wanted.event == event.name and mismatch(wanted.where, event.payload) is None
-
-
 # --- what waits, beside the log ----------------------------------------------------------------------------
 
 
@@ -414,6 +418,13 @@ def pending_from_plain(plain: Mapping[str, Any]) -> Pending:
         return Pending(parts=parts, batch=batch, parameters=dict(plain.get("parameters", {})), **numbers)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"nothing that waits: {type(error).__name__}: {error}") from error
+
+
+def _as_read(held: Any) -> Any:
+    """A plain value as it is read back: lists are tuples."""
+    if isinstance(held, Mapping):
+        return {name: _as_read(one) for name, one in cast("Mapping[str, Any]", held).items()}
+    return tuple(map(_as_read, cast("Sequence[Any]", held))) if isinstance(held, list | tuple) else held
 
 
 def ref_from_plain(plain: Mapping[str, Any]) -> Ref:

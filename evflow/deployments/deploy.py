@@ -15,6 +15,7 @@ from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunNumber
 from evflow.core.schedule import to_plain
 from evflow.core.tags import SCHEDULER
+from evflow.core.triggers import names_of, parameters_of, to_plain as trigger_to_plain
 from evflow.core.values import field, value
 from evflow.deployments.beginning import PinnedCode, RunOptions, check_tags, code_of, package_of, python_version, runtime_tags
 from evflow.deployments.catalog import Change, Reference, change, checked_name, last_version
@@ -25,6 +26,7 @@ from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.decorators.schedule import schedule_of
 from evflow.flow.decorators.spec import apply_with
+from evflow.flow.decorators.trigger import triggers_of
 from evflow.flow.parameter_values import resolve, shown
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
@@ -80,6 +82,20 @@ class ScheduleNeedsDefaults(UsageError):
         )
 
 
+class TriggerNeedsDefaults(UsageError):
+    """An event that starts a run gives no value for a parameter that needs one."""
+
+    code = "trigger-needs-defaults"
+
+    def __init__(self, flow: str, listens: str, names: list[str]) -> None:
+        shown = ", ".join(f"'{name}'" for name in names)
+        super().__init__(
+            f"'{flow}' is triggered by {listens}, and {'a parameter' if len(names) == 1 else 'parameters'} without a default get no value from "
+            f"it: {shown}.",
+            'Give a default, or a field of the payload: @trigger(…, parameters={"NAME": "FIELD"}). Nothing was deployed.',
+        )
+
+
 class ProductionDeployment(UsageError):
     """A production deployment would be replaced by one that is none."""
 
@@ -132,6 +148,7 @@ class Prepared:
         namespace: The namespace of the runs.
         store: URL of the store.
         schedule: When the flow runs, as `FlowDeployed` has it.
+        triggers: On which events, as `FlowDeployed` has them.
     """
 
     manifest: bytes
@@ -140,6 +157,7 @@ class Prepared:
     namespace: str
     store: str
     schedule: dict[str, Any] | None = None
+    triggers: tuple[dict[str, Any], ...] = ()
 
 
 def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
@@ -147,7 +165,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
 
     Raises:
         DeploymentNameInvalid, FlowHasNoFile, FlowInvalid, ExecutorNotOfScheduler, ParameterNeedsCode, PackageTooLarge: It cannot be deployed.
-        ScheduleNeedsDefaults: Its runs cannot begin by themselves.
+        ScheduleNeedsDefaults, TriggerNeedsDefaults: Its runs cannot begin by themselves.
         ParameterDefaultFailed, ParameterFieldTypeMismatch: A default cannot be computed.
         TagInvalid: A tag is none.
         EventTooLarge: The graph is too large for a run's first event.
@@ -161,7 +179,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     apply_with(request.flow, request.options.with_specs)
     graph = graph_of(request.flow)
     check_executors(graph)
-    schedule = _schedule(request.flow)
+    schedule, triggers = _schedule(request.flow), _triggers(request.flow)
     parameters = facts(request.flow).parameters
     defaults = _defaults(request)
     specs = tuple(
@@ -185,7 +203,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
         system_tags=runtime_tags(SCHEDULER),
     )
     _check_size(manifest, request, store.url)
-    return Prepared(write(store, manifest), package, Path(request.flow_file).name, namespace, store.url, schedule)
+    return Prepared(write(store, manifest), package, Path(request.flow_file).name, namespace, store.url, schedule, triggers)
 
 
 def deploy(log: LogClient, request: DeployRequest, prepared: Prepared) -> Change:
@@ -217,6 +235,16 @@ def _schedule(flow: type) -> dict[str, Any] | None:
     return to_plain(found)
 
 
+def _triggers(flow: type) -> tuple[dict[str, Any], ...]:
+    needed = [parameter.name for parameter in facts(flow).parameters.values() if is_required(parameter)]
+    found = triggers_of(flow)
+    for one in found:
+        missing = [name for name in needed if name not in parameters_of(one)]
+        if missing:
+            raise TriggerNeedsDefaults(flow.__name__, " and ".join(f"'{name}'" for name in sorted(names_of(one))), missing)
+    return tuple(map(trigger_to_plain, found))
+
+
 def check_executors(graph: Graph) -> None:
     """See that a scheduler has what the steps ask for.
 
@@ -245,6 +273,7 @@ def _event(request: DeployRequest, prepared: Prepared, version: int) -> FlowDepl
         evflow=evflow.__version__,
         python=python_version(),
         schedule=prepared.schedule,
+        triggers=prepared.triggers,
     )
 
 

@@ -97,7 +97,8 @@ class Ready:
     def requested(self) -> RunRequested:
         """The event that takes the number."""
         deployment, asked = self.deployment, self.asked
-        return RunRequested(0, asked.user, None, SHARED, asked.host, deployment.name, deployment.version, asked.trigger)
+        given = dict(asked.parameters) if asked.trigger is not None and asked.parameters else None
+        return RunRequested(0, asked.user, None, SHARED, asked.host, deployment.name, deployment.version, asked.trigger, given)
 
 
 @value

@@ -111,7 +111,7 @@ def checked_graph(cls: type) -> Graph:
 
 def _examine(flow: _Flow) -> list[Problem]:
     structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
-    others = [*_parameters(flow), *_schedule(flow), *_limits(flow), *_decorators(flow), *_misplaced(flow)]
+    others = [*_parameters(flow), *_schedule(flow), *_triggers(flow), *_limits(flow), *_decorators(flow), *_misplaced(flow)]
     if not structure:
         structure = list(_together(flow, flow.graph))
     return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
@@ -309,6 +309,15 @@ def _limits(flow: _Flow) -> Iterator[Problem]:
             if parameter not in known:
                 message = f"The key {key!r} names '{parameter}', which is no parameter of the flow."
                 yield _at(flow, "limit-parameter", where, name, message, did_you_mean(parameter, known).strip())
+
+
+def _triggers(flow: _Flow) -> Iterator[Problem]:
+    if not hasattr(flow.cls, "_evflow_triggers"):  # few have any: the others' starts do not pay for the module
+        return
+    from evflow.flow.decorators.trigger import mistakes
+
+    for where, message in mistakes(flow.cls):
+        yield _at(flow, "trigger", where, "", message, "")
 
 
 def _at(flow: _Flow, code: str, where: Where, step: str, message: str, hint: str) -> Problem:

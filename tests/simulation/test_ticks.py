@@ -11,8 +11,8 @@ from evflow.core.deployments import tick_of
 from evflow.core.flow_events import FlowPaused, FlowUnpaused
 from evflow.core.ids import FlowName
 from evflow.log.keys import shared_shards
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
-from evflow_scheduler.ticks import decide_ticks, shard_of
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow_scheduler.ticks import keep_book, shard_of
 from tests.unit.ticking_world import HOUR_US, TICKING, TickWorld
 
 pytestmark = [pytest.mark.virtual_time, pytest.mark.may_block("the book is looked into on the loop, where there are no threads")]
@@ -44,7 +44,7 @@ def lags_us(world: TickWorld) -> list[int]:
 async def test_ticks_are_decided_on_the_dot(world: TickWorld) -> None:
     world.schedule()
     async with anyio.create_task_group() as group:
-        group.start_soon(decide_ticks, world.book(), lambda: MINE, at_once)
+        group.start_soon(keep_book, world.book(), SimulatedEventLog(world.server), lambda: MINE, at_once)
         await anyio.sleep(30 * HOUR_S)
         group.cancel_scope.cancel()
     assert len(world.requested) == 30
@@ -54,7 +54,7 @@ async def test_ticks_are_decided_on_the_dot(world: TickWorld) -> None:
 
 async def test_what_is_deployed_while_the_loop_sleeps_is_noticed_within_a_second(world: TickWorld) -> None:
     async with anyio.create_task_group() as group:
-        group.start_soon(decide_ticks, world.book(), lambda: MINE, at_once)
+        group.start_soon(keep_book, world.book(), SimulatedEventLog(world.server), lambda: MINE, at_once)
         await anyio.sleep(1.5)
         hour_us = HOUR_US - world.server.now_us() % HOUR_US
         await anyio.sleep(hour_us / 1e6 - 1.1)
@@ -71,7 +71,7 @@ async def test_the_next_owner_goes_on_where_the_last_one_stopped(world: TickWorl
     owned = [NOBODYS, NOBODYS]
     async with anyio.create_task_group() as group:
         for number in (0, 1):
-            group.start_soon(decide_ticks, world.book(), lambda number=number: owned[number], at_once)
+            group.start_soon(keep_book, world.book(), SimulatedEventLog(world.server), lambda number=number: owned[number], at_once)
         for turn in range(60):
             owned[turn % 2] = MINE if turn % 3 else NOBODYS
             await anyio.sleep(40 * 60)
@@ -86,7 +86,7 @@ async def test_the_next_owner_goes_on_where_the_last_one_stopped(world: TickWorl
 async def test_a_scheduler_that_owns_nothing_decides_nothing(world: TickWorld) -> None:
     world.schedule()
     async with anyio.create_task_group() as group:
-        group.start_soon(decide_ticks, world.book(), lambda: frozenset(shared_shards()) - MINE, at_once)
+        group.start_soon(keep_book, world.book(), SimulatedEventLog(world.server), lambda: frozenset(shared_shards()) - MINE, at_once)
         await anyio.sleep(3 * HOUR_S)
         group.cancel_scope.cancel()
     assert world.decisions == []
@@ -95,7 +95,7 @@ async def test_a_scheduler_that_owns_nothing_decides_nothing(world: TickWorld) -
 async def test_a_server_that_is_away_for_an_hour_costs_the_tick_that_was_missed_and_no_other(world: TickWorld) -> None:
     world.schedule()
     async with anyio.create_task_group() as group:
-        group.start_soon(decide_ticks, world.book(), lambda: MINE, at_once)
+        group.start_soon(keep_book, world.book(), SimulatedEventLog(world.server), lambda: MINE, at_once)
         await anyio.sleep(HOUR_S)
         world.server.kill()
         await anyio.sleep(1.5 * HOUR_S)

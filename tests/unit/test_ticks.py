@@ -13,7 +13,8 @@ from evflow import config
 from evflow.core.deployments import pack
 from evflow.core.flow_events import FlowPaused, FlowUndeployed, FlowUnpaused, RunRequested, ScheduleTicked
 from evflow.core.ids import FlowName
-from evflow.deployments.ticks import TickBook, upcoming_us
+from evflow.deployments.book import Book
+from evflow.deployments.ticks import upcoming_us
 from evflow.log.errors import LogUnavailable
 from evflow.log.protocol import DeploymentChange, LogClient
 from evflow.store.protocol import Store, StoreUnusable
@@ -73,7 +74,7 @@ def test_a_tick_asks_for_a_run_and_offers_it(world: TickWorld) -> None:
 def test_it_is_told_how_long_after_its_tick_a_run_was_offered(world: TickWorld) -> None:
     world.schedule()
     lags: list[float] = []
-    book = TickBook(world.log, "box", on_offer=lags.append)
+    book = Book(world.log, "box", on_offer=lags.append)
     world.now_us += HOUR_US + 250_000
     world.look(book)
     world.look(book)
@@ -200,7 +201,7 @@ def test_a_store_that_is_away_is_waited_for(world: TickWorld) -> None:
             raise StoreUnusable("away", "for a while")
         return world.store
 
-    book = TickBook(world.log, "box", stores)
+    book = Book(world.log, "box", stores)
     world.now_us += HOUR_US
     world.look(book)
     assert world.decisions == []
@@ -397,7 +398,7 @@ def test_any_story_decides_each_tick_once_and_offers_each_run(
 ) -> None:
     world = TickWorld(tmp_path_factory.mktemp("story"))
     world.schedule(catch_up="all")
-    books: dict[int, TickBook] = {}
+    books: dict[int, Book] = {}
     for step in steps:
         if step[0] == "wait":
             world.now_us += step[1] * MINUTE_US
@@ -407,7 +408,7 @@ def test_any_story_decides_each_tick_once_and_offers_each_run(
             _, number, point, kind = step
             mortal = Mortal(world.log, point, kind)
             book = books.setdefault(number, world.book())
-            book._log = cast("LogClient", mortal)
+            book._log = book._ledger.log = cast("LogClient", mortal)
             try:
                 world.look(book)
             except Crash:

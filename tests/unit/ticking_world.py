@@ -11,8 +11,8 @@ from evflow.core.deployments import Deployment, Deployments, fold, tick_of
 from evflow.core.events import Event, RunStarted
 from evflow.core.flow_events import FlowDeployed, FlowRecord, RunRequested, ScheduleTicked
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.deployments.book import Book
 from evflow.deployments.catalog import Reference, change, deployed, existing
-from evflow.deployments.ticks import TickBook
 from evflow.log.errors import LogConnectionLost
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import LogClient
@@ -27,7 +27,7 @@ NOON_US = NOW_US
 """A full hour."""
 NO_EVENT = b"\xc0"
 """What a test puts into the log where only what is beside it matters."""
-CHANGING = frozenset({"request_run", "append_flow", "index_run", "report"})
+CHANGING = frozenset({"request_run", "append_flow", "index_run", "report", "look_at"})
 
 
 class Plain(FlowSpec):
@@ -88,17 +88,19 @@ class Mortal:
 class TickWorld(World):
     """The world of deployments, with a clock."""
 
+    flow = TICKING
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.now_us = NOON_US
         self.server = SimulatedServer(lambda: self.now_us)
         self.log = SimulatedLogClient(self.server)
 
-    def book(self, log: "LogClient | Mortal | None" = None) -> TickBook:
+    def book(self, log: "LogClient | Mortal | None" = None) -> Book:
         """What a process that has just begun knows."""
-        return TickBook(cast("LogClient", log or self.log), "box")
+        return Book(cast("LogClient", log or self.log), "box")
 
-    def look(self, book: TickBook | None = None) -> float:
+    def look(self, book: Book | None = None) -> float:
         """Let a process look, a new one if none is given."""
         return (book or self.book()).look(lambda _: True)
 
@@ -108,18 +110,18 @@ class TickWorld(World):
 
     def change(self, event: Event) -> None:
         """Pause, unpause, undeploy."""
-        wanted = Reference(TICKING)
+        wanted = Reference(self.flow)
         change(self.log, wanted, existing(self.log, wanted, event), user="ada")
 
     @property
     def deployment(self) -> Deployment:
         """What is deployed."""
-        return deployed(self.log, TICKING)["default"]
+        return deployed(self.log, self.flow)["default"]
 
     @property
     def records(self) -> list[FlowRecord]:
         """The flow's log."""
-        return [flow_events.decode(*stored) for stored in self.log.flow_events(TICKING) if stored.payload != NO_EVENT]
+        return [flow_events.decode(*stored) for stored in self.log.flow_events(self.flow) if stored.payload != NO_EVENT]
 
     @property
     def folded(self) -> Deployments:
@@ -140,7 +142,7 @@ class TickWorld(World):
     @property
     def requested(self) -> list[RunId]:
         """The runs that were asked for."""
-        return [RunId(TICKING, RunNumber(record.event.number)) for record in self.records if isinstance(record.event, RunRequested)]
+        return [RunId(self.flow, RunNumber(record.event.number)) for record in self.records if isinstance(record.event, RunRequested)]
 
     def offers(self, run: RunId) -> list[RunStarted]:
         """The offers of a run that wait in its shard's inbox."""

@@ -1,0 +1,200 @@
+"""What a process knows of a flow's deployments, and how something is decided about one: by an event at the end that it knows.
+
+An event that changes what is deployed, and what is deployed after it, are one act at the position where the flow's log was seen to end.
+So whoever looks next, here or elsewhere, sees what is left to decide, and of two who look at once one comes too late and looks again.
+
+Between the decision to start a run and the offer of the run a process may die. So what is deployed also says where the last such request stands,
+and a process that comes to look after a flow offers that run again, if it has not begun. An offer may be repeated. A process offers a run
+before it decides anything else about its flow, so there is never more than one to offer again.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final
+
+from evflow import diagnostics
+from evflow.core import flow_events
+from evflow.core.codec import UnreadableEvent
+from evflow.core.deployments import Deployment, after, began_by_itself, pack, unpacked
+from evflow.core.events import Event
+from evflow.core.flow_events import FlowDeployed, FlowRecord, RunRequested
+from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.core.values import entity, field
+from evflow.deployments.beginning import take_number
+from evflow.deployments.catalog import history, shown
+from evflow.deployments.request import Asked, Ready, make_ready, offer
+from evflow.errors import EvflowError
+from evflow.log.errors import LogUnavailable
+from evflow.log.keys import shared_shard
+from evflow.log.protocol import DeploymentChange, LogClient
+from evflow.store import Store, open_store
+from evflow.store.protocol import StoreFull, StoreUnusable
+
+PRINCIPAL: Final = "scheduler"
+_TAIL: Final = 50
+"""Events at a flow's end in which a request is looked for whose deployment is gone, and with it the note of it."""
+
+
+@entity
+class Known:
+    """A flow as this process knows it.
+
+    Attributes:
+        name: Its name.
+        seq: Where its log ended.
+        deployments: What is deployed then, by name.
+    """
+
+    name: FlowName
+    seq: Seq
+    deployments: dict[str, Deployment] = field(default_factory=dict[str, Deployment])
+
+
+class Ledger:
+    """Reads what is deployed of flows, and decides about it. Blocking: it asks the log and reads stores.
+
+    Args:
+        log: The log.
+        host: This machine, as where runs are asked for.
+        stores: Opens a deployment's store.
+        on_offer: Hears of each run of a tick that was offered: how long after the tick, in seconds.
+    """
+
+    def __init__(
+        self,
+        log: LogClient,
+        host: str = "",
+        stores: Callable[[str], Store] = open_store,
+        on_offer: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self.log = log
+        self.stores = stores
+        self.on_offer = on_offer
+        self._host = host or os.uname().nodename
+        self._offered: dict[FlowName, set[int]] = {}
+
+    def load(self, name: FlowName, end: Seq) -> Known:
+        """Read what is deployed, after the end that is known: a change between the two is a conflict of the next decision."""
+        flow = Known(name, end, {deployment.name: deployment for deployment in self._readable(name)})
+        requests = {deployment.asked_seq for deployment in flow.deployments.values()}
+        if name not in self._offered:
+            requests |= self._last_requests(name, end)
+            self._offered[name] = set()
+        for seq in sorted(requests - self._offered[name] - {0}):
+            self._offer_again(name, seq)
+            self._offered[name].add(seq)
+        return flow
+
+    def keep(self, flows: Collection[FlowName]) -> list[FlowName]:
+        """Forget all other flows, which somebody else may have looked after meanwhile; returns those."""
+        gone = [name for name in self._offered if name not in flows]
+        for name in gone:
+            del self._offered[name]
+        return gone
+
+    def ready(self, deployment: Deployment, parameters: Mapping[str, object], trigger: dict[str, Any]) -> Ready:
+        """Do all that can go wrong with a run's start before it is decided.
+
+        Raises:
+            EvflowError: As `evflow.deployments.request.make_ready`.
+        """
+        asked = Asked(parameters, (), deployment.user, self._host, trigger)
+        return make_ready(self.stores(deployment.store), deployment, asked)
+
+    def start(self, flow: Known, ready: Ready) -> RunId:
+        """Decide that a run starts, and offer it.
+
+        Raises:
+            Conflict: The flow's log has moved on: nothing was decided.
+        """
+        requested, principal = ready.requested(), ready.asked.principal
+        change = self._change(flow, ready.deployment.name, requested, principal)
+        run = take_number(self.log, flow.name, requested, principal=principal, expected=flow.seq, change=change, store=ready.deployment.store)
+        self._decided(flow, change)
+        offer(self.log, ready, run, patience_s=0.0)
+        self._offered[flow.name].add(flow.seq)
+        return run
+
+    def record(self, flow: Known, name: str, event: Event) -> None:
+        """Decide something that starts no run.
+
+        Raises:
+            Conflict: As for `start`.
+        """
+        change = self._change(flow, name, event, PRINCIPAL)
+        payload = flow_events.encode(event, at_us=self.log.now_us(), principal=PRINCIPAL)
+        self.log.append_flow(flow.name, flow.seq, payload, change)
+        self._decided(flow, change)
+
+    def _change(self, flow: Known, name: str, event: Event, principal: str) -> DeploymentChange:
+        then = after(flow.deployments[name], event, 0, principal, flow.seq + 1)
+        assert then is not None  # neither a tick nor an event undeploys anything
+        return DeploymentChange(name, pack(then))
+
+    def _decided(self, flow: Known, change: DeploymentChange) -> None:
+        flow.seq = Seq(flow.seq + 1)
+        flow.deployments[change.name] = unpacked(change.packed)
+
+    def _readable(self, flow: FlowName) -> Iterable[Deployment]:
+        for name, packed in self.log.deployments(flow).items():
+            try:
+                yield unpacked(packed)
+            except UnreadableEvent as error:
+                diagnostics.warning("a deployment cannot be read", deployment=shown(flow, name), why=str(error))
+
+    # --- the offer of a predecessor's run ------------------------------------------------------------------
+
+    def _last_requests(self, flow: FlowName, end: Seq) -> set[int]:
+        """Where the last request stands that nobody asked for, for each deployment that has one near the log's end."""
+        found: dict[str, int] = {}
+        for stored in self.log.flow_events(flow, max(0, end - _TAIL), _TAIL):
+            record = _record(*stored)
+            if record is not None and isinstance(record.event, RunRequested) and began_by_itself(record.event):
+                found[record.event.deployment] = record.seq
+        return set(found.values())
+
+    def _offer_again(self, flow: FlowName, seq: int) -> None:
+        """See to it that the run which was decided on was offered; its predecessor may have died before."""
+        stored = self.log.flow_events(flow, seq - 1, 1)
+        record = _record(*stored[0]) if stored and stored[0].seq == seq else None
+        if record is None or not isinstance(record.event, RunRequested):
+            diagnostics.warning("no request stands where one should", flow=flow, seq=seq)
+            return
+        asked = record.event
+        run = RunId(flow, RunNumber(asked.number))
+        line = self.log.run(run)
+        if self.log.head(shared_shard(run), run).seq or (line is not None and not line.is_requested):
+            return
+        again = Asked(asked.parameters or {}, (), asked.user, asked.host, asked.trigger)
+        try:
+            deployment = self._version(flow, asked.deployment, asked.version)
+            if deployment is None:
+                diagnostics.warning("a run cannot be offered: its deployment is not in the log", run=run)
+                return
+            ready = make_ready(self.stores(deployment.store), deployment, again)
+            offer(self.log, ready, run, listed=line is not None, patience_s=0.0)
+        except (LogUnavailable, StoreFull, StoreUnusable):
+            raise
+        except EvflowError as error:
+            diagnostics.warning("a run cannot be offered", run=run, why=str(error))
+        else:
+            diagnostics.info("run is offered again", run=run)
+
+    def _version(self, flow: FlowName, name: str, version: int) -> Deployment | None:
+        """A version of a deployment; one that is not deployed any more is looked for in the flow's whole log."""
+        packed = self.log.deployments(flow).get(name)
+        now = None if packed is None else unpacked(packed)
+        if now is not None and now.version == version:
+            return now
+        for record in history(self.log, flow):
+            if isinstance(record.event, FlowDeployed) and (record.event.name, record.event.version) == (name, version):
+                return after(None, record.event, record.at_us, record.principal)
+        return None
+
+
+def _record(seq: int, payload: bytes) -> FlowRecord | None:
+    try:
+        return flow_events.decode(seq, payload)
+    except UnreadableEvent as error:
+        diagnostics.warning("an event of a flow's log cannot be read", seq=seq, why=str(error))
+        return None
