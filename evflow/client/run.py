@@ -9,6 +9,7 @@ from evflow.client.history import PARAMETERS, RunHistory
 from evflow.client.objects import Parent, local_time
 from evflow.client.step import Step
 from evflow.client.task import Task, TaskData
+from evflow.flow.started_by import StartedBy
 from evflow.log.owners import is_owned
 from evflow.log.protocol import REQUESTED
 
@@ -126,10 +127,10 @@ class Run(Parent[Step]):
         return origin
 
     @property
-    def trigger(self) -> Mapping[str, Any] | None:
-        """What started the run, where that was an event; else None."""
+    def trigger(self) -> StartedBy | None:
+        """What started the run: a mapping, with the members `event`, `events`, `run` and `runs`; None for a run in the foreground."""
         trigger: Mapping[str, Any] | None = self._history.known().header.get("trigger")
-        return trigger
+        return None if trigger is None else StartedBy(trigger)
 
     # --- tags -----------------------------------------------------------------------------------------------
 

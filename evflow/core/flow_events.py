@@ -287,6 +287,7 @@ class BackfillEnded(Fact):
     outcome: str
 
 
+@value
 class TriggerReceived(Fact):
     """Events matched a deployment's trigger and wait; what starts a run at once is a `RunRequested`.
 

@@ -5,7 +5,10 @@ The worker calls `enter` before the body; outside of a task nothing is there but
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from evflow.flow.started_by import StartedBy
 
 _MEMBERS = (
     "flow_name",
@@ -111,9 +114,19 @@ class Current:
         return list(self._fact("parameter_names"))
 
     @property
-    def trigger(self) -> Mapping[str, Any] | None:
-        """What started the run: for a tick of a schedule `kind` (`schedule`), `tick`, `tick_us`, `cron`, `timezone`, ...; None for a person."""
-        return cast("Mapping[str, Any] | None", self._fact("trigger"))
+    def trigger(self) -> "StartedBy | None":
+        """What started the run, None for a person.
+
+        It is a mapping: `kind` is `schedule` (with `tick`, `cron`, ...) or `event`; with the members `event`, `events`, `run` and `runs`.
+        """
+        recorded = self._fact("trigger")
+        if recorded is None:
+            return None
+        from evflow.imports import framework_view
+
+        with framework_view():
+            from evflow.flow.started_by import StartedBy
+        return StartedBy(recorded)
 
     @property
     def run(self) -> Any:

@@ -37,7 +37,8 @@ def test_a_step_knows_where_it_is() -> None:
     assert current.graph == {"start": "start"}
     assert current.parameter_names == ["alpha"]
     assert current.is_running_flow
-    assert (current.trigger or {})["tick"] == "2026-03-29T03:00:00+02:00"
+    assert current.trigger is not None
+    assert current.trigger["tick"] == "2026-03-29T03:00:00+02:00"
 
 
 @pytest.mark.usefixtures("inside")
