@@ -24,12 +24,14 @@ from evflow.errors import Conflict
 from evflow.log.commands import after
 from evflow.log.errors import LogUnavailable, LogUnreachable
 from evflow.log.protocol import (
+    KEEP,
     AppendCall,
     Durability,
     EventLog,
     Head,
     HeadMoved,
     Inbound,
+    Keep,
     Lease,
     LeaseHeld,
     LeaseLost,
@@ -88,6 +90,7 @@ class ShardWriter:
         patience_s: How long the server may be away.
         restart: Brings the server back, where the caller can (the embedded one). Called when nobody listens.
         on_trouble: Hears of each try that failed: the error, and how long the server has been away.
+        events_kept: How much of what is published is kept.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class ShardWriter:
         patience_s: float = PATIENCE_S,
         restart: Callable[[], Awaitable[None]] | None = None,
         on_trouble: Callable[[LogUnavailable, float], None] | None = None,
+        events_kept: Keep = KEEP,
     ) -> None:
         self.shard = shard
         self.owner = owner
@@ -109,6 +113,7 @@ class ShardWriter:
         self._patience_s = patience_s
         self._restart = restart
         self._on_trouble = on_trouble
+        self._events_kept = events_kept
         self._lease: Lease | None = None
         self._leased_s = 0.0
         self._generation = 0
@@ -243,6 +248,10 @@ class ShardWriter:
     async def index_run(self, entry: RunEntry) -> None:
         """Write a run's line in the index of runs."""
         await self.patiently(partial(self.log.index_run, entry))
+
+    async def publish(self, event_id: str, body: bytes) -> None:
+        """Publish an event; of one id one event is published, however often this is repeated."""
+        await self._patiently(partial(self._log.publish, event_id, body, self._events_kept))
 
     # --- reading -----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ back, gives new entries smaller ids than those that were read before.
 
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from evflow import diagnostics
-from evflow.core import events as ev
+from evflow.core import events as ev, published
 from evflow.core.admit import Grant, Slots, Waiting, admit
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
@@ -94,6 +94,10 @@ class ShardLog(NameLog, Protocol):
 
     async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
         """As `EventLog.receive`, for the shard."""
+        ...
+
+    async def publish(self, event_id: str, body: bytes) -> None:
+        """Publish an event; reconnects and repeats until a deadline."""
         ...
 
     def now_us(self) -> int:
@@ -449,13 +453,28 @@ class Shard:
                 diagnostics.info("run over", run=run.id, status=run.state.status, seq=run.head.seq)
                 host.dismiss(run.id)
 
-    async def _write(self, runs: Iterable[OwnedRun], accepted: Accepted, now: int) -> None:
-        """Append what is new, wait once until all of it is durable, then act on it."""
+    async def _write(self, runs: Collection[OwnedRun], accepted: Accepted, now: int) -> None:
+        """Append what is new, wait once until all of it is durable, then act on it.
+
+        A run of a host is sealed after its end was published, which comes after its outcome is durable: so whoever takes over a run that is over
+        and unsealed publishes it again, and no end is lost.
+        """
+        ended = [run for run in runs if run.state.over and not run.state.sealed]
+        if self._host is None:
+            for run in ended:
+                run.seal(now)
+        await self._append(runs, accepted)
+        if self._host is not None and ended:
+            for run in ended:
+                body = published.encode(published.finished(run.id.flow, run.id.number, run.state.status, run.state.header))
+                await self._log.publish(published.finished_id(run.id.flow, run.id.number), body)
+                run.seal(now)
+            await self._append(ended, Accepted())
+
+    async def _append(self, runs: Iterable[OwnedRun], accepted: Accepted) -> None:
         useless, dropped = accepted.useless, accepted.dropped
         written: list[OwnedRun] = []
         for run in runs:
-            if run.state.over and not run.state.sealed:
-                run.seal(now)
             self._roster.note(run)
             calls = run.pending(useless, dropped)
             if calls:

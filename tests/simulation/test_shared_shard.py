@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import pytest
 
-from evflow.core import events as ev
+from evflow.core import events as ev, published
 from evflow.core.admit import Capacity, Slots
 from evflow.core.codec import MAX_REPORT_BYTES, Record, decode, encode_report
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
-from evflow.log.protocol import StoredEvent
+from evflow.log.protocol import StoredEvent, KEEP, Keep, Placed
 from evflow.log.writer import ShardWriter
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
@@ -115,10 +115,10 @@ class House:
         self.report(attempt.run, report, shard)
 
     @asynccontextmanager
-    async def owned(self, host: Host | None = None, shard_name: str = SHARD) -> AsyncGenerator[Shard]:
+    async def owned(self, host: Host | None = None, shard_name: str = SHARD, log: SimulatedEventLog | None = None) -> AsyncGenerator[Shard]:
         """Own the shard within the block; at its end the owner is gone without a word."""
         self.owners += 1
-        writer = ShardWriter(SimulatedEventLog(self.server), shard_name, f"owner {self.owners}")
+        writer = ShardWriter(log or SimulatedEventLog(self.server), shard_name, f"owner {self.owners}")
         executor = SimulatedExecutor(self.machines.setdefault(shard_name, SimulatedMachine(self._fate, self._deliver)))
         await writer.take(wait_s=60)
         runs = [OwnedRun(run) for run in await writer.active()]
@@ -323,3 +323,46 @@ async def test_slots_that_one_shard_frees_are_another_s() -> None:
     assert house.is_sealed(named(1))
     assert house.is_sealed(named(101), "s4")
     assert house.slots.taken == {}
+
+
+async def test_the_end_of_a_run_is_published_before_its_seal() -> None:
+    house = House()
+    house.offer(named(1))
+    seen: list[str] = []
+
+    class Watching(SimulatedEventLog):
+        async def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+            seen.append(house.client.head(SHARD, named(1)).status)
+            assert isinstance(house.events(named(1))[-1], ev.RunSucceeded)
+            return await super().publish(event_id, body, keep)
+
+    async with house.owned(log=Watching(house.server)):
+        await anyio.sleep(60)
+    assert seen == ["active"]
+    assert house.is_sealed(named(1))
+    (event,) = house.client.published()
+    assert event.id == "finish:Nightly/1"
+    assert published.decode(event.body).name == "evflow.finished.Nightly"
+    assert published.decode(event.body).payload["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_an_owner_that_dies_at_the_end_of_a_run_loses_no_end_and_doubles_none(before: bool) -> None:
+    house = House()
+    house.offer(named(1))
+
+    class Dying(SimulatedEventLog):
+        async def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
+            if not before:
+                await super().publish(event_id, body, keep)
+            await anyio.sleep_forever()  # as good as dead: nothing more comes of it
+            raise AssertionError
+
+    async with house.owned(log=Dying(house.server)):
+        await anyio.sleep(60)
+    assert not house.is_sealed(named(1))
+    assert len(house.client.published()) == (0 if before else 1)
+    async with house.owned():
+        await anyio.sleep(60)
+    assert house.is_sealed(named(1))
+    assert [event.id for event in house.client.published()] == ["finish:Nightly/1"]
