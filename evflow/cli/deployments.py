@@ -66,6 +66,15 @@ def schedule_of(deployment: Deployment) -> str:
     return "" if schedule is None else f"{schedule.get('cron')} ({schedule.get('timezone')})"
 
 
+def listens_for(deployment: Deployment) -> str:
+    """The events that start runs of a deployment, for people."""
+    each: list[str] = []
+    for trigger in deployment.triggers:
+        names = [wanted["event"] for wanted in trigger["wanted"]]
+        each.append(names[0] if len(names) == 1 else f"{trigger['need']} of {', '.join(names)}")
+    return "; ".join(each)
+
+
 def next_us(deployment: Deployment) -> int | None:
     """When its next tick comes."""
     if deployment.schedule is None:
@@ -91,6 +100,7 @@ def plain(flow: str, deployment: Deployment) -> dict[str, Any]:
         "paused_at": iso(deployment.paused_us or None),
         "paused_by": deployment.paused_by or None,
         "schedule": None if deployment.schedule is None else dict(deployment.schedule),
+        "triggers": list(deployment.triggers),
         "next_tick_at": iso(next_us(deployment)),
         "file": deployment.file,
         "package": deployment.package,

@@ -81,7 +81,7 @@ def far_store() -> Iterator[str]:
 
 
 def _tell(context: FlowContext, found: Deployment, warnings: list[str], *, as_json: bool, reference: str) -> None:
-    from evflow.cli.deployments import next_us, plain, schedule_of
+    from evflow.cli.deployments import listens_for, next_us, plain, schedule_of
 
     if as_json:
         write_json({**plain(context.flow.__name__, found), "warnings": warnings})
@@ -91,5 +91,7 @@ def _tell(context: FlowContext, found: Deployment, warnings: list[str], *, as_js
     next_at_us = next_us(found)
     if next_at_us is not None:
         context.say(f"A scheduler starts one at each tick of {schedule_of(found)}; the next tick is at {instant(next_at_us)[:19]}.")
-    if found.schedule is not None and found.paused:
-        context.say(f"Note: the deployment is paused: `evflow unpause {reference}` lets ticks start runs.", fg="yellow")
+    if found.triggers:
+        context.say(f"A scheduler starts one on {listens_for(found)}.")
+    if (found.schedule is not None or found.triggers) and found.paused:
+        context.say(f"Note: the deployment is paused: `evflow unpause {reference}` lets ticks and events start runs.", fg="yellow")

@@ -90,7 +90,7 @@ class TriggerNeedsDefaults(UsageError):
     def __init__(self, flow: str, listens: str, names: list[str]) -> None:
         shown = ", ".join(f"'{name}'" for name in names)
         super().__init__(
-            f"'{flow}' is triggered by {listens}, and {'a parameter' if len(names) == 1 else 'parameters'} without a default get no value from "
+            f"'{flow}' is triggered by {listens}, and {'a parameter' if len(names) == 1 else 'parameters'} without a default {'gets' if len(names) == 1 else 'get'} no value from "
             f"it: {shown}.",
             'Give a default, or a field of the payload: @trigger(…, parameters={"NAME": "FIELD"}). Nothing was deployed.',
         )

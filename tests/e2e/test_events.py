@@ -1,0 +1,141 @@
+"""Events that are published, and the runs that they start: real processes, one log."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_scheduler import ended, scheduler
+from tests.real_runs import evflow, python
+from tests.waiting import wait_until
+
+WITHIN_S = 60.0
+SCORE = """
+import evflow
+from evflow import FlowSpec, Parameter, current, step, trigger
+
+@trigger(event="data.ready", parameters=["day"], filter={"rows": {">": 0}})
+class Score(FlowSpec):
+    day = Parameter("day", type=str, required=True)
+
+    @step
+    def start(self):
+        self.trigger = current.trigger
+        print("scoring", self.day, current.trigger.event.id)
+        evflow.publish_event("scored", {"day": self.day}, id=f"scored/{self.day}")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Score()
+"""
+REPORT = """
+from evflow import FlowSpec, Parameter, current, step, trigger, trigger_on_finish
+
+@trigger(event="scored", debounce=0.3)
+@trigger_on_finish(flow="Score")
+class Report(FlowSpec):
+    @step
+    def start(self):
+        run = current.trigger.run
+        print("because of", run.pathspec if run else current.trigger["scored"].id)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Report()
+"""
+
+
+@pytest.fixture
+def deployed(root: Path) -> Path:
+    """Answer a folder whose two flows are deployed."""
+    for name, text in (("score", SCORE), ("report", REPORT)):
+        (root / f"{name}.py").write_text(text)
+        done = python(f"{name}.py", "deploy", cwd=root)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+def told(*arguments: str) -> Any:
+    done = evflow(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def publish(day: str, rows: int = 1) -> bool:
+    """Publish that a day's data is there; answers whether it is news."""
+    return bool(
+        told("event", "publish", "data.ready", "--id", f"data/{day}", "--payload", json.dumps({"day": day, "rows": rows}))["is_new"]
+    )
+
+
+def runs() -> set[str]:
+    return {one["run"] for one in told("runs")}
+
+
+def test_an_event_starts_a_run_which_starts_others_and_each_can_say_why(deployed: Path, root: Path) -> None:
+    with scheduler(root):
+        assert publish("monday")
+        assert not publish("monday")
+        publish("tuesday", rows=0)
+        wait_until(lambda: runs() == {"Score/1", "Report/1", "Report/2"}, "all runs are asked for", WITHIN_S)
+        assert {ended(run) for run in runs()} == {"succeeded"}
+        assert "scoring monday data/monday" in evflow("logs", "Score/1").stdout
+        said = evflow("logs", "Report/1").stdout + evflow("logs", "Report/2").stdout
+        assert "because of Score/1" in said
+        assert "because of scored/monday" in said
+        why = told("why", "Score/1")
+        assert why["parameters"] == {"day": "monday"}
+        assert [(one["id"], one["payload"]) for one in why["chain"]] == [("data/monday", {"day": "monday", "rows": 1})]
+        at = why["at"]
+        entries = told("why-not", "Score", "--at", at, "--for", "10m")["entries"]
+        assert [(one["id"], one["outcome"], one["reason"]) for one in entries if one["what"] == "event"] == [
+            ("data/monday", "started", "event"), ("data/tuesday", "not-wanted", "rows is 0, wanted > 0"),
+        ]  # fmt: skip
+
+
+def test_events_that_come_while_no_scheduler_lives_are_not_lost(deployed: Path, root: Path) -> None:
+    with scheduler(root) as first:
+        publish("monday")
+        wait_until(lambda: "Score/1" in runs(), "the first event is decided", WITHIN_S)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    publish("tuesday")
+    alone = "Some is not decided: no scheduler is alive. `evflow scheduler` starts one."
+    wait_until(
+        lambda: alone in told("why-not", "Score", "--at", "12:00", "--for", "1d")["notes"], "it is told that nobody is there", WITHIN_S
+    )
+    with scheduler(root):
+        wait_until(lambda: "Score/2" in runs(), "the second event is decided", WITHIN_S)
+        assert ended("Score/2") == "succeeded"
+        assert ended("Score/1") == "succeeded"
+    assert {"Score/1", "Score/2"} == {run for run in runs() if run.startswith("Score")}
+
+
+def test_what_cannot_be_published_says_what_to_do() -> None:
+    bad = evflow("event", "publish", "data", "--payload", "{")
+    assert bad.returncode == 2
+    assert "it is no JSON" in bad.stderr
+    assert evflow("event", "publish", "a b").returncode == 1
+    assert "published by evflow alone" in evflow("event", "publish", "evflow.finished.X").stderr
+    assert evflow("event", "list", "--json").stdout.strip() == "[]"
+
+
+def test_a_trigger_with_a_mistake_is_told_with_its_line(root: Path) -> None:
+    (root / "score.py").write_text(SCORE.replace('["day"]', '["dya"]'))
+    done = python("score.py", "check", cwd=root)
+    assert done.returncode == 1
+    assert "score.py:5: @trigger: Flow Score has no parameter 'dya'. It has: day. Did you mean 'day'?" in done.stderr
+    (root / "score.py").write_text(SCORE.replace('parameters=["day"], ', ""))
+    done = python("score.py", "deploy", cwd=root)
+    assert done.returncode == 1
+    assert "'Score' is triggered by 'data.ready', and a parameter without a default gets no value from it: 'day'." in done.stderr
