@@ -109,7 +109,9 @@ class Ledger:
         """
         requested, principal = ready.requested(), ready.asked.principal
         change = self._change(flow, ready.deployment.name, requested, principal)
-        run = take_number(self.log, flow.name, requested, principal=principal, expected=flow.seq, change=change, store=ready.deployment.store)
+        run = take_number(
+            self.log, flow.name, requested, principal=principal, expected=flow.seq, change=change, store=ready.deployment.store
+        )
         self._decided(flow, change)
         offer(self.log, ready, run, patience_s=0.0)
         self._offered[flow.name].add(flow.seq)

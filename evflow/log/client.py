@@ -15,7 +15,22 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import PAGE_EVENTS, BackfillChange, DeploymentChange, FlowChange, FlowEvent, Head, Holder, RunEntry, StoredEvent, KEEP, EventBounds, Keep, Placed, PublishedEvent, TagChange
+from evflow.log.protocol import (
+    KEEP,
+    PAGE_EVENTS,
+    BackfillChange,
+    DeploymentChange,
+    EventBounds,
+    FlowChange,
+    FlowEvent,
+    Head,
+    Holder,
+    Keep,
+    Placed,
+    PublishedEvent,
+    RunEntry,
+    StoredEvent,
+)
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
 from evflow.log.wire import Transport

@@ -23,14 +23,14 @@ from evflow.log.commands import INBOX_BATCH, check_limits, look_at_us
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
-    PAGE_EVENTS,
     KEEP,
+    PAGE_EVENTS,
     AppendCall,
     BackfillChange,
     DeploymentChange,
     Durability,
-    FlowChange,
     EventBounds,
+    FlowChange,
     FlowEvent,
     Grants,
     Head,

@@ -14,8 +14,8 @@ import anyio
 import anyio.to_thread
 
 from evflow import diagnostics
-from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.archives import connect
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.backfill_book import BackfillBook
 from evflow.deployments.book import LOOK_EVERY_S, Book as DeploymentBook
 from evflow.errors import EvflowError

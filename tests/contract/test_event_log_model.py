@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from evflow.core.ids import Seq
 from evflow.errors import EvflowError
-from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Lease, RunEntry, TagChange, Keep
+from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Keep, Lease, RunEntry, TagChange
 from tests.contract.log_worlds import (
     RUN,
     SHARD,

@@ -13,7 +13,7 @@ from evflow.core.admit import Capacity, Slots
 from evflow.core.codec import MAX_REPORT_BYTES, Record, decode, encode_report
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
-from evflow.log.protocol import StoredEvent, KEEP, Keep, Placed
+from evflow.log.protocol import KEEP, Keep, Placed, StoredEvent
 from evflow.log.writer import ShardWriter
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
