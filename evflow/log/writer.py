@@ -251,7 +251,7 @@ class ShardWriter:
 
     async def publish(self, event_id: str, body: bytes) -> None:
         """Publish an event; of one id one event is published, however often this is repeated."""
-        await self._patiently(partial(self._log.publish, event_id, body, self._events_kept))
+        await self.patiently(partial(self.log.publish, event_id, body, self._events_kept))
 
     # --- reading -----------------------------------------------------------------------------------------
 

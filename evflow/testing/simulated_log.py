@@ -557,14 +557,11 @@ def received(server: SimulatedServer, shard: str, after: bytes) -> list[Inbound]
 
 def line_of(entry: RunEntry) -> tuple[str, bytes]:
     """A run's line as the server holds it."""
+    return entry.shard, msgpack.packb(entry.summary)
 
 
 def _published(server: SimulatedServer, after_us: int, limit: int) -> list[PublishedEvent]:
     return [event for event in server.state.publications.log if event.at_us > after_us][:limit]
-
-
-def _line(entry: RunEntry) -> tuple[str, bytes]:
-    return entry.shard, msgpack.packb(entry.summary)
 
 
 def _entry(flow: FlowName, number: int, line: tuple[str, bytes]) -> RunEntry:
