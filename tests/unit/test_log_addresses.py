@@ -100,7 +100,7 @@ def test_an_event_of_a_flow_s_log_is_read_back(event: RunRequested | RunTagged) 
 
 
 def test_an_event_of_a_later_version_is_kept_and_not_fatal() -> None:
-    later = Unknown("RunArchived", (3, "where"))
+    later = Unknown("RunFromTheFuture", (3, "where"))
     payload = flow_events.encode(later, at_us=17, principal="x")
     assert flow_events.decode(1, payload).event == later
 
