@@ -1,0 +1,93 @@
+#!lua
+-- The life of a pool's workers: one joins, says that it lives, or leaves; an owner looks what became of its attempts.
+--
+-- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
+--       4 workers (zset: name, until when)   5 about (hash: worker to what it says of itself)
+--       6 fences (hash: shard to '<epoch> <number>')
+-- ARGV: 1 'join', 'beat', 'leave' or 'look'   2 how the names of the workers' own streams begin
+--       join, beat: 3 worker   4 time to live in microseconds   5 what it says of itself
+--       leave:      3 worker
+--       look:       3 shard   4 epoch of its new owner, which fences former ones, or ''   5.. attempts
+-- Result: join, leave: {'ok'}      beat: {'ok'}, or {'lost'}: it does not count as living any more, and another one may have its work
+--         look: {'ok', number of living workers, for each attempt: '' waiting, '+<worker>' claimed by a living one, '-<worker>' by a dead
+--         one (its claim is gone now), '?' neither}, or {'fenced', epoch}
+-- Atomicity: one act. Each call buries the workers that are dead: what they had read and not claimed is put into the queue again, where
+-- it wakes those who wait; their claims stay, for the owners of the attempts to look at. Time is this server's alone.
+
+local GROUP, BATCH = 'workers', 1000
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local function bury(worker)
+  -- A server that lost its memory has no group: then nothing is pending.
+  while true do
+    local pending = redis.pcall('XPENDING', KEYS[1], GROUP, '-', '+', BATCH, worker)
+    if pending.err or #pending == 0 then
+      break
+    end
+    for _, item in ipairs(pending) do
+      local found = redis.call('XRANGE', KEYS[1], item[1], item[1])[1]
+      if found then
+        local attempt = found[2][2]
+        if redis.call('HGET', KEYS[2], attempt) == item[1] then
+          redis.call('HSET', KEYS[2], attempt, redis.call('XADD', KEYS[1], '*', unpack(found[2])))
+        end
+      end
+      redis.call('XACK', KEYS[1], GROUP, item[1])
+      redis.call('XDEL', KEYS[1], item[1])
+    end
+  end
+  redis.pcall('XGROUP', 'DELCONSUMER', KEYS[1], GROUP, worker)
+  redis.call('ZREM', KEYS[4], worker)
+  redis.call('HDEL', KEYS[5], worker)
+  redis.call('DEL', ARGV[2] .. worker)
+end
+
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.format('%.0f', now))) do
+  bury(worker)
+end
+
+local verb = ARGV[1]
+if verb == 'look' then
+  local shard, answer = ARGV[3], {'ok', redis.call('ZCARD', KEYS[4])}
+  if ARGV[4] ~= '' then
+    local held = string.match(redis.call('HGET', KEYS[6], shard) or '0 0', '^(%d+) ')
+    if tonumber(held) > tonumber(ARGV[4]) then
+      return {'fenced', held}
+    elseif tonumber(held) < tonumber(ARGV[4]) then
+      redis.call('HSET', KEYS[6], shard, ARGV[4] .. ' 0')
+    end
+  end
+  for i = 5, #ARGV do
+    local attempt, found = ARGV[i], '?'
+    local claim = redis.call('HGET', KEYS[3], attempt)
+    if claim then
+      local worker = string.match(claim, '^%d+ (.*)$')
+      if redis.call('ZSCORE', KEYS[4], worker) then
+        found = '+' .. worker
+      else
+        found = '-' .. worker
+        redis.call('HDEL', KEYS[3], attempt)
+      end
+    elseif redis.call('HEXISTS', KEYS[2], attempt) == 1 then
+      found = ''
+    end
+    answer[#answer + 1] = found
+  end
+  return answer
+end
+
+local worker = ARGV[3]
+if verb == 'leave' then
+  bury(worker)
+  return {'ok'}
+end
+if verb == 'join' then
+  redis.pcall('XGROUP', 'CREATE', KEYS[1], GROUP, '0', 'MKSTREAM')
+elseif not redis.call('ZSCORE', KEYS[4], worker) then
+  return {'lost'}
+end
+redis.call('ZADD', KEYS[4], string.format('%.0f', now + tonumber(ARGV[4])), worker)
+redis.call('HSET', KEYS[5], worker, ARGV[5])
+return {'ok'}

