@@ -1,13 +1,8 @@
 """The names of everything that evflow keeps in Redis.
 
 All keys of a shard share a hash tag, and so do all of a flow, so that one script may touch them, in a cluster
-<<<<<<< HEAD
-too; so do those of a limited name, and those of published events. `evflow:flows`, `evflow:backfilled`, `evflow:installation`,
-`evflow:schedulers`, `evflow:limits`, `evflow:limit-names` and `evflow:barrier` stand alone.
-=======
-too; and all of a pool of workers. `evflow:flows`, `evflow:installation`, `evflow:schedulers`, `evflow:pools` and `evflow:barrier`
-stand alone.
->>>>>>> 84ef77f (Pools have a message queue: orders, claims and lives of workers, as scripts that decide each in one act)
+too; so do those of a limited name, of a pool of workers, and of published events. `evflow:flows`, `evflow:backfilled`,
+`evflow:installation`, `evflow:schedulers`, `evflow:limits`, `evflow:limit-names`, `evflow:pools` and `evflow:barrier` stand alone.
 """
 
 from functools import lru_cache
@@ -26,15 +21,12 @@ SHARED_SHARDS: Final = 8
 """The shards of all runs that schedulers carry out: as many as can be owned, and as many schedulers as can work, at once."""
 SCHEDULERS = "evflow:schedulers"
 """Sorted set of the schedulers that live, by the instant until which they count as living."""
-<<<<<<< HEAD
 LIMIT_TABLE = "evflow:limits"
 """Hash of the operator's limits: name to how many may hold it."""
 LIMIT_NAMES = "evflow:limit-names"
 """Set of the limited names that were ever held."""
-=======
 POOLS = "evflow:pools"
 """Set of the names of all pools that ever had a worker or an order."""
->>>>>>> 84ef77f (Pools have a message queue: orders, claims and lives of workers, as scripts that decide each in one act)
 BARRIER = "evflow:barrier"
 """Written, with an expiry, where a wait for durability needs a write of its connection's own."""
 
@@ -151,7 +143,6 @@ def run_keys(shard: str, run: RunId) -> RunKeys:
 def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"
-<<<<<<< HEAD
     return FlowKeys(
         f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments", f"{tag}:archives", f"{tag}:hot", f"{tag}:backfills"
     )
@@ -161,8 +152,6 @@ def limit_keys(name: str) -> LimitKeys:
     """The keys of a limited name (`evflow.core.limits`)."""
     tag = f"{{evflow:limit:{name.replace('}', ')')}}}"  # a brace would end the hash tag early
     return LimitKeys(f"{tag}:held", f"{tag}:waiting")
-=======
-    return FlowKeys(f"{tag}:log", f"{tag}:meta", f"{tag}:runs", f"{tag}:tags", f"{tag}:deployments")
 
 
 @lru_cache(maxsize=64)
@@ -172,7 +161,6 @@ def pool_keys(pool: str) -> PoolKeys:
     return PoolKeys(*(f"{tag}:{name}" for name in ("queue", "waiting", "claims", "workers", "about", "fences", "to:")))
 
 
-def lines_key(shard: str) -> str:
-    """The stream of what attempts elsewhere print, for the live view of a shard's owner."""
-    return f"{{evflow:{shard}}}:lines"
->>>>>>> 84ef77f (Pools have a message queue: orders, claims and lives of workers, as scripts that decide each in one act)
+def live_key(shard: str) -> str:
+    """The stream of what is seen of attempts on other machines, for the live view of a shard's owner."""
+    return f"{{evflow:{shard}}}:live"

@@ -17,7 +17,7 @@ from evflow.core.ids import AttemptId
 from evflow.core.values import value
 from evflow.errors import Conflict, UsageError
 from evflow.log.commands import Operation
-from evflow.log.keys import POOLS, lines_key, pool_keys
+from evflow.log.keys import POOLS, live_key, pool_keys
 from evflow.log.scripts import invocation
 from evflow.log.wire import Command, type_of_reply
 
@@ -25,15 +25,13 @@ PREFIX: Final = "pool:"
 """How the name of an executor begins that is a pool."""
 GROUP: Final = "workers"
 """The consumer group of a pool's queue; the scripts have the name as well."""
-LIVES_FOR_S: Final = 4.0
-"""A worker that has not been heard of for so long is dead, and ends what it runs itself."""
 BEAT_EVERY_S: Final = 1.0
 MOST_ORDERS: Final = 200
 """Orders of one call, and attempts that are looked at in one."""
 MOST_ORDER_BYTES: Final = 4_000_000
-MOST_LINES: Final = 10_000
-LINES_LAST_S: Final = 3_600
-"""How long what attempts printed is kept for a live view that went without a word."""
+MOST_SHOWN: Final = 10_000
+SHOWN_FOR_S: Final = 3_600
+"""How long what is meant for a live view is kept when that went without a word."""
 _NAME_CHARS: Final = 100
 _MICROS: Final = 1_000_000
 
@@ -205,39 +203,44 @@ def forget(pool: str, shard: str) -> Operation[None]:
     return Operation((("HDEL", pool_keys(pool).fences, shard),), _nothing)
 
 
-def lines(shard: str, after: bytes, timeout_s: float) -> Operation[tuple[bytes, list[bytes]]]:
-    """What attempts elsewhere printed, behind an entry: the last entry's id and what was put there."""
-    key = lines_key(shard)
+def live(shard: str, after: bytes, timeout_s: float) -> Operation[tuple[bytes, list[bytes]]]:
+    """What workers saw of the shard's attempts, behind an entry: the last entry's id and what was put there."""
+    key = live_key(shard)
 
     def parse(replies: list[type_of_reply]) -> tuple[bytes, list[bytes]]:
-        entries = replies[0][0][1] if replies[0] else []
+        entries = _read(replies[0])
         return (entries[-1][0] if entries else after), [values[1] for _, values in entries]
 
     return Operation((("XREAD", "COUNT", 1_000, "BLOCK", _millis(timeout_s), "STREAMS", key, after),), parse)
 
 
-def drop_lines(shard: str) -> Operation[None]:
-    """Nobody looks at them any more."""
-    return Operation((("DEL", lines_key(shard)),), _nothing)
+def drop_live(shard: str) -> Operation[None]:
+    """Nobody looks any more."""
+    return Operation((("DEL", live_key(shard)),), _nothing)
 
 
 # --- the worker's side -----------------------------------------------------------------------------------
 
 
-def join(pool: str, worker: str, about: Mapping[str, Any]) -> Operation[None]:
-    """Be a worker of the pool from now on."""
-    life = _life(pool, "join", worker, round(LIVES_FOR_S * _MICROS), _packed(about))
+def join(pool: str, worker: str, ttl_s: float, about: Mapping[str, Any]) -> Operation[None]:
+    """Be a worker of the pool, for so long as it is not said again."""
+    life = _life(pool, "join", worker, round(ttl_s * _MICROS), _packed(about))
     return Operation((("SADD", POOLS, pool), life), _nothing)
 
 
-def beat(pool: str, worker: str, about: Mapping[str, Any]) -> Operation[None]:
-    """Say that a worker lives: raises WorkerLost."""
+def beat(pool: str, worker: str, ttl_s: float, about: Mapping[str, Any]) -> Operation[None]:
+    """Say that a worker lives, as `join`: raises WorkerLost."""
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[0][0] != b"ok":
             raise WorkerLost(pool, worker)
 
-    return Operation((_life(pool, "beat", worker, round(LIVES_FOR_S * _MICROS), _packed(about)),), parse)
+    return Operation((_life(pool, "beat", worker, round(ttl_s * _MICROS), _packed(about)),), parse)
+
+
+def give_back(pool: str, worker: str) -> Operation[None]:
+    """Put what a worker read and did not claim into the queue again: it may have been read by a wait that ended before its answer came."""
+    return Operation((_life(pool, "return", worker),), _nothing)
 
 
 def leave(pool: str, worker: str) -> Operation[None]:
@@ -251,18 +254,13 @@ def fetch(pool: str, worker: str, count: int, timeout_s: float) -> Operation[lis
     command = ("XREADGROUP", "GROUP", GROUP, worker, "COUNT", count, "BLOCK", _millis(timeout_s), "STREAMS", queue, ">")
 
     def parse(replies: list[type_of_reply]) -> list[Entry]:
-        entries = replies[0][0][1] if replies[0] else []
-        # An entry that somebody else put there is passed on without a name, so that it is claimed, which nobody can, and is gone.
-        return [
-            Entry(entry, values[1].decode(errors="replace"), values[3]) if len(values) > 3 else Entry(entry, "", b"")
-            for entry, values in entries
-        ]
+        return [_entry(entry, values) for entry, values in _read(replies[0])]
 
     return Operation((command,), parse)
 
 
 def claim(pool: str, worker: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
-    """Claim orders: whether each is this worker's to run. Raises WorkerLost."""
+    """Claim orders: whether each is this worker's to run. It may be repeated. Raises WorkerLost."""
     keys = pool_keys(pool)
     arguments = [part for entry in entries for part in (entry.id, entry.attempt)]
     command = invocation("pool_claim", (keys.queue, keys.waiting, keys.claims, keys.workers), worker, *arguments)
@@ -286,16 +284,15 @@ def messages(pool: str, worker: str, after: bytes, timeout_s: float) -> Operatio
     stream = pool_keys(pool).to + worker
 
     def parse(replies: list[type_of_reply]) -> list[Message]:
-        entries = replies[0][0][1] if replies[0] else []
-        return [Message(entry, values[1].decode(), int(values[3]) / 1_000) for entry, values in entries]
+        return [Message(entry, values[1].decode(), int(values[3]) / 1_000) for entry, values in _read(replies[0])]
 
     return Operation((("XREAD", "COUNT", 1_000, "BLOCK", _millis(timeout_s), "STREAMS", stream, after),), parse)
 
 
-def print_lines(shard: str, packed: bytes) -> Operation[None]:
-    """Pass on what an attempt printed, to the live view of its run."""
-    key = lines_key(shard)
-    return Operation((("XADD", key, "MAXLEN", "~", MOST_LINES, "*", "l", packed), ("EXPIRE", key, LINES_LAST_S)), _nothing)
+def show(shard: str, packed: bytes) -> Operation[None]:
+    """Pass on what was seen of attempts to the live view of their run."""
+    key = live_key(shard)
+    return Operation((("XADD", key, "MAXLEN", "~", MOST_SHOWN, "*", "l", packed), ("EXPIRE", key, SHOWN_FOR_S)), _nothing)
 
 
 # --- everybody's side ------------------------------------------------------------------------------------
@@ -354,6 +351,16 @@ def _check_fence(pool: str, shard: str, answer: list[Any]) -> list[Any]:
     if answer[0] == b"fenced":
         raise PoolFenced(pool, shard, int(answer[1]))
     return answer
+
+
+def _read(reply: Any) -> list[tuple[bytes, list[bytes]]]:
+    """The entries of the one stream that was read."""
+    return reply[0][1] if reply else []
+
+
+def _entry(entry: bytes, values: list[bytes]) -> Entry:
+    """An order. What somebody else put there has no name, so that it is claimed, which nobody can, and gone."""
+    return Entry(entry, values[1].decode(errors="replace"), values[3]) if len(values) > 3 else Entry(entry, "", b"")
 
 
 def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:

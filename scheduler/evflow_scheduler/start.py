@@ -1,7 +1,5 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
-from pathlib import Path
-
 from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
@@ -9,36 +7,15 @@ from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.limits import resolved
 from evflow.core.state import RunState
-from evflow.core.values import value
 from evflow.deployments.beginning import Given, code_of, runtime_tags, shown_parameters, take_number
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import Store
 from evflow.store.artifacts import ArtifactView, save
 from evflow.store.logs import make_folder
+from evflow.worker.run_folder import RunFolder as RunFolder
 from evflow.worker.spec import RunContext
 from evflow_scheduler.request import RunRequest
-
-
-@value
-class RunFolder:
-    """A run's folder on this host: the locks of its attempts."""
-
-    path: Path
-
-    @classmethod
-    def of(cls, home: Path, run: RunId) -> "RunFolder":
-        """The folder of a run below EVFLOW_HOME."""
-        return cls(home / "runs" / run.flow / str(run.number))
-
-    @property
-    def locks(self) -> Path:
-        """The file of the attempts' locks."""
-        return self.path / "locks"
-
-    def make(self) -> None:
-        """Make the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
 
 
 def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:

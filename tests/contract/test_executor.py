@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from evflow.worker.forkserver import ForkServer
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.local import LocalExecutor
 from evflow_executors.packages import PackagedExecutor
+from evflow_executors.pool import PoolExecutor
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from tests.fork_bench import a_context, runner_of
 from tests.packaged_world import a_real_context
+from tests.pool_world import a_pool
+from tests.redis_server import DebianRedis
 
 
 def stubborn() -> None:
@@ -118,9 +121,29 @@ async def packaged(root: Path, method: str) -> PackagedExecutor:
     return executor
 
 
-@pytest.fixture(params=["local", "packaged-fork", "packaged-spawn", pytest.param("simulated", marks=pytest.mark.virtual_time)])
-async def world(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[World]:
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    """Answer the URL of a server for the pool's queue."""
+    missing = DebianRedis.why_missing()
+    if missing:
+        yield ""
+        return
+    with DebianRedis.started() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["local", "packaged-fork", "packaged-spawn", "pool", pytest.param("simulated", marks=pytest.mark.virtual_time)])
+async def world(request: pytest.FixtureRequest, root: Path, redis: str) -> AsyncIterator[World]:
     executor: Executor
+    if request.param == "pool":
+        if not redis:
+            pytest.skip("no redis-server for the pool's queue")
+        async with a_pool(redis, root, FLOW) as pooled:
+            made = World(pooled)
+            await made.end(await made.launch("quick", 999))  # its tasks and the worker's are there before the test's
+            yield made
+            await made.aclose()
+        return
     if request.param == "local":
         local = LocalExecutor(ForkServer.fork_here(None, asked="fork", make_runner=runner_of(BODIES)))
         await local.prepare(a_context(root))
@@ -217,6 +240,8 @@ async def test_a_closed_executor_ends_what_runs_and_its_watch(world: World) -> N
     name = await world.launch("sleeps")
     await world.until(AttemptStarted, name)
     await world.executor.aclose()
+    if isinstance(world.executor, PoolExecutor):  # they outlive it: see tests/integration/test_pool.py
+        return
     with anyio.fail_after(60):
         rest = [seen async for seen in world._watch]
     assert [type(seen.event) for seen in rest if isinstance(seen, Observation)] == [AttemptExited]

@@ -50,7 +50,7 @@ class Queue:
 
     async def join(self, *workers: str) -> None:
         for worker in workers:
-            await self.link.do(pools.join(POOL, worker, ABOUT))
+            await self.link.do(pools.join(POOL, worker, 60.0, ABOUT))
 
     async def fetch(self, worker: str, count: int = 10) -> list[Entry]:
         return await self.wait.do(pools.fetch(POOL, worker, count, 0.01), 0.01)
@@ -189,7 +189,7 @@ async def test_the_beat_of_another_worker_gives_a_dead_one_s_orders_back_and_wak
 
     async with anyio.create_task_group() as group:
         group.start_soon(wait)
-        await queue.link.do(pools.beat(POOL, "b", ABOUT))
+        await queue.link.do(pools.beat(POOL, "b", 60.0, ABOUT))
     assert [entry.attempt for entry in found] == ["Flow/1/1.0"]
 
 
@@ -201,7 +201,7 @@ async def test_a_dead_worker_neither_claims_nor_beats_any_more(queue: Queue) -> 
     with pytest.raises(WorkerLost):
         await queue.claim("a", entries)
     with pytest.raises(WorkerLost):
-        await queue.link.do(pools.beat(POOL, "a", ABOUT))
+        await queue.link.do(pools.beat(POOL, "a", 60.0, ABOUT))
     assert await queue.take("b") == ["Flow/1/1.0"]
 
 
@@ -248,7 +248,7 @@ async def test_a_server_that_lost_its_memory_has_no_workers_and_takes_them_in_ag
     await queue.join("a")
     queue.world.call("FLUSHALL")
     with pytest.raises(WorkerLost):
-        await queue.link.do(pools.beat(POOL, "a", ABOUT))
+        await queue.link.do(pools.beat(POOL, "a", 60.0, ABOUT))
     assert await queue.look(1) == [Fate("gone")]
     await queue.join("a2")
     await queue.order(1)

@@ -21,8 +21,10 @@ local answer = {'ok'}
 local claim = string.format('%.0f', now) .. ' ' .. worker
 for i = 2, #ARGV, 2 do
   local entry, attempt = ARGV[i], ARGV[i + 1]
-  local mine = redis.call('HGET', KEYS[2], attempt) == entry
-  if mine then
+  local _, owner = string.match(redis.call('HGET', KEYS[3], attempt) or '', '^(%d+) (.*)$')
+  local mine = owner == worker  -- the call is repeated: its answer was lost
+  if redis.call('HGET', KEYS[2], attempt) == entry then
+    mine = true
     redis.call('HDEL', KEYS[2], attempt)
     redis.call('HSET', KEYS[3], attempt, claim)
   end

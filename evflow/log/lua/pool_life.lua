@@ -4,11 +4,11 @@
 -- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
 --       4 workers (zset: name, until when)   5 about (hash: worker to what it says of itself)
 --       6 fences (hash: shard to '<epoch> <number>')
--- ARGV: 1 'join', 'beat', 'leave' or 'look'   2 how the names of the workers' own streams begin
+-- ARGV: 1 'join', 'beat', 'return', 'leave' or 'look'   2 how the names of the workers' own streams begin
 --       join, beat: 3 worker   4 time to live in microseconds   5 what it says of itself
---       leave:      3 worker
+--       return, leave: 3 worker; what it had read and not claimed goes back into the queue
 --       look:       3 shard   4 epoch of its new owner, which fences former ones, or ''   5.. attempts
--- Result: join, leave: {'ok'}      beat: {'ok'}, or {'lost'}: it does not count as living any more, and another one may have its work
+-- Result: join, return, leave: {'ok'}      beat: {'ok'}, or {'lost'}: it does not count as living any more, and another one may have its work
 --         look: {'ok', number of living workers, for each attempt: '' waiting, '+<worker>' claimed by a living one, '-<worker>' by a dead
 --         one (its claim is gone now), '?' neither}, or {'fenced', epoch}
 -- Atomicity: one act. Each call buries the workers that are dead: what they had read and not claimed is put into the queue again, where
@@ -19,7 +19,7 @@ local GROUP, BATCH = 'workers', 1000
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
-local function bury(worker)
+local function give_back(worker)
   -- A server that lost its memory has no group: then nothing is pending.
   while true do
     local pending = redis.pcall('XPENDING', KEYS[1], GROUP, '-', '+', BATCH, worker)
@@ -38,6 +38,10 @@ local function bury(worker)
       redis.call('XDEL', KEYS[1], item[1])
     end
   end
+end
+
+local function bury(worker)
+  give_back(worker)
   redis.pcall('XGROUP', 'DELCONSUMER', KEYS[1], GROUP, worker)
   redis.call('ZREM', KEYS[4], worker)
   redis.call('HDEL', KEYS[5], worker)
@@ -79,6 +83,10 @@ if verb == 'look' then
 end
 
 local worker = ARGV[3]
+if verb == 'return' then
+  give_back(worker)
+  return {'ok'}
+end
 if verb == 'leave' then
   bury(worker)
   return {'ok'}
