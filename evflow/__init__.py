@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
+    from evflow.flow.decorators.pool import pool as pool
     from evflow.flow.decorators.resources import resources as resources
     from evflow.flow.decorators.retry import retry as retry
     from evflow.flow.decorators.schedule import schedule as schedule
@@ -59,6 +60,7 @@ __all__ = [
     "get_namespace",
     "limit",
     "namespace",
+    "pool",
     "publish_event",
     "publish_event_async",
     "resources",
@@ -94,6 +96,7 @@ _HOMES = {
     "get_namespace": "evflow.client.namespaces",
     "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
+    "pool": "evflow.flow.decorators.pool",
     "publish_event": "evflow.client.publishing",
     "publish_event_async": "evflow.client.publishing",
     "resources": "evflow.flow.decorators.resources",

@@ -174,6 +174,14 @@ def _span(raw: Any) -> float:
     return _seconds(raw)
 
 
+def _patience(raw: Any) -> float:
+    """More than two beats of a worker: one may be late."""
+    number = _seconds(raw)
+    if number < 2:
+        raise ValueError
+    return number
+
+
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -221,6 +229,7 @@ def _listen_address(raw: Any) -> str:
 
 NAME = Kind("a text of printable characters", _name)
 PATH = Kind("a path", _text, is_path=True)
+PATIENCE = Kind("a number of seconds, at least 2", _patience)
 SECONDS = Kind("a number of seconds, at least 0", _seconds)
 SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
 FACTOR = Kind("a number, at least 0", _seconds)
@@ -271,9 +280,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("start_method", _choice("auto", "fork", "spawn"), "auto", "How an attempt's process starts.", "--start-method"),
         Setting(
             "fallback",
-            _choice("local", "error"),
+            _choice("local", "wait", "error"),
             "local",
-            "What to do where a step's executor is not configured (only 'local' exists yet).",
+            "What a run in the foreground does where a step's pool has no living worker: run it here, wait, or refuse.",
             "--fallback",
         ),
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
@@ -292,6 +301,13 @@ SETTINGS: dict[str, Setting] = {
         Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
         Setting("keep_events_days", _number(0.001), 7.0, "For how many days published events and their ids are kept."),
         Setting("keep_events", _integer(1), 100_000, "How many published events are kept."),
+        Setting(
+            "worker_patience",
+            PATIENCE,
+            5.0,
+            "Seconds unheard after which a pool's worker counts as dead, and ends what it runs.",
+            "--worker-patience",
+        ),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),

@@ -45,6 +45,10 @@ _SECTIONS: Sections = {
         "archive": Lazy("evflow.cli.archive", "command", "Move logs of runs that are over to the store."),
         "reindex": Lazy("evflow.cli.reindex", "command", "Rebuild the index of runs from logs and archives."),
     },
+    "Pools of workers": {
+        "worker": Lazy("evflow.cli.worker", "command", "Run tasks of a pool."),
+        "pools": Lazy("evflow.cli.pools", "command", "Show pools: who works, what waits."),
+    },
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),
         "doctor": Lazy("evflow.cli.doctor", "command", "Look for what is wrong with log, store and machine."),

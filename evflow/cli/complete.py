@@ -48,6 +48,17 @@ def of_backfills() -> Completer:
     return _silently(_backfills)
 
 
+def of_pools() -> Completer:
+    """Pools that ever had a worker or an order."""
+
+    def names(log: "LogClient", begun: str) -> Iterator[tuple[str, str]]:
+        from evflow.log import pools
+
+        return ((name, "") for name in pools.ask(log.url, pools.names()) if name.startswith(begun))
+
+    return _silently(names)
+
+
 def of_what() -> Completer:
     """Runs, and behind a run's slash its steps and tasks."""
     return _silently(_what)

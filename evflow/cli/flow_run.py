@@ -85,7 +85,7 @@ def _run_options() -> list[click.Option]:
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), metavar="FILE", help="Write the run's number here first."),
         setting_option("namespace", "NS", "Tag the run with NS, and use it inside the steps."),
         setting_option("start_method", "auto|fork|spawn", "How a task's process starts."),
-        setting_option("fallback", "local|error", "What to do where a step's executor is not configured."),
+        setting_option("fallback", "local|wait|error", "What to do where a step's pool has no living worker."),
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
         setting_option("view", "auto|live|plain", "A live picture, or lines."),
     ]

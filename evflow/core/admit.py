@@ -4,8 +4,9 @@ A slot and the room for declared resources are shared by all runs of a shard, so
 does not follow from the run's own log. It is therefore recorded there as a fact, `SlotGranted`, with its reason.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
+from itertools import count
 
 from evflow.core.ids import AttemptId
 from evflow.core.values import value
@@ -108,6 +109,20 @@ def admit(slots: Slots, waiting: Iterable[Waiting]) -> list[Grant]:
             break
         grants.append(Grant(candidate.attempt, slots.take(candidate), _reason(slots)))
     return grants
+
+
+def admit_elsewhere(waiting: Iterable[AttemptId], taken: Collection[int], most: int) -> list[Grant]:
+    """Give numbers to attempts of one run that run on other machines, which take nothing of this one.
+
+    Their queue is the buffer, so nothing but the run's own limit holds them back.
+
+    Args:
+        waiting: The attempts, in their order; no more than the run may have besides what it has.
+        taken: The numbers of its attempts that are out.
+        most: How many it may have at once.
+    """
+    free = (number for number in count() if number not in taken)
+    return [Grant(attempt, next(free), f"{len(taken) + place} of {most} at once") for place, attempt in enumerate(waiting, start=1)]
 
 
 def _reason(slots: Slots) -> str:

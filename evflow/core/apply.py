@@ -224,6 +224,8 @@ def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:
     state.live[number] = None
     task.status = "granted"
     attempt.granted_us = state.at_us
+    if event.executor:
+        attempt.executor = intern(event.executor)
     attempt.slot, attempt.wait = event.slot, intern(event.reason)  # A few texts, in each of a million attempts.
     agenda.granted.append(number)
     agenda.asked[number] = state.seq

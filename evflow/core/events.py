@@ -238,12 +238,17 @@ class TaskQueued(Decision):
 
 @value
 class SlotGranted(Fact):
-    """`admit` gave the task a numbered slot; `reason` says what it had waited for."""
+    """`admit` gave the task a numbered slot; `reason` says what it had waited for.
+
+    Attributes:
+        executor: Where it runs, if not where it was queued for: the reason says why.
+    """
 
     task: int
     attempt: int
     slot: int
     reason: str = ""
+    executor: str = ""
 
 
 @value

@@ -10,6 +10,24 @@ from typing import Any
 
 from evflow.core.values import declared, field, fits, value
 
+LOCAL = "local"
+"""The executor of steps that say nothing: processes of the owner's machine."""
+POOL_PREFIX = "pool:"
+"""How the name of an executor begins that is a pool of workers."""
+DEFAULT_POOL = "default"
+_POOL_CHARS = 100
+
+
+def pool_of(executor: str) -> str | None:
+    """The pool that an executor's name names; None of an executor that is none."""
+    return executor.removeprefix(POOL_PREFIX) if executor.startswith(POOL_PREFIX) else None
+
+
+def is_pool_name(name: str) -> bool:
+    """Whether a pool can be called so: its name stands in keys, and in patterns of keys."""
+    plain = name.replace("-", "a").replace("_", "a").replace(".", "a")
+    return name.isascii() and plain.isalnum() and name[0].isalnum() and len(name) <= _POOL_CHARS
+
 
 @value
 class Policy:
@@ -24,7 +42,7 @@ class Policy:
         timeout_us: The limit of one attempt; 0 for none.
         catch: `@catch` stands on the step.
         catch_var: The artifact that takes the exception, or None.
-        executor: `local`, or the name of another executor.
+        executor: `local`, or the name of another executor: `pool:gpu` for the workers of a pool.
         cpu: Declared cores; 0 if none are declared.
         memory_mb: Declared memory; 0 if none is declared.
         gpu: Declared accelerators.
@@ -39,7 +57,7 @@ class Policy:
     timeout_us: int = 0
     catch: bool = False
     catch_var: str | None = None
-    executor: str = "local"
+    executor: str = LOCAL
     cpu: float = 0
     memory_mb: int = 0
     gpu: int = 0
@@ -92,6 +110,11 @@ class Graph:
 
     def __contains__(self, step: object) -> bool:
         return step in self.nodes
+
+    @property
+    def executors(self) -> frozenset[str]:
+        """Where its steps are to run."""
+        return frozenset(node.policy.executor for node in self.nodes.values())
 
     def parents(self, step: str) -> tuple[str, ...]:
         """The steps that may lead to `step`, in the order of the source."""

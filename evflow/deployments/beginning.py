@@ -93,7 +93,7 @@ class RunOptions:
         retry_scale: Factor on the waits of `@retry`.
         with_specs: Decorators for every step that lacks them (`retry:times=3`); a later one of a name replaces an earlier one.
         start_method: `auto`, `fork` or `spawn`.
-        fallback: `local` or `error`: what to do where a step's executor is not configured.
+        fallback: `local`, `wait` or `error`: what to do where a step's pool has no living worker.
         durability: When an event counts as written.
     """
 

@@ -11,7 +11,7 @@ from evflow.core.codec import encode_report
 from evflow.core.deployments import Deployment
 from evflow.core.events import Event
 from evflow.core.flow_events import FlowDeployed
-from evflow.core.graph import Graph
+from evflow.core.graph import Graph, pool_of
 from evflow.core.ids import FlowName, RunNumber
 from evflow.core.schedule import to_plain
 from evflow.core.tags import SCHEDULER
@@ -34,7 +34,7 @@ from evflow.store.artifacts import save
 from evflow.store.protocol import Store
 
 EXECUTORS: Final = frozenset({"local"})
-"""What a scheduler has."""
+"""What a scheduler has, besides pools of workers."""
 
 
 class FlowHasNoFile(UsageError):
@@ -65,7 +65,7 @@ class ExecutorNotOfScheduler(UsageError):
     def __init__(self, step: str, where: str, executor: str) -> None:
         super().__init__(
             f"Step '{step}' ({where}) is to run on '{executor}', which a scheduler of this version does not have.",
-            f"It has {', '.join(repr(name) for name in sorted(EXECUTORS))}. Nothing was deployed.",
+            f"It has {', '.join(repr(name) for name in sorted(EXECUTORS))} and pools of workers. Nothing was deployed.",
         )
 
 
@@ -252,7 +252,7 @@ def check_executors(graph: Graph) -> None:
         ExecutorNotOfScheduler: It has not.
     """
     for node in graph.nodes.values():
-        if node.policy.executor not in EXECUTORS:
+        if node.policy.executor not in EXECUTORS and pool_of(node.policy.executor) is None:
             raise ExecutorNotOfScheduler(node.name, f"{Path(node.file).name}:{node.line}", node.policy.executor)
 
 

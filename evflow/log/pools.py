@@ -5,7 +5,7 @@ free slot reads it, and **claims** it in one script, which also says whether the
 until an instant that it moves on each second; what a dead one had read goes back into the queue, and what it had claimed
 is found by the owner that looks. What a worker has to say of an attempt it reports to the attempt's shard, as attempts do.
 
-Only values, as in `evflow.log.commands`; nothing here waits or connects.
+Values, as in `evflow.log.commands`; but for `ask`, nothing here waits or connects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,17 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgpack
 
+from evflow.core.graph import is_pool_name
 from evflow.core.ids import AttemptId
 from evflow.core.values import value
 from evflow.errors import Conflict, UsageError
 from evflow.log.commands import Operation
 from evflow.log.keys import POOLS, live_key, pool_keys
 from evflow.log.scripts import invocation
+from evflow.log.transport import connect_blocking, perform
+from evflow.log.url import parse
 from evflow.log.wire import Command, type_of_reply
 
-PREFIX: Final = "pool:"
-"""How the name of an executor begins that is a pool."""
 GROUP: Final = "workers"
 """The consumer group of a pool's queue; the scripts have the name as well."""
 BEAT_EVERY_S: Final = 1.0
@@ -32,7 +33,6 @@ MOST_ORDER_BYTES: Final = 4_000_000
 MOST_SHOWN: Final = 10_000
 SHOWN_FOR_S: Final = 3_600
 """How long what is meant for a live view is kept when that went without a word."""
-_NAME_CHARS: Final = 100
 _MICROS: Final = 1_000_000
 
 T = TypeVar("T")
@@ -140,15 +140,9 @@ def check_name(name: str) -> str:
     Raises:
         PoolInvalid: It is none: names stand in keys, and in patterns of keys.
     """
-    plain = name.replace("-", "a").replace("_", "a").replace(".", "a")
-    if not (name.isascii() and plain.isalnum() and name[0].isalnum() and len(name) <= _NAME_CHARS):
+    if not is_pool_name(name):
         raise PoolInvalid(name)
     return name
-
-
-def pool_of(executor: str) -> str | None:
-    """The pool that an executor's name names; None of an executor that is none."""
-    return executor.removeprefix(PREFIX) if executor.startswith(PREFIX) else None
 
 
 # --- the owner's side ------------------------------------------------------------------------------------
@@ -330,6 +324,19 @@ def picture(pool: str) -> Operation[PoolPicture]:
         )
 
     return Operation(commands, parse)
+
+
+def ask(url: str, operation: Operation[T]) -> T:
+    """Carry an operation out on a connection of its own. Blocking.
+
+    Raises:
+        LogUnavailable: The server cannot be used.
+    """
+    transport = connect_blocking(parse(url))
+    try:
+        return perform(transport, operation)
+    finally:
+        transport.close()
 
 
 # --- parts -----------------------------------------------------------------------------------------------

@@ -394,7 +394,13 @@ class EventLog(Protocol):
 
 
 class LogClient(Protocol):
-    """The log as everybody but an owner uses it; blocking."""
+    """The log as everybody but an owner uses it; blocking.
+
+    Attributes:
+        url: Where it is.
+    """
+
+    url: str
 
     def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = 60.0) -> bool:
         """Put a report into the shard's inbox. Returns when the server has it.

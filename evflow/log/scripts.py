@@ -8,7 +8,22 @@ from typing import NamedTuple
 from evflow.log.wire import Argument, Command
 
 _FOLDER = Path(__file__).parent / "lua"
-NAMES = ("append", "drop_run", "flow_append", "lease", "limit", "pool_claim", "pool_life", "pool_order", "project", "publish", "report", "request_run", "schedulers", "trim_flow")
+NAMES = (
+    "append",
+    "drop_run",
+    "flow_append",
+    "lease",
+    "limit",
+    "pool_claim",
+    "pool_life",
+    "pool_order",
+    "project",
+    "publish",
+    "report",
+    "request_run",
+    "schedulers",
+    "trim_flow",
+)
 
 
 class Script(NamedTuple):

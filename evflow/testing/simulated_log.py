@@ -350,6 +350,7 @@ class SimulatedLogClient:
 
     def __init__(self, server: SimulatedServer) -> None:
         self.server = server
+        self.url = "simulated://"
 
     def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = 60.0) -> bool:
         """See `LogClient.report`; a server that is down is not waited for."""

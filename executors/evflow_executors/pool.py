@@ -21,6 +21,7 @@ import anyio
 
 from evflow import diagnostics
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
+from evflow.core.graph import POOL_PREFIX
 from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
 from evflow.log import pools
@@ -63,7 +64,7 @@ class PoolExecutor:
     def __init__(
         self, pool: str, link: Link, shard: str, epoch: Callable[[], int], context_of: Callable[[RunId], RunContext], *, live: bool = False
     ) -> None:
-        self.name = pools.PREFIX + pool
+        self.name = POOL_PREFIX + pool
         self._pool = pool
         self._link = link
         self._shard = shard
@@ -76,6 +77,7 @@ class PoolExecutor:
         self._number = 0
         self._out: dict[AttemptId, None] = {}
         self._of_run: Counter[RunId] = Counter()
+        self._lost: list[tuple[AttemptId, str]] = []  # found dead when they were adopted
         self._seen = MergedStream(_UNREAD)
         self._driver: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -106,7 +108,9 @@ class PoolExecutor:
         return self._watch()
 
     async def adopt(self, attempts: Sequence[AttemptId]) -> Sequence[AttemptId]:
-        """Which of a former owner's attempts wait in the queue, or have a living worker; all others are over.
+        """Which of a former owner's attempts wait in the queue, or have a worker; one whose worker is dead is observed to exit.
+
+        All others are over, or were never ordered.
 
         Raises:
             PoolFenced: There is a newer owner than this one.
@@ -115,7 +119,8 @@ class PoolExecutor:
         kept: list[AttemptId] = []
         for first in range(0, len(attempts), MOST_ORDERS):
             seen = await self._look(attempts[first : first + MOST_ORDERS], fence=True)
-            kept += [attempt for attempt, fate in seen.fates.items() if fate.what in ("waiting", "claimed")]
+            kept += [attempt for attempt, fate in seen.fates.items() if fate.what != "gone"]
+            self._lost += [(attempt, fate.worker) for attempt, fate in seen.fates.items() if fate.what == "lost"]
         for attempt in kept:
             self._put_out(attempt)
         self._something.set()
@@ -165,6 +170,9 @@ class PoolExecutor:
 
     async def _drive(self) -> None:
         look_at_s = inf
+        for attempt, worker in self._lost:
+            await self._exited(attempt, f"{WORKER_LOST}: {worker}")
+        self._lost.clear()
         while True:
             await self._flush()
             now_s = anyio.current_time()

@@ -23,11 +23,13 @@ from evflow.log.owners import owner_name
 from evflow.log.protocol import RunEntry
 from evflow.log.writer import ShardWriter
 from evflow.worker import leftovers
-from evflow.worker.spec import AttemptOrder
+from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.places import Places
 from evflow_executors.protocol import Observation, OutputLine
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.drive import only_error
 from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.recovery import RunIsElsewhere
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Shard
@@ -73,6 +75,14 @@ class Undertaker:
         """
         del order
         raise InternalError(f"'{attempt}' was to be launched while '{self._run}' is being cancelled.")
+
+    def nothing(self, run: RunId) -> RunContext:
+        """Nothing is launched on other machines, either.
+
+        Raises:
+            InternalError: It was.
+        """
+        raise InternalError(f"An attempt was to be launched while '{run}' is being cancelled.")
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """Whatever ran was ended by `adopt`."""
@@ -131,28 +141,32 @@ async def _end(connection: Connection, entry: RunEntry, host: str) -> RunState:
     writer = ShardWriter(log, entry.shard, owner_name(), restart=connection.restart)
     run = OwnedRun(entry.run)
     undertaker = Undertaker(entry.run, str(RunFolder.of(connection.home, entry.run).locks), host)
+    pools = PoolsOf(connection.ready(), connection.restart)
+    places = Places(undertaker, lambda pool: pools.executor(pool, writer, undertaker.nothing, live=False))
     try:
         await writer.take()
         try:
             with anyio.move_on_after(END_WITHIN_S):
-                await _turn(run, writer, undertaker, TakeOver(here, config.get("user")))
+                await _turn(run, writer, undertaker, places, TakeOver(here, config.get("user")))
         finally:
-            with anyio.CancelScope(shield=True):  # has a deadline of its own
+            with anyio.CancelScope(shield=True):  # both have deadlines of their own
+                await places.leave_pools()
                 await writer.release()
     finally:
         with anyio.CancelScope(shield=True):
+            await pools.aclose()
             await log.aclose()
     if not run.state.sealed:
         raise NothingToCancel(entry.run)
     return run.state
 
 
-async def _turn(run: OwnedRun, writer: ShardWriter, undertaker: Undertaker, take_over: TakeOver) -> None:
+async def _turn(run: OwnedRun, writer: ShardWriter, undertaker: Undertaker, places: Places, take_over: TakeOver) -> None:
     """Fold what lies in the inbox, decide, append and seal, as the shard's loop does it."""
-    first = await take_over(run, writer, undertaker)
+    first = await take_over(run, writer, undertaker, places)
     no_slots = Slots(Capacity(0))  # reports may queue tasks before the request is read: none of them is started
     observer = RunObserver(writer.shard, writer.index_run, None)
-    shard = Shard(writer, {undertaker.name: undertaker}, no_slots, observer, run.state.options["durability"])
+    shard = Shard(writer, places, no_slots, observer, run.state.options["durability"])
     shard.add(run)
     async with anyio.create_task_group() as group:
         group.start_soon(writer.keep)

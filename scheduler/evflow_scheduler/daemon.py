@@ -34,10 +34,12 @@ from evflow.log.owners import host_of, owner_name
 from evflow.log.protocol import Durability, LeaseHeld
 from evflow.log.writer import ShardWriter
 from evflow_executors.packages import PackagedExecutor
+from evflow_executors.places import Places
 from evflow_scheduler import archiving, offers
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.drive import capacity, only_error
 from evflow_scheduler.faceless import Faceless
+from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.shares import Holding, fair_share, moves
@@ -139,6 +141,7 @@ class Daemon:
         self._executor = PackagedExecutor(warm_bytes=duty.warm_bytes)
         self._name = owner_name()
         self._client = connect(premises.log_url)  # used by one thread at a time
+        self._pools = PoolsOf(premises.log_url, connection.restart)
         self._slots = Slots(capacity(duty.max_workers))
         self._shards: dict[str, Shard] = {}
         self._writers: dict[str, ShardWriter] = {}
@@ -169,6 +172,8 @@ class Daemon:
                 around.cancel_scope.cancel()
         finally:
             await self._executor.aclose()  # has deadlines of its own
+            with CancelScope(shield=True):
+                await self._pools.aclose()
             self._client.close()
             diagnostics.info("scheduler ends")
 
@@ -328,22 +333,24 @@ class Daemon:
     async def _serve(self, writer: ShardWriter, tenancies: Tenancies) -> None:
         async with anyio.create_task_group() as group:
             tenancy = tenancies.begin(writer.shard, group, self._look_again)
+            places = Places(tenancy, lambda pool: self._pools.executor(pool, writer, tenancy.context_elsewhere, live=False))
             try:
                 group.start_soon(writer.keep)
                 observer = self._face.observer(writer)
-                shard = Shard(writer, {tenancy.name: tenancy}, self._slots, observer, self._duty.durability, tenancy)
-                first = await self._take_over(shard, writer, tenancy)
+                shard = Shard(writer, places, self._slots, observer, self._duty.durability, tenancy)
+                first = await self._take_over(shard, writer, tenancy, places)
                 self._shards[writer.shard], self._writers[writer.shard] = shard, writer
                 if self._draining:
                     shard.drain()
                 await shard.serve(first)
             finally:
                 self._give_up(writer.shard)
-                with CancelScope(shield=True):  # has a deadline of its own
+                with CancelScope(shield=True):  # both have deadlines of their own
+                    await places.leave_pools()
                     await tenancy.end()
             group.cancel_scope.cancel()
 
-    async def _take_over(self, shard: Shard, writer: ShardWriter, tenancy: Tenancy) -> Batch:
+    async def _take_over(self, shard: Shard, writer: ShardWriter, tenancy: Tenancy, places: Places) -> Batch:
         """Load the shard's runs. One that nobody can go on with is set aside, and hinders no other."""
 
         def set_aside(run: OwnedRun, error: Exception) -> None:
@@ -351,7 +358,7 @@ class Daemon:
             shard.aside.add(str(run.id))
 
         runs = [OwnedRun(run) for run in await writer.active()]
-        first = await TakeOver(self._premises.host, self._duty.user).of(runs, writer, tenancy, set_aside)
+        first = await TakeOver(self._premises.host, self._duty.user).of(runs, writer, tenancy, set_aside, elsewhere=places)
         for run in runs:
             if str(run.id) in shard.aside:
                 continue

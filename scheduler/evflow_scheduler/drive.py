@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -11,7 +11,7 @@ import anyio
 from evflow.core.admit import Capacity, Slots
 from evflow.core.events import RunCancelRequested
 from evflow.core.state import RunState
-from evflow.core.values import value
+from evflow.core.values import field, value
 from evflow.errors import EvflowError
 from evflow.log import open_event_log
 from evflow.log.errors import LogUnavailable
@@ -20,9 +20,12 @@ from evflow.log.writer import ShardWriter
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.spec import RunContext
 from evflow_executors.local import LocalExecutor
+from evflow_executors.places import Places
+from evflow_executors.protocol import Executor
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.early_signals import EarlySignals
 from evflow_scheduler.observer import RunObserver
+from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
@@ -47,6 +50,7 @@ class Drive:
         durability: When an event counts as written.
         early_signals: What came before the loop listens.
         view: Shows what happens, or None.
+        instead: Executors whose steps run on this machine instead, and why.
     """
 
     connection: Connection
@@ -58,9 +62,10 @@ class Drive:
     durability: Durability
     early_signals: EarlySignals
     view: RunView | None = None
+    instead: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-Begin = Callable[[OwnedRun, ShardWriter, LocalExecutor], Awaitable[Batch]]
+Begin = Callable[[OwnedRun, ShardWriter, LocalExecutor, Mapping[str, Executor]], Awaitable[Batch]]
 """Gives the first round of a run, new or continued; called when the shard is ours and before anything is launched."""
 
 
@@ -86,21 +91,25 @@ async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
     log = await open_event_log(connection.ready())
     writer = ShardWriter(log, plan.context.shard, plan.owner, restart=connection.restart, on_trouble=_trouble(plan.view))
     executor = LocalExecutor(plan.fork_server)
+    pools = PoolsOf(connection.ready(), connection.restart)
+    places = Places(executor, lambda pool: pools.executor(pool, writer, lambda _: plan.context, live=plan.view is not None))
     try:
         await writer.take()
         try:
-            await _serve(plan, run, begin, writer, executor)
+            await _serve(plan, run, begin, writer, executor, places)
         finally:
             with anyio.CancelScope(shield=True):  # `aclose` and `release` have deadlines of their own.
-                await _leave(connection, writer, executor)
+                await _leave(connection, writer, executor, places)
     finally:
         with anyio.CancelScope(shield=True):
+            await pools.aclose()
             await log.aclose()
     return run.state
 
 
-async def _leave(connection: Connection, writer: ShardWriter, executor: LocalExecutor) -> None:
+async def _leave(connection: Connection, writer: ShardWriter, executor: LocalExecutor, places: Places) -> None:
     """End the fork server, and give back the lease and the embedded server."""
+    await places.leave_pools()
     if executor.running:
         # Its attempts may report until they are gone, and nobody else may start one of them before that.
         try:
@@ -114,11 +123,11 @@ async def _leave(connection: Connection, writer: ShardWriter, executor: LocalExe
         connection.release()
 
 
-async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, executor: LocalExecutor) -> None:
+async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, executor: LocalExecutor, places: Places) -> None:
     await executor.prepare(plan.context)
-    first = await begin(run, writer, executor)
+    first = await begin(run, writer, executor, places)
     observer = RunObserver(plan.context.shard, writer.index_run, plan.view)
-    shard = Shard(writer, {executor.name: executor}, Slots(capacity(plan.max_workers)), observer, plan.durability)
+    shard = Shard(writer, places, Slots(capacity(plan.max_workers)), observer, plan.durability, instead=plan.instead)
     shard.add(run)
 
     async def cancel(request: RunCancelRequested) -> None:

@@ -6,13 +6,14 @@ the event loop imported. Nobody waits for what can be done later.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evflow import config
 from evflow.archives import connect
 from evflow.core.events import RunStarted
-from evflow.core.graph import Graph
+from evflow.core.graph import LOCAL, Graph
 from evflow.core.ids import RunId
 from evflow.core.reuse import ReusePlan, behind
 from evflow.core.state import RunState
@@ -44,6 +45,7 @@ from evflow_scheduler.start import (
 if TYPE_CHECKING:
     from evflow.log.writer import ShardWriter
     from evflow_executors.local import LocalExecutor
+    from evflow_executors.protocol import Executor
     from evflow_scheduler.shard import Batch
 
 
@@ -73,8 +75,8 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
         fork_server = fork(flow, request.options.start_method, connection, view)
         try:
             with EarlySignals() as early_signals:
-                started, reuse = _start(request, connection, graph, early_signals)
-                state = _drive(request, connection, fork_server, started, reuse, early_signals)
+                started, reuse, instead = _start(request, connection, graph, early_signals)
+                state = _drive(request, connection, fork_server, started, reuse, instead, early_signals)
         finally:
             fork_server.stop()
     finally:
@@ -92,7 +94,9 @@ def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: 
     return server
 
 
-def _start(request: RunRequest, connection: Connection, graph: Graph, early_signals: EarlySignals) -> tuple[RunStarted, ReusePlan | None]:
+def _start(
+    request: RunRequest, connection: Connection, graph: Graph, early_signals: EarlySignals
+) -> tuple[RunStarted, ReusePlan | None, Mapping[str, str]]:
     """Take the run's number and write down what it begins with. What can fail does so before: a number is never given back."""
     check_tags(request.tags)
     _check_run_id_file(request.run_id_file)
@@ -105,6 +109,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
         view.on_notice(package.warning)
     client = connect(connection.require(request.options.durability))
     try:
+        instead = instead_of_pools(connection, graph, request.options.fallback, view)
         reuse = reuse_plan(client, request.origin, request.resume_step, graph)
         given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
         host = os.uname().nodename
@@ -122,7 +127,20 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
         run_id, request, graph,
         given=given, package=package.digest, host=host, installation=installation, store=store_url,
     )  # fmt: skip
-    return started, reuse
+    return started, reuse, instead
+
+
+def instead_of_pools(connection: Connection, graph: Graph, fallback: str, view: RunView | None) -> Mapping[str, str]:
+    """Which executors of a graph are replaced by this machine, and why.
+
+    Raises:
+        PoolHasNoWorker: See there.
+    """
+    if not graph.executors - {LOCAL}:
+        return {}
+    from evflow_scheduler.pools import replaced
+
+    return replaced(connection.ready(), graph, fallback, view)
 
 
 def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None, graph: Graph) -> ReusePlan | None:
@@ -147,6 +165,7 @@ def _drive(
     fork_server: ForkServer,
     started: RunStarted,
     reuse: ReusePlan | None,
+    instead: Mapping[str, str],
     early_signals: EarlySignals,
 ) -> RunState:
     from evflow_scheduler.drive import Drive, drive
@@ -165,10 +184,11 @@ def _drive(
         durability=request.options.durability,
         early_signals=early_signals,
         view=request.view,
+        instead=instead,
     )
 
-    async def begin(run: OwnedRun, writer: "ShardWriter", executor: "LocalExecutor") -> "Batch":
-        del writer, executor
+    async def begin(run: OwnedRun, writer: "ShardWriter", executor: "LocalExecutor", elsewhere: "Mapping[str, Executor]") -> "Batch":
+        del writer, executor, elsewhere
         return Batch(facts={run.id: [(started, f"user:{request.user}", 0)]})
 
     return drive(plan, OwnedRun(run_id, reuse), begin)

@@ -10,8 +10,20 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from evflow.core.codec import MAX_REPORT_BYTES, UnreadableEvent, decode_report
-from evflow.core.events import Event, Fact, LogRegressed, RunContinued, RunStarted, SlotGranted, TaskReused
-from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.events import (
+    AttemptExited,
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    Fact,
+    LogRegressed,
+    RunContinued,
+    RunStarted,
+    SlotGranted,
+    TaskReused,
+)
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState
 from evflow.core.values import entity, field
 from evflow.log.commands import INBOX_BATCH
@@ -78,6 +90,8 @@ def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> A
         named: The run of a name, where the shard has it.
     """
     accepted = Accepted()
+    begun: set[AttemptId] = set()
+    ended: set[AttemptId] = set()
     for entry in entries:
         if is_a_word(entry):
             accepted.useless.append(entry.id)
@@ -86,7 +100,10 @@ def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> A
         reason = "unknown-run" if run is None else ""
         if run is not None:
             event, principal, reason = _read(entry, run.state)
-            if event is not None:
+            if isinstance(event, AttemptStarted | AttemptExited) and not _is_news(run, event, begun, ended):
+                accepted.useless.append(entry.id)  # what usually happens is no reason to count anything
+            elif event is not None:
+                _note(run, event, begun, ended)
                 accepted.facts.setdefault(run.id, []).append((event, principal, 0))
                 accepted.consumed.setdefault(run.id, []).append(entry.id)
         if reason:
@@ -98,6 +115,22 @@ def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> A
 def is_a_word(entry: Inbound) -> bool:
     """Whether an entry reports nothing and only says: look again."""
     return not entry.run and entry.payload == LOOK
+
+
+def _is_news(run: OwnedRun, event: AttemptStarted | AttemptExited, begun: set[AttemptId], ended: set[AttemptId]) -> bool:
+    """Whether what a worker saw says something that the run does not know: a worker and an attempt report by themselves, in any order."""
+    task = run.state.tasks[event.task]
+    if task.id not in run.state.live or task.attempt.number != event.attempt:
+        return False
+    name = AttemptId(run.id, TaskId(task.id), event.attempt)
+    return name not in ended and (isinstance(event, AttemptExited) or not (name in begun or task.attempt.started_us))
+
+
+def _note(run: OwnedRun, event: Event, begun: set[AttemptId], ended: set[AttemptId]) -> None:
+    if isinstance(event, AttemptStarted):
+        begun.add(AttemptId(run.id, TaskId(event.task), event.attempt))
+    elif isinstance(event, AttemptSucceeded | AttemptFailed | AttemptExited):
+        ended.add(AttemptId(run.id, TaskId(event.task), event.attempt))
 
 
 def offer_of(entry: Inbound) -> Offer | None:

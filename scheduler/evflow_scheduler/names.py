@@ -42,10 +42,12 @@ class Names:
 
     Attributes:
         refused: Names that were all taken when they were last asked for, and by how many.
+        attempts: The attempts that hold any.
     """
 
     def __init__(self, writer: NameLog) -> None:
         self.refused: dict[str, int] = {}
+        self.attempts: set[AttemptId] = set()
         self._writer = writer
         self._table: Mapping[str, int] = {}
         self._held: dict[str, set[str]] = {}
@@ -65,10 +67,11 @@ class Names:
                 wanted[own.limit.name].append(str(run.id))
             for number in run.state.live:
                 task = run.state.tasks[number]
-                holder = str(AttemptId(run.id, TaskId(number), task.attempt.number))
-                unsealed.add(holder)
+                attempt = AttemptId(run.id, TaskId(number), task.attempt.number)
+                unsealed.add(str(attempt))
                 for limit in limits.of_attempt(run.state, task, self._table):
-                    wanted[limit.name].append(holder)
+                    self.attempts.add(attempt)
+                    wanted[limit.name].append(str(attempt))
         for name in await self._do(self._log.limited):
             for held in await self._do(partial(self._log.holders, name)):
                 if held.shard == self._writer.shard:
@@ -122,11 +125,15 @@ class Names:
                         await self._give_back(name, [other])
                     break
                 got.append((limit.name, holder))
+            else:
+                if str(attempt) in self._held:
+                    self.attempts.add(attempt)
         return refused
 
     async def give_back(self, holders: Collection[AttemptId | RunId | str]) -> None:
         """Hold nothing more for these."""
         by_name: defaultdict[str, list[str]] = defaultdict(list)
+        self.attempts.difference_update(holder for holder in holders if isinstance(holder, AttemptId))
         for holder in map(str, holders):
             for name in self._held.get(holder, ()):
                 by_name[name].append(holder)

@@ -31,7 +31,7 @@ from evflow.replay.refold import refold
 from evflow.store import open_store
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.early_signals import EarlySignals
-from evflow_scheduler.foreground import fork, reuse_plan
+from evflow_scheduler.foreground import fork, instead_of_pools, reuse_plan
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.start import RunFolder, context_of
@@ -176,6 +176,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
             durability=header["options"]["durability"],
             early_signals=EarlySignals(),
             view=view,
+            instead=instead_of_pools(connection, found.state.graph, header["options"].get("fallback", "local"), view),
         )
         state = drive(plan, OwnedRun(run, found.reuse), TakeOver(os.uname().nodename, config.get("user")))
     finally:

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
+from evflow.core.graph import LOCAL, Graph
 from evflow.core.ids import RunId
 from evflow.core.values import entity
 from evflow_scheduler.run import OwnedRun
@@ -31,6 +32,7 @@ class _Held:
     place: int
     due: _Due | None = None
     waits: bool = False
+    graph: Graph | None = None
 
 
 class Roster:
@@ -49,6 +51,7 @@ class Roster:
         self._touched: dict[RunId, None] = {}
         self._timers: list[_Due] = []
         self._waiting: list[int] = []
+        self._reaching_out: dict[RunId, OwnedRun] = {}
 
     def add(self, run: OwnedRun) -> None:
         """Hold one more run; the next round looks at it."""
@@ -65,6 +68,7 @@ class Roster:
         held = self._held.pop(name)
         del self._by_place[held.place], self._by_name[str(name)]
         self._touched.pop(name, None)
+        self._reaching_out.pop(name, None)
         self._say_whether_it_waits(held, waits=False)
         return self.runs.pop(name)
 
@@ -98,6 +102,10 @@ class Roster:
         if held is None:
             return
         state = run.state
+        if held.graph is not state.graph:
+            held.graph = state.graph
+            if state.graph.executors - {LOCAL}:
+                self._reaching_out[run.id] = run
         at_us = None if state.sealed else state.next_timer_us()
         due = None if at_us is None else _Due(at_us, held.place)
         if due != held.due:
@@ -114,6 +122,10 @@ class Roster:
     def waiting(self) -> Iterator[OwnedRun]:
         """The runs with tasks that wait for slots, those that came first before the others."""
         return (self._by_place[place].run for place in self._waiting)
+
+    def reaching_out(self) -> Iterable[OwnedRun]:
+        """The runs with steps that run on other machines."""
+        return self._reaching_out.values()
 
     def oldest(self) -> dict[RunId, OwnedRun]:
         """The run that came first, if there is any."""

@@ -11,10 +11,10 @@ Reports are known by id and content, not by a position in the inbox: a server th
 back, gives new entries smaller ids than those that were read before.
 """
 
-import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Protocol
 
 import anyio
@@ -22,8 +22,9 @@ from anyio.abc import TaskGroup
 
 from evflow import diagnostics
 from evflow.core import events as ev, published
-from evflow.core.admit import Grant, Slots, Waiting, admit
+from evflow.core.admit import Grant, Slots, Waiting, admit, admit_elsewhere
 from evflow.core.codec import Record
+from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.values import entity, field
 from evflow.errors import InternalError
@@ -146,11 +147,12 @@ class Shard:
 
     Args:
         log: The writer that holds the shard's lease.
-        executors: By name.
+        executors: By name; one that is not there yet may be made when it is asked for.
         slots: What attempts may take; shards of one process share them.
         observer: Hears of what is durable.
         durability: When an event counts as written.
         host: Takes new runs in, for a shard that is served until it is drained; None for one that ends with its runs.
+        instead: Executors whose attempts run on this machine instead, and why.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class Shard:
         observer: Observer,
         durability: Durability = "everysec",
         host: RunHost | None = None,
+        instead: Mapping[str, str] | None = None,
     ) -> None:
         self._roster = Roster()
         self.runs: Mapping[RunId, OwnedRun] = self._roster.runs
@@ -171,6 +174,9 @@ class Shard:
         self._observer = observer
         self._durability: Durability = durability
         self._host = host
+        self._instead = instead or {}
+        self._watched: set[str] = set()
+        self._watchers: TaskGroup | None = None
         self._draining = False
         self._left = False
         self._names = Names(log)
@@ -189,7 +195,8 @@ class Shard:
         self._ahead_us = max(self._ahead_us, run.state.at_us - self._log.now_us())
         for number in run.state.live:
             task = run.state.tasks[number]
-            self._slots.hold(self._asks(run, number), task.attempt.slot)
+            if task.attempt.executor == LOCAL:
+                self._slots.hold(self._asks(run, number), task.attempt.slot)
 
     async def tell(self, run: RunId, event: ev.Fact, principal: str) -> None:
         """Hand in a fact from this process, such as Ctrl-C."""
@@ -197,8 +204,9 @@ class Shard:
 
     @property
     def live(self) -> int:
-        """How many attempts of its runs have a slot."""
-        return sum(len(run.state.live) for run in self.runs.values())
+        """How many attempts of its runs have a slot of this machine."""
+        out = sum(len(self._out(run)) for run in self._roster.reaching_out())
+        return sum(len(run.state.live) for run in self.runs.values()) - out
 
     @property
     def draining(self) -> bool:
@@ -251,9 +259,10 @@ class Shard:
     @asynccontextmanager
     async def _sources(self) -> AsyncGenerator[TaskGroup]:
         async with anyio.create_task_group() as group:
+            self._watchers = group
             group.start_soon(self._receive)
-            for executor in self._executors.values():
-                group.start_soon(self._watch, executor)
+            for name in self._executors:
+                self._executor(name)
             yield group
             group.cancel_scope.cancel()
 
@@ -265,6 +274,14 @@ class Shard:
             cursor = entries[-1].id if entries else b"0"
             for entry in entries:
                 await self._mail.put(entry)
+
+    def _executor(self, name: str) -> Executor:
+        """The executor of a name, which is watched from now on."""
+        executor = self._executors[name]
+        if name not in self._watched and self._watchers is not None:
+            self._watched.add(name)
+            self._watchers.start_soon(self._watch, executor)
+        return executor
 
     async def _watch(self, executor: Executor) -> None:
         async for seen in executor.watch():
@@ -517,13 +534,18 @@ class Shard:
         ended = [attempt for attempt in self._slots.taken if attempt.run in self.runs and not self._is_live(attempt)]
         for attempt in ended:
             self._slots.free(attempt)
-        await self._names.give_back(ended)
+        await self._names.give_back(
+            [attempt for attempt in self._names.attempts if attempt.run in self.runs and not self._is_live(attempt)]
+        )
         facts: dict[RunId, list[Fact]] = {}
         for grant in await self._admitted():
             attempt = grant.attempt
-            held = self._names.taken(attempt)
-            event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, f"{grant.reason}; {held}" if held else grant.reason)
+            wanted = self.runs[attempt.run].state.tasks[attempt.task].attempt.executor
+            why = self._instead.get(wanted)
+            reason = "; ".join(filter(None, (grant.reason, self._names.taken(attempt), why)))
+            event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, reason, LOCAL if why is not None else "")
             facts.setdefault(attempt.run, []).append((event, OWNER, 0))
+        await self._grant_elsewhere(facts)
         if self._names.refused:
             await self._say_to_the_stuck(facts)
         if ended and self._slots.unused and self._host is not None:
@@ -559,17 +581,48 @@ class Shard:
         if self._draining or self._roster.is_touched:
             return
         for run in self._roster.waiting():
-            state = run.state
-            # Slots of a process that stays are many runs', and a run has its own limit besides.
-            room = sys.maxsize if self._host is None else state.options.get("max_workers", 1) - len(state.live)
-            for number in state.waiting:
+            room = self._most(run) - len(run.state.live)
+            for number in run.state.waiting:
                 if room <= 0:
                     break
-                if name_of(run.id, state.tasks[number]) in self._slots.taken:  # granted in this round
+                if name_of(run.id, run.state.tasks[number]) in self._slots.taken:  # granted in this round
                     room -= 1
-                elif self._names.free_for(run, state.tasks[number]):
+                elif self._is_here(run, number) and self._names.free_for(run, run.state.tasks[number]):
                     room -= 1
                     yield self._asks(run, number)
+
+    def _most(self, run: OwnedRun) -> int:
+        """How many attempts of a run may be out at once: slots of a process that stays are many runs', and a run has its own limit besides."""
+        most: int = self._slots.capacity.slots if self._host is None else run.state.options.get("max_workers", 1)
+        return max(most, len(run.state.live))
+
+    def _is_here(self, run: OwnedRun, number: int) -> bool:
+        executor = run.state.tasks[number].attempt.executor
+        return executor == LOCAL or executor in self._instead
+
+    def _out(self, run: OwnedRun) -> list[int]:
+        """The tasks of a run whose attempts are on other machines."""
+        return [number for number in run.state.live if run.state.tasks[number].attempt.executor != LOCAL]
+
+    async def _grant_elsewhere(self, facts: dict[RunId, list[Fact]]) -> None:
+        """Let tasks go that run on other machines, beside those that got a slot of this one."""
+        if self._draining or self._roster.is_touched:
+            return
+        for run in self._roster.reaching_out():
+            granted = facts.get(run.id, [])
+            room = self._most(run) - len(run.state.live) - len(granted)
+            away = (number for number in run.state.waiting if not self._is_here(run, number))
+            free = (number for number in away if self._names.free_for(run, run.state.tasks[number]))
+            names = [name_of(run.id, run.state.tasks[number]) for number in islice(free, max(0, room))]
+            refused = await self._names.take(self.runs, names)
+            taken = {run.state.tasks[number].attempt.slot for number in self._out(run)}
+            for grant in admit_elsewhere([name for name in names if name not in refused], taken, self._most(run)):
+                held = self._names.taken(grant.attempt)
+                reason = f"{grant.reason}; {held}" if held else grant.reason
+                event = ev.SlotGranted(grant.attempt.task, grant.attempt.attempt, grant.slot, reason)
+                facts.setdefault(run.id, []).append((event, OWNER, 0))
+            if refused:
+                self._ask_again_us = self._now_us() + round(AGAIN_AFTER_S * 1e6)
 
     def _asks(self, run: OwnedRun, number: int) -> Waiting:
         """What a task asks for."""
@@ -594,14 +647,14 @@ class Shard:
             if isinstance(event, ev.TaskLaunched):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("launch", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, step=task.step)
-                await self._executors[event.executor].launch(name_of(run.id, task), order_of(run.state, task))
+                await self._executor(event.executor).launch(name_of(run.id, task), order_of(run.state, task))
             elif isinstance(event, ev.AttemptCancelRequested):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("cancel", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, reason=event.reason)
                 await self._end(AttemptId(run.id, TaskId(task.id), event.attempt), event.reason)
 
     async def _end(self, attempt: AttemptId, reason: str) -> None:
-        executor = self._executors[self.runs[attempt.run].state.tasks[attempt.task].attempt.executor]
+        executor = self._executor(self.runs[attempt.run].state.tasks[attempt.task].attempt.executor)
         await executor.cancel(attempt, grace_s=0.0 if reason in ("killed", "timeout") else CANCEL_GRACE_S)
 
 

@@ -1,5 +1,7 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
+from dataclasses import replace
+
 from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
@@ -87,12 +89,8 @@ def started_event(
     )
 
 
-def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str, flow_file: str) -> RunContext:
-    """What the run's attempts are told, from its first event and this host's places, which are made.
-
-    Raises:
-        StoreFull, StoreUnusable: The folder of the captured output cannot be made.
-    """
+def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: str) -> RunContext:
+    """What a run's attempts are told, wherever they run: its places on a host are still to be filled in."""
     return RunContext(
         flow=event.flow,
         run=event.number,
@@ -106,8 +104,6 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
         namespace=event.namespace,
         tags=(*event.tags, *event.system_tags),
         origin=event.origin,
-        lock_file=str(folder.locks),
-        log_folder=make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number))),
         options={
             "max_log_size_mb": event.options.get("max_log_size_mb", 10),
             "with": event.options.get("with", ()),
@@ -115,3 +111,14 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
         },
         trigger=event.trigger if event.trigger and event.trigger.get("kind") != "request" else None,
     )
+
+
+def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str, flow_file: str) -> RunContext:
+    """What the run's attempts are told, from its first event and this host's places, which are made.
+
+    Raises:
+        StoreFull, StoreUnusable: The folder of the captured output cannot be made.
+    """
+    log_folder = make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number)))
+    shared = shared_context(event, shard=shard, log_url=log_url, flow_file=flow_file)
+    return replace(shared, lock_file=str(folder.locks), log_folder=log_folder)

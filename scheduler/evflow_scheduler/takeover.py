@@ -5,13 +5,14 @@ the attempts that it says are running; read the reports. An attempt that is gone
 not before: whatever it had to report was written before its end.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from evflow import diagnostics
 from evflow.core import events as ev
 from evflow.core.apply import ImpossibleEvent
 from evflow.core.codec import UnreadableEvent
+from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.values import value
 from evflow.errors import Conflict, EvflowError
@@ -48,9 +49,9 @@ class TakeOver:
     host: str
     user: str
 
-    async def __call__(self, run: OwnedRun, writer: ShardWriter, executor: Executor) -> Batch:
+    async def __call__(self, run: OwnedRun, writer: ShardWriter, executor: Executor, elsewhere: Mapping[str, Executor]) -> Batch:
         """Take one run over."""
-        return await self.of([run], writer, executor)
+        return await self.of([run], writer, executor, elsewhere=elsewhere)
 
     async def of(
         self,
@@ -58,14 +59,17 @@ class TakeOver:
         writer: ShardWriter,
         executor: Executor,
         set_aside: Callable[[OwnedRun, EvflowError], None] | None = None,
+        *,
+        elsewhere: Mapping[str, Executor] | None = None,
     ) -> Batch:
         """Take all runs of a shard over.
 
         Args:
             runs: The runs, to be loaded.
             writer: Holds the shard's lease.
-            executor: Runs their attempts.
+            executor: Runs their attempts on this machine.
             set_aside: Called with a run that nobody can go on with, and why; None: that is raised.
+            elsewhere: Executors of other machines, by name.
 
         Raises:
             RunVanished: The server has lost one of them.
@@ -81,7 +85,9 @@ class TakeOver:
                 set_aside(run, error)
                 continue
             live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
-            kept = set(await executor.adopt(live))
+            kept = set[AttemptId]()
+            for name, attempts in _by_executor(run, live).items():
+                kept.update(await (executor if name == LOCAL or elsewhere is None else elsewhere[name]).adopt(attempts))
             gone = [name for name in live if name not in kept]
             batch.ending += [name for name in live if name in kept and run.state.tasks[name.task].attempt.cancel]
             diagnostics.info("run taken over", run=run.id, seq=run.state.seq, epoch=writer.lease.epoch, live=len(live), gone=len(gone))
@@ -90,6 +96,13 @@ class TakeOver:
             batch.exits += [Observation(name, ev.AttemptExited(name.task, name.attempt, None, None, OWNER_DIED)) for name in gone]
         batch.entries = await waiting_reports(writer)
         return batch
+
+
+def _by_executor(run: OwnedRun, live: Iterable[AttemptId]) -> dict[str, list[AttemptId]]:
+    found: dict[str, list[AttemptId]] = {LOCAL: []}
+    for attempt in live:
+        found.setdefault(run.state.tasks[attempt.task].attempt.executor, []).append(attempt)
+    return found
 
 
 async def _load(run: OwnedRun, writer: ShardWriter) -> None:

@@ -29,7 +29,7 @@ from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler import offers
-from evflow_scheduler.start import RunFolder, context_of
+from evflow_scheduler.start import RunFolder, context_of, shared_context
 
 END_WITHIN_S: Final = 10.0
 """How long killed attempts may take to be gone, when their shard was lost."""
@@ -171,6 +171,17 @@ class Tenancy:
         del self._tenants[self._shard]
         for run in self._ready:
             await self._executor.release(run)
+
+    def context_elsewhere(self, run: RunId) -> RunContext:
+        """What attempts of a run are told that run on other machines.
+
+        Raises:
+            NoPackage: It has no code package.
+        """
+        started = self._started[run]
+        if started.code.get("package") is None:
+            raise NoPackage(run)
+        return shared_context(started, shard=self._shard, log_url=self._premises.log_url, flow_file=started.code["file"])
 
     # --- as the executor of the shard's loop -------------------------------------------------------------
 

@@ -94,7 +94,10 @@ def test_a_spec_names_a_decorator_and_its_fields(text: str, name: str, given: di
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("retri", "there is no decorator 'retri'.\nThere are: catch, environment, limit, resources, retry, timeout. Did you mean 'retry'?"),
+        (
+            "retri",
+            "there is no decorator 'retri'.\nThere are: catch, environment, limit, pool, resources, retry, timeout. Did you mean 'retry'?",
+        ),
         ("retry:4", "'4' is not of the form <field>=<value>"),
         ("retry:tims=4", "@retry has no field 'tims'"),
         ("retry:times=-4", "@retry takes a whole number of at least 0 as times, not -4"),

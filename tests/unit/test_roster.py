@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from hypothesis import given, strategies as st
 
+from evflow.core.graph import Graph, Node, Policy
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OwnedRun
@@ -17,6 +18,7 @@ class State:
     waiting: dict[int, None] = field(default_factory=dict[int, None])
     stopping: bool = False
     sealed: bool = False
+    graph: Graph = field(default_factory=lambda: Graph({}))
 
     def next_timer_us(self) -> int | None:
         return self.timer
@@ -97,3 +99,18 @@ def test_a_name_that_no_run_has_names_none() -> None:
     assert roster.named("Nightly/2") is None
     roster.remove(run.id)
     assert roster.named("Nightly/1") is None
+
+
+def test_a_run_whose_graph_names_other_executors_reaches_out_as_soon_as_it_is_known_until_it_goes() -> None:
+    roster = Roster()
+    here, there = run_of(1), run_of(2)
+    for run in (here, there):
+        roster.add(run)
+    assert list(roster.reaching_out()) == []
+    state_of(there).graph = Graph({"train": Node("train", "linear", policy=Policy(executor="pool:gpu"))})
+    state_of(here).graph = Graph({"train": Node("train", "linear")})
+    for run in (here, there, there):
+        roster.note(run)
+    assert list(roster.reaching_out()) == [there]
+    roster.remove(there.id)
+    assert list(roster.reaching_out()) == []

@@ -12,6 +12,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "catch": ("evflow.flow.decorators.catch", "Catch"),
     "environment": ("evflow.flow.decorators.environment", "Environment"),
     "limit": ("evflow.flow.decorators.limit", "Limit"),
+    "pool": ("evflow.flow.decorators.pool", "Pool"),
     "resources": ("evflow.flow.decorators.resources", "Resources"),
     "retry": ("evflow.flow.decorators.retry", "Retry"),
     "timeout": ("evflow.flow.decorators.timeout", "Timeout"),
