@@ -1,7 +1,9 @@
 """`evflow explain`: the reasons of `evflow.core.explain` in sentences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Mapping
 from itertools import islice
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,6 +21,11 @@ from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient
 from evflow.replay.load import RunWaits
 
+if TYPE_CHECKING:
+    from evflow.log.pools import PoolPicture
+
+Pools = Mapping[str, "PoolPicture"]
+_NO_POOLS: Final[Pools] = MappingProxyType({})
 MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
 
@@ -40,10 +47,13 @@ def command(what: str, as_json: bool) -> None:
         owned = state.over or is_owned(log, found.entry.shard)
         now = clock.now_us()
         limited = list(_limited(log, state))
-    tasks = tasks_of(state, reference)
+        tasks = tasks_of(state, reference)
+        pools = _pools(log.url, state, tasks if reference.step or reference.task is not None else explain.open_tasks(state))
     # A task of a run that nobody runs waits for that, whatever else it waits for.
     lines = list(
-        of_tasks(state, tasks, now, owned=owned) if reference.step or reference.task is not None else of_run(state, now, owned=owned)
+        of_tasks(state, tasks, now, owned=owned, pools=pools)
+        if reference.step or reference.task is not None
+        else of_run(state, now, owned=owned, pools=pools)
     )
     _say(what, [*lines, *limited], as_json=as_json)
 
@@ -74,20 +84,37 @@ def _say(what: str, lines: list[str], *, as_json: bool) -> None:
         click.echo(line)
 
 
-def of_run(state: RunState, now_us: int, *, owned: bool = True) -> Iterator[str]:
+def _pools(url: str, state: RunState, tasks: Sequence[Task]) -> Pools:
+    """The pools of which tasks wait for a worker, as they are now."""
+    names = {
+        reason.pool
+        for task in tasks
+        if task.status == "launched"
+        for reason in explain.of_task(state, task)
+        if isinstance(reason, explain.WaitsForWorker)
+    }
+    if not names:
+        return {}
+    from evflow.log import pools  # of runs that have none nobody asks
+
+    return {name: pools.ask(url, pools.picture(name)) for name in names}
+
+
+def of_run(state: RunState, now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS) -> Iterator[str]:
     """Why the run is where it is.
 
     Args:
         state: The run.
         now_us: The present instant.
         owned: Some process runs it at present.
+        pools: The pools of which its tasks wait for workers.
     """
     for reason in explain.of_run(state, owned=owned):
         yield said_of_run(state, reason)
     if state.over:
         return
     open_tasks = explain.open_tasks(state)
-    yield from (_of_task(state, task, now_us, owned=owned) for task in open_tasks[:MOST_TASKS])
+    yield from (_of_task(state, task, now_us, owned=owned, pools=pools) for task in open_tasks[:MOST_TASKS])
     if len(open_tasks) > MOST_TASKS:
         yield f"… and {count(len(open_tasks) - MOST_TASKS, 'more open task')}."
     for number, split in enumerate(explain.open_splits(state)):
@@ -97,18 +124,36 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True) -> Iterator[str]
         yield of_members(state, split)
 
 
-def of_tasks(state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True) -> Iterator[str]:
+def of_tasks(state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS) -> Iterator[str]:
     """Sentences for each task."""
     for task in tasks:
         waits = not owned and not state.over and task.status not in ("succeeded", "failed", "cancelled")
-        yield _of_task(state, task, now_us, owned=owned) + (f" {_nobody(state)}" if waits else "")
+        yield _of_task(state, task, now_us, owned=owned, pools=pools) + (f" {_nobody(state)}" if waits else "")
 
 
-def _of_task(state: RunState, task: Task, now_us: int, *, owned: bool) -> str:
+def _of_task(state: RunState, task: Task, now_us: int, *, owned: bool, pools: Pools) -> str:
     reasons = [
-        of_reason(state, reason, now_us) if owned else _when_it_died(state, reason, now_us) for reason in explain.of_task(state, task)
+        _worker(state, task, reason, pools.get(reason.pool), now_us)
+        if isinstance(reason, explain.WaitsForWorker)
+        else of_reason(state, reason, now_us)
+        if owned
+        else _when_it_died(state, reason, now_us)
+        for reason in explain.of_task(state, task)
     ]
     return f"{pathspec(state, task)} {' '.join(reasons)}"
+
+
+def _worker(state: RunState, task: Task, reason: explain.WaitsForWorker, pool: "PoolPicture | None", now_us: int) -> str:
+    waits = f"waits for a worker of pool {reason.pool}, for {duration(now_us - reason.since_us)}"
+    if pool is None:
+        return f"{waits}."
+    claimed = pool.running.get(f"{state.flow}/{state.number}/{task.id}.{reason.attempt}")
+    if claimed is not None:
+        return f"is about to start on the worker {claimed[0]}, which claimed it {duration(now_us - claimed[1])} ago."
+    if not pool.workers:
+        return f"{waits}: none is alive. `evflow worker --pool {reason.pool}` starts one."
+    taken = f"{len(pool.running)} of {pool.slots} slots of {count(len(pool.workers), 'worker')} are taken"
+    return f"{waits}: {taken}, {count(pool.queued, 'task')} in its queue."
 
 
 def said_of_run(state: RunState, reason: explain.Reason) -> str:
@@ -135,6 +180,8 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
             return _slot(reason, now_us)
         case explain.Starts(status, since_us):
             return f"is about to start ({status} {duration(now_us - since_us)} ago)."
+        case explain.WaitsForWorker(pool, _, since_us):
+            return f"waits for a worker of pool {pool}, for {duration(now_us - since_us)}."
         case explain.Runs(host, pid, since_us, limit_us, asked):
             since = duration(now_us - since_us) if since_us else "just now"
             until = f"; @timeout ends it after {duration(limit_us)}" if limit_us else ""

@@ -7,6 +7,7 @@ command line's. What the state cannot know is passed in: the present instant, an
 |---|---|
 | queued | a slot; the tasks that hold them and those ahead of it are named (`WaitsForSlot`) |
 | queued, and its step declares resources | room for them, beside what the running tasks declare (`WaitsForSlot.asks`) |
+| launched, of a pool | a worker that claims it (`WaitsForWorker`) |
 | created, granted, launched | its process (`Starts`) |
 | running | its body; a process that was asked to end is said so (`Runs`) |
 | waiting for a retry | an instant (`WaitsForRetry`) |
@@ -17,7 +18,7 @@ A run waits, besides, for an owner (`NobodyOwns`), or for its running tasks to e
 
 from collections.abc import Iterator
 
-from evflow.core.graph import Policy
+from evflow.core.graph import Policy, pool_of
 from evflow.core.state import Attempt, RunState, Split, Task
 from evflow.core.values import value
 
@@ -125,6 +126,21 @@ class Starts:
 
 
 @value
+class WaitsForWorker:
+    """The task was ordered of a pool; whether a worker has it, and how many there are, only the pool knows.
+
+    Attributes:
+        pool: The pool.
+        attempt: The attempt's number.
+        since_us: When it was ordered.
+    """
+
+    pool: str
+    attempt: int
+    since_us: int
+
+
+@value
 class Runs:
     """An attempt's body is at work.
 
@@ -206,7 +222,7 @@ class Ended:
     caught: str
 
 
-Reason = RunIsOver | NobodyOwns | IsEnding | WaitsForSlot | Starts | Runs | WaitsForRetry | WaitsForMembers | Ended
+Reason = RunIsOver | NobodyOwns | IsEnding | WaitsForSlot | WaitsForWorker | Starts | Runs | WaitsForRetry | WaitsForMembers | Ended
 
 MOST_NAMED = 5
 """How many of many tasks are named."""
@@ -264,6 +280,8 @@ def of_task(state: RunState, task: Task) -> Iterator[Reason]:
     elif task.status in ("running", "ended"):
         attempt = task.attempt
         yield Runs(attempt.host, attempt.pid, attempt.started_us, state.graph[task.step].policy.timeout_us, attempt.cancel)
+    elif task.status == "launched" and (pool := pool_of(task.attempt.executor)) is not None:
+        yield WaitsForWorker(pool, task.attempt.number, task.attempt.launched_us)
     else:
         since = task.attempt.launched_us or task.attempt.queued_us if task.attempts else task.created_us
         yield Starts(task.status, since)

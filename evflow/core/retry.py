@@ -16,6 +16,9 @@ from evflow.core.state import RunState, Task
 MAX_LOSSES = 3
 """How often a task is started again after lost attempts."""
 
+WORKER_LOST = "worker-lost: "
+"""How the reason begins of an attempt whose worker died; the worker's name follows."""
+
 MAX_DELAY_US = 10 * 365 * 86_400 * 1_000_000
 """The longest wait, ten years: `backoff` grows without a bound of its own."""
 
@@ -35,7 +38,7 @@ def after_failure(state: RunState, task: Task, now: int) -> ev.Decision:
         hint = "@retry(times=0) forbids another attempt. Resume the run if it is safe to run the step again."
         return _fail(task, hint)
     if lost and task.losses > MAX_LOSSES:
-        hint = f"Its worker died {task.losses} times; does the step need more memory than the machine has?"
+        hint = _quarantined(task) or f"Its worker died {task.losses} times; does the step need more memory than the machine has?"
         return _fail(task, hint)
     if lost:
         return ev.RetryScheduled(task.id, attempt.number + 1, now, False, _reason(task))
@@ -74,6 +77,15 @@ def next_mode(task: Task, policy: Policy) -> Literal["run", "catch"]:
         return "catch"
     given_up = task.losses > MAX_LOSSES or _must_not_run_twice(policy)
     return "catch" if task.attempt.outcome == "lost" and given_up else "run"
+
+
+def _quarantined(task: Task) -> str:
+    """What is said of a task that is kept from killing worker after worker of its pool; nothing where no worker died with it."""
+    workers = [attempt.kind.removeprefix(WORKER_LOST) for attempt in task.attempts if attempt.kind.startswith(WORKER_LOST)]
+    if not workers:
+        return ""
+    named = ", ".join(dict.fromkeys(workers))
+    return f"It is quarantined: {len(workers)} attempts of it ended with the death of their worker ({named})."
 
 
 def _must_not_run_twice(policy: Policy) -> bool:

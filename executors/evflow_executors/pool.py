@@ -23,6 +23,7 @@ from evflow import diagnostics
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.graph import POOL_PREFIX
 from evflow.core.ids import AttemptId, RunId
+from evflow.core.retry import WORKER_LOST
 from evflow.errors import EvflowError
 from evflow.log import pools
 from evflow.log.commands import Operation
@@ -39,7 +40,6 @@ LOOK_EVERY_S: Final = 3.0
 PATIENCE_S: Final = 120.0
 """How long the server may be away; as for the writer of a shard."""
 CLOSE_WITHIN_S: Final = 5.0
-WORKER_LOST: Final = "worker-lost"
 ORDER_LOST: Final = "order-lost"
 _LIVE_WAIT_S: Final = 30.0
 _UNREAD: Final = 1_000
@@ -171,7 +171,7 @@ class PoolExecutor:
     async def _drive(self) -> None:
         look_at_s = inf
         for attempt, worker in self._lost:
-            await self._exited(attempt, f"{WORKER_LOST}: {worker}")
+            await self._exited(attempt, f"{WORKER_LOST}{worker}")
         self._lost.clear()
         while True:
             await self._flush()
@@ -238,7 +238,7 @@ class PoolExecutor:
         if fate.what == "waiting":
             await self._exited(attempt, "never-started")
         elif fate.what == "lost":
-            await self._exited(attempt, f"{WORKER_LOST}: {fate.worker}")
+            await self._exited(attempt, f"{WORKER_LOST}{fate.worker}")
 
     async def _look_at_all(self) -> None:
         """See which attempts are out no more."""
@@ -251,7 +251,7 @@ class PoolExecutor:
             for attempt, fate in seen.fates.items():
                 if fate.what == "lost":
                     diagnostics.warning("a worker of a pool is dead", pool=self._pool, worker=fate.worker, attempt=str(attempt))
-                    await self._exited(attempt, f"{WORKER_LOST}: {fate.worker}")
+                    await self._exited(attempt, f"{WORKER_LOST}{fate.worker}")
                 elif fate.what == "gone":
                     await self._exited(attempt, ORDER_LOST)
 

@@ -27,6 +27,7 @@ from evflow import clock, diagnostics
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId, RunId
+from evflow.core.retry import WORKER_LOST
 from evflow.core.values import value
 from evflow.errors import EvflowError
 from evflow.log import commands, pools
@@ -49,7 +50,6 @@ MARGIN_S: Final = 0.75
 KEPT_FOR_S: Final = 60.0
 """How long what was made for a run is kept after its last attempt here."""
 _AGAIN_AFTER_S: Final = 0.5
-LOST: Final = "worker-lost"
 STOPPED: Final = "worker-stopped"
 NEVER_STARTED: Final = "never-started"
 
@@ -204,7 +204,7 @@ class PoolWorker:
         self._fenced = True
         self._stop_fetching()
         for attempt in list(self._claimed):
-            await self._end(attempt, 0.0, f"{LOST}: {self._name}")
+            await self._end(attempt, 0.0, f"{WORKER_LOST}{self._name}")
         self._emptied = anyio.Event()
         if self._claimed:
             await self._emptied.wait()  # they were killed; or their reports wait for the server, as joining would

@@ -1,0 +1,308 @@
+"""Pools of workers: real processes, one log. Workers and owners are killed, drained, cut off and suspended."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.test_scheduler import Site, ended, scheduler, state_of, told
+from tests.real_runs import evflow, python, verified
+from tests.redis_server import DebianRedis
+from tests.waiting import wait_until
+
+WITHIN_S = 60.0
+PATIENCE_S = "2"
+
+
+@pytest.fixture
+def site(root: Path) -> Site:
+    return Site(root)
+
+
+def deploy(site: Site, name: str = "Nightly", body: str = "") -> None:
+    """Deploy the scheduler tests' flow, its foreach in the pool `gpu`."""
+    folder = site.root / name
+    site.deploy(name, "a")
+    text = (folder / "flow.py").read_text()
+    text = text.replace("import FlowSpec,", "import FlowSpec, pool,").replace(
+        "    @step\n    def work", '    @pool("gpu")\n    @step\n    def work'
+    )
+    (folder / "flow.py").write_text(text.replace("        while self.folder", f"        {body}\n        while self.folder"))
+    done = python("flow.py", "deploy", cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def worker(root: Path, *options: str, pool: str = "gpu", name: str = "w1", patience: str = PATIENCE_S) -> Generator[subprocess.Popen[str]]:
+    """A worker that lives; drained at the end of the block if it still does."""
+    log = root / f"{name}.log"
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evflow.cli", "worker", "--pool", pool, "--name", name, "--worker-patience", patience, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "EVFLOW_LOG_LEVEL": "debug"},
+        )
+    try:
+        wait_until(lambda: process.pid in {one["pid"] for one in workers(pool)}, "the worker lives", WITHIN_S)
+        yield process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WITHIN_S) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def pool_of(name: str = "gpu") -> dict[str, Any]:
+    done = evflow("pools", name, "--json")
+    if done.returncode != 0:
+        return {"workers": [], "queued": 0, "running": []}
+    import json
+
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found[0]
+
+
+def workers(name: str = "gpu") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pool_of(name)["workers"]
+    return found
+
+
+def test_a_scheduler_s_run_goes_to_the_pool_and_its_other_steps_stay(site: Site, root: Path) -> None:
+    deploy(site)
+    with scheduler(root), worker(root, "--slots", "2") as one:
+        run = site.ask("Nightly", folder=site.said, times=3)
+        wait_until(lambda: len(pool_of()["running"]) == 2 and pool_of()["queued"] == 1, "two run and one waits", WITHIN_S)
+        assert psutil.Process(site.began(run, 0)[0]).parents()[1].pid == one.pid
+        site.go()
+        assert ended(run) == "succeeded"
+        wait_until(lambda: not pool_of()["running"], "all claims are given back", WITHIN_S)
+    assert verified(run)["problems"] == []
+    assert [len(site.began(run, number)) for number in range(3)] == [1, 1, 1]
+
+
+def test_a_killed_scheduler_s_tasks_in_pools_go_on_and_run_once(site: Site, root: Path) -> None:
+    deploy(site)
+    with worker(root, "--slots", "2"):
+        with scheduler(root) as first:
+            run = site.ask("Nightly", folder=site.said, times=3)
+            bodies = wait_until(
+                lambda: len(pool_of()["running"]) == 2 and site.began(run, 0) + site.began(run, 1), "two bodies run", WITHIN_S
+            )
+            first.kill()
+            first.wait()
+        assert all(psutil.pid_exists(body) for body in bodies)
+        with scheduler(root):
+            site.go()
+            assert ended(run) == "succeeded"
+    assert [len(site.began(run, number)) for number in range(3)] == [1, 1, 1]
+    assert verified(run)["problems"] == []
+
+
+def test_what_ended_while_nobody_owned_the_run_is_not_run_again(site: Site, root: Path) -> None:
+    deploy(site)
+    with worker(root):
+        with scheduler(root) as first:
+            run = site.ask("Nightly", folder=site.said, times=1)
+            wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+            first.kill()
+            first.wait()
+        site.go()
+        wait_until(lambda: not pool_of()["running"], "the attempt is over", WITHIN_S)
+        with scheduler(root):
+            assert ended(run) == "succeeded"
+    assert len(site.began(run, 0)) == 1
+
+
+def test_a_drained_scheduler_does_not_wait_for_tasks_in_pools(site: Site, root: Path) -> None:
+    deploy(site)
+    with worker(root):
+        with scheduler(root) as first:
+            run = site.ask("Nightly", folder=site.said, times=1)
+            wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+            first.send_signal(signal.SIGTERM)
+            assert first.wait(WITHIN_S) == 0
+        with scheduler(root):
+            site.go()
+            assert ended(run) == "succeeded"
+    assert len(site.began(run, 0)) == 1
+
+
+def test_the_tasks_of_a_killed_worker_are_run_by_another_and_do_not_count_as_retries(site: Site, root: Path) -> None:
+    deploy(site)
+    with scheduler(root), worker(root, name="w1") as one:
+        run = site.ask("Nightly", folder=site.said, times=1)
+        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        one.kill()
+        one.wait()
+        wait_until(lambda: not psutil.pid_exists(body), "its attempts die with it", WITHIN_S)
+        with worker(root, name="w2"):
+            wait_until(lambda: len(site.began(run, 0)) == 2, "another one runs it", WITHIN_S)
+            site.go()
+            assert ended(run) == "succeeded"
+    assert "its worker died: w1:" in evflow("replay", run).stdout
+
+
+def test_a_suspended_worker_ends_its_attempts_when_it_wakes_up_and_works_again(site: Site, root: Path) -> None:
+    deploy(site)
+    with scheduler(root), worker(root, name="w1") as one:
+        run = site.ask("Nightly", folder=site.said, times=1)
+        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        one.send_signal(signal.SIGSTOP)
+        with worker(root, name="w2"):
+            wait_until(lambda: len(site.began(run, 0)) == 2, "another one runs it", WITHIN_S)
+            one.send_signal(signal.SIGCONT)
+            wait_until(lambda: not psutil.pid_exists(body), "the first one's attempt is ended", WITHIN_S)
+            site.go()
+            assert ended(run) == "succeeded"
+            wait_until(lambda: len(workers()) == 2, "it joined anew", WITHIN_S)
+    assert len(site.began(run, 0)) == 2
+    assert verified(run)["problems"] == []
+
+
+def test_a_task_that_kills_its_workers_is_quarantined(site: Site, root: Path) -> None:
+    deploy(site, body="os.kill(os.getppid(), 0); os.kill(__import__('psutil').Process().parents()[1].pid, 9); import time; time.sleep(60)")
+    with scheduler(root):
+        run = site.ask("Nightly", times=1)
+        for number in range(4):
+            with worker(root, name=f"w{number}") as victim:
+                assert victim.wait(WITHIN_S) == -signal.SIGKILL
+        assert ended(run) == "failed"
+    reason = state_of(run)["reason"]
+    assert "It is quarantined: 4 attempts" in reason
+    assert all(f"w{number}:" in reason for number in range(4))
+
+
+def test_a_worker_survives_attempts_and_fork_servers_that_crash(site: Site, root: Path) -> None:
+    deploy(site, body="if current.retry_count < 2: os.kill(os.getppid() if current.retry_count else os.getpid(), 9)")
+    with scheduler(root), worker(root) as one:
+        run = site.ask("Nightly", times=1)
+        assert ended(run) == "succeeded"
+        assert one.poll() is None
+
+
+def test_sigterm_drains_a_worker_and_what_it_did_not_begin_goes_to_others(site: Site, root: Path) -> None:
+    deploy(site)
+    with scheduler(root), worker(root, "--slots", "1", name="w1") as one:
+        run = site.ask("Nightly", folder=site.said, times=3)
+        wait_until(lambda: pool_of()["queued"] == 2 and site.began(run, 0), "one runs, two wait", WITHIN_S)
+        one.send_signal(signal.SIGTERM)
+        wait_until(lambda: workers()[0]["draining"], "it drains", WITHIN_S)
+        with worker(root, name="w2"):
+            wait_until(lambda: site.began(run, 1) and site.began(run, 2), "the others run elsewhere", WITHIN_S)
+            assert one.poll() is None
+            site.go()
+            assert one.wait(WITHIN_S) == 0
+            assert ended(run) == "succeeded"
+    assert [len(site.began(run, number)) for number in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("how", ["second signal", "deadline"])
+def test_a_drain_that_is_over_ends_what_runs_and_it_is_started_elsewhere(site: Site, root: Path, how: str) -> None:
+    deploy(site)
+    options = ("--drain-timeout", "0.2") if how == "deadline" else ()
+    with scheduler(root), worker(root, *options, name="w1") as one:
+        run = site.ask("Nightly", folder=site.said, times=1)
+        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        one.send_signal(signal.SIGTERM)
+        if how == "second signal":
+            wait_until(lambda: "drains" in (root / "w1.log").read_text(), "it drains", WITHIN_S)
+            one.send_signal(signal.SIGTERM)
+        assert one.wait(WITHIN_S) == 0
+        assert not psutil.pid_exists(body)
+        with worker(root, name="w2"):
+            site.go()
+            assert ended(run) == "succeeded"
+    assert "its worker was stopped" in evflow("replay", run).stdout
+
+
+def test_a_cancelled_run_s_tasks_end_and_those_that_wait_are_taken_back(site: Site, root: Path) -> None:
+    deploy(site)
+    with scheduler(root), worker(root, "--slots", "1"):
+        run = site.ask("Nightly", folder=site.said, times=3)
+        [body] = wait_until(lambda: pool_of()["queued"] == 2 and site.began(run, 0), "one runs, two wait", WITHIN_S)
+        assert evflow("cancel", run).returncode == 0
+        assert ended(run) == "cancelled"
+        assert not psutil.pid_exists(body)
+        assert pool_of()["queued"] == 0
+    assert not site.began(run, 1)
+
+
+def test_a_run_waits_for_a_worker_and_explain_says_so(site: Site, root: Path) -> None:
+    deploy(site)
+    with scheduler(root):
+        run = site.ask("Nightly", times=1)
+        wait_until(lambda: pool_of()["queued"] == 1, "it waits in the queue", WITHIN_S)
+        assert "waits for a worker of pool gpu" in evflow("explain", run).stdout
+        assert "none is alive. `evflow worker --pool gpu` starts one." in evflow("explain", run).stdout
+        assert "no worker is alive" in evflow("pools").stdout
+        with worker(root):
+            assert ended(run) == "succeeded"
+
+
+def test_the_foreground_shows_what_tasks_in_pools_print(site: Site, root: Path) -> None:
+    deploy(site, body='print("in the pool", self.input)')
+    with worker(root):
+        done = python("flow.py", "run", "--times", "3", cwd=site.root / "Nightly")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert all(f"in the pool {number}" in said for number in range(3))
+
+
+def test_the_foreground_runs_the_steps_here_where_nobody_works_and_the_log_says_so(site: Site) -> None:
+    deploy(site)
+    done = python("flow.py", "run", "--times", "1", cwd=site.root / "Nightly")
+    assert done.returncode == 0, done.stderr
+    assert "No worker of the pool 'gpu' is alive: its steps run on this machine." in done.stdout + done.stderr
+    assert "no worker of pool gpu is alive" in evflow("events", "Nightly/1", "--json").stdout
+    refused = python("flow.py", "run", "--times", "1", "--fallback", "error", cwd=site.root / "Nightly")
+    assert refused.returncode != 0
+    assert "`evflow worker --pool gpu` starts one" in refused.stderr
+    assert len(told("runs")) == 1, "no number was taken"
+
+
+def test_a_killed_foreground_is_continued_and_its_task_in_the_pool_runs_once(site: Site, root: Path) -> None:
+    deploy(site)
+    with worker(root):
+        foreground = subprocess.Popen(
+            [sys.executable, "flow.py", "run", "--times", "1", "--folder", str(site.said)],
+            cwd=site.root / "Nightly",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        [body] = wait_until(lambda: site.began("Nightly/1", 0), "the body runs", WITHIN_S)
+        foreground.kill()
+        foreground.wait()
+        assert psutil.pid_exists(body)
+        site.go()
+        assert evflow("continue", "Nightly/1").returncode == 0
+    assert len(site.began("Nightly/1", 0)) == 1
+    assert verified("Nightly/1")["problems"] == []
+
+
+@pytest.mark.skipif(DebianRedis.why_missing() is not None, reason=str(DebianRedis.why_missing()))
+def test_a_worker_that_is_cut_off_ends_its_attempts_before_others_start_them(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DebianRedis.started() as server:
+        monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
+        deploy(site)
+        with scheduler(root), worker(root):
+            run = site.ask("Nightly", folder=site.said, times=1)
+            [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+            with server.out_of_reach():
+                wait_until(lambda: not psutil.pid_exists(body), "the attempt is ended", WITHIN_S)
+            wait_until(lambda: len(site.began(run, 0)) == 2, "it is started again", WITHIN_S)
+            site.go()
+            assert ended(run) == "succeeded"
