@@ -205,6 +205,17 @@ async def test_a_dead_worker_neither_claims_nor_beats_any_more(queue: Queue) -> 
     assert await queue.take("b") == ["Flow/1/1.0"]
 
 
+async def test_an_order_that_answers_the_wait_of_a_buried_worker_goes_to_a_living_one(queue: Queue) -> None:
+    """A suspended process, or one behind a connection that nobody closed, still waits at the server."""
+    await queue.join("a", "b")
+    queue.die("a")
+    await queue.look()
+    await queue.order(1)
+    assert [entry.attempt for entry in await queue.fetch("a")] == ["Flow/1/1.0"]
+    await queue.link.do(pools.beat(POOL, "b", 60.0, ABOUT))
+    assert await queue.take("b") == ["Flow/1/1.0"]
+
+
 async def test_a_worker_that_leaves_gives_back_what_it_had_not_claimed(queue: Queue) -> None:
     await queue.join("a", "b")
     await queue.order(*range(1, 6))

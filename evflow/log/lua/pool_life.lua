@@ -52,6 +52,17 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.form
   bury(worker)
 end
 
+-- The wait of a worker that is suspended, or whose connection nobody closed, goes on at the server behind its burial, and is
+-- answered with the next order: so whoever has read something and does not live is looked for, too.
+local summary = redis.pcall('XPENDING', KEYS[1], GROUP)
+if not summary.err and summary[1] > 0 then
+  for _, consumer in ipairs(summary[4]) do
+    if not redis.call('ZSCORE', KEYS[4], consumer[1]) then
+      bury(consumer[1])
+    end
+  end
+end
+
 local verb = ARGV[1]
 if verb == 'look' then
   local shard, answer = ARGV[3], {'ok', redis.call('ZCARD', KEYS[4])}
