@@ -133,16 +133,16 @@ def _url(raw: Any) -> str:
     return str(raw)
 
 
-def _integer(low: int) -> Kind:
+def _integer(low: int, high: int | None = None) -> Kind:
     def read(raw: Any) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise TypeError
         number = int(raw)
-        if number < low:
+        if number < low or (high is not None and number > high):
             raise ValueError
         return number
 
-    return Kind(f"a whole number, at least {low}", read)
+    return Kind(f"a whole number, at least {low}" if high is None else f"a whole number from {low:,} to {high:,}", read)
 
 
 def _number(low: float) -> Kind:
@@ -285,6 +285,8 @@ SETTINGS: dict[str, Setting] = {
             "What a run in the foreground does where a step's pool has no living worker: run it here, wait, or refuse.",
             "--fallback",
         ),
+        Setting("on_failure", _choice("fail", "pause"), "fail", "What a run does when a task has no attempt left.", "--on-failure"),
+        Setting("priority", _integer(-1_000_000, 1_000_000), 0, "Whose tasks get slots first: higher ones.", "--priority"),
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
         Setting("package_suffixes", Kind("a list of suffixes", _words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
         Setting("warm_memory", _integer(0), 1_000, "Memory that a scheduler's loaded flows without work may keep, in MB.", "--warm-memory"),

@@ -24,11 +24,13 @@ class CoreWorld:
     Attributes:
         stored: The log.
         lossy: Attempts may also be lost, crash, report twice or report late.
+        controlled: What fails is held, and somebody pauses, resumes, retries and skips at random moments.
     """
 
     flow: RandomFlow
     random: Random
     lossy: bool = False
+    controlled: bool = False
     slots: int = 4
     max_splits: int = 100
     run: OwnedRun = field(default_factory=lambda: OwnedRun(RUN))
@@ -43,7 +45,12 @@ class CoreWorld:
 
     def start(self) -> None:
         """Append the first turn."""
-        options = {"max_splits": self.max_splits, "task_budget": 300, "retry_scale": 0}
+        options = {
+            "max_splits": self.max_splits,
+            "task_budget": 300,
+            "retry_scale": 0,
+            "on_failure": "pause" if self.controlled else "fail",
+        }
         self.turn(ev.RunStarted("RandomFlow", 1, LOGIC, self.flow.graph().to_plain(), b"p" * 32, {}, options, {}, "ada", ""))
 
     def play(self, limit: int = 5_000) -> None:
@@ -66,12 +73,14 @@ class CoreWorld:
         state = self.run.state
         self._free()
         ways = []
-        if state.waiting and self._slots.unused and not state.stopping:
+        if state.takes_slots and self._slots.unused:
             ways.append(self._grant)
         if state.live:
             ways += [self._report] * 3
         if self._late:
             ways.append(self._repeat)
+        if self.controlled and (state.paused or self.random.random() < 0.2):
+            ways.append(self._interfere)
         if not ways:
             due = state.next_timer_us()
             assert due is not None, "nothing will ever wake the run"
@@ -113,6 +122,25 @@ class CoreWorld:
         if self.lossy and self.random.random() < 0.2:
             self._late.append(result)
         self.turn(result)
+
+    def _interfere(self) -> None:
+        """Somebody asks for something; whether it has an effect is not looked at, unless nothing else can go on."""
+        state, random = self.run.state, self.random
+        tasks = [task.id for task in state.all_tasks()]
+        number = next(iter(state.held), None) if state.held and random.random() < 0.7 else random.choice(tasks)
+        assert number is not None
+        node = state.graph[state.tasks[number].step]
+        chosen = random.choice(["", *node.out]) if len(node.out) > 1 else ""
+        asked: list[ev.Fact] = [
+            ev.RunPauseRequested("a look at it"),
+            ev.RunResumeRequested(),
+            ev.RunPriorityRequested(random.randint(-3, 3)),
+            ev.TaskRetryRequested(number),
+            ev.TaskSkipRequested(number, chosen),
+        ]
+        if state.stuck is not None and random.random() < 0.05:
+            asked = [ev.RunCancelRequested("in despair")]
+        self.turn(*random.choices(asked, (1, 3, 1, 3, 3) if len(asked) > 1 else None, k=random.choice((1, 1, 1, 2))))
 
     def _repeat(self) -> None:
         self.turn(self._late.pop(self.random.randrange(len(self._late))))

@@ -24,6 +24,10 @@ _SECTIONS: Sections = {
     "Act on runs": {
         "continue": Lazy("evflow.cli.control", "continue_command", "Go on with a run whose process died."),
         "cancel": Lazy("evflow.cli.control", "cancel_command", "End a run."),
+        "resume-run": Lazy("evflow.cli.steer", "resume_command", "End the pause of a run (`pause RUN` begins one)."),
+        "retry": Lazy("evflow.cli.steer", "retry_command", "Try failed tasks again that a run waits with."),
+        "skip": Lazy("evflow.cli.steer", "skip_command", "Let a run go on without a task that failed."),
+        "set-priority": Lazy("evflow.cli.steer", "priority_command", "Let a run come before others, or behind them."),
         "tag": Lazy("evflow.cli.tag", "command", "List and change the tags of runs."),
     },
     "Deployed flows": {
@@ -37,8 +41,12 @@ _SECTIONS: Sections = {
         "why": Lazy("evflow.cli.why", "why_command", "Say what started a run."),
         "why-not": Lazy("evflow.cli.why", "why_not_command", "Say why no run began at some time."),
         "history": Lazy("evflow.cli.deployments", "history_command", "Say what was deployed when, and by whom."),
-        "pause": Lazy("evflow.cli.deployments", "pause_command", "Let nothing but people start runs of a deployment."),
-        "unpause": Lazy("evflow.cli.deployments", "unpause_command", "End a pause."),
+        "pause": Lazy(
+            "evflow.cli.deployments",
+            "pause_command",
+            "Pause a deployment: nothing but people starts runs of it; or a run: nothing of it starts.",
+        ),
+        "unpause": Lazy("evflow.cli.deployments", "unpause_command", "End the pause of a deployment, or of a run."),
         "undeploy": Lazy("evflow.cli.deployments", "undeploy_command", "Take a deployment away; its runs go on."),
     },
     "The life of a log": {

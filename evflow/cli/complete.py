@@ -59,6 +59,11 @@ def of_pools() -> Completer:
     return _silently(names)
 
 
+def of_pausable(*statuses: str) -> Completer:
+    """Deployments, and runs in one of the statuses."""
+    return _silently(lambda log, begun: [*_deployments(log, begun), *_runs(log, begun, frozenset(statuses))])
+
+
 def of_what() -> Completer:
     """Runs, and behind a run's slash its steps and tasks."""
     return _silently(_what)

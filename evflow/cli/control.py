@@ -10,7 +10,6 @@ from evflow.cli.output import became, instant, write_json
 from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
-from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.log.keys import shared_shards
 from evflow.log.owners import living_owner
@@ -23,7 +22,7 @@ _LOOK_EVERY_S = 1.0
 
 
 @click.command("cancel", help="End RUN: its running tasks are ended, then the run is cancelled.")
-@click.argument("run", shell_complete=of_runs("running", "starting"))
+@click.argument("run", shell_complete=of_runs("running", "paused", "starting"))
 @click.option("--reason", default="evflow cancel", show_default=True, help="What the log says.")
 @click.option("--force", is_flag=True, help="Kill what runs, instead of asking it to end.")
 @click.option("--wait/--no-wait", default=True, help=f"Wait until it is over, for {_WAIT_S:g} s at most  [default: --wait]")
@@ -34,7 +33,7 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
     if len(reason) > _MOST_REASON:
         raise click.BadParameter(f"it has {len(reason):,} characters, and the log takes {_MOST_REASON:,}.", param_hint="--reason")
     with session.log() as log:
-        entry, state = _found(log, resolve(log, parse(run)))
+        entry, state = session.folded_or_new(log, resolve(log, parse(run)))
         was_over = state.over
         if not was_over:
             _request(log, entry, RunCancelRequested(reason, forced=force))
@@ -43,19 +42,6 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
     _tell(entry, state, as_json=as_json, was_over=was_over)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
-
-
-def _found(log: LogClient, run: RunId) -> tuple[RunEntry, RunState]:
-    """A run and its state, which is `new` where no scheduler has begun it."""
-    from evflow.replay.load import RunWaits
-
-    try:
-        found, state = session.folded(log, run)
-    except RunWaits:
-        entry = log.run(run)
-        assert entry is not None
-        return entry, RunState()
-    return found.entry, state
 
 
 def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested) -> None:
@@ -129,7 +115,7 @@ continue_command = click.Command(
     "continue",
     callback=_continue,
     params=[
-        click.Argument(["run"], shell_complete=of_runs("running", "starting")),
+        click.Argument(["run"], shell_complete=of_runs("running", "paused", "starting")),
         click.Option(["--quiet"], is_flag=True, help="Show only what tasks print, and errors."),
         setting_option("max_workers", "N", "Tasks at once."),
         setting_option("view", "auto|live|plain", "A live picture, or lines."),

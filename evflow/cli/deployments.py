@@ -7,7 +7,7 @@ import click
 
 from evflow import clock, config
 from evflow.cli import session
-from evflow.cli.complete import of_deployments, of_flows
+from evflow.cli.complete import of_deployments, of_flows, of_pausable
 from evflow.cli.output import instant, iso, table, write_json
 from evflow.core.deployments import Deployment, subject
 from evflow.core.events import Event
@@ -130,25 +130,79 @@ def history_command(deployment: str, as_json: bool) -> None:
         click.echo(line)
 
 
-@click.command("pause", help=f"Let nothing but people start runs of DEPLOYMENT, until it is unpaused. {_WHAT}")
-@click.argument("deployment", shell_complete=of_deployments())
-def pause_command(deployment: str) -> None:
+@click.command(
+    "pause",
+    help="Pause a deployment: nothing but people starts runs of it, until it is unpaused. Or pause a run: what runs of it goes on, nothing more starts. "
+    f"WHAT is a run like TrainFlow/3, else a deployment. {_WHAT}",
+)
+@click.argument("what", shell_complete=of_pausable("running", "starting", "requested"))
+@click.option("--reason", default="", metavar="TEXT", help="Of a run: what the log says of why.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def pause_command(what: str, reason: str, as_json: bool) -> None:
     """Pause it."""
-    wanted = parse(deployment)
-    before = _change(wanted, FlowPaused(wanted.name), when=lambda deployment: not deployment.paused)
-    if before.paused:
-        click.echo(f"{wanted} was paused before, by {before.paused_by} at {instant(before.paused_us)[:19]}.")
+    if is_run(what):
+        from evflow.cli import steer
+
+        steer.pause(what, reason, as_json=as_json)
         return
-    click.echo(f"{wanted} is paused: schedules and triggers will start no run of it. `evflow run {wanted}` still does.")
+    wanted = _deployment(what)
+    before = _change(wanted, FlowPaused(wanted.name), when=lambda deployment: not deployment.paused)
+    if as_json:
+        _write(wanted)
+    elif before.paused:
+        click.echo(f"{wanted} was paused before, by {before.paused_by} at {instant(before.paused_us)[:19]}.")
+    else:
+        click.echo(f"{wanted} is paused: schedules and triggers will start no run of it. `evflow run {wanted}` still does.")
 
 
-@click.command("unpause", help=f"End the pause of DEPLOYMENT. {_WHAT}")
-@click.argument("deployment", shell_complete=of_deployments())
-def unpause_command(deployment: str) -> None:
+@click.command(
+    "unpause",
+    help=f"End the pause of a deployment, or of a run (as `resume-run` does). WHAT is a run like TrainFlow/3, else a deployment. {_WHAT}",
+)
+@click.argument("what", shell_complete=of_pausable("paused"))
+@click.option("--reason", default="", metavar="TEXT", help="Of a run: what the log says of why.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def unpause_command(what: str, reason: str, as_json: bool) -> None:
     """Unpause it."""
-    wanted = parse(deployment)
+    if is_run(what):
+        from evflow.cli import steer
+
+        steer.resume(what, reason, as_json=as_json)
+        return
+    wanted = _deployment(what)
     before = _change(wanted, FlowUnpaused(wanted.name), when=lambda deployment: deployment.paused)
-    click.echo(f"{wanted} is not paused any more." if before.paused else f"{wanted} was not paused.")
+    if as_json:
+        _write(wanted)
+    else:
+        click.echo(f"{wanted} is not paused any more." if before.paused else f"{wanted} was not paused.")
+
+
+def is_run(what: str) -> bool:
+    """Whether a text names a run and no deployment: it has a number. `TrainFlow` is a deployment here, not its newest run."""
+    return "/" in what or what.isdecimal()
+
+
+def _deployment(what: str) -> Reference:
+    """The deployment that a text names.
+
+    Raises:
+        DeploymentNotFound: There is none; where the flow has runs, with how one of them is named.
+    """
+    wanted = parse(what)
+    with session.log() as log:
+        try:
+            find(log, wanted)
+        except DeploymentNotFound as error:
+            newest = log.runs(wanted.flow, 1)
+            if newest:
+                error.hint += f" A run is named with its number: {newest[0].run}."
+            raise
+    return wanted
+
+
+def _write(wanted: Reference) -> None:
+    with session.log() as log:
+        write_json(plain(wanted.flow, find(log, wanted)))
 
 
 @click.command("undeploy", help=f"Take DEPLOYMENT away: no more runs of it can be asked for. Its runs go on. {_WHAT}")

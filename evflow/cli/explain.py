@@ -1,6 +1,6 @@
 """`evflow explain`: the reasons of `evflow.core.explain` in sentences."""
 
-from collections.abc import Iterator, Sequence, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -11,14 +11,15 @@ from evflow import clock
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
-from evflow.cli.output import count, duration, instant, write_json
+from evflow.cli.output import count, duration, instant, who, write_json
 from evflow.cli.picture import why
 from evflow.core import explain, limits
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
 from evflow.core.tags import is_of_scheduler
+from evflow.log.keys import shared_shards
 from evflow.log.owners import is_owned
-from evflow.log.protocol import LogClient
+from evflow.log.protocol import LogClient, RunEntry
 from evflow.replay.load import RunWaits
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
 
 _MOST_HOLDERS = 5
+
+
+MOST_RUNS = 200
+"""How many runs of a flow are asked for their priority."""
 
 
 @click.command("explain", help="Say what a run, a step's tasks or a task waits for, and why it is where it is.")
@@ -45,6 +50,7 @@ def command(what: str, as_json: bool) -> None:
             _say(what, [f"{waits.message} {waits.hint}".strip()], as_json=as_json)
             return
         owned = state.over or is_owned(log, found.entry.shard)
+        ahead = _of_higher_priority(log, found.entry, state)
         now = clock.now_us()
         limited = list(_limited(log, state))
         tasks = tasks_of(state, reference)
@@ -55,6 +61,11 @@ def command(what: str, as_json: bool) -> None:
         if reference.step or reference.task is not None
         else of_run(state, now, owned=owned, pools=pools)
     )
+    if ahead:
+        lines.append(
+            f"{state.flow}/{state.number} has the priority {state.priority}: {count(ahead, 'run')} of higher priority "
+            f"that share{'s' if ahead == 1 else ''} its slots come{'s' if ahead == 1 else ''} before it. `evflow set-priority` changes that."
+        )
     _say(what, [*lines, *limited], as_json=as_json)
 
 
@@ -74,6 +85,14 @@ def _limited(log: LogClient, state: RunState) -> Iterator[str]:
             by = ", ".join(one.name for one in held[:_MOST_HOLDERS])
             more = f" and {len(held) - _MOST_HOLDERS} more" if len(held) > _MOST_HOLDERS else ""
             yield f"{run} waits for limit {limit.name}: {len(held)} of {limit.most} hold it{f' ({by}{more})' if by else ''}."
+
+
+def _of_higher_priority(log: LogClient, entry: RunEntry, state: RunState) -> int:
+    """How many runs, of the newest of each flow, may get slots before this one because somebody wants it so."""
+    if not state.takes_slots or entry.shard not in shared_shards():
+        return 0
+    others = (other for flow in log.flows() for other in log.runs(flow, MOST_RUNS))
+    return sum(other.summary.get("status") == "running" and int(other.summary.get("priority") or 0) > state.priority for other in others)
 
 
 def _say(what: str, lines: list[str], *, as_json: bool) -> None:
@@ -127,7 +146,7 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True, pools: Pools = _
 def of_tasks(state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS) -> Iterator[str]:
     """Sentences for each task."""
     for task in tasks:
-        waits = not owned and not state.over and task.status not in ("succeeded", "failed", "cancelled")
+        waits = not owned and not state.over and task.status not in ("succeeded", "skipped", "failed", "cancelled")
         yield _of_task(state, task, now_us, owned=owned, pools=pools) + (f" {_nobody(state)}" if waits else "")
 
 
@@ -164,6 +183,16 @@ def said_of_run(state: RunState, reason: explain.Reason) -> str:
             return f"{run} {status} at {instant(at_us)[:19]}{f': {said(why_so)}' if why_so else '.'}"
         case explain.NobodyOwns():
             return _nobody(state)
+        case explain.IsPaused(by, since_us, why_so, running):
+            told = f" ({why_so})" if why_so else ""
+            goes_on = f"; {count(running, 'task')} that ran then still run{'s' if running == 1 else ''}" if running else ""
+            return f"{run} was paused by {who(by)} at {instant(since_us)[:19]}{told}: nothing of it starts{goes_on}. `evflow resume-run {run}` ends the pause."
+        case explain.IsStuck(tasks, number, since_us):
+            rest = "what does not depend on them goes on" if not since_us else f"nothing else is left to do since {instant(since_us)[:19]}"
+            return (
+                f"{run} waits with {count(number, 'task')} that failed{_named(tasks, number)}; {rest}. "
+                f"`evflow retry {run}` tries {'it' if number == 1 else 'them'} again, `evflow skip {run}/STEP/TASK` goes on without one, `evflow cancel {run}` ends the run."
+            )
         case explain.IsEnding(what, why_so, running, forced):
             doing = "being cancelled" if what == "cancelled" else "failing"
             waits = f"it waits for {count(len(running), 'running task')} to end{_named([(step, task) for step, task, _ in running])}"
@@ -191,6 +220,8 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
             return _retry(reason, now_us)
         case explain.WaitsForMembers():
             return of_members(state, reason)
+        case explain.IsHeld(at_us, why_so):
+            return f"failed at {instant(at_us)[:19]}, and the run waits with it: {said(why_so)}"
         case explain.Ended():
             return _ended(reason)
         case _:
@@ -233,15 +264,17 @@ def _nobody(state: RunState) -> str:
 
 
 def _slot(reason: explain.WaitsForSlot, now_us: int) -> str:
+    if reason.paused_by:
+        return f"waits for the end of the pause: {who(reason.paused_by)} paused the run."
     taken = len(reason.held)
     busy = f"{taken} of {reason.slots} slots are taken" if reason.slots else f"{count(taken, 'task')} run"
     holders = [f"{one.slot}: {one.step}/{one.task}" if one.slot >= 0 else f"{one.step}/{one.task}" for one in reason.held]
-    who = f" ({_some(holders, taken)})" if holders else ""
+    holding = f" ({_some(holders, taken)})" if holders else ""
     before = (
         f"{count(reason.ahead_count, 'task')} ahead of it{_named(reason.ahead, reason.ahead_count)}" if reason.ahead else "it is the next"
     )
     asks = f" It asks for {_amounts(reason.asks)}; running tasks asked for {_amounts(reason.taken)}." if not reason.asks.nothing else ""
-    return f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}: {busy}{who}, {before}.{asks}"
+    return f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}: {busy}{holding}, {before}.{asks}"
 
 
 def _retry(reason: explain.WaitsForRetry, now_us: int) -> str:
@@ -257,6 +290,9 @@ def _retry(reason: explain.WaitsForRetry, now_us: int) -> str:
 def _ended(reason: explain.Ended) -> str:
     if reason.status == "cancelled":
         return "was cancelled."
+    if reason.status == "skipped":
+        failed = f", having failed: {said(reason.reason)}" if reason.reason else ""
+        return f"was skipped by {who(reason.by)} at {instant(reason.at_us)[:19]}{failed}"
     if reason.status == "failed":
         return f"failed: {said(reason.reason)}"
     caught = f" (@catch took {reason.caught})" if reason.caught else ""

@@ -11,7 +11,7 @@ from evflow import config
 from evflow.cli import session
 from evflow.cli.flow_graph import banner, checked
 from evflow.cli.flow_main import FlowContext
-from evflow.cli.flow_run import take_settings, wishes
+from evflow.cli.flow_run import failure_and_priority, take_settings, wishes
 from evflow.cli.output import instant, write_json
 from evflow.cli.setting_option import setting_option
 from evflow.core.deployments import DEFAULT_NAME, Deployment
@@ -65,6 +65,7 @@ def _options() -> Iterator[click.Parameter]:
     yield click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it.")
     yield setting_option("start_method", "auto|fork|spawn", "How a task's process starts.")
     yield setting_option("durability", "everysec|fsync|replicated", "When an event of a run counts as written.")
+    yield from failure_and_priority()
     yield click.Option(["--json", "as_json"], is_flag=True, help="As JSON.")
 
 

@@ -19,7 +19,19 @@ from evflow.errors import did_you_mean
 if TYPE_CHECKING:
     from evflow.cli.flow_parameters import ParameterOptions
 
-_SETTINGS = ("max_workers", "max_num_splits", "max_log_size", "task_budget", "namespace", "start_method", "fallback", "durability", "view")
+_SETTINGS = (
+    "max_workers",
+    "max_num_splits",
+    "max_log_size",
+    "task_budget",
+    "namespace",
+    "start_method",
+    "fallback",
+    "durability",
+    "on_failure",
+    "priority",
+    "view",
+)
 """Settings that are options of `run` and `resume`."""
 
 
@@ -87,7 +99,16 @@ def _run_options() -> list[click.Option]:
         setting_option("start_method", "auto|fork|spawn", "How a task's process starts."),
         setting_option("fallback", "local|wait|error", "What to do where a step's pool has no living worker."),
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
+        *failure_and_priority(),
         setting_option("view", "auto|live|plain", "A live picture, or lines."),
+    ]
+
+
+def failure_and_priority() -> list[click.Option]:
+    """What a run does when a task fails for good, and who comes first."""
+    return [
+        setting_option("on_failure", "fail|pause", "When a task has no attempt left: end the run, or wait for `evflow retry` or `skip`."),
+        setting_option("priority", "N", "Among runs that wait for the same slots, higher ones come first  [default: 0]"),
     ]
 
 
@@ -139,6 +160,8 @@ def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> 
             start_method=config.get("start_method"),
             fallback=fallback,
             durability=config.get("durability"),
+            on_failure=config.get("on_failure"),
+            priority=config.get("priority"),
         ),
     }
 

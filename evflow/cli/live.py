@@ -17,10 +17,11 @@ from typing import Any, TextIO, cast
 import click
 
 from evflow import clock
-from evflow.cli.output import count, duration, instant
+from evflow.cli.output import count, duration, instant, who
 from evflow.cli.picture import Photographer, Picture
 from evflow.cli.render import use_color
 from evflow.cli.screen import Screen, is_terminal
+from evflow.cli.steered import steered
 from evflow.core import events as ev
 from evflow.core.codec import Record
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
@@ -106,6 +107,9 @@ class _View:
         self._state = state
         self._photographer.see(record, state)
         event = record.event
+        told = steered(record, state)
+        if told:
+            self.on_notice(told)
         if not isinstance(event, ev.AttemptStarted | ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptExited):
             self._event(record, state)
             return
@@ -310,6 +314,10 @@ def _sentence(record: Record, state: RunState) -> str | None:
             return f"Task will be tried again{f' in {duration(wait)}' if wait > 0 else ' now'} ({_which(state, event)})."
         case ev.AttemptCancelled():
             return "Task was cancelled."
+        case ev.TaskHeld():
+            return "Task failed for good; the run waits with it."
+        case ev.TaskSkipped():
+            return f"Task is skipped by {who(state.tasks[record.event.task].settled_by)}."
         case ev.TaskReused() as event:
             return f"Task is taken over from {event.origin_task}."
         case _:
@@ -334,6 +342,9 @@ def summary(picture: Picture, *, retried: int = 0, style: Callable[..., str] = c
     color = _COLORS.get(picture.status, "yellow")
     done, failed = picture.count("done"), picture.count("failed")
     parts = [count(done, "task")] if not failed else [f"{count(done, 'task')} finished", f"{failed:,} failed"]
+    skipped = picture.count("skipped")
+    if skipped:
+        parts.append(f"{skipped:,} of them skipped")
     if retried:
         parts.append("1 retry" if retried == 1 else f"{retried:,} retries")
     head = f"Run {style(picture.run, bold=True)} {style(picture.status, fg=color, bold=True)}"

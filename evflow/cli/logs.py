@@ -169,7 +169,7 @@ def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None
     folder = log_folder(state) or ""
     scrubbed = 0
     for task in tasks_of(state, reference):
-        if not include_not_done and task.status not in ("succeeded", "failed", "cancelled"):
+        if not include_not_done and task.status not in ("succeeded", "skipped", "failed", "cancelled"):
             click.echo(f"{pathspec(state, task)} is not over; --include-not-done scrubs it too.", err=True)
             continue
         attempts = task.attempts if every else task.attempts[-1:]

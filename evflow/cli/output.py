@@ -94,6 +94,8 @@ _BECAME = {
     "succeeded": "succeeded",
     "failed": "failed",
     "cancelled": "was cancelled",
+    "skipped": "was skipped",
+    "paused": "is paused",
     "running": "is running",
     "retrying": "will be tried again",
 }
@@ -156,3 +158,8 @@ def _cut(text: str, width: int) -> str:
     plain = click.unstyle(text)
     ends = accumulate(map(_columns, plain))
     return plain[: sum(end < width for end in ends)] + "…"
+
+
+def who(principal: str) -> str:
+    """Who caused an event, for people: `ada` for `user:ada`."""
+    return principal.removeprefix("user:")

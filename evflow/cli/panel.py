@@ -25,6 +25,7 @@ from evflow.cli.picture import FailureRow, Picture, StepRow
 STATUS_STYLE = {
     "running": "cyan",
     "starting": "cyan",
+    "paused": "yellow",
     "succeeded": "green",
     "failing": "red",
     "failed": "red",
@@ -106,6 +107,7 @@ def _step(row: StepRow, picture: Picture, names: int, width: int, glyphs: Glyphs
         (row.waiting if row.total > 1 else 0, "waiting", "dim"),
         (row.retrying, "to retry", "yellow"),
         (row.failed, "failed", "red"),
+        (row.skipped, "skipped", "yellow"),
     ):
         if number:
             text.append(f"  {number:,} {noun}", style=look)

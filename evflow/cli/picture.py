@@ -20,7 +20,7 @@ SHOWN_FAILURES = 16
 
 
 class StepRow(NamedTuple):
-    """A step and how far its tasks are; `total` counts those that exist by now."""
+    """A step and how far its tasks are; `total` counts those that exist by now, `done` those that succeeded or were skipped."""
 
     name: str
     total: int = 0
@@ -28,6 +28,7 @@ class StepRow(NamedTuple):
     failed: int = 0
     running: int = 0
     retrying: int = 0
+    skipped: int = 0
 
     @property
     def waiting(self) -> int:
@@ -69,7 +70,7 @@ class Picture(NamedTuple):
     """A run at an instant.
 
     Attributes:
-        status: `starting`, `running`, `cancelling`, `failing`, or the run's outcome.
+        status: `starting`, `running`, `paused`, `cancelling`, `failing`, or the run's outcome.
         running: The attempts that run, the longest first; at most `SHOWN_RUNNING`.
         retries: The next retries, soonest first; at most `SHOWN_RETRIES`.
         failures: The tasks that failed last, oldest first; at most `SHOWN_FAILURES`.
@@ -118,9 +119,11 @@ class Photographer:
             case ev.RetryScheduled() as event:
                 self.retried += 1
                 self._retries[event.task] = (event.attempt, event.at_us)
-            case ev.TaskQueued() as event:
+            case ev.TaskQueued() | ev.TaskSkipped() as event:
                 self._retries.pop(event.task, None)
-            case ev.TaskFailed() as event:
+                if event.task in self._failed:  # it is tried again, or gone past
+                    self._failed.remove(event.task)
+            case ev.TaskFailed() | ev.TaskHeld() as event:
                 if event.task not in self._failed:
                     self._failed.append(event.task)
             case _:
@@ -176,6 +179,8 @@ def _status(state: RunState) -> str:
         return "cancelling"
     if state.failing is not None:
         return "failing"
+    if state.paused:
+        return "paused"
     return "running" if state.live else "starting" if state.status == "new" else state.status
 
 
@@ -193,7 +198,15 @@ def _steps(state: RunState, retries: Iterable[RetryRow]) -> Iterable[StepRow]:
         if counts is None:
             yield StepRow(name)
         else:
-            yield StepRow(name, counts.created, counts.succeeded, counts.failed, running.get(name, 0), retrying.get(name, 0))
+            yield StepRow(
+                name,
+                counts.created,
+                counts.succeeded + counts.skipped,
+                counts.failed,
+                running.get(name, 0),
+                retrying.get(name, 0),
+                counts.skipped,
+            )
 
 
 def _running(state: RunState) -> Iterable[RunningRow]:

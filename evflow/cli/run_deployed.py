@@ -1,7 +1,7 @@
 """`evflow run`: ask schedulers for a run of a deployed flow."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,17 +21,33 @@ if TYPE_CHECKING:
 @click.argument("deployment", shell_complete=of_deployments())
 @click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the flow; may be repeated.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the run; may be repeated.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-1_000_000, 1_000_000),
+    metavar="N",
+    help="Whose tasks get slots first: higher ones; the deployment's if not given.",
+)
+@click.option("--on-failure", type=click.Choice(["fail", "pause"]), help="When a task has no attempt left; the deployment's if not given.")
 @click.option("--follow", "-f", is_flag=True, help="Show the run until it ends; the exit code is the run's.")
 @click.option("--quiet", is_flag=True, help="With --follow: show only what tasks print, and errors.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, deployment: str, parameters: tuple[str, ...], tags: tuple[str, ...], follow: bool, quiet: bool, as_json: bool
+    ctx: click.Context,
+    deployment: str,
+    parameters: tuple[str, ...],
+    tags: tuple[str, ...],
+    priority: int | None,
+    on_failure: str | None,
+    follow: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Ask for it, and see it happen."""
     given = dict(pair(text) for text in parameters)
+    options = {name: value for name, value in (("priority", priority), ("on_failure", on_failure)) if value is not None}
     with session.log() as log:
-        requested = _request(log, deployment, given, tags)
+        requested = _request(log, deployment, given, tags, options)
         owner = seen_owner(log, requested.shard)
         if as_json or not follow:
             _tell(requested, owner, as_json=as_json)
@@ -51,11 +67,11 @@ def pair(text: str) -> tuple[str, str]:
     return name.strip(), given
 
 
-def _request(log: LogClient, text: str, given: dict[str, str], tags: tuple[str, ...]) -> "Requested":
+def _request(log: LogClient, text: str, given: dict[str, str], tags: tuple[str, ...], options: dict[str, Any]) -> "Requested":
     from evflow.deployments.request import Asked, request_run
 
     found = find(log, parse(text))
-    return request_run(log, session.store(found.store), found, Asked(given, tags, config.get("user"), os.uname().nodename))
+    return request_run(log, session.store(found.store), found, Asked(given, tags, config.get("user"), os.uname().nodename, None, options))
 
 
 def _tell(requested: "Requested", owner: str | None, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ STATUS_COLORS = {
     "failed": "red",
     "cancelled": "yellow",
     "running": "cyan",
+    "paused": "yellow",
     "interrupted": "magenta",
     "requested": "blue",
 }
@@ -68,7 +69,7 @@ def as_it_is(log: LogClient, entry: RunEntry, changed: tuple[str, ...] | None) -
     summary = dict(entry.summary)
     if changed is not None:
         summary["tags"] = list(changed)
-    if summary.get("status") == "running" and not is_owned(log, entry.shard):
+    if summary.get("status") in ("running", "paused") and not is_owned(log, entry.shard):
         summary["status"] = "interrupted"
     return RunEntry(entry.run, entry.shard, summary)
 
@@ -100,6 +101,7 @@ def plain(entry: RunEntry) -> dict[str, Any]:
         "host": summary.get("host"),
         "tasks": summary.get("tasks"),
         "origin": summary.get("origin"),
+        "priority": summary.get("priority", 0),
     }
 
 

@@ -13,7 +13,7 @@ from evflow.errors import UsageError
 if TYPE_CHECKING:
     from evflow.core.state import RunState
     from evflow.log.archived import LogKeeper
-    from evflow.log.protocol import LogClient
+    from evflow.log.protocol import LogClient, RunEntry
     from evflow.replay.load import RunLog
     from evflow.store.protocol import Store
 
@@ -92,6 +92,24 @@ def store(url: str = "") -> "Store":
     from evflow.store import open_store
 
     return open_store(url or config.get("store"))
+
+
+def folded_or_new(client: "LogClient", run: RunId) -> tuple["RunEntry", "RunState"]:
+    """A run's line in the index and its state, which is `new` where no scheduler has begun it.
+
+    Raises:
+        RunNotFound: There is no such run.
+    """
+    from evflow.core.state import RunState
+    from evflow.replay.load import RunWaits
+
+    try:
+        found, state = folded(client, run)
+    except RunWaits:
+        entry = client.run(run)
+        assert entry is not None  # whoever raised the error had it
+        return entry, RunState()
+    return found.entry, state
 
 
 def folded(client: "LogClient", run: RunId) -> tuple["RunLog", "RunState"]:

@@ -9,13 +9,13 @@ from evflow import clock
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
-from evflow.cli.output import count, duration, instant, iso, size, table, write_json
+from evflow.cli.output import count, duration, instant, iso, size, table, who, write_json
 from evflow.cli.picture import why
 from evflow.cli.runs import plain, styled_status
 from evflow.core.deployments import SCHEDULE
 from evflow.core.ids import RunId
 from evflow.core.reasons import said
-from evflow.core.state import Attempt, RunState, Task
+from evflow.core.state import Attempt, Pause, RunState, Task
 from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient
@@ -70,7 +70,7 @@ def _tick(trigger: dict[str, Any] | None) -> str:
 
 def status_of(state: RunState, *, interrupted: bool) -> str:
     """The run's status for people: `interrupted` where nobody runs it any more."""
-    return "interrupted" if interrupted and not state.over else state.status
+    return "interrupted" if interrupted and not state.over else state.phase
 
 
 # --- JSON -------------------------------------------------------------------------------------------------
@@ -82,6 +82,10 @@ def _plain(state: RunState, reference: Reference, tasks: list[Task], tags: list[
     if reference.step:
         return [plain_task(state, task) for task in tasks]
     return {**plain_run(state, tags, interrupted=interrupted), "tasks": [plain_task(state, task) for task in tasks]}
+
+
+def _plain_pause(pause: Pause | None) -> dict[str, Any] | None:
+    return None if pause is None else {"by": pause.by, "since": iso(pause.since_us), "reason": pause.reason}
 
 
 def plain_run(state: RunState, tags: list[str], *, interrupted: bool = False) -> dict[str, Any]:
@@ -99,6 +103,9 @@ def plain_run(state: RunState, tags: list[str], *, interrupted: bool = False) ->
         "duration_s": (state.finished_us - state.started_us) / 1e6 if state.finished_us else None,
         "reason": ending.reason if ending else state.cancelling,
         "reason_code": ending.code if ending else None,
+        "priority": state.priority,
+        "paused": _plain_pause(state.pause),
+        "waits_with": [f"{state.flow}/{state.number}/{state.tasks[number].step}/{number}" for number in state.held],
         "user": header.get("user"),
         "namespace": header.get("namespace"),
         "tags": tags,
@@ -111,7 +118,7 @@ def plain_run(state: RunState, tags: list[str], *, interrupted: bool = False) ->
         "store": header.get("store"),
         "events": state.seq,
         "steps": {
-            name: {"tasks": counts.created, "succeeded": counts.succeeded, "failed": counts.failed}
+            name: {"tasks": counts.created, "succeeded": counts.succeeded, "failed": counts.failed, "skipped": counts.skipped}
             for name, counts in state.steps.items()
         },
     }  # fmt: skip
@@ -135,6 +142,7 @@ def plain_task(state: RunState, task: Task) -> dict[str, Any]:
         "manifest": task.manifest,
         "caught": task.caught,
         "reused": task.reused,
+        "skipped_by": task.settled_by if task.status == "skipped" else None,
         "reason": task.reason or None,
         "attempts": [_plain_attempt(attempt) for attempt in task.attempts],
     }
@@ -195,6 +203,13 @@ def run_lines(state: RunState, tags: list[str], *, end_us: int, interrupted: boo
         ("code", str(header.get("code", {}).get("file", ""))),
         *((f"--{name}", str(value) or "''") for name, value in header.get("parameters_shown", {}).items()),
     ]
+    if state.priority:
+        facts.append(("priority", f"{state.priority}"))
+    if state.pause is not None and not state.over:
+        why_so = f": {state.pause.reason}" if state.pause.reason else ""
+        facts.append(("paused", f"by {who(state.pause.by)} at {instant(state.pause.since_us)[:19]}{why_so}"))
+    if state.stuck is not None and not state.over:
+        facts.append(("waits", f"since {instant(state.stuck.since_us)[:19]}: {said(state.stuck.reason)}"))
     ending = state.outcome or state.failing
     if ending:
         facts.append(("because", said(ending.reason)))
@@ -208,6 +223,7 @@ def _steps(state: RunState) -> Iterator[str]:
     by_step: dict[str, list[Task]] = {}
     for task in state.all_tasks():
         by_step.setdefault(task.step, []).append(task)
+    any_skipped = any(counts.skipped for counts in state.steps.values())
     rows: list[list[str]] = []
     for name, tasks in by_step.items():
         counts = state.steps[name]
@@ -218,11 +234,12 @@ def _steps(state: RunState) -> Iterator[str]:
             f"{counts.created:,}",
             f"{counts.succeeded:,}",
             click.style(f"{counts.failed:,}", fg="red") if counts.failed else "",
+            *([click.style(f"{counts.skipped:,}", fg="yellow") if counts.skipped else ""] if any_skipped else []),
             f"{retries:,}" if retries else "",
             duration(times[len(times) // 2]) if times else "",
             duration(times[-1]) if times else "",
         ])  # fmt: skip
-    head = ["step", "tasks", "done", "failed", "retries", "median", "longest"]
+    head = ["step", "tasks", "done", "failed", *(["skipped"] if any_skipped else []), "retries", "median", "longest"]
     yield from table(head, rows, right=head[1:])
 
 
@@ -249,11 +266,13 @@ def task_lines(tasks: list[Task]) -> Iterator[str]:
 
 def task_status(task: Task) -> str:
     """A task's status in its color."""
-    colors = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow", "running": "cyan"}
+    colors = {"succeeded": "green", "failed": "red", "skipped": "yellow", "cancelled": "yellow", "retrying": "yellow", "running": "cyan"}
     return click.style(task.status, fg=colors.get(task.status))
 
 
 def _note(task: Task) -> str:
+    if task.status == "skipped":
+        return f"skipped by {who(task.settled_by)}" + (f", having failed: {said(task.reason)}" if task.reason else "")
     if task.reused:
         return f"taken over from {task.reused}"
     if task.caught:
@@ -282,6 +301,10 @@ def _next(state: RunState, *, interrupted: bool) -> Iterator[str]:
     elif interrupted and not state.over:
         yield ""
         yield f"The process of this run died: `evflow continue {run}` goes on with it."
+    elif state.paused:
+        yield ""
+        retry = f"`evflow retry {run}` tries again what failed, `evflow skip {run}/STEP/TASK` goes on without it."
+        yield retry if state.pause is None else f"`evflow resume-run {run}` ends the pause."
     elif len(state.tasks) - 1 > FEW_TASKS:
         yield ""
         yield click.style(f"`evflow show {run}/STEP` lists the tasks of a step.", dim=True)
@@ -296,7 +319,8 @@ def _task(state: RunState, task: Task) -> Iterator[str]:
         ("next", ", ".join(task.next_steps) + (f" ({count(task.splits, 'task')})" if task.splits else "")),
         ("artifacts", f"{task.artifacts:,}, {size(task.size_bytes)}" if task.artifacts else ""),
         ("note", _note(task)),
-        ("because", said(task.reason)),
+        ("again", f"asked for by {who(task.settled_by)}, with attempt {task.renewed}" if task.renewed else ""),
+        ("because", said(task.reason) if task.status != "skipped" else ""),
     ]
     for name, text in facts:
         if text:

@@ -13,9 +13,11 @@ import click
 
 from evflow.cli.output import count, duration, iso
 from evflow.cli.picture import why
+from evflow.cli.steered import asked_of_run, asked_of_task
 from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
+from evflow.core.control import refusal
 from evflow.core.reasons import next_attempt, said
 from evflow.core.state import RunState, Task
 from evflow.log.protocol import StoredEvent
@@ -58,9 +60,13 @@ def told(events: Iterable[StoredEvent]) -> Iterator[Told]:
     state = RunState()
     for stored in events:
         record = decode(stored.seq, stored.payload)
-        late = state.late
+        late, why_not = state.late, refusal(state, record.event)
         apply(state, record)
-        found = _about_late(record, state) if state.late > late else _about_run(record, state) or _about_task(record, state)
+        found = (
+            _about_late(record, state)
+            if state.late > late
+            else _about_run(record, state) or _about_request(record, state, why_not) or _about_task(record, state)
+        )
         if found is not None:
             about, text, mood = found
             yield Told(record.seq, record.at_us, record.at_us - state.started_us, about, text, mood)
@@ -102,6 +108,18 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
             return "run", f"{event.tag}: an event of a later version, without effect here", "odd"
         case _:
             return None
+
+
+def _about_request(record: Record, state: RunState, why_not: str) -> tuple[str, str, str] | None:
+    of_run = asked_of_run(record, state, why_not)
+    if of_run is not None:
+        return "run", *of_run
+    of_task = asked_of_task(record, state, why_not)
+    event: Any = record.event
+    if of_task is None:
+        return None
+    task = state.tasks[int(event.task)]
+    return f"{task.step}/{task.id}", *of_task
 
 
 def _about_task(record: Record, state: RunState) -> tuple[str, str, str] | None:

@@ -65,7 +65,7 @@ class Flow:
         """The newest run that is successful, or None."""
         for history in self._histories(_Tags(self._shared, FlowName(self.id))):
             # The index may lag behind a run that has just ended, never behind one that failed or was cancelled.
-            if history.entry.summary.get("status") in ("succeeded", "running"):
+            if history.entry.summary.get("status") in ("succeeded", "running", "paused"):
                 run = run_of(history)
                 if run.successful:
                     return run

@@ -22,8 +22,8 @@ from evflow.log.protocol import RunEntry
 PARAMETERS = "_parameters"
 """The step whose task 0 holds parameters and the class's constants."""
 
-OVER = frozenset({"succeeded", "failed", "cancelled"})
-"""What a task's status is when nothing will change it."""
+OVER = frozenset({"succeeded", "skipped", "cancelled"})
+"""What a task's status is when nothing will change it; one that failed may be tried again."""
 
 FRESH_S = 0.001
 """What was read so shortly ago is not asked for again: a loop over unfinished tasks is not a request for each."""

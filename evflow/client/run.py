@@ -64,14 +64,24 @@ class Run(Parent[Step]):
 
     @property
     def status(self) -> str:
-        """`requested`, `running`, `succeeded`, `failed`, `cancelled`, or `interrupted` where its owner died; as it is now."""
+        """`requested`, `running`, `paused`, `succeeded`, `failed`, `cancelled`, or `interrupted` where its owner died; as it is now."""
         history = self._history
         state = history.now()
         if state.over:
             return state.status
         if not state.seq and history.entry.is_requested:
             return REQUESTED
-        return "running" if history.log.ask(lambda log: is_owned(log, history.shard)) else "interrupted"
+        return state.phase if history.log.ask(lambda log: is_owned(log, history.shard)) else "interrupted"
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it starts before somebody has said so: it was paused, or it waits with what failed; as it is now."""
+        return self._history.now().paused
+
+    @property
+    def priority(self) -> int:
+        """Its place among runs that wait for the same slots, higher ones first; as it is now."""
+        return self._history.now().priority
 
     @property
     def failure(self) -> str | None:

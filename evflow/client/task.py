@@ -85,15 +85,20 @@ class Task(Parent[DataArtifact]):
 
     @property
     def finished(self) -> bool:
-        """Whether it is done, with or without an exception that `@catch` took. A task that failed is not: see `status`."""
+        """Whether it is done, with or without an exception that `@catch` took, or skipped. A task that failed is not: see `status`."""
         task = self._history.task(self._number)
         if self._attempt is None:
-            return task.status == "succeeded"
+            return task.status in ("succeeded", "skipped")
         return task.attempts[self._attempt].outcome == "succeeded"
 
     @property
+    def skipped(self) -> bool:
+        """Whether somebody let the run go on without it (`evflow skip`): its artifacts are those that it had got."""
+        return self._history.task(self._number).status == "skipped"
+
+    @property
     def status(self) -> str:
-        """`created`, `queued`, `granted`, `launched`, `running`, `retrying`, `succeeded`, `failed` or `cancelled`; as it is now."""
+        """`created`, `queued`, `granted`, `launched`, `running`, `retrying`, `succeeded`, `skipped`, `failed` or `cancelled`; as it is now."""
         return self._history.task(self._number).status
 
     @property

@@ -98,8 +98,20 @@ class Slots:
         return ""
 
 
+def rank(priority: int, place: int) -> tuple[int, int]:
+    """A run's place among those that wait for slots, the first one's the smallest: by priority, then by age.
+
+    Priorities are strict: a run waits as long as others of a higher one have tasks that wait.
+
+    Args:
+        priority: The run's; higher ones come first.
+        place: Its position in the order in which the shard got its runs.
+    """
+    return -priority, place
+
+
 def admit(slots: Slots, waiting: Iterable[Waiting]) -> list[Grant]:
-    """Give free slots to attempts in their order; the slots are taken.
+    """Give free slots to attempts in their order, which is that of their runs (`rank`) and, in a run, of their queue; the slots are taken.
 
     The first attempt that does not fit stops the round: a large task is not overtaken for ever by small ones.
     """

@@ -13,11 +13,11 @@ from heapq import heappush
 from sys import intern
 from typing import Any, TypeVar
 
-from evflow.core import events as ev
+from evflow.core import control, events as ev
 from evflow.core.codec import Record, fields_of
 from evflow.core.frames import arrive, breach, tasks_of
 from evflow.core.graph import Graph
-from evflow.core.state import Attempt, Counts, Ending, Frame, RunState, Split, Task
+from evflow.core.state import Attempt, Counts, Ending, Frame, Pause, RunState, Split, Task
 from evflow.errors import InternalError
 
 _Item = TypeVar("_Item")
@@ -52,6 +52,7 @@ def apply(state: RunState, record: Record) -> None:
     state.seq = seq
     state.turn = record.turn
     state.at_us = record.at_us
+    state.by = record.principal
     try:
         _FOLDS[type(event)](state, event)
     except (LookupError, AttributeError, TypeError, ValueError) as error:
@@ -66,6 +67,7 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.flow, state.number, state.logic = event.flow, event.number, event.logic
     state.options = _options(event)
     state.budget = state.options.get("task_budget", state.budget)
+    state.priority = state.options.get("priority", 0)
     state.graph = Graph.from_plain(event.graph)
     state.status = "running"
     state.started_us = state.at_us
@@ -79,7 +81,7 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
 
 def _options(event: ev.RunStarted) -> dict[str, Any]:
     """The options, of which those that decisions depend on are of the right type."""
-    for name, kinds in (("max_splits", (int,)), ("task_budget", (int,)), ("retry_scale", (int, float))):
+    for name, kinds in (("max_splits", (int,)), ("task_budget", (int,)), ("retry_scale", (int, float)), ("priority", (int,))):
         if name in event.options and type(event.options[name]) not in kinds:
             raise ValueError(f"the option {name} is {event.options[name]!r}")
     return event.options
@@ -108,6 +110,12 @@ def _run_cancel_requested(state: RunState, event: ev.RunCancelRequested) -> None
         state.cancelling = event.reason
         state.forced = event.forced
         _stop(state)
+
+
+def _run_paused(state: RunState, event: ev.RunPaused) -> None:
+    if not state.held or state.live or state.waiting or state.stuck is not None:
+        raise ImpossibleEvent(state.seq, event, "nothing keeps the run from going on")
+    state.stuck = Pause(state.by, state.at_us, event.reason)
 
 
 def _run_succeeded(state: RunState, event: ev.RunSucceeded) -> None:
@@ -288,6 +296,26 @@ def _accept(state: RunState, task: Task, event: ev.AttemptSucceeded | ev.TaskReu
     task.splits, task.items, task.variable = event.splits, event.items, event.variable
     task.caught, task.artifacts, task.size_bytes = event.caught, event.artifacts, event.size_bytes
     state.steps[task.step].succeeded += 1
+    _follow(state, task)
+
+
+def _task_skipped(state: RunState, event: ev.TaskSkipped) -> None:
+    task = _task(state, event, event.task)
+    skips = state.agenda.skips
+    if not skips or skips[0][0] != task.id:
+        raise ImpossibleEvent(state.seq, event, "nothing asked for this decision")
+    skips.popleft()
+    task.status = "skipped"
+    task.ended_us = state.at_us
+    task.manifest = event.manifest
+    task.next_kind, task.next_steps = event.next_kind, event.next_steps
+    before = state.tasks[task.parent]
+    task.artifacts, task.size_bytes = before.artifacts, before.size_bytes
+    state.steps[task.step].skipped += 1
+    _follow(state, task)
+
+
+def _follow(state: RunState, task: Task) -> None:
     agenda = state.agenda
     wrong = breach(state, task)
     if wrong is not None:
@@ -391,6 +419,18 @@ def _task_failed(state: RunState, event: ev.TaskFailed) -> None:
     _fail(state, Ending("task-failed", reason, task.id))
 
 
+def _task_held(state: RunState, event: ev.TaskHeld) -> None:
+    task = _task(state, event, event.task)
+    _take(state, event, state.agenda.ended, task.id)
+    state.agenda.asked.pop(task.id, None)
+    state.agenda.held = state.seq
+    task.status = "failed"
+    task.reason = event.reason
+    task.ended_us = state.at_us
+    state.steps[task.step].failed += 1
+    state.held[task.id] = None
+
+
 def _unknown(state: RunState, event: ev.Unknown) -> None:
     del event
     state.unknown += 1
@@ -492,5 +532,13 @@ _FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {
     ev.AttemptCancelRequested: _attempt_cancel_requested,
     ev.RetryScheduled: _retry_scheduled,
     ev.TaskFailed: _task_failed,
+    ev.RunPauseRequested: control.pause,
+    ev.RunResumeRequested: control.resume,
+    ev.RunPriorityRequested: control.prioritise,
+    ev.RunPaused: _run_paused,
+    ev.TaskHeld: _task_held,
+    ev.TaskRetryRequested: control.retry,
+    ev.TaskSkipRequested: control.skip,
+    ev.TaskSkipped: _task_skipped,
     ev.Unknown: _unknown,
 }

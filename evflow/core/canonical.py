@@ -30,6 +30,10 @@ SCALARS = (
     "forced", "owners", "regressions", "late", "unknown", "sealed",
 )  # fmt: skip
 
+# Under version 2 of the decisions these stand behind those above.
+TASK_2 = ("renewed", "settled_by")
+SCALARS_2 = ("priority",)
+
 
 def digest(state: RunState) -> bytes:
     """SHA-256 of the state, 32 bytes. Costs O(tasks)."""
@@ -38,7 +42,7 @@ def digest(state: RunState) -> bytes:
 
 def encode(state: RunState) -> bytes:
     """The state's canonical encoding: msgpack arrays in the order of the fields, maps sorted."""
-    plain = [
+    plain: list[Any] = [
         [getattr(state, name) for name in SCALARS],
         _sorted(state.header),
         [_ending(state.failing), _ending(state.outcome)],
@@ -48,6 +52,14 @@ def encode(state: RunState) -> bytes:
         list(state.live),
         [[step, c.created, c.succeeded, c.failed] for step, c in state.steps.items()],
     ]
+    if state.logic >= 2:
+        plain += [
+            [getattr(state, name) for name in SCALARS_2],
+            list(state.held),
+            [_pause(state.pause), _pause(state.stuck)],
+            [[task.id, *(getattr(task, name) for name in TASK_2)] for task in state.tasks if task.renewed or task.settled_by],
+            [c.skipped for c in state.steps.values()],
+        ]
     try:
         packed: bytes = msgpack.packb(plain)
     except UnicodeEncodeError:
@@ -65,6 +77,10 @@ def _task(task: Task) -> list[Any]:
 def _split(split: Split) -> list[Any]:
     frame = [split.frame.split.task, split.frame.index] if split.frame is not None else None
     return [[getattr(split, name) for name in SPLIT], frame]
+
+
+def _pause(pause: Any) -> Any:
+    return None if pause is None else [pause.by, pause.since_us, pause.reason]
 
 
 def _ending(ending: Any) -> Any:

@@ -16,13 +16,14 @@ from typing import Any, cast
 from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record
+from evflow.core.control import way_on
 from evflow.core.frames import tasks_of
 from evflow.core.ids import Micros, Seq
 from evflow.core.retry import after_failure, next_mode
 from evflow.core.state import RunState, Task
 
-LOGIC = 1
-"""The version of the rules that new runs record."""
+LOGIC = 2
+"""The version of the rules that new runs record. 2: tasks can be held, retried and skipped (`evflow.core.control`)."""
 
 SCHEDULER = "scheduler"
 """The principal of a decision."""
@@ -72,6 +73,8 @@ def _cause(state: RunState, decision: Any) -> int:
         return state.agenda.asked[decision.parent]
     if kind in (ev.RunFailed, ev.RunCancelled) or (kind is ev.AttemptCancelRequested and decision.reason != "timeout"):
         return state.agenda.stopped
+    if kind is ev.RunPaused:
+        return state.agenda.held
     return state.agenda.asked[decision.task]
 
 
@@ -89,6 +92,8 @@ def decide(state: RunState, now: int) -> Sequence[ev.Decision]:
     if agenda.ended:
         task = state.tasks[agenda.ended[0]]
         return (after_failure(state, task, now),)
+    if agenda.skips:
+        return (_skip(state, *agenda.skips[0]),)
     if agenda.created:
         return (_queue(state, *agenda.created[0]),)
     if agenda.granted:
@@ -101,7 +106,26 @@ def decide(state: RunState, now: int) -> Sequence[ev.Decision]:
         return _join(state, agenda.joins[0])
     if agenda.timers and agenda.timers[0][0] <= now:
         return (_wake(state),)
+    if state.held and state.stuck is None and not (state.live or state.waiting or agenda.timers):
+        return (_pause(state),)
     return ()
+
+
+def _skip(state: RunState, number: int, chosen: str) -> ev.Decision:
+    """Go on behind a task with what it had inherited; a join, which chooses among what it gets, with what was before its split."""
+    task = state.tasks[number]
+    way = way_on(state.graph[task.step], chosen)
+    manifest = state.tasks[task.parent].manifest
+    assert way is not None  # else the request has no effect
+    assert manifest is not None  # what led here has its result
+    return ev.TaskSkipped(number, manifest, *way)
+
+
+def _pause(state: RunState) -> ev.Decision:
+    first = state.tasks[next(iter(state.held))]
+    others = len(state.held) - 1
+    more = f" So did {others} more task{'s' if others > 1 else ''}." if others else ""
+    return ev.RunPaused(f"Step '{first.step}' (task {first.id}) failed: {first.reason.rstrip('.')}.{more}", first.id, len(state.held))
 
 
 def _queue(state: RunState, first: int, count: int) -> ev.Decision:

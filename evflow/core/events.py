@@ -57,7 +57,8 @@ class RunStarted(Fact):
         graph: The graph in the form of `Graph.to_plain`, each step's policy included.
         parameters: Manifest (digest) of the parameters and the flow's class constants.
         parameters_shown: Name (on the command line) to short text, for people; never a secret's value.
-        options: `max_workers`, `max_splits`, `task_budget`, `retry_scale`, `fallback`, `durability`, ...
+        options: `max_workers`, `max_splits`, `task_budget`, `retry_scale`, `fallback`, `durability`,
+            `on_failure`, `priority`, ...
         code: What was run: `file`, `package` (digest of the archive), `python`, `evflow`.
         user: Who started it.
         namespace: The namespace of the client inside steps.
@@ -121,6 +122,46 @@ class RunCancelRequested(Fact):
 
     reason: str
     forced: bool = False
+
+
+@value
+class RunPauseRequested(Fact):
+    """Somebody wants that nothing of the run starts any more until it is resumed; what runs goes on."""
+
+    reason: str
+
+
+@value
+class RunResumeRequested(Fact):
+    """Somebody ended the pause that somebody had asked for."""
+
+    reason: str = ""
+
+
+@value
+class RunPriorityRequested(Fact):
+    """Somebody gave the run another place among those that wait for the same slots.
+
+    Attributes:
+        priority: The new one; higher ones come first, and 0 is what runs have.
+    """
+
+    priority: int
+
+
+@value
+class RunPaused(Decision):
+    """Nothing of the run can go on before somebody has seen to the tasks that are held.
+
+    Attributes:
+        reason: Sentences for people: what failed.
+        task: The first task that is held.
+        held: How many are.
+    """
+
+    reason: str
+    task: int
+    held: int
 
 
 @value
@@ -419,6 +460,51 @@ class TaskFailed(Decision):
 
 
 @value
+class TaskHeld(Decision):
+    """No attempt is left, and the run is one that waits for somebody then (`on_failure`), instead of failing."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+@value
+class TaskRetryRequested(Fact):
+    """Somebody wants another attempt of a task that is held or waits for its retry; what `@retry` allows is counted anew."""
+
+    task: int
+    reason: str = ""
+
+
+@value
+class TaskSkipRequested(Fact):
+    """Somebody wants the run to go on without a result of this task.
+
+    Attributes:
+        step: Where to go on, for a step that chooses; empty where the source has one way only.
+    """
+
+    task: int
+    step: str = ""
+    reason: str = ""
+
+
+@value
+class TaskSkipped(Decision):
+    """The run goes on without a result of the task.
+
+    Attributes:
+        manifest: Digest of the manifest of what the task had inherited, which is what follows it inherits.
+        next_kind: As for `AttemptSucceeded`, like the next one.
+    """
+
+    task: int
+    manifest: bytes
+    next_kind: str
+    next_steps: tuple[str, ...]
+
+
+@value
 class Unknown(Event):
     """An event of a later version: kept, shown, without effect."""
 
@@ -451,5 +537,13 @@ TAGS: dict[str, type[Event]] = {
     "AttemptCancelRequested": AttemptCancelRequested,
     "RetryScheduled": RetryScheduled,
     "TaskFailed": TaskFailed,
+    "RunPauseRequested": RunPauseRequested,
+    "RunResumeRequested": RunResumeRequested,
+    "RunPriorityRequested": RunPriorityRequested,
+    "RunPaused": RunPaused,
+    "TaskHeld": TaskHeld,
+    "TaskRetryRequested": TaskRetryRequested,
+    "TaskSkipRequested": TaskSkipRequested,
+    "TaskSkipped": TaskSkipped,
 }
 """The format's tags. Append only."""

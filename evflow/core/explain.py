@@ -11,12 +11,15 @@ command line's. What the state cannot know is passed in: the present instant, an
 | created, granted, launched | its process (`Starts`) |
 | running | its body; a process that was asked to end is said so (`Runs`) |
 | waiting for a retry | an instant (`WaitsForRetry`) |
+| failed, in a run that waits with it | somebody: a request to try it again or to skip it (`IsHeld`) |
 | over | nothing: what it led to, and the members that its join still waits for (`Ended`, `WaitsForMembers`) |
 
-A run waits, besides, for an owner (`NobodyOwns`), or for its running tasks to end (`IsEnding`).
+A run waits, besides, for an owner (`NobodyOwns`), for somebody who ends its pause (`IsPaused`) or sees to what failed (`IsStuck`), or for
+its running tasks to end (`IsEnding`).
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from evflow.core.graph import Policy, pool_of
 from evflow.core.state import Attempt, RunState, Split, Task
@@ -76,6 +79,39 @@ class NobodyOwns:
 
 
 @value
+class IsPaused:
+    """Somebody paused the run: nothing that waits is started; `running` tasks go on."""
+
+    by: str
+    since_us: int
+    reason: str
+    running: int
+
+
+@value
+class IsStuck:
+    """Tasks of the run failed, and it waits with them for somebody.
+
+    Attributes:
+        tasks: `(step, task)`; at most `MOST_NAMED` of them.
+        count: How many these are in all.
+        since_us: Since when nothing else of the run is left to do, 0 while there is.
+    """
+
+    tasks: tuple[tuple[str, int], ...]
+    count: int
+    since_us: int
+
+
+@value
+class IsHeld:
+    """The task failed, and the run waits with it: it can be tried again, or skipped."""
+
+    at_us: int
+    reason: str
+
+
+@value
 class IsEnding:
     """The run will not succeed any more and ends when nothing of it runs.
 
@@ -105,6 +141,7 @@ class WaitsForSlot:
         asks: What its step declares.
         taken: What the tasks that hold slots declare together.
         since_us: When it was queued.
+        paused_by: Who paused the run, so that it gets none; an empty string where it is not paused.
     """
 
     executor: str
@@ -115,6 +152,7 @@ class WaitsForSlot:
     asks: Resources
     taken: Resources
     since_us: int
+    paused_by: str = ""
 
 
 @value
@@ -220,14 +258,31 @@ class Ended:
     reason: str
     next_steps: tuple[str, ...]
     caught: str
+    by: str = ""
+    """Who skipped it."""
 
 
-Reason = RunIsOver | NobodyOwns | IsEnding | WaitsForSlot | WaitsForWorker | Starts | Runs | WaitsForRetry | WaitsForMembers | Ended
+Reason = (
+    RunIsOver
+    | NobodyOwns
+    | IsPaused
+    | IsStuck
+    | IsEnding
+    | IsHeld
+    | WaitsForSlot
+    | WaitsForWorker
+    | Starts
+    | Runs
+    | WaitsForRetry
+    | WaitsForMembers
+    | Ended
+)
 
 MOST_NAMED = 5
 """How many of many tasks are named."""
 
-_OVER = frozenset(("succeeded", "failed", "cancelled"))
+_OVER = frozenset(("succeeded", "skipped", "failed", "cancelled"))
+_WENT_ON = ("succeeded", "skipped")
 
 
 def of_run(state: RunState, *, owned: bool) -> Iterator[Reason]:
@@ -247,11 +302,21 @@ def of_run(state: RunState, *, owned: bool) -> Iterator[Reason]:
         yield IsEnding("cancelled", state.cancelling, running, state.forced)
     elif state.failing is not None:
         yield IsEnding("failing", state.failing.reason, running, state.forced)
+    else:
+        yield from _waits_for_somebody(state)
+
+
+def _waits_for_somebody(state: RunState) -> Iterator[Reason]:
+    if state.pause is not None:
+        yield IsPaused(state.pause.by, state.pause.since_us, state.pause.reason, len(state.live))
+    if state.held:
+        named = tuple((state.tasks[number].step, number) for number in islice(state.held, MOST_NAMED))
+        yield IsStuck(named, len(state.held), state.stuck.since_us if state.stuck is not None else 0)
 
 
 def open_tasks(state: RunState) -> list[Task]:
     """The tasks that are not over."""
-    return [task for task in state.all_tasks() if task.status not in _OVER]
+    return [task for task in state.all_tasks() if task.status not in _OVER or task.id in state.held]
 
 
 def open_splits(state: RunState) -> Iterator[WaitsForMembers]:
@@ -265,9 +330,12 @@ def open_splits(state: RunState) -> Iterator[WaitsForMembers]:
 
 def of_task(state: RunState, task: Task) -> Iterator[Reason]:
     """Why a task is where it is, the nearest reason first."""
-    if task.status in _OVER:
+    if task.id in state.held and not state.stopping:
+        yield IsHeld(task.ended_us, task.reason)
+    elif task.status in _OVER:
         reason = task.reason or (task.attempt.message if task.attempts else "")
-        yield Ended(task.status, task.ended_us, reason, task.next_steps if task.status == "succeeded" else (), task.caught or "")
+        by = task.settled_by if task.status == "skipped" else ""
+        yield Ended(task.status, task.ended_us, reason, task.next_steps if task.status in _WENT_ON else (), task.caught or "", by)
         split = _split_that_waits(state, task)
         if split is not None:
             yield of_split(state, split)
@@ -310,7 +378,7 @@ def _places(state: RunState, split: Split, wanted: frozenset[int]) -> dict[int, 
 
 def _split_that_waits(state: RunState, task: Task) -> Split | None:
     """The split that the finished task is a member of, if it has come to the join and others have not."""
-    if task.status != "succeeded" or task.frame is None or state.stopping:
+    if task.status not in _WENT_ON or task.frame is None or state.stopping:
         return None
     split = task.frame.split
     return split if task.id in split.arrived and split.count < split.size else None
@@ -336,4 +404,5 @@ def _slot(state: RunState, task: Task) -> WaitsForSlot:
         Resources.of(state.graph[task.step].policy),
         Resources.of(*(state.graph[other.step].policy for other in live)),
         task.attempt.queued_us,
+        state.pause.by if state.pause is not None else "",
     )

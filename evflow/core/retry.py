@@ -27,6 +27,13 @@ _NOT_CAUGHT_BY_THE_WORKER = ("crashed", "timed-out")
 
 def after_failure(state: RunState, task: Task, now: int) -> ev.Decision:
     """Decide on a task whose current attempt ended without a result."""
+    decision = _another_or_failure(state, task, now)
+    if isinstance(decision, ev.TaskFailed) and state.holds:
+        return ev.TaskHeld(decision.task, decision.attempt, decision.reason)
+    return decision
+
+
+def _another_or_failure(state: RunState, task: Task, now: int) -> ev.Decision:
     attempt = task.attempt
     policy = state.graph[task.step].policy
     lost = attempt.outcome == "lost"
@@ -71,8 +78,8 @@ def next_mode(task: Task, policy: Policy) -> Literal["run", "catch"]:
 
     It follows from the state alone: it is asked when the attempt is scheduled, and again when its time has come.
     """
-    if not policy.catch:
-        return "run"
+    if not policy.catch or (task.renewed and task.renewed == task.attempt.number + 1):
+        return "run"  # The second: somebody asked for it.
     if task.attempt.mode == "catch" or task.failures > policy.retry_times:
         return "catch"
     given_up = task.losses > MAX_LOSSES or _must_not_run_twice(policy)

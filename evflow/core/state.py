@@ -15,7 +15,7 @@ from evflow.core.values import entity, field, value
 RunStatus = Literal["new", "running", "succeeded", "failed", "cancelled"]
 TaskStatus = Literal[
     "created", "queued", "granted", "launched", "running", "ended", "retrying",
-    "succeeded", "failed", "cancelled",
+    "succeeded", "skipped", "failed", "cancelled",
 ]  # fmt: skip
 """`ended`: its attempt is over and what follows is being decided; never seen between turns."""
 Outcome = Literal["", "succeeded", "failed", "exited", "lost", "crashed", "timed-out", "cancelled"]
@@ -111,7 +111,9 @@ class Task:
         caught: The exception that `@catch` took.
         reused: The pathspec of the task that did the work, in a resumed run.
         origin: The id of the corresponding task in the run that is resumed, or 0.
-        reason: Why the task failed.
+        reason: Why the task failed; of a skipped one, what it had failed with.
+        renewed: The attempt with which counting began anew, because somebody asked for it; 0 for none.
+        settled_by: Who skipped it, or asked for the attempt with which counting began anew.
     """
 
     id: int
@@ -138,6 +140,8 @@ class Task:
     reused: str | None = None
     origin: int = 0
     reason: str = ""
+    renewed: int = 0
+    settled_by: str = ""
 
     @property
     def attempt(self) -> Attempt:
@@ -168,6 +172,15 @@ class Ending:
     task: int = 0
 
 
+@value
+class Pause:
+    """Why nothing of a run starts: who says so, since when, and why."""
+
+    by: str
+    since_us: int
+    reason: str
+
+
 @entity
 class Agenda:
     """What needs a decision.
@@ -177,11 +190,13 @@ class Agenda:
         granted: Tasks that are to be launched.
         exited: Tasks whose process ended without a report: what that means.
         ended: Tasks whose attempt did not succeed: another one, or the end.
+        skips: Tasks that are to be skipped, and the step that was chosen, if any.
         routes: Tasks whose transition is to be followed.
         joins: Splits, by their task, all of whose members have arrived.
         cancels: Tasks whose attempt is to be ended.
         asked: Task to the event that put it on the agenda: the cause of what will be decided on it.
         stopped: The event for which the run is being ended.
+        held: The event by which a task was held last.
         promised: Tasks that the transitions on the agenda will create.
         timers: A heap of `(at_us, task, attempt, kind)`, stale entries included.
     """
@@ -190,11 +205,13 @@ class Agenda:
     granted: deque[int] = field(default_factory=deque[int])
     exited: deque[int] = field(default_factory=deque[int])
     ended: deque[int] = field(default_factory=deque[int])
+    skips: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     routes: deque[int] = field(default_factory=deque[int])
     joins: deque[int] = field(default_factory=deque[int])
     cancels: dict[int, None] = field(default_factory=dict[int, None])
     asked: dict[int, int] = field(default_factory=dict[int, int])
     stopped: int = 0
+    held: int = 0
     promised: int = 0
     timers: list[tuple[int, int, int, str]] = field(default_factory=list[tuple[int, int, int, str]])
 
@@ -206,6 +223,7 @@ class Counts:
     created: int = 0
     succeeded: int = 0
     failed: int = 0
+    skipped: int = 0
 
 
 @entity
@@ -216,6 +234,7 @@ class RunState:
         seq: The last event folded.
         turn: Its turn.
         at_us: Its instant.
+        by: Who caused it.
         header: The fields of `RunStarted` (see there), empty before it.
         budget: How many tasks it may have.
         failing: Set when the run cannot succeed any more and its attempts are being ended.
@@ -225,6 +244,10 @@ class RunState:
         waiting: Queued tasks, in the order in which they were queued.
         live: Tasks whose current attempt has a slot, in the order of their grants.
         steps: Step to the number of its tasks, in the order in which they were first reached.
+        held: Tasks that failed and that the run waits with, in the order in which they did.
+        pause: Somebody wants that nothing of the run starts; or None.
+        stuck: Nothing can go on before somebody has seen to the tasks that are held; or None.
+        priority: Its place among runs that wait for the same slots; higher ones come first.
         late: Reports that came after their attempt was given up.
         sealed: The seal was folded.
     """
@@ -232,6 +255,7 @@ class RunState:
     seq: int = 0
     turn: int = 0
     at_us: int = 0
+    by: str = ""
     started_us: int = 0
     finished_us: int = 0
     status: RunStatus = "new"
@@ -251,6 +275,10 @@ class RunState:
     waiting: dict[int, None] = field(default_factory=dict[int, None])
     live: dict[int, None] = field(default_factory=dict[int, None])
     steps: dict[str, Counts] = field(default_factory=dict[str, Counts])
+    held: dict[int, None] = field(default_factory=dict[int, None])
+    pause: Pause | None = None
+    stuck: Pause | None = None
+    priority: int = 0
     agenda: Agenda = field(default_factory=Agenda)
     owners: int = 1
     regressions: int = 0
@@ -267,6 +295,26 @@ class RunState:
     def stopping(self) -> bool:
         """No attempt may be started any more."""
         return self.failing is not None or self.cancelling is not None or self.over
+
+    @property
+    def paused(self) -> bool:
+        """It waits for somebody: nothing of it starts by itself."""
+        return (self.pause is not None or self.stuck is not None) and not self.stopping
+
+    @property
+    def takes_slots(self) -> bool:
+        """Tasks of it wait for slots and may have them."""
+        return bool(self.waiting) and self.pause is None and not self.stopping
+
+    @property
+    def holds(self) -> bool:
+        """A task without an attempt left is held, instead of failing the run."""
+        return self.logic >= 2 and self.options.get("on_failure") == "pause" and not self.stopping
+
+    @property
+    def phase(self) -> str:
+        """Its status for people: `paused` while it waits for somebody, else `status`."""
+        return "paused" if self.paused else self.status
 
     def task(self, task: int) -> Task | None:
         """The task with this id, or None."""

@@ -10,7 +10,7 @@ def summary(state: RunState) -> dict[str, object]:
     """The line that the state of a run makes."""
     header = state.header
     return {
-        "status": state.status,
+        "status": state.phase,
         "started_us": state.started_us,
         "finished_us": state.finished_us,
         "user": header.get("user", ""),
@@ -24,4 +24,5 @@ def summary(state: RunState) -> dict[str, object]:
         "tasks": len(state.tasks) - 1,
         "events": state.seq,
         "reason": state.outcome.reason[:300] if state.outcome else "",
+        "priority": state.priority,
     }

@@ -95,6 +95,8 @@ class RunOptions:
         start_method: `auto`, `fork` or `spawn`.
         fallback: `local`, `wait` or `error`: what to do where a step's pool has no living worker.
         durability: When an event counts as written.
+        on_failure: `fail` or `pause`: what happens when a task has no attempt left.
+        priority: The run's place among those that wait for the same slots; higher ones come first.
     """
 
     max_workers: int = 16
@@ -106,6 +108,8 @@ class RunOptions:
     start_method: str = "auto"
     fallback: str = "local"
     durability: Durability = "everysec"
+    on_failure: str = "fail"
+    priority: int = 0
 
     def recorded(self, flow: type) -> dict[str, Any]:
         """As `RunStarted` has them, with what the flow itself says of its runs."""
@@ -121,6 +125,8 @@ class RunOptions:
             "durability": self.durability,
             "start_method": self.start_method,
             "with": list(self.with_specs),
+            "on_failure": self.on_failure,
+            "priority": self.priority,
         }
 
 

@@ -64,6 +64,7 @@ class Asked:
         user: Who asks.
         host: Where.
         trigger: What asks, where it is no person, as `RunStarted` has it.
+        options: Options of the run that are other than the deployment's.
     """
 
     parameters: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -71,6 +72,7 @@ class Asked:
     user: str = ""
     host: str = ""
     trigger: dict[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def principal(self) -> str:
@@ -165,6 +167,7 @@ def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, pat
         trigger=asked.trigger or {"kind": "request", "deployment": deployment.name, "version": deployment.version},
         installation=log.installation(),
         store=deployment.store,
+        options=asked.options,
     )
     if not listed:
         log.index_run(RunEntry(run, shard, _line(started, asked, log.now_us())))
@@ -183,9 +186,10 @@ def started_event(
     trigger: dict[str, Any],
     store: str,
     installation: str = "",
+    options: Mapping[str, Any] | None = None,
 ) -> RunStarted:
     """The first event of a run, but for what the owner puts into it: its host, its logic, and which log it is."""
-    graph, options = resolved(manifest.graph, manifest.options, parameters_shown)
+    graph, settled = resolved(manifest.graph, {**manifest.options, **(options or {})}, parameters_shown)
     about = (f"deployment:{trigger['deployment']}",) if "deployment" in trigger else ()
     return RunStarted(
         flow=manifest.flow,
@@ -194,7 +198,7 @@ def started_event(
         graph=graph,
         parameters=parameters,
         parameters_shown=parameters_shown,
-        options=options,
+        options=settled,
         code=manifest.code,
         user=user,
         namespace=manifest.namespace,

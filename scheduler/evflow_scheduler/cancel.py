@@ -57,10 +57,11 @@ class Undertaker:
 
     name = "local"
 
-    def __init__(self, run: RunId, lock_file: str, host: str) -> None:
+    def __init__(self, run: RunId, lock_file: str, host: str, what: str = "Cancel") -> None:
         self._run = run
         self._lock_file = lock_file
         self._host = host
+        self._what = what
 
     @property
     def running(self) -> Collection[AttemptId]:
@@ -102,7 +103,7 @@ class Undertaker:
         """
         here = os.uname().nodename
         if attempts and self._host != here:
-            raise RunIsElsewhere(self._run, self._host, here, "Cancel")
+            raise RunIsElsewhere(self._run, self._host, here, self._what)
         for attempt in attempts:
             await anyio.to_thread.run_sync(leftovers.end_attempt, self._lock_file, attempt)
         return ()

@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from evflow.core import events as ev
 from evflow.core.codec import Record
+from evflow.core.control import CONTROLS
 from evflow.core.summary import summary
 from evflow.log.protocol import RunEntry
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 
-_INDEXED = (ev.RunStarted, ev.RunContinued, ev.RunSealed, ev.LogRegressed)
+_INDEXED = (ev.RunStarted, ev.RunContinued, ev.RunSealed, ev.LogRegressed, ev.RunPaused, *CONTROLS)
 """Events after which a run's line in the index is written anew."""
 
 

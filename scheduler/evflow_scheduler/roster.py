@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
+from evflow.core.admit import rank
 from evflow.core.graph import LOCAL, Graph
 from evflow.core.ids import RunId
 from evflow.core.values import entity
@@ -26,13 +27,14 @@ class _Due(NamedTuple):
 
 @entity
 class _Held:
-    """A run, its place in the order of arrival, and what the roster says of it now."""
+    """A run, its place in the order of arrival, and what the roster says of it now; `rank` is None where it does not wait for slots."""
 
     run: OwnedRun
     place: int
     due: _Due | None = None
     waits: bool = False
     graph: Graph | None = None
+    rank: tuple[int, int] | None = None
 
 
 class Roster:
@@ -50,7 +52,7 @@ class Roster:
         self._places = 0
         self._touched: dict[RunId, None] = {}
         self._timers: list[_Due] = []
-        self._waiting: list[int] = []
+        self._waiting: list[tuple[int, int]] = []
         self._reaching_out: dict[RunId, OwnedRun] = {}
 
     def add(self, run: OwnedRun) -> None:
@@ -69,7 +71,7 @@ class Roster:
         del self._by_place[held.place], self._by_name[str(name)]
         self._touched.pop(name, None)
         self._reaching_out.pop(name, None)
-        self._say_whether_it_waits(held, waits=False)
+        self._put_in_line(held, None)
         return self.runs.pop(name)
 
     def named(self, name: str) -> OwnedRun | None:
@@ -112,7 +114,7 @@ class Roster:
             held.due = due
             if due is not None:
                 heappush(self._timers, due)
-        self._say_whether_it_waits(held, waits=bool(state.waiting) and not state.stopping)
+        self._put_in_line(held, rank(state.priority, held.place) if state.takes_slots else None)
 
     def next_timer_us(self) -> int | None:
         """When the first run wants to be woken, or None."""
@@ -120,12 +122,12 @@ class Roster:
         return None if due is None else due.at_us
 
     def waiting(self) -> Iterator[OwnedRun]:
-        """The runs with tasks that wait for slots, those that came first before the others."""
-        return (self._by_place[place].run for place in self._waiting)
+        """The runs with tasks that wait for slots and may have them, in the order in which they get them."""
+        return (self._by_place[place].run for _, place in self._waiting)
 
     def reaching_out(self) -> Iterable[OwnedRun]:
-        """The runs with steps that run on other machines."""
-        return self._reaching_out.values()
+        """The runs with tasks that wait, some of whose steps run on other machines."""
+        return (run for run in self._reaching_out.values() if run.state.takes_slots)
 
     def oldest(self) -> dict[RunId, OwnedRun]:
         """The run that came first, if there is any."""
@@ -141,11 +143,11 @@ class Roster:
             heappop(self._timers)
         return None
 
-    def _say_whether_it_waits(self, held: _Held, *, waits: bool) -> None:
-        if waits == held.waits:
+    def _put_in_line(self, held: _Held, where: tuple[int, int] | None) -> None:
+        if where == held.rank:
             return
-        held.waits = waits
-        if waits:
-            insort(self._waiting, held.place)
-        else:
-            del self._waiting[bisect_left(self._waiting, held.place)]
+        if held.rank is not None:
+            del self._waiting[bisect_left(self._waiting, held.rank)]
+        held.rank = where
+        if where is not None:
+            insort(self._waiting, where)

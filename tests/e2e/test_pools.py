@@ -96,9 +96,8 @@ def test_a_killed_scheduler_s_tasks_in_pools_go_on_and_run_once(site: Site, root
     with worker(root, "--slots", "2"):
         with scheduler(root) as first:
             run = site.ask("Nightly", folder=site.said, times=3)
-            bodies = wait_until(
-                lambda: len(pool_of()["running"]) == 2 and site.began(run, 0) + site.began(run, 1), "two bodies run", WITHIN_S
-            )
+            wait_until(lambda: len(pool_of()["running"]) == 2 and site.began(run, 0) and site.began(run, 1), "two bodies run", WITHIN_S)
+            bodies = site.began(run, 0) + site.began(run, 1)
             first.kill()
             first.wait()
         assert all(psutil.pid_exists(body) for body in bodies)

@@ -232,6 +232,54 @@ if __name__ == "__main__":
     Slow()
 '''
 
+MENDED = '''
+import pathlib
+import time
+
+from evflow import FlowSpec, step
+
+
+class Mended(FlowSpec):
+    """Three members of which one fails until somebody has put a file there, and another one always."""
+
+    @step
+    def start(self):
+        self.items = list(range(3))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        if self.input == 1 and not pathlib.Path("gate").exists():
+            raise ValueError("no gate")
+        if self.input == 2:
+            raise ValueError("as told")
+        self.double = 2 * self.input
+        self.next(self.choose_join)
+
+    @step
+    def choose_join(self, inputs):
+        self.total = sum(getattr(one, "double", 0) for one in inputs)
+        self.kind = "odd"
+        raise ValueError("cannot choose")
+        self.next({"even": self.even, "odd": self.odd}, condition="kind")
+
+    @step
+    def even(self):
+        self.next(self.end)
+
+    @step
+    def odd(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.items)
+
+
+if __name__ == "__main__":
+    Mended()
+'''
+
 ILL_FORMED = '''
 from evflow import FlowSpec, step
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import evflow
@@ -80,11 +81,13 @@ def _half_done(world: World) -> Generator["subprocess.Popen[bytes]"]:
 
 
 def _started(world: World) -> int:
-    out = subprocess.run(
-        [sys.executable, "-m", "evflow.cli", "events", "Slow/1", "--type", "AttemptStarted", "--type", "AttemptSucceeded"],
-        cwd=world.folder, env=world.environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return min(out.stdout.count("AttemptStarted") - 3, out.stdout.count("AttemptSucceeded") - 1)
+    return min(_count(world, "AttemptStarted") - 3, _count(world, "AttemptSucceeded") - 1)
+
+
+def _count(world: World, kind: str, run: str = "Slow/1") -> int:
+    command = [sys.executable, "-m", "evflow.cli", "events", run, "--type", kind]
+    out = subprocess.run(command, cwd=world.folder, env=world.environment, capture_output=True, text=True, check=False)
+    return out.stdout.count(kind)
 
 
 def _simple(flow: str) -> Callable[[str], World]:
@@ -127,6 +130,38 @@ def _resumed(name: str) -> World:
     return world
 
 
+def _paused(name: str) -> World:
+    world = World(name, flows.SLOW)
+    with _half_done(world):
+        world.run("-m", "evflow.cli", "pause", "Slow/1", "--reason", "a look at it")
+        world.run("-m", "evflow.cli", "set-priority", "Slow/1", "7")
+        world.open_gate()
+        wait_until(lambda: _count(world, "AttemptSucceeded") == 5, "what ran has ended")
+        world.run("-m", "evflow.cli", "resume-run", "Slow/1")
+    return world
+
+
+def _waits_again(world: World, times: int) -> bool:
+    return _count(world, "RunPaused", "Mended/1") == times
+
+
+def _mended(name: str) -> World:
+    world = World(name, flows.MENDED)
+    process = world.start("run", "--on-failure", "pause", "--priority", "2")
+    try:
+        for asks, held in ((("retry", "Mended/1/work/3"), 1), (("retry", "Mended/1/work"), 2), (("skip", "Mended/1/work/4"), 3)):
+            wait_until(partial(_waits_again, world, held), "the run waits")
+            if held == 2:
+                world.open_gate()
+            world.run("-m", "evflow.cli", *asks)
+        wait_until(partial(_waits_again, world, 4), "the join has failed")
+        world.run("-m", "evflow.cli", "skip", "Mended/1/choose_join", "--to", "even", "--reason", "it does not matter")
+        process.wait(60)
+    finally:
+        process.kill()
+    return world
+
+
 RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "linear": ("Three steps in a row.", "Linear/1", _simple(flows.LINEAR)),
     "nested": ("A foreach in a foreach, beside a branch that joins at once.", "Nested/1", _simple(flows.NESTED)),
@@ -136,6 +171,8 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "cancelled": ("Ctrl-C while two members run.", "Slow/1", _cancelled),
     "continued": ("The foreground process is killed while two members run; evflow continue.", "Slow/1", _continued),
     "failed": ("A member of a foreach raises; what runs beside it is ended.", "Slow/1", _failed),
+    "paused": ("A run is paused while two members run, gets another priority, and is resumed.", "Slow/1", _paused),
+    "mended": ("What fails is held: tried again twice, skipped; a join that chooses is skipped to a step.", "Mended/1", _mended),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
 }
 

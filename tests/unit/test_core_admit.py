@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from evflow.core.admit import Capacity, Slots, Waiting, admit
+from evflow.core.admit import Capacity, Slots, Waiting, admit, rank
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from tests.effort import seeds
 
@@ -114,3 +114,9 @@ def test_slots_and_resources_are_never_exceeded_and_none_is_lost(seed: int) -> N
         running.discard(ended)
         slots.free(ended)
     assert sorted(slots.unused) == list(range(capacity.slots))
+
+
+def test_runs_come_by_priority_and_among_equals_by_age() -> None:
+    """Higher ones first."""
+    runs = {"old": rank(0, 1), "new": rank(0, 2), "urgent": rank(5, 3), "patient": rank(-1, 0)}
+    assert sorted(runs, key=lambda name: runs[name]) == ["urgent", "old", "new", "patient"]

@@ -62,7 +62,7 @@ def _reversed(value: Any) -> Any:
     return list(map(_reversed, value)) if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("name", [*canonical.SCALARS])
+@pytest.mark.parametrize("name", [*canonical.SCALARS, *canonical.SCALARS_2])
 def test_every_scalar_of_a_run_counts(name: str) -> None:
     """Changed alone, it changes the digest."""
     state = refold(world().stored)
@@ -72,7 +72,9 @@ def test_every_scalar_of_a_run_counts(name: str) -> None:
     assert canonical.digest(state) != before
 
 
-@pytest.mark.parametrize(("kind", "names"), [(Task, canonical.TASK), (Attempt, canonical.ATTEMPT), (Split, canonical.SPLIT)])
+@pytest.mark.parametrize(
+    ("kind", "names"), [(Task, (*canonical.TASK, *canonical.TASK_2)), (Attempt, canonical.ATTEMPT), (Split, canonical.SPLIT)]
+)
 def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, names: tuple[str, ...]) -> None:
     """Or is known to be there in another form."""
     other = {"frame", "visits", "attempts"}
@@ -80,10 +82,10 @@ def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, na
 
 
 def test_every_field_of_a_run_stands_in_the_encoding_or_follows_from_others() -> None:
-    """The agenda holds nothing but timers between turns; graph, options and budget are in the header."""
-    derived = {"graph", "options", "budget", "agenda"}
-    elsewhere = {"header", "failing", "outcome", "tasks", "splits", "waiting", "live", "steps"}
-    assert {field.name for field in fields(RunState)} == set(canonical.SCALARS) | derived | elsewhere
+    """The agenda holds nothing but timers between turns; graph, options and budget are in the header; who caused an event, in the event."""
+    derived = {"graph", "options", "budget", "agenda", "by"}
+    elsewhere = {"header", "failing", "outcome", "tasks", "splits", "waiting", "live", "steps", "held", "pause", "stuck"}
+    assert {field.name for field in fields(RunState)} == {*canonical.SCALARS, *canonical.SCALARS_2} | derived | elsewhere
 
 
 def test_the_order_of_the_queue_counts() -> None:

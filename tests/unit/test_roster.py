@@ -19,6 +19,11 @@ class State:
     stopping: bool = False
     sealed: bool = False
     graph: Graph = field(default_factory=lambda: Graph({}))
+    priority: int = 0
+
+    @property
+    def takes_slots(self) -> bool:
+        return bool(self.waiting) and not self.stopping
 
     def next_timer_us(self) -> int | None:
         return self.timer
@@ -37,6 +42,7 @@ ACTS = st.lists(
         st.tuples(st.just("add")),
         st.tuples(st.just("remove"), st.integers(0, 9)),
         st.tuples(st.just("change"), st.integers(0, 9), st.none() | st.integers(0, 20), st.booleans(), st.booleans()),
+        st.tuples(st.just("prefer"), st.integers(0, 9), st.integers(-2, 2)),
         st.tuples(st.just("touch"), st.integers(0, 9)),
         st.tuples(st.just("round"), st.lists(st.integers(0, 9)), st.integers(0, 20)),
     ),
@@ -78,6 +84,9 @@ def test_a_roster_agrees_with_a_look_at_every_run(acts: list[tuple[Any, ...]]) -
         elif verb == "touch":
             roster.touch(chosen.id)
             touched = [*(run for run in touched if run is not chosen), chosen]
+        elif verb == "prefer":
+            state_of(chosen).priority = values[1]
+            roster.note(chosen)
         else:
             _, timer, waits, stopping = values
             state = state_of(chosen)
@@ -85,7 +94,8 @@ def test_a_roster_agrees_with_a_look_at_every_run(acts: list[tuple[Any, ...]]) -
             roster.note(chosen)
         timers = [timer for run in held if (timer := state_of(run).timer) is not None]
         assert roster.next_timer_us() == min(timers, default=None)
-        assert list(roster.waiting()) == [run for run in held if state_of(run).waiting and not state_of(run).stopping]
+        in_line = [run for run in held if state_of(run).takes_slots]
+        assert list(roster.waiting()) == sorted(in_line, key=lambda run: -state_of(run).priority)
         assert roster.is_touched == bool(touched)
         assert list(roster.runs.values()) == held
         assert [roster.named(str(run.id)) for run in held] == held
@@ -111,6 +121,8 @@ def test_a_run_whose_graph_names_other_executors_reaches_out_as_soon_as_it_is_kn
     state_of(here).graph = Graph({"train": Node("train", "linear")})
     for run in (here, there, there):
         roster.note(run)
+    assert list(roster.reaching_out()) == [], "nothing of it waits"
+    state_of(there).waiting = {1: None}
     assert list(roster.reaching_out()) == [there]
     roster.remove(there.id)
     assert list(roster.reaching_out()) == []
