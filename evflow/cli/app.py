@@ -20,6 +20,7 @@ _SECTIONS: Sections = {
     "The event log": {
         "events": Lazy("evflow.cli.events", "command", "Print a run's events, and follow them."),
         "replay": Lazy("evflow.cli.replay", "command", "Rebuild a run from its log; verify it."),
+        "lab": Lazy("evflow.cli.lab", "command", "Play a flow with everything going wrong around it, in virtual time."),
     },
     "Act on runs": {
         "continue": Lazy("evflow.cli.control", "continue_command", "Go on with a run whose process died."),

@@ -1,54 +1,28 @@
-"""What a simulated run is made of, all of it drawn from one seed and open to be taken apart again."""
+"""Scenarios of random flows, drawn from a seed."""
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from random import Random
 
+from evflow.core import events as ev
 from evflow.core.graph import Graph, Node
 from evflow.log.protocol import Durability
-from tests.random_flows import RandomFlow, grow, spoil
+from evflow.testing.simulation import scenario as simulation
+from evflow.testing.simulation.scenario import Fault, Report, faults, requests
+from evflow.worker.spec import AttemptOrder
+from tests.random_flows import RandomFlow, Step, choose, grow, spoil
 
-KINDS = {
-    # what happens: how often it is chosen
-    "crash": 6, "lost-request": 4, "lost-reply": 4, "delay": 4, "kill-server": 3, "stall": 2, "regress": 2, "forget-lease": 1, "expire-lease": 1,
-    "steal-lease": 1, "clock": 2, "litter": 1, "kill-attempt": 3, "kill-all-attempts": 1, "cancel": 1, "force": 1, "repeat-reports": 1,
-}  # fmt: skip
+__all__ = ["Fault", "Scenario"]
 
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """Something that goes wrong at one point: before or after one act of an owner, counted over all owners."""
-
-    point: int
-    kind: str
-    amount: float
-
-    def __str__(self) -> str:
-        return f"{self.point}: {self.kind} ({self.amount:.3f})"
+STEERED = 4
+"""In one scenario of so many, what fails is held, and somebody asks for things."""
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """One simulated shard.
+class Scenario(simulation.Scenario):
+    """A scenario whose flows are random ones."""
 
-    Attributes:
-        seed: Where it comes from, and what its attempts draw from.
-        flows: The flows, one run of each.
-        slots: Attempts at once.
-        level: When an event counts as written.
-        outlives: Attempts live on when their owner dies.
-        wild: Attempts die, hang, report twice.
-        faults: What goes wrong.
-        offered: The runs are offers in the inbox, and owners serve the shard until all are sealed, as a scheduler's.
-    """
-
-    seed: int
     flows: tuple[RandomFlow, ...]
-    slots: int
-    level: Durability
-    outlives: bool
-    wild: bool
-    faults: tuple[Fault, ...] = ()
-    offered: bool = False
 
     @classmethod
     def of(cls, seed: int) -> "Scenario":
@@ -58,19 +32,33 @@ class Scenario:
         levels: tuple[Durability, ...] = ("everysec", "everysec", "fsync", "replicated")
         scenario = cls(seed, flows, random.choice((1, 2, 4, 8)), random.choice(levels), random.random() < 0.3, random.random() < 0.5)
         reach = random.choice((20, 100, 400))
-        count = random.choice((0, 1, 2, 3, 5, 8))
-        kinds = random.choices(list(KINDS), list(KINDS.values()), k=count)
-        faults = (Fault(int(random.random() * reach), kind, random.random()) for kind in kinds)
-        return replace(scenario, faults=tuple(sorted(faults)))
+        return replace(scenario, faults=faults(random, reach=reach, count=random.choice((0, 1, 2, 3, 5, 8))))
+
+    def with_requests(self) -> "Scenario":
+        """The same, and people ask for things."""
+        random = Random(f"{self.seed}/requests")
+        asked = requests(random, reach=random.choice((20, 100, 400)), count=random.choice((1, 3, 8)))
+        return replace(self, steered=True, faults=tuple(sorted((*self.faults, *asked))))
 
     def quiet(self) -> "Scenario":
-        """The same with nothing going wrong."""
-        return replace(self, faults=(), wild=False)
+        """See the base."""
+        return replace(self, faults=(), wild=False, steered=False)
+
+    def name(self, index: int) -> str:
+        """See the base."""
+        return f"Flow{index}"
 
     def graph(self, index: int) -> Graph:
         """A flow's graph, with the waits and limits that the simulation wants to see kept."""
         random = Random(f"{self.seed}/{index}/policies")
         return Graph({node.name: _policed(node, random) for node in self.flows[index].graph().nodes.values()})
+
+    def report(self, index: int, order: AttemptOrder) -> Report:
+        """See the base."""
+        return report_of(self.flows[index], order)
+
+    def runs_for_s(self, index: int, order: AttemptOrder) -> None:
+        """See the base."""
 
 
 def _flow(random: Random) -> RandomFlow:
@@ -85,3 +73,35 @@ def _policed(node: Node, random: Random) -> Node:
     if random.random() < 0.2:
         policy = replace(policy, timeout_us=random.choice((30_000_000, 100_000_000)))
     return replace(node, policy=policy)
+
+
+def report_of(flow: RandomFlow, order: AttemptOrder) -> Report:
+    """What the step's body comes to: a function of its order alone, as with a real flow's source."""
+    step = flow[order.step]
+    if order.mode == "run" and order.attempt < step.fails and not (step.caught and order.last):
+        return ev.AttemptFailed(order.task, order.attempt, "exception", "ValueError", "as told")
+    kind, steps, splits = transition(step, order)
+    return ev.AttemptSucceeded(order.task, order.attempt, manifest_of(order), kind, steps, splits, artifacts=1, size_bytes=10)
+
+
+def manifest_of(order: AttemptOrder) -> bytes:
+    """A digest of everything that the step could see."""
+    frames = [(step, index, size) for step, _, _, index, size, _, _ in order.frames]
+    parents = [(step, manifest) for step, _, manifest in order.parents]
+    return sha256(repr((order.step, order.iteration, frames, parents)).encode()).digest()
+
+
+def transition(step: Step, order: AttemptOrder) -> tuple[str, tuple[str, ...], int]:
+    """Where the step leads from there."""
+    place = tuple(index for _, _, kind, index, *_ in order.frames if kind == "foreach")
+    if step.kind == "end":
+        return "end", (), 0
+    if step.kind == "foreach":
+        return "foreach", step.out, step.items
+    if step.kind == "split":
+        return "split", step.out, 0
+    if step.kind == "loop":
+        return "linear", (step.out[0] if order.iteration + 1 < step.items else step.out[1],), 0
+    if step.kind in ("switch", "conditional"):
+        return "linear", (step.out[choose(step.name, place, len(step.out))],), 0
+    return "linear", step.out, 0

@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
+from evflow.testing.simulation.checks import check
+from evflow.testing.simulation.world import World
 from tests.effort import SEED, scaled
 from tests.random_flows import grow
-from tests.simulation.checks import check
 from tests.simulation.scenario import Scenario
-from tests.simulation.world import World
 
 STRIDE = 10
 

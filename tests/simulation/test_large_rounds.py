@@ -18,15 +18,16 @@ from evflow.testing import virtual_time
 from evflow.testing.faults import Crash, Faults, NoFaults
 from evflow.testing.simulated_executor import Fate, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
+from evflow.testing.simulation.checks import check, folded
+from evflow.testing.simulation.watched import SHARD
+from evflow.testing.simulation.world import World
 from evflow_scheduler.observer import RunObserver
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.takeover import TakeOver
 from tests.core_run import CoreRun, fan
 from tests.random_flows import RandomFlow, Step
-from tests.simulation.checks import check, folded
 from tests.simulation.scenario import Fault, Scenario
-from tests.simulation.world import SHARD, World
 
 WIDE = RandomFlow([
     Step("start", "linear", ("many",)),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.effort import seeds
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import STEERED, Scenario
 from tests.simulation.shrink import demand
 
 BLOCK = 25
@@ -24,4 +24,5 @@ SEEDS = seeds(2_500)
 def test_a_shard_comes_to_its_end_and_every_invariant_holds(block: int) -> None:
     """I1 to I6, I8 to I11, I13, and what a run makes is what an undisturbed one makes."""
     for seed in SEEDS[block : block + BLOCK]:
-        demand(replace(Scenario.of(seed), offered=seed % OFFERED == 0))
+        scenario = replace(Scenario.of(seed), offered=seed % OFFERED == 0)
+        demand(scenario.with_requests() if seed % STEERED == 0 else scenario)

@@ -6,43 +6,43 @@ or is done; then another one comes. All the world's I/O passes `World.point`, wh
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Final
+from typing import Final, cast
 
 import anyio
 
-from evflow.core import canonical, events as ev
+from evflow.core import events as ev
 from evflow.core.admit import Capacity, Slots
-from evflow.core.codec import Record, decode, encode_report
+from evflow.core.apply import apply
+from evflow.core.codec import decode, encode_report
+from evflow.core.control import refusal
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
+from evflow.core.state import RunState, Task
 from evflow.errors import Conflict
 from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable
-from evflow.log.protocol import Lease, StoredEvent
+from evflow.log.protocol import StoredEvent
 from evflow.log.writer import LEASE_S, LogLostTooMuch, ShardWriter
 from evflow.testing.faults import Crash
-from evflow.testing.simulated_log import START_US, SimulatedEventLog, SimulatedServer
+from evflow.testing.simulated_log import START_US
+from evflow.testing.simulation.machine import Conduct, Hold, Machine
+from evflow.testing.simulation.scenario import REQUESTS, Fault, Report, Scenario
+from evflow.testing.simulation.watched import SHARD, Host, Listener, RecordedRun, Violation, WatchedLog, WatchedServer
 from evflow.testing.virtual_time import run as run_in_virtual_time
 from evflow.worker.spec import AttemptOrder
-from evflow_executors.protocol import OutputLine
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.takeover import TakeOver
-from tests.random_flows import RandomFlow, Step, choose
-from tests.simulation.machine import Conduct, Hold, Machine, Report
-from tests.simulation.scenario import Fault, Scenario
 
-SHARD: Final = "simulated"
-LIMIT_S: Final = 86_400.0
-"""Virtual time by which every run is over, or will never be."""
 MAX_OWNERS: Final = 60
 REPORT_WITHIN_S: Final = 30.0
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
+LIMITS: Final = {"max_splits": 100, "task_budget": 60}
+"""Options of runs of random flows: small, so that loops without an exit end soon."""
+LOOK_EVERY_S: Final = 60.0
+"""How often somebody looks whether a run waits."""
+RETRIES_BY_REQUEST: Final = 3
+"""How many attempts a task that is held has, before it is skipped."""
 
 
 class Process:
@@ -62,74 +62,6 @@ class Process:
     async def after(self, act: str) -> None:
         """Called after each act."""
         await self.world.point(self, f"after {act}")
-
-
-class WatchedServer(SimulatedServer):
-    """A server that remembers what was promised: which events are durable, and who held which epoch."""
-
-    def __init__(self, clock_us: Callable[[], int]) -> None:
-        super().__init__(clock_us)
-        self.durable: dict[RunId, int] = {}
-        self.epochs: dict[int, str] = {}
-
-    def make_durable(self) -> None:
-        """See `SimulatedServer.make_durable`."""
-        super().make_durable()
-        self.durable = {run: held.head.seq for run, held in self.state.shard(SHARD).runs.items()}
-
-    def note(self, lease: Lease) -> None:
-        """I2: an epoch has one owner."""
-        owner = self.epochs.setdefault(lease.epoch, lease.owner)
-        if owner != lease.owner:
-            raise Violation(f"I2: epoch {lease.epoch} was given to {owner} and to {lease.owner}")
-
-
-class WatchedLog(SimulatedEventLog):
-    """A connection that reports epochs to the server's books."""
-
-    async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
-        """See `EventLog.take`."""
-        lease = await super().take(shard, owner, ttl_s, since)
-        assert isinstance(self.server, WatchedServer)
-        self.server.note(lease)
-        return lease
-
-
-class RecordedRun(OwnedRun):
-    """A run that notes the digest of its state at each turn."""
-
-    def __init__(self, run: RunId, digests: dict[int, set[bytes]] | None) -> None:
-        super().__init__(run)
-        self._at = digests
-
-    def _encoded(self, first: int, consumed: Sequence[bytes] = ()) -> list[Record]:
-        new = super()._encoded(first, consumed)
-        if new and self._at is not None:
-            self._at.setdefault(self.state.seq, set()).add(canonical.digest(self.state))
-        return new
-
-
-class _Recorder:
-    """Hears what a live view would."""
-
-    async def on_records(self, run: OwnedRun, records: Sequence[Record]) -> None:
-        """These events stand in the log."""
-
-    def on_line(self, line: OutputLine) -> None:
-        """An attempt printed a line."""
-
-
-class _Host:
-    """Takes offers in as they are."""
-
-    def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
-        return offered
-
-    def dismiss(self, run: RunId) -> None:
-        pass
-
-    def has_room(self) -> None:
-        pass
 
 
 @dataclass
@@ -152,8 +84,8 @@ class World:
     """
 
     scenario: Scenario
-    trace: list[str] = field(default_factory=list)
-    digests: dict[RunId, dict[int, set[bytes]]] = field(default_factory=dict)
+    trace: list[str] = field(default_factory=list[str])
+    digests: dict[RunId, dict[int, set[bytes]]] = field(default_factory=dict[RunId, dict[int, set[bytes]]])
     points: int = 0
     lost: int = 0
     crashes: int = 0
@@ -161,7 +93,7 @@ class World:
     cancelled: bool = False
     crash_at: int | None = None
     each_turn: bool = True
-    limits: dict[str, int] = field(default_factory=lambda: {"max_splits": 100, "task_budget": 60})
+    limits: dict[str, int] = field(default_factory=lambda: dict(LIMITS))
     after_crash: "Callable[[World], None] | None" = None
     strike_at: int | None = None
     strike: "Callable[[World], None] | None" = None
@@ -172,7 +104,7 @@ class World:
         self._plan: dict[int, list[Fault]] = {}
         for fault in self.scenario.faults:
             self._plan.setdefault(fault.point, []).append(fault)
-        self.runs = [RunId(FlowName(f"Flow{number}"), RunNumber(1)) for number in range(len(self.scenario.flows))]
+        self.runs = [RunId(FlowName(self.scenario.name(index)), RunNumber(1)) for index in range(len(self.scenario.flows))]
         self._owners = 0
         self._working = 0
 
@@ -189,22 +121,24 @@ class World:
 
     async def _play(self) -> None:
         self.server = WatchedServer(self._clock_us)
-        with anyio.move_on_after(LIMIT_S) as limit:
+        with anyio.move_on_after(self.scenario.patience_s) as limit:
             async with anyio.create_task_group() as group:
                 self.group = group
                 self.machine = Machine(group, self._conduct, self._deliver, self._clock_us, outlives=self.scenario.outlives)
                 if self.scenario.offered:
                     self._offer()
+                if self.scenario.steered:
+                    group.start_soon(self._see_to_what_waits)
                 self._hire()
                 await self._until_sealed()
                 group.cancel_scope.cancel()
         if limit.cancelled_caught:
-            raise Violation(f"I10: after {LIMIT_S:g} s of virtual time something is not over")
+            raise Violation(f"I10: after {self.scenario.patience_s:g} s of virtual time something is not over")
 
     async def _until_sealed(self) -> None:
         while True:
             self._one_left = anyio.Event()
-            await self._one_left.wait()  # ends, or `LIMIT_S` does
+            await self._one_left.wait()  # ends, or patience does
             if not self._working:
                 if self._all_sealed():
                     return
@@ -233,7 +167,7 @@ class World:
             _, rest = errors.split((Crash, Conflict, LogUnavailable))
             if rest is not None:
                 raise
-            self._note_end(process, _first(errors))
+            self._note_end(process, first_of(errors))
         except (Crash, Conflict, LogUnavailable) as error:
             self._note_end(process, error)
         if process.dead:
@@ -279,7 +213,7 @@ class World:
             await self._serve_own(writer, executor)
 
     async def _serve_shared(self, writer: ShardWriter, executor: Hold) -> None:
-        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), _Recorder(), self.scenario.level, _Host())
+        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), Listener(), self.scenario.level, Host())
         runs = [OwnedRun(run) for run in await writer.active()]
         batch = await TakeOver("host", "ada").of(runs, writer, executor)
         for run in runs:
@@ -299,7 +233,7 @@ class World:
     async def _serve_own(self, writer: ShardWriter, executor: Hold) -> None:
         runs = [RecordedRun(run, self.digests.setdefault(run, {}) if self.each_turn else None) for run in self.runs]
         batch = await self._begin(runs, writer, executor)
-        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), _Recorder(), self.scenario.level)
+        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), Listener(), self.scenario.level)
         for run in runs:
             shard.add(run)
         async with anyio.create_task_group() as group:
@@ -317,8 +251,9 @@ class World:
         return batch
 
     def _started(self, run: RunId) -> ev.RunStarted:
-        options = {**self.limits, "retry_scale": 1}
-        graph = self.scenario.graph(self.runs.index(run))
+        index = self.runs.index(run)
+        options = {**self.limits, **self.scenario.started(index, run)}
+        graph = self.scenario.graph(index)
         return ev.RunStarted(run.flow, run.number, LOGIC, graph.to_plain(), b"p" * 32, {}, options, {}, "ada", "", store="sim://")
 
     # --- effects -----------------------------------------------------------------------------------------
@@ -344,11 +279,13 @@ class World:
 
     def _conduct(self, attempt: AttemptId, order: AttemptOrder) -> Conduct:
         random = Random(f"{self.scenario.seed}/{attempt}")
-        flow = self.scenario.flows[self.runs.index(attempt.run)]
-        report = report_of(flow, order)
-        runs_for_s = random.choice((0.0, 0.01, 0.3, 5.0, 20.0))
+        index = self.runs.index(attempt.run)
+        report = self.scenario.report(index, order)
+        drawn_s = random.choice((0.0, 0.01, 0.3, 5.0, 20.0))
+        known_s = self.scenario.runs_for_s(index, order)
+        runs_for_s = drawn_s if known_s is None else known_s
         if not self.scenario.wild:
-            return Conduct(report, runs_for_s=min(runs_for_s, 5.0))
+            return Conduct(report, runs_for_s=min(runs_for_s, 5.0) if known_s is None else known_s)
         draw = random.random()
         return Conduct(
             report,
@@ -410,6 +347,8 @@ class World:
                 process.stalled_until_s = anyio.current_time() + LEASE_S * (0.5 + 3 * amount)
                 self._hire()
                 await anyio.sleep(process.stalled_until_s - anyio.current_time())
+            case _ if fault.kind in REQUESTS:
+                self._request(self.runs[int(amount * len(self.runs))], fault.kind, amount)
             case _:
                 self._outside(fault.kind, amount)
 
@@ -449,9 +388,63 @@ class World:
                 pass
 
     def _ask_to_cancel(self, run: RunId, *, forced: bool) -> None:
-        payload = encode_report(ev.RunCancelRequested("test", forced=forced), principal="user:ada")
+        payload = encode_report(ev.RunCancelRequested("the simulation cancels it", forced=forced), principal="user:ada")
         with suppress(LogUnavailable):
             self.report(run, payload)
+
+    def _request(self, run: RunId, kind: str, amount: float) -> None:
+        """Somebody asks for something, at whatever moment; it need not have an effect."""
+        state = self.state_of(run)
+        if state.next_task <= 1:
+            return
+        number = next(iter(state.held), 1 + int(amount * 1_000) % (state.next_task - 1))
+        out = state.graph[state.tasks[number].step].out
+        asked: dict[str, ev.Fact] = {
+            "pause": ev.RunPauseRequested("a look at it"),
+            "resume": ev.RunResumeRequested(),
+            "retry-task": ev.TaskRetryRequested(number),
+            "skip-task": ev.TaskSkipRequested(number, out[0] if len(out) > 1 else ""),
+            "prioritise": ev.RunPriorityRequested(int(amount * 10)),
+        }
+        self.ask(run, asked[kind])
+
+    def ask(self, run: RunId, event: ev.Fact) -> None:
+        """Report a request to a run."""
+        with suppress(LogUnavailable):
+            self.report(run, encode_report(event, principal="user:ada"))
+
+    async def _see_to_what_waits(self) -> None:
+        """Somebody looks, now and then, and lets runs that wait go on: nothing else wakes them (I10)."""
+        while True:
+            await anyio.sleep(LOOK_EVERY_S)
+            for run in self.runs:
+                state = self.state_of(run)
+                if state.pause is not None:
+                    self.ask(run, ev.RunResumeRequested())
+                for number in state.held:
+                    self._see_to(run, state, state.tasks[number])
+
+    def _see_to(self, run: RunId, state: RunState, task: Task) -> None:
+        """Try again, twice; then skip; and where that cannot be, give the run up."""
+        out = state.graph[task.step].out
+        skip = ev.TaskSkipRequested(task.id, out[0] if len(out) > 1 else "")
+        plain = replace(skip, step="")
+        if len(task.attempts) - sum(attempt.outcome == "lost" for attempt in task.attempts) <= RETRIES_BY_REQUEST:
+            self.ask(run, ev.TaskRetryRequested(task.id))
+        elif not refusal(state, plain):
+            self.ask(run, plain)
+        elif not refusal(state, skip):
+            self.ask(run, skip)
+        else:
+            self.cancelled = True
+            self._ask_to_cancel(run, forced=False)
+
+    def state_of(self, run: RunId) -> RunState:
+        """What the run's log folds to now; it may be empty."""
+        state = RunState()
+        for stored in self.log_of(run):
+            apply(state, decode(stored.seq, stored.payload))
+        return state
 
     def _away(self, seconds: float) -> None:
         self.server.kill()
@@ -463,39 +456,8 @@ class World:
         self.group.start_soon(return_later)
 
 
-def report_of(flow: RandomFlow, order: AttemptOrder) -> Report:
-    """What the step's body comes to: a function of its order alone, as with a real flow's source."""
-    step = flow[order.step]
-    if order.mode == "run" and order.attempt < step.fails and not (step.caught and order.last):
-        return ev.AttemptFailed(order.task, order.attempt, "exception", "ValueError", "as told")
-    kind, steps, splits = transition(step, order)
-    return ev.AttemptSucceeded(order.task, order.attempt, manifest_of(order), kind, steps, splits, artifacts=1, size_bytes=10)
-
-
-def manifest_of(order: AttemptOrder) -> bytes:
-    """A digest of everything that the step could see."""
-    frames = [(step, index, size) for step, _, _, index, size, _, _ in order.frames]
-    parents = [(step, manifest) for step, _, manifest in order.parents]
-    return sha256(repr((order.step, order.iteration, frames, parents)).encode()).digest()
-
-
-def transition(step: Step, order: AttemptOrder) -> tuple[str, tuple[str, ...], int]:
-    """Where the step leads from there."""
-    place = tuple(index for _, _, kind, index, *_ in order.frames if kind == "foreach")
-    if step.kind == "end":
-        return "end", (), 0
-    if step.kind == "foreach":
-        return "foreach", step.out, step.items
-    if step.kind == "split":
-        return "split", step.out, 0
-    if step.kind == "loop":
-        return "linear", (step.out[0] if order.iteration + 1 < step.items else step.out[1],), 0
-    if step.kind in ("switch", "conditional"):
-        return "linear", (step.out[choose(step.name, place, len(step.out))],), 0
-    return "linear", step.out, 0
-
-
-def _first(error: BaseException) -> BaseException:
+def first_of(error: BaseException) -> BaseException:
+    """An error, or the first one of a group."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error

@@ -9,8 +9,9 @@ from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.log.protocol import StoredEvent
 from evflow.replay.verify import verify
-from tests.simulation.scenario import Scenario
-from tests.simulation.world import SHARD, Violation, World
+from evflow.testing.simulation.scenario import Scenario
+from evflow.testing.simulation.watched import SHARD, Violation
+from evflow.testing.simulation.world import World
 
 MAX_LOSSES = 3
 
@@ -42,16 +43,20 @@ def _verified(world: World, run: RunId) -> None:
 
 
 def _walk(world: World, run: RunId) -> None:
-    """Fold the log anew: I3, I5, I6, I11, and I8 at each turn."""
+    """Fold the log anew: I3, I5, I6, I10, I11, and I8 at each turn."""
     state = RunState()
     events = world.log_of(run)
     accepted: dict[int, bytes] = {}
     due: dict[tuple[int, int], int] = {}
     for position, stored in enumerate(events):
         record = decode(stored.seq, stored.payload)
+        if record.turn != state.turn:
+            _is_woken(run, state)
         apply(state, record)
+        if isinstance(record.event, ev.SlotGranted) and state.pause is not None:
+            raise Violation(f"{run}: event {stored.seq} gives a slot in a run that is paused")
         _join_has_its_branches(run, state, record.event)
-        _timer_is_kept(run, record, due)
+        _timer_is_kept(run, state, record, due)
         if len(state.live) > world.scenario.slots:
             raise Violation(f"I11: {run}: {len(state.live)} attempts have a slot at event {stored.seq}, of {world.scenario.slots}")
         if isinstance(record.event, ev.AttemptSucceeded):
@@ -80,16 +85,28 @@ def _ends_turn(events: list[StoredEvent], position: int) -> bool:
 def _join_has_its_branches(run: RunId, state: RunState, event: ev.Event) -> None:
     if isinstance(event, ev.TasksCreated) and event.op == "join":
         members = state.splits[event.parent].arrived
-        if not all(members) or any(state.tasks[member].status != "succeeded" for member in members):
+        if not all(members) or any(state.tasks[member].status not in ("succeeded", "skipped") for member in members):
             raise Violation(f"I5: {run}: the join '{event.step}' was created for members {members}")
 
 
-def _timer_is_kept(run: RunId, record: Record, due: dict[tuple[int, int], int]) -> None:
+def _is_woken(run: RunId, state: RunState) -> None:
+    """I10: at the end of a turn something runs, waits for a slot or for an instant; or the run waits for somebody, and says so."""
+    if state.seq and not (state.over or state.live or state.waiting or state.next_timer_us() is not None or state.paused):
+        raise Violation(f"I10: {run}: nothing wakes it after event {state.seq}")
+
+
+def _timer_is_kept(run: RunId, state: RunState, record: Record, due: dict[tuple[int, int], int]) -> None:
     event = record.event
     if isinstance(event, ev.RetryScheduled):
         due[event.task, event.attempt] = event.at_us
+    elif isinstance(event, ev.TaskRetryRequested) and state.tasks[event.task].status == "retrying":
+        due[event.task, state.tasks[event.task].renewed] = record.at_us
+    elif isinstance(event, ev.TaskSkipped):
+        due.pop((event.task, len(state.tasks[event.task].attempts)), None)
     elif isinstance(event, ev.TaskQueued) and event.attempt:
-        at_us = due.pop((event.task, event.attempt))
+        at_us = due.pop((event.task, event.attempt), None)
+        if at_us is None:
+            raise Violation(f"I6: {run}: event {record.seq} queues attempt {event.attempt} of task {event.task}, which nothing asked for")
         if record.at_us < at_us:
             raise Violation(f"I6: {run}: event {record.seq} queues task {event.task} {at_us - record.at_us} us early")
 
@@ -117,6 +134,8 @@ def _same_as_undisturbed(world: World) -> None:
     """Whatever went wrong, a run that succeeds has made what it makes when nothing does."""
     for run in world.runs:
         state = folded(world, run)
+        if any(task.settled_by for task in state.all_tasks()):
+            continue  # somebody wanted something else
         calm = expected(world.scenario, run, world.limits)
         if state.status == "succeeded":
             if calm.status != "succeeded":

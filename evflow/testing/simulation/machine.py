@@ -5,7 +5,7 @@ says who is told of what, remembers which attempts were given up, and notes what
 bodies of one task ever ran at once, and whether one began after a result of its task had been reported.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -13,14 +13,15 @@ from typing import Final, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, AttemptSucceeded
+from evflow.core.events import AttemptExited, AttemptStarted, AttemptSucceeded
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.testing.faults import Faults
+from evflow.testing.simulation.scenario import Report
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED
 from evflow.worker.spec import AttemptOrder
+from evflow.worker.supervisor import WHY
 from evflow_executors.protocol import Observation, OutputLine
 
-Report = AttemptSucceeded | AttemptFailed
 DIES_WITHIN_S: Final = 0.05
 """How long an attempt takes to follow its owner."""
 MAX_ATTEMPTS: Final = 20
@@ -89,6 +90,7 @@ class Machine:
     Attributes:
         twins: Attempts whose body began beside another one of their task.
         repeated: Attempts whose body began after a result of their task had been reported.
+        begun: How often the bodies of each task began.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Machine:
     ) -> None:
         self.twins: list[AttemptId] = []
         self.repeated: list[AttemptId] = []
+        self.begun: Counter[tuple[RunId, TaskId]] = Counter()
         self._group = group
         self._conduct = conduct
         self._deliver = deliver
@@ -185,7 +188,7 @@ class Machine:
             del self._processes[attempt]
         process.gone.set()
         signal = process.ended_by if code is None else None
-        event = AttemptExited(attempt.task, attempt.attempt, code, signal, process.why if signal else "")
+        event = AttemptExited(attempt.task, attempt.attempt, code, signal, process.why if signal else WHY.get(code or 0, ""))
         for watcher in process.watchers:
             watcher.see(Observation(attempt, event))
 
@@ -211,6 +214,7 @@ class Machine:
         return 0
 
     def _note(self, attempt: AttemptId) -> None:
+        self.begun[attempt.run, attempt.task] += 1
         if (attempt.run, attempt.task) in self._reported:
             self.repeated.append(attempt)
         others = (AttemptId(attempt.run, attempt.task, number) for number in range(MAX_ATTEMPTS) if number != attempt.attempt)

@@ -1,0 +1,87 @@
+"""The parts of a simulated shard that take notes: what was promised, who held which epoch, which states owners had."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from evflow.core import canonical, events as ev
+from evflow.core.codec import Record
+from evflow.core.ids import RunId
+from evflow.log.protocol import Lease
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
+from evflow_executors.protocol import OutputLine
+from evflow_scheduler.run import OwnedRun
+
+SHARD: Final = "simulated"
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class WatchedServer(SimulatedServer):
+    """A server that remembers what was promised: which events are durable, and who held which epoch."""
+
+    def __init__(self, clock_us: Callable[[], int]) -> None:
+        super().__init__(clock_us)
+        self.durable: dict[RunId, int] = {}
+        self.epochs: dict[int, str] = {}
+
+    def make_durable(self) -> None:
+        """See `SimulatedServer.make_durable`."""
+        super().make_durable()
+        self.durable = {run: held.head.seq for run, held in self.state.shard(SHARD).runs.items()}
+
+    def note(self, lease: Lease) -> None:
+        """I2: an epoch has one owner."""
+        owner = self.epochs.setdefault(lease.epoch, lease.owner)
+        if owner != lease.owner:
+            raise Violation(f"I2: epoch {lease.epoch} was given to {owner} and to {lease.owner}")
+
+
+class WatchedLog(SimulatedEventLog):
+    """A connection that reports epochs to the server's books."""
+
+    async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
+        """See `EventLog.take`."""
+        lease = await super().take(shard, owner, ttl_s, since)
+        assert isinstance(self.server, WatchedServer)
+        self.server.note(lease)
+        return lease
+
+
+class RecordedRun(OwnedRun):
+    """A run that notes the digest of its state at each turn."""
+
+    def __init__(self, run: RunId, digests: dict[int, set[bytes]] | None) -> None:
+        super().__init__(run)
+        self._at = digests
+
+    def _encoded(self, first: int, consumed: Sequence[bytes] = ()) -> list[Record]:
+        new = super()._encoded(first, consumed)
+        if new and self._at is not None:
+            self._at.setdefault(self.state.seq, set()).add(canonical.digest(self.state))
+        return new
+
+
+class Listener:
+    """Hears what a live view would."""
+
+    async def on_records(self, run: OwnedRun, records: Sequence[Record]) -> None:
+        """These events stand in the log."""
+
+    def on_line(self, line: OutputLine) -> None:
+        """An attempt printed a line."""
+
+
+class Host:
+    """Takes offers in as they are."""
+
+    def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
+        """See `RunHost.welcome`."""
+        return offered
+
+    def dismiss(self, run: RunId) -> None:
+        """See `RunHost.dismiss`."""
+
+    def has_room(self) -> None:
+        """See `RunHost.has_room`."""
