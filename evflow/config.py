@@ -235,6 +235,7 @@ SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
 FACTOR = Kind("a number, at least 0", _seconds)
 LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
 SWITCH = Kind("true or false", _switch)
+SECRET = Kind("a text", _text)
 LISTEN = Kind("HOST:PORT, or PORT alone for this machine only", _listen_address)
 
 # --- defaults that follow from the machine or from other settings ------------------------------------------
@@ -310,6 +311,8 @@ SETTINGS: dict[str, Setting] = {
             "Seconds unheard after which a pool's worker counts as dead, and ends what it runs.",
             "--worker-patience",
         ),
+        Setting("http_token", SECRET, None, "Bearer token of those who publish events over HTTP; unset: none is taken.", secret=True),
+        Setting("http_secret", SECRET, None, "Secret of the signatures of events over HTTP; unset: none is taken.", secret=True),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
         Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
         Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),
@@ -399,6 +402,8 @@ def shown(name: str, value: Any) -> Any:
     setting = _setting(name)
     if not (setting.secret and isinstance(value, str)):
         return value
+    if setting.kind is SECRET:
+        return "***"
     head, slashes, rest = value.partition("://")
     if not slashes and not setting.kind.is_path:  # a URL without its beginning is wrong, and its password is one all the same
         head, rest = "", head

@@ -67,7 +67,7 @@ class Book:
         log: The log; used by `look` and `hear` alone.
         host: This machine, as where the runs are asked for.
         stores: Opens a deployment's store.
-        on_offer: Hears of each run of a tick that was offered: how long after the tick, in seconds.
+        on_offer: Hears of each run that was offered: by what (`schedule`, `event`), and how long after its tick or event, in seconds.
 
     Attributes:
         position_us: All that was published up to this instant was read.
@@ -78,7 +78,7 @@ class Book:
         log: LogClient,
         host: str = "",
         stores: Callable[[str], Store] = open_store,
-        on_offer: Callable[[float], None] = lambda _: None,
+        on_offer: Callable[[str, float], None] = lambda _kind, _lag_s: None,
     ) -> None:
         self.position_us: int = 0
         self._log = log

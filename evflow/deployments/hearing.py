@@ -131,7 +131,7 @@ def _carry_out(ledger: Ledger, flow: Known, one: Listener, decision: Decision) -
             decision = Decision("skip", decision.refs, f"{error.code}: {error.message}", decision.at_us)
             taken = False
         else:
-            run = ledger.start(flow, ready)
+            run = ledger.start(flow, ready, decision.at_us)
             diagnostics.info("event", run=run, deployment=about, published=decision.refs[-1].id, reason=decision.reason)
             return True
     ledger.record(flow, one.name, record_of(decision, deployment.name, deployment.version, one.number))

@@ -57,7 +57,7 @@ class Ledger:
         log: The log.
         host: This machine, as where runs are asked for.
         stores: Opens a deployment's store.
-        on_offer: Hears of each run of a tick that was offered: how long after the tick, in seconds.
+        on_offer: Hears of each run that was offered: by what (`schedule`, `event`), and how long after its tick or event, in seconds.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Ledger:
         log: LogClient,
         host: str = "",
         stores: Callable[[str], Store] = open_store,
-        on_offer: Callable[[float], None] = lambda _: None,
+        on_offer: Callable[[str, float], None] = lambda _kind, _lag_s: None,
     ) -> None:
         self.log = log
         self.stores = stores
-        self.on_offer = on_offer
+        self._on_offer = on_offer
         self._host = host or os.uname().nodename
         self._offered: dict[FlowName, set[int]] = {}
 
@@ -101,8 +101,13 @@ class Ledger:
         asked = Asked(parameters, (), deployment.user, self._host, trigger)
         return make_ready(self.stores(deployment.store), deployment, asked)
 
-    def start(self, flow: Known, ready: Ready) -> RunId:
+    def start(self, flow: Known, ready: Ready, at_us: int) -> RunId:
         """Decide that a run starts, and offer it.
+
+        Args:
+            flow: The flow.
+            ready: The run.
+            at_us: The instant of its tick or event.
 
         Raises:
             Conflict: The flow's log has moved on: nothing was decided.
@@ -114,6 +119,8 @@ class Ledger:
         )
         self._decided(flow, change)
         offer(self.log, ready, run, patience_s=0.0)
+        kind: str = (ready.asked.trigger or {}).get("kind", "")
+        self._on_offer(kind, (self.log.now_us() - at_us) / 1e6)
         self._offered[flow.name].add(flow.seq)
         return run
 

@@ -94,8 +94,7 @@ def _run(ledger: Ledger, flow: Known, one: Scheduled, tick: Due) -> None:
     except EvflowError as error:
         _skip(ledger, flow, one, tick, f"{error.code}: {error.message}"[:_REASON_CHARS])
         return
-    run = ledger.start(flow, ready)
-    ledger.on_offer((ledger.log.now_us() - tick.tick_us) / 1e6)
+    run = ledger.start(flow, ready, tick.tick_us)
     diagnostics.info("tick", run=run, deployment=shown(flow.name, one.name), tick=local(one.schedule, tick.tick_us))
 
 

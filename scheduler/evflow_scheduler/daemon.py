@@ -154,6 +154,11 @@ class Daemon:
         self._waiting: set[CancelScope] = set()
         self._draining = False
 
+    @property
+    def log_url(self) -> str:
+        """Where the log is."""
+        return self._premises.log_url
+
     async def serve(self) -> None:
         """Own shards until a signal asks for the end."""
         tenancies = Tenancies(self._executor, self._premises)

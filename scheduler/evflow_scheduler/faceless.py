@@ -22,8 +22,8 @@ class Faceless:
         """Hears of what is durable in a shard."""
         return RunObserver(writer.shard, writer.index_run, None)
 
-    def on_offer(self, lag_s: float) -> None:
-        """A tick's run was offered so long after its instant."""
+    def on_offer(self, kind: str, lag_s: float) -> None:
+        """A run was offered so long after the tick or event that started it."""
 
     async def serve(self, scheduler: "Served") -> None:
         """Answer until cancelled."""

@@ -86,13 +86,15 @@ def shard_of(flow: FlowName) -> str:
     return shared_shard(RunId(flow, RunNumber(0)))
 
 
-async def look_after(premises: Premises, owned: Callable[[], frozenset[str]], on_offer: Callable[[float], None] = lambda _: None) -> None:
+async def look_after(
+    premises: Premises, owned: Callable[[], frozenset[str]], on_offer: Callable[[str, float], None] = lambda _kind, _lag_s: None
+) -> None:
     """Decide the ticks and events of the flows of the owned shards, and carry their backfills on, until cancelled.
 
     Args:
         premises: This machine.
         owned: The shards that this process owns now.
-        on_offer: Hears of each run of a tick that was offered: how long after the tick, in seconds.
+        on_offer: As for `evflow.deployments.book.Book`.
     """
     events = RedisEventLog(premises.log_url)
     try:

@@ -2,12 +2,15 @@
 
 import json
 import signal
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.test_scheduler import ended, scheduler
+from tests.e2e.test_scheduler_http import address
 from tests.real_runs import evflow, python
 from tests.waiting import wait_until
 
@@ -139,3 +142,24 @@ def test_a_trigger_with_a_mistake_is_told_with_its_line(root: Path) -> None:
     done = python("score.py", "deploy", cwd=root)
     assert done.returncode == 1
     assert "'Score' is triggered by 'data.ready', and a parameter without a default gets no value from it: 'day'." in done.stderr
+
+
+def test_an_event_over_http_starts_a_run_and_its_key_makes_it_one(deployed: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_HTTP_TOKEN", "letmein")
+    with scheduler(root, "--http", "0"):
+        statuses = [post(root, "/events/data.ready", b'{"day": "monday", "rows": 1}', token) for token in ("letmein", "letmein", "guess")]
+        assert statuses == [202, 200, 401]
+        wait_until(lambda: "Score/1" in runs(), "the run is asked for", WITHIN_S)
+        assert ended("Score/1") == "succeeded"
+    assert told("why", "Score/1")["chain"][0]["reason"] == "http, http"
+    assert "letmein" not in evflow("config").stdout
+
+
+def post(root: Path, path: str, body: bytes, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k1"}
+    request = urllib.request.Request(f"http://{address(root)}{path}", body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

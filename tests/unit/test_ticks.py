@@ -74,7 +74,7 @@ def test_a_tick_asks_for_a_run_and_offers_it(world: TickWorld) -> None:
 def test_it_is_told_how_long_after_its_tick_a_run_was_offered(world: TickWorld) -> None:
     world.schedule()
     lags: list[float] = []
-    book = Book(world.log, "box", on_offer=lags.append)
+    book = Book(world.log, "box", on_offer=lambda kind, lag_s: lags.append(lag_s) if kind == "schedule" else None)
     world.now_us += HOUR_US + 250_000
     world.look(book)
     world.look(book)

@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
-from evflow.client.publishing import EventInvalid, PublishedAs
+from evflow.client.publishing import EventInvalid, PublishedAs, checked_id, made_of, own_store, send
 from evflow.core.values import value
 from evflow.errors import EvflowError
+from evflow.log.protocol import LogClient
 
 MOST_BODY_BYTES: Final = 16 * 1_000_000
 SKEW_S: Final = 300
@@ -82,6 +83,16 @@ def receive(name: str, headers: Mapping[str, str], body: bytes, *, now_s: float,
     except EvflowError as error:  # log or store cannot be used: the same request may be sent again
         return _error(503, error.code, error.message)
     return Answer(202 if done.is_new else 200, {"id": done.id, "name": done.name, "at_us": done.at_us, "is_new": done.is_new})
+
+
+def publish_in(log: LogClient, name: str, payload: Any, key: str | None) -> PublishedAs:
+    """Publish an event in a log, for `receive`.
+
+    Raises:
+        EventInvalid, LogUnavailable, StoreFull, StoreUnusable: As `evflow.client.publishing`.
+    """
+    made = made_of(name, payload, source="http", principal="http", store=own_store)
+    return send(log, made, checked_id(key))
 
 
 def signature(secret: str, timestamp: str, name: str, key: str, body: bytes) -> str:

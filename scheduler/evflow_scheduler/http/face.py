@@ -42,9 +42,9 @@ class Face(Faceless):
         """Counts what becomes durable in a shard."""
         return MeteredObserver(writer.shard, writer.index_run, self._meter)
 
-    def on_offer(self, lag_s: float) -> None:
-        """A tick's run was offered so long after its instant."""
-        self._meter.triggered("schedule", lag_s)
+    def on_offer(self, kind: str, lag_s: float) -> None:
+        """A run was offered so long after the tick or event that started it."""
+        self._meter.triggered(kind, lag_s)
 
     async def serve(self, scheduler: Served) -> None:
         """Answer until cancelled."""

@@ -5,8 +5,10 @@
 | `GET /live` | 200 for as long as the loop turns: a loop that stands answers nothing |
 | `GET /ready` | 200, or 503 with the reasons, as JSON |
 | `GET /metrics` | Prometheus' text format |
+| `POST /events/{name}` | the event is published: `evflow_scheduler.http.events` |
 """
 
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -17,12 +19,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from evflow import clock, config
+from evflow.log import connect
+from evflow_scheduler.http import events
 from evflow_scheduler.http.health import Condition, report
 from evflow_scheduler.metrics.gauges import Gauges, Measured
 
 
 class Served(Measured, Protocol):
     """A scheduler, as far as it can be asked over HTTP."""
+
+    @property
+    def log_url(self) -> str:
+        """Where the log is."""
+        ...
 
     def condition(self) -> Condition:
         """How it is now."""
@@ -31,7 +41,7 @@ class Served(Measured, Protocol):
 
 def all_routes(scheduler: Served, gauges: Gauges) -> list[BaseRoute]:
     """All routes; further ones are added here."""
-    return [*health_routes(scheduler), *metrics_routes(scheduler, gauges)]
+    return [*health_routes(scheduler), *metrics_routes(scheduler, gauges), *event_routes(scheduler)]
 
 
 def health_routes(scheduler: Served) -> list[BaseRoute]:
@@ -57,6 +67,29 @@ def metrics_routes(scheduler: Served, gauges: Gauges) -> list[BaseRoute]:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/metrics", metrics)]
+
+
+def event_routes(scheduler: Served) -> list[BaseRoute]:
+    """`/events/{name}`: a thread publishes, one event after the other, over a connection of its own."""
+    access = events.Access(config.get("http_token") or "", config.get("http_secret") or "")
+    log = connect(scheduler.log_url)
+    one_at_a_time = anyio.Lock()
+
+    async def publish(request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > events.MOST_BODY_BYTES:  # no more of it is read, and the answer says so
+                break
+        ask = partial(
+            events.receive, request.path_params["name"], request.headers, bytes(body), now_s=clock.now_us() / 1e6, access=access,
+            publish=partial(events.publish_in, log),
+        )  # fmt: skip
+        async with one_at_a_time:
+            answer = await anyio.to_thread.run_sync(ask)
+        return as_json(answer.body, answer.status)
+
+    return [Route("/events/{name:path}", publish, methods=["POST"])]
 
 
 def as_json(value: object, status: int = 200) -> Response:
