@@ -6,11 +6,12 @@ from pathlib import Path
 
 from evflow.core import backfill, events as ev, flow_events
 from evflow.core.codec import decode
-from evflow.core.deployments import tick_of
+from evflow.core.deployments import fold, tick_of
 from evflow.core.events import Event
 from evflow.core.flow_events import BackfillTicksSkipped, RunRequested, ScheduleTicked
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
+from evflow.deployments.catalog import deployed
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import LogClient
 from evflow.replay.verify import verify
@@ -94,6 +95,7 @@ def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool) -> Found:
         found.problems += [f"{run} began twice" for event in started[1:] if isinstance(event, ev.RunStarted)]
     found.problems += [f"{run} made other artifacts than {made[0][0]}" for run, what in made if what != made[0][1]]
     _ticks(flow_log(log, flow), found)
+    _beside(log, flow, found)
     if not lost:
         found.problems += found.numbers_given_again
         found.problems += [f"{count} runs have the tick {tick}" for tick, count in triggers.items() if count > 1]
@@ -115,6 +117,16 @@ def _results(run: RunId, state: RunState, found: Found, made: list[tuple[RunId, 
         lost = [task for task in state.all_tasks() if state.failing is not None and task.id == state.failing.task]
         if not lost or lost[0].losses <= MOST_LOSSES:
             found.problems.append(f"{run} {state.status}: {state.outcome.reason if state.outcome else state.status}")
+
+
+def _beside(log: LogClient, flow: FlowName, found: Found) -> None:
+    """What stands beside the flow's log is what the log folds to."""
+    records = [flow_events.decode(*stored) for stored in log.flow_events(flow, 0, 100_000)]
+    if deployed(log, flow) != fold(records).current:
+        found.problems.append(f"deployed is {deployed(log, flow)}, and the log says {fold(records).current}")
+    backfills = {number: backfill.unpacked(packed) for number, packed in log.backfills(flow).items()}
+    if backfills != backfill.fold(records):
+        found.problems.append(f"the backfills are {backfills}, and the log says {backfill.fold(records)}")
 
 
 def _ticks(events: list[Event], found: Found) -> None:
