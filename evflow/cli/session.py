@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from evflow.core.state import RunState
     from evflow.log.archived import LogKeeper
     from evflow.log.protocol import LogClient, RunEntry
+    from evflow.log.keeper import RedisLogKeeper
     from evflow.replay.load import RunLog
     from evflow.store.protocol import Store
 
@@ -35,7 +36,7 @@ class NoRunsYet(UsageError):
 
 
 @contextmanager
-def log() -> Generator["LogKeeper"]:
+def log() -> Generator["RedisLogKeeper"]:
     """The log, connected; an embedded server is joined, or started where its data is there.
 
     Raises:
@@ -52,7 +53,7 @@ def log() -> Generator["LogKeeper"]:
 
 
 @contextmanager
-def own_log() -> Generator["LogKeeper"]:
+def own_log() -> Generator["RedisLogKeeper"]:
     """The log, connected, as `log`; an embedded one is made where there is none yet.
 
     Raises:

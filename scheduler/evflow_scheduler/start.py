@@ -1,7 +1,10 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
 from dataclasses import replace
+import os
+from pathlib import Path
 
+from evflow.archives.users import sign
 from evflow.core import flow_events
 from evflow.core.decide import LOGIC
 from evflow.core.events import RunStarted
@@ -12,7 +15,7 @@ from evflow.core.state import RunState
 from evflow.deployments.beginning import Given, code_of, runtime_tags, shown_parameters, take_number
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
-from evflow.store import Store
+from evflow.store import Store, open_store
 from evflow.store.artifacts import ArtifactView, save
 from evflow.store.logs import make_folder
 from evflow.worker.run_folder import RunFolder as RunFolder
@@ -91,6 +94,15 @@ def started_event(
 
 def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: str) -> RunContext:
     """What a run's attempts are told, wherever they run: its places on a host are still to be filled in."""
+
+
+def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str, flow_file: str) -> RunContext:
+    """What the run's attempts are told, from its first event and this host's places, which are made.
+
+    Raises:
+        StoreFull, StoreUnusable: The folder of the captured output cannot be made.
+    """
+    sign(open_store(event.store), event.installation, log_url, os.uname().nodename)
     return RunContext(
         flow=event.flow,
         run=event.number,

@@ -1,9 +1,11 @@
 """Archiving as a user sees it: real runs, a real scheduler, everything readable before and after."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,78 @@ def test_a_scheduler_archives_what_ends_in_the_foreground_too(flow: Path, evflow
             scheduler.terminate()
             scheduler.communicate(timeout=60)
     assert verified("Kept/1")["ok"]
+
+
+# --- forget, gc, reindex ----------------------------------------------------------------------------------
+
+
+def grow_old(home: Path) -> None:
+    """Let everything in the store be three days old."""
+    when = time.time() - 3 * 86_400
+    for path in (home / "store").rglob("*"):
+        if path.is_file():
+            os.utime(path, (when, when))
+
+
+def test_runs_go_on_and_are_readable_beside_a_collection(flow: Path, evflow_home: Path) -> None:
+    for _ in range(2):
+        ran(flow)
+    grow_old(evflow_home)
+    with subprocess.Popen(
+        [sys.executable, str(flow), "run", "--size", "30"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        while run.poll() is None:
+            assert said("gc")["objects"]["removed"] == 0
+    assert run.returncode == 0
+    assert all(verified(f"Kept/{number}")["ok"] for number in (1, 2, 3))
+
+
+def test_a_rule_forgets_old_runs_after_a_yes(flow: Path, evflow_home: Path) -> None:
+    for _ in range(3):
+        ran(flow)
+    refused = evflow("gc", "--keep-last", "1")
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+    assert said("gc", "--keep-last", "1", "--dry-run")["forgotten"] == ["Kept/1", "Kept/2"]
+    assert [run["run"] for run in said("runs")] == ["Kept/3", "Kept/2", "Kept/1"]
+    assert said("gc", "--keep-last", "1", "--yes")["forgotten"] == ["Kept/1", "Kept/2"]
+    assert [run["run"] for run in said("runs")] == ["Kept/3"]
+    assert evflow("show", "Kept/1").returncode == 1
+    ran(flow)
+    assert [run["run"] for run in said("runs")] == ["Kept/4", "Kept/3"]
+    assert not any(said("reindex")[0]["changed"].values())
+
+
+def test_a_run_is_forgotten_by_name(flow: Path) -> None:
+    ran(flow)
+    assert evflow("forget", "Kept/1").returncode == 1
+    assert evflow("forget", "Kept/2", "--yes").returncode == 1
+    assert said("forget", "Kept/1", "--reason", "a mistake", "--yes") == {"forgotten": ["Kept/1"]}
+    assert said("runs") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--grace", "1m"), ("--grace", "x"), ("--flow", "Kept"), ("--keep-last", "-1"), ("--keep-last", "1", "--flow", "None")]
+)
+def test_what_makes_no_sense_to_a_collection_is_said(flow: Path, arguments: tuple[str, ...]) -> None:
+    ran(flow)
+    refused = evflow("gc", *arguments)
+    assert (refused.returncode in (1, 2), "Traceback" in refused.stderr) == (True, False)
+
+
+def test_after_the_server_lost_everything_history_is_there_and_numbers_go_on(flow: Path, evflow_home: Path) -> None:
+    for _ in range(2):
+        ran(flow)
+    said("archive", "--all", "--hot-for", "0")
+    before = {question: said(*question) for question in QUESTIONS}
+    with open_log(evflow_home) as log:
+        wire = Wire.connect(log.url)
+        wire.call("FLUSHALL")
+        wire.close()
+    ran(flow)
+    assert [run["run"] for run in said("runs")] == ["Kept/3"]
+    (found,) = said("reindex")
+    assert (found["runs"]["archived"], found["changed"]["archives"], found["unreadable"]) == (2, 2, [])
+    assert [run["run"] for run in said("runs")] == ["Kept/3", "Kept/2", "Kept/1"]
+    before.pop(("runs",))
+    assert {question: said(*question) for question in before} == before
+    said("gc")

@@ -1,0 +1,263 @@
+"""What is needed of a store: every object that a run, a report on its way or a deployment refers to, at whatever distance.
+
+Digests are found by their looks: every value of 32 bytes in an event counts as one, so that a new kind of event is never forgotten here. What
+is no digest names no object, and costs nothing. Manifests are read, since they name objects and other manifests; what cannot be read stops
+everything, because nobody knows what it would have named.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Self
+
+import msgpack
+
+from evflow.archives.format import Archive, Unsound
+from evflow.archives.reading import FOLDER, number_in, open_in
+from evflow.core import flow_events
+from evflow.core.codec import UnreadableEvent, decode
+from evflow.core.flow_events import RunForgotten
+from evflow.core.ids import Digest, FlowName, RunId, RunNumber
+from evflow.core.summary import OVER
+from evflow.errors import EnvironmentProblem, EvflowError
+from evflow.log.archived import LogKeeper
+from evflow.log.errors import LogUnavailable
+from evflow.log.keys import shared_shards
+from evflow.log.protocol import RunEntry, StoredEvent
+from evflow.store import ObjectMissing, Store
+from evflow.store.manifests import NotAManifest, read_manifest
+
+_CHUNK: Final = 5_000
+_DIGEST_BYTES: Final = 32
+_MANIFEST: Final = b"evfm"
+_OF_MANIFESTS: Final = ("manifest", "parameters")
+
+
+class CannotCollect(EnvironmentProblem):
+    """It is not known what is needed; so nothing was removed."""
+
+    code = "cannot-collect"
+
+    def __init__(self, what: str, why: str, hint: str) -> None:
+        super().__init__(f"Nothing was removed: {what} cannot be read, and what it refers to is not known. {why}", hint)
+
+
+class Marks:
+    """A set of digests that may have more members than memory has room for: a private temporary file behind a cache."""
+
+    def __init__(self) -> None:
+        self._file = sqlite3.connect("", isolation_level=None)  # removed by sqlite when it is closed, or its process ends
+        self._file.execute("PRAGMA journal_mode=OFF")
+        self._file.execute("PRAGMA synchronous=OFF")
+        self._file.execute("PRAGMA cache_size=-65536")
+        self._file.execute("CREATE TABLE marks (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._file.execute("BEGIN")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, digest: bytes) -> bool:
+        """Add a digest; answers whether it was new."""
+        return self._file.execute("INSERT OR IGNORE INTO marks VALUES (?)", (digest,)).rowcount == 1
+
+    def __contains__(self, digest: object) -> bool:
+        return self._file.execute("SELECT 1 FROM marks WHERE digest = ?", (digest,)).fetchone() is not None
+
+    def __len__(self) -> int:
+        return int(self._file.execute("SELECT COUNT(*) FROM marks").fetchone()[0])
+
+
+class Needed:
+    """What is needed of a store.
+
+    Args:
+        log: The log whose runs are kept.
+        store: The store.
+        forgotten_before_us: Runs that were forgotten later than this are needed still.
+
+    Attributes:
+        marks: The objects.
+        runs: The runs whose printed output is needed.
+        gone: Names of the archives of runs that were forgotten.
+        logs: How many logs were read.
+    """
+
+    def __init__(self, log: LogKeeper, store: Store, forgotten_before_us: int) -> None:
+        self._log = log
+        self._store = store
+        self._before_us = forgotten_before_us
+        self.marks = Marks()
+        self.runs: set[RunId] = set()
+        self.gone: list[str] = []
+        self.logs = 0
+
+    def find(self) -> None:
+        """Look at every run, archive, report and deployment.
+
+        Raises:
+            CannotCollect: Something cannot be read.
+            LogUnavailable, StoreUnusable: Log or store cannot be used.
+        """
+        flows = self._log.flows()
+        noted: set[str] = set()
+        for flow in flows:
+            for packed in self._log.deployments(flow).values():
+                self._deployment(flow, packed)
+            entries = self._log.runs(flow)
+            noted |= {archived.name for archived in self._log.all_archived(flow).values()}
+            for entry in entries:
+                self.runs.add(entry.run)
+                self._run(entry)
+        for shard in shared_shards():
+            self._inbox(shard)
+        self._archives(noted, {flow: self._forgotten(flow) for flow in flows})
+
+    # --- what refers to objects ----------------------------------------------------------------------------
+
+    def _run(self, entry: RunEntry) -> None:
+        self.logs += 1
+        try:
+            seen = self._events(entry.run, self._stored(entry))
+        except (CannotCollect, LogUnavailable):
+            raise
+        except (UnreadableEvent, EnvironmentProblem) as error:
+            raise _run_unreadable(entry.run, error.message) from error
+        if not seen and entry.summary.get("started_us") and self._log.run(entry.run) is not None:  # else it was forgotten meanwhile
+            raise _run_unreadable(entry.run, "Its log is neither at the server nor in an archive.")
+        if entry.summary.get("status") not in OVER:
+            self._inbox(entry.shard)
+
+    def _stored(self, entry: RunEntry) -> Iterator[StoredEvent]:
+        after = 0
+        while chunk := self._log.read(entry.shard, entry.run, after, _CHUNK):
+            yield from chunk
+            after = chunk[-1].seq
+
+    def _events(self, run: RunId, events: Iterable[StoredEvent]) -> int:
+        """Mark what events refer to; answers how many they were."""
+        at_home, seq = False, 0
+        for seq, payload, _ in events:
+            event = decode(seq, payload).event
+            if seq == 1:
+                at_home = self._is_ours(getattr(event, "store", ""))
+            if at_home:
+                for name in _OF_MANIFESTS:
+                    digest = getattr(event, name, None)
+                    if isinstance(digest, bytes) and not self._store.exists(digest):
+                        raise _run_unreadable(run, ObjectMissing(digest, self._store.where(digest)).message)
+            self._mark(_digests(msgpack.unpackb(payload, use_list=False, strict_map_key=False)), f"an object of '{run}'")
+        return seq
+
+    def _is_ours(self, url: str) -> bool:
+        from evflow.store import UnknownStore, open_store
+
+        try:
+            return open_store(url).url == self._store.url
+        except UnknownStore:
+            return False
+
+    def _inbox(self, shard: str) -> None:
+        """Reports that nobody took yet; what is no report names nothing."""
+        after = b"0"
+        while entries := self._log.inbox(shard, after):
+            for entry in entries:
+                try:
+                    report = msgpack.unpackb(entry.payload, use_list=False, strict_map_key=False)
+                except (ValueError, msgpack.UnpackException):
+                    continue
+                self._mark(_digests(report), f"a report for '{entry.run}'")
+            after = entries[-1].id
+
+    def _deployment(self, flow: FlowName, packed: bytes) -> None:
+        """What is deployed, and what its manifest names."""
+        for digest in _digests(msgpack.unpackb(packed, use_list=False, strict_map_key=False)):
+            self._mark([digest], f"a deployment of '{flow}'")
+            if self._store.exists(digest):
+                try:
+                    self._mark(_digests(msgpack.unpackb(self._store.get(digest), strict_map_key=False)), f"a deployment of '{flow}'")
+                except (ValueError, TypeError, msgpack.UnpackException):
+                    continue  # the code package, which names nothing
+
+    def _forgotten(self, flow: FlowName) -> dict[RunNumber, int]:
+        found: dict[RunNumber, int] = {}
+        after = 0
+        while chunk := self._log.flow_events(flow, after, _CHUNK):
+            for seq, payload in chunk:
+                try:
+                    record = flow_events.decode(seq, payload)
+                except UnreadableEvent as error:
+                    hint = f"`evflow reindex --flow {flow}` says what else cannot be read."
+                    raise CannotCollect(f"event {seq} of the log of '{flow}'", error.message, hint) from error
+                if isinstance(record.event, RunForgotten):
+                    found[RunNumber(record.event.number)] = record.at_us
+            after = chunk[-1].seq
+        return found
+
+    def _archives(self, noted: set[str], forgotten: dict[FlowName, dict[RunNumber, int]]) -> None:
+        """Archives that no run in the index has: of runs that were forgotten, and of those that the index does not know (yet)."""
+        here = f"{FOLDER}/{self._log.installation()}/"
+        for name in self._store.list_named(FOLDER):
+            number, parts = number_in(name), name.split("/")
+            if number is None or len(parts) != 4 or name in noted:
+                continue
+            run = RunId(FlowName(parts[2]), number)
+            forgotten_us = forgotten.get(run.flow, {}).get(number) if name.startswith(here) else None
+            if forgotten_us is not None and forgotten_us < self._before_us:
+                self.gone.append(name)
+                continue
+            self.logs += 1
+            self.runs.add(run)
+            try:
+                archive: Archive | None = open_in(self._store, name)
+                if archive is not None:
+                    self._events(run, archive.all())
+            except (Unsound, UnreadableEvent) as error:
+                what = f"the archive '{self._store.where_named(name)}'"
+                raise CannotCollect(what, str(error), "Restore it, or remove the file where it is not needed any more.") from error
+
+    # --- marking -------------------------------------------------------------------------------------------
+
+    def _mark(self, digests: Iterable[bytes], what: str) -> None:
+        waiting = list(digests)
+        while waiting:
+            digest = waiting.pop()
+            if self.marks.add(digest) and self._store.exists(digest):
+                waiting += self._named_by(digest, what)
+
+    def _named_by(self, digest: bytes, what: str) -> Iterator[Digest]:
+        """The objects that an object names."""
+        try:
+            size = self._store.size(digest) or 0
+            if bytes(self._store.get(digest, 0, min(size, len(_MANIFEST)))) != _MANIFEST:
+                return
+            manifest = read_manifest(self._store, digest)
+        except NotAManifest:
+            return  # an object that only begins like one
+        except ObjectMissing:
+            return
+        except EvflowError as error:
+            hint = "Restore the object from a copy, or forget the run that it belongs to: `evflow forget RUN`."
+            raise CannotCollect(what, error.message, hint) from error
+        yield from manifest.objects()
+        if manifest.base is not None:
+            yield manifest.base
+
+
+def _run_unreadable(run: RunId, why: str) -> CannotCollect:
+    return CannotCollect(f"run '{run}'", why, f"Restore what is missing, or let the run go: `evflow forget {run}`.")
+
+
+def _digests(plain: Any) -> Iterator[bytes]:
+    """All values in a decoded event that look like a digest."""
+    whole: Any = plain  # The type checkers do not agree on what is known of a narrowed Any.
+    if isinstance(plain, bytes):
+        if len(plain) == _DIGEST_BYTES:
+            yield plain
+    elif isinstance(plain, dict | list | tuple):
+        for item in whole:
+            yield from _digests(item)
+        if isinstance(plain, dict):
+            for item in whole.values():
+                yield from _digests(item)
