@@ -127,8 +127,11 @@ def _name(raw: Any) -> str:
     return str(raw)
 
 
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+
+
 def _url(raw: Any) -> str:
-    if not _text(raw).startswith(("redis://", "rediss://", "unix://")):
+    if _text(raw).partition("://")[0] not in _SCHEMES or "://" not in raw:
         raise ValueError
     return str(raw)
 
@@ -266,7 +269,13 @@ SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
         Setting("home", PATH, _default_home, "Folder of the embedded server, the store, the runs' locks and config.toml."),
-        Setting("redis_url", LOG_URL, None, "The log's server (redis://, rediss://, unix://); unset: the embedded one.", secret=True),
+        Setting(
+            "redis_url",
+            LOG_URL,
+            None,
+            "The log's server (redis://, rediss://, unix://, redis+sentinel://, redis+cluster://); unset: the embedded one.",
+            secret=True,
+        ),
         Setting("store", PATH, _default_store, "Where artifacts and tasks' output are kept: a folder or a file:// URL.", secret=True),
         Setting("server_binary", PATH, None, "The valkey-server or redis-server that the embedded log runs; unset: found."),
         Setting("linger_s", SECONDS, 10.0, "Seconds that the embedded server outlives its last client."),

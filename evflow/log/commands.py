@@ -201,8 +201,8 @@ def server_time() -> Operation[Micros]:
     return Operation((("TIME",),), lambda replies: Micros(_time_us(replies[0])))
 
 
-def fsynced(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
-    """Wait until this connection's writes are on the server's disk (Redis 7.2 and newer, Valkey)."""
+def fsynced(where: str, timeout_s: float, barrier: str) -> Operation[None]:
+    """Wait until this connection's writes are on the server's disk (Redis 7.2 and newer, Valkey); `barrier`: a key to write before."""
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[-1][0] < 1:
@@ -237,8 +237,8 @@ def replicas() -> Operation[int]:
     return Operation((("INFO", "replication"),), parse)
 
 
-def replicated(where: str, timeout_s: float, barrier: bool) -> Operation[None]:
-    """Wait until a replica has this connection's writes."""
+def replicated(where: str, timeout_s: float, barrier: str) -> Operation[None]:
+    """Wait until a replica has this connection's writes; `barrier`: a key to write before, or an empty string."""
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[-1] < 1:
@@ -586,8 +586,8 @@ def _blocking_read(stream: str, after: bytes, timeout_s: float, limit: int) -> C
     return ("XREAD", "COUNT", limit, *block, "STREAMS", stream, after)
 
 
-def _barrier(needed: bool) -> tuple[Command, ...]:
-    return (("SET", BARRIER, "1", "PX", 1_000),) if needed else ()
+def _barrier(key: str) -> tuple[Command, ...]:
+    return (("SET", key, "1", "PX", 1_000),) if key else ()
 
 
 def _inbound(replies: list[type_of_reply]) -> list[Inbound]:

@@ -5,7 +5,7 @@ from typing import Final
 from evflow.log import commands
 from evflow.log.errors import LogAccessDenied, NotDurable
 from evflow.log.protocol import Durability
-from evflow.log.transport import connect_blocking, perform
+from evflow.log.transport import connect_blocking, perform, servers_of
 from evflow.log.url import parse
 from evflow.log.wire import Transport
 
@@ -36,13 +36,14 @@ def check(url: str, level: Durability) -> None:
         return
     transport = connect_blocking(parse(url))
     try:
-        why = _why_not_fsynced(transport) if level == "fsync" else _why_not_replicated(transport)
+        for server in servers_of(transport):
+            why = _why_not_fsynced(server) if level == "fsync" else _why_not_replicated(server)
+            if why:
+                raise NotDurable(server.where, level, why)
     except LogAccessDenied:
         return  # what may not be looked at shows itself in the first wait
     finally:
         transport.close()
-    if why:
-        raise NotDurable(transport.where, level, why)
 
 
 def _why_not_fsynced(transport: Transport) -> str:

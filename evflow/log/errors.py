@@ -25,7 +25,8 @@ class LogUrlInvalid(UsageError):
     def __init__(self, shown: str, why: str) -> None:
         super().__init__(
             f"'{shown}' does not name a log: {why}.",
-            "Write redis://[user:password@]host[:port][/db], rediss://... for TLS, or unix:///path/to/socket[?db=N].",
+            "Write redis://[user:password@]host[:port][/db], rediss://... for TLS, unix:///path/to/socket[?db=N], "
+            "redis+sentinel://host[:port],host[:port]/service, or redis+cluster://host[:port],host[:port].",
         )
 
 
@@ -153,7 +154,19 @@ class LogIsCluster(LogUnavailable):
     code = "log-is-cluster"
 
     def __init__(self, where: str, said: str) -> None:
-        super().__init__(f"The log at {where} is a node of a Redis Cluster: {said}", "Use a server that is not in cluster mode.")
+        super().__init__(f"The log at {where} is a node of a Redis Cluster: {said}", "Name it with redis+cluster://host:port.")
+
+
+class LogFailedOver(LogUnavailable):
+    """The server that has the keys is another one now, or about to be: connect anew, and compare what it has."""
+
+    code = "log-failed-over"
+    transient = True
+
+    def __init__(self, where: str, said: str) -> None:
+        super().__init__(
+            f"The log at {where} has moved to another server, or is about to: {said}", "It comes back when the fail-over is finished."
+        )
 
 
 class LogTooOld(LogUnavailable):
@@ -233,9 +246,11 @@ _BY_PREFIX: dict[str, type[LogUnavailable]] = {
     "MASTERDOWN": LogPrimaryDown,
     "NOREPLICAS": LogPrimaryDown,
     "BUSY": LogBusy,
+    "UNBLOCKED": LogFailedOver,
     "MOVED": LogIsCluster,
     "ASK": LogIsCluster,
     "CLUSTERDOWN": LogIsCluster,
+    "TRYAGAIN": LogIsCluster,
     "CROSSSLOT": LogIsCluster,
 }
 

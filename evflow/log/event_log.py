@@ -16,21 +16,8 @@ from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.durability import why_not_fsynced
 from evflow.log.errors import LogAccessDenied, NotDurable
-from evflow.log.protocol import (
-    KEEP,
-    AppendCall,
-    Durability,
-    Grants,
-    Head,
-    Holder,
-    Inbound,
-    Keep,
-    Lease,
-    Placed,
-    PublishedEvent,
-    RunEntry,
-    StoredEvent,
-)
+from evflow.log.protocol import KEEP, AppendCall, Durability, Grants, Head, Holder, Inbound, Keep, Lease, Placed, PublishedEvent, RunEntry, StoredEvent
+from evflow.log.keys import BARRIER, shard_keys
 from evflow.log.scripts import load_scripts
 from evflow.log.transport import AsyncConnector, AsyncTransport, connect_async, perform_async
 from evflow.log.url import parse
@@ -58,6 +45,7 @@ class RedisEventLog:
         self._latest_us = 0
         self._wrote = False
         self._policy = ""
+        self._barrier = BARRIER
 
     async def open(self) -> None:
         """Connect and compare clocks.
@@ -69,6 +57,8 @@ class RedisEventLog:
 
     async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """See `EventLog.take`."""
+        if self._address.is_cluster:  # a wait is for the server that has the shard
+            self._barrier = shard_keys(shard).barrier
         return await self._write(commands.take(shard, owner, ttl_s, since))
 
     async def renew(self, lease: Lease) -> None:
@@ -90,7 +80,7 @@ class RedisEventLog:
         connection = await self._connected()
         # The server waits for this connection's writes. What was written before a reconnection is covered by one
         # more write on the new one, since both disk and replicas take writes in order.
-        barrier = not self._wrote
+        barrier = "" if self._wrote else self._barrier
         if level == "replicated":
             await self._wait(connection, commands.replicated(connection.where, DURABLE_TIMEOUT_S, barrier))
         elif await self._fsync_policy(connection) != "always":

@@ -28,7 +28,7 @@ LIMIT_NAMES = "evflow:limit-names"
 POOLS = "evflow:pools"
 """Set of the names of all pools that ever had a worker or an order."""
 BARRIER = "evflow:barrier"
-"""Written, with an expiry, where a wait for durability needs a write of its connection's own."""
+"""Written, with an expiry, where a wait for durability needs a write of its connection's own; in a cluster a shard has one of its own."""
 
 
 class ShardKeys(NamedTuple):
@@ -39,6 +39,7 @@ class ShardKeys(NamedTuple):
     active: str
     timers: str
     feed: str
+    barrier: str
 
 
 class RunKeys(NamedTuple):
@@ -131,7 +132,7 @@ def shown_shard(shard: str) -> str:
 def shard_keys(shard: str) -> ShardKeys:
     """The keys of a shard."""
     tag = f"{{evflow:{shard}}}"
-    return ShardKeys(f"{tag}:lease", f"{tag}:inbox", f"{tag}:active", f"{tag}:timers", f"{tag}:feed")
+    return ShardKeys(f"{tag}:lease", f"{tag}:inbox", f"{tag}:active", f"{tag}:timers", f"{tag}:feed", f"{tag}:barrier")
 
 
 def run_keys(shard: str, run: RunId) -> RunKeys:

@@ -1,7 +1,8 @@
 """Which connection speaks to which URL, and the one way an operation is carried out over it.
 
-`unix://` and `redis://` use the thin client, `rediss://` redis-py, which brings TLS. Both are behind the same two
-small interfaces, so that nothing above knows the difference.
+`unix://` and `redis://` use the thin client, `rediss://` redis-py, which brings TLS. Where several servers stand behind a URL
+(`+sentinel`, `+cluster`), `evflow.log.sentinel` and `evflow.log.cluster` choose among connections of these kinds. All are behind the
+same two small interfaces, so that nothing above knows the difference.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,6 +48,14 @@ def connect_blocking(address: Address) -> Transport:
     Raises:
         LogUnavailable: The server cannot be reached or refuses us.
     """
+    if address.is_sentinel:
+        from evflow.log.sentinel import SentinelTransport
+
+        return SentinelTransport.connect(address)
+    if address.is_cluster:
+        from evflow.log.cluster import ClusterTransport
+
+        return ClusterTransport.connect(address)
     if address.scheme == "rediss":
         from evflow.log.redis_py import RedisPyTransport  # redis-py takes 0.3 s to import
 
@@ -54,8 +63,22 @@ def connect_blocking(address: Address) -> Transport:
     return Wire.connect(address)
 
 
+def servers_of(transport: Transport) -> Sequence[Transport]:
+    """The servers that a connection stands for: all primaries of a cluster, else the one. They end with it."""
+    primaries = getattr(transport, "primaries", None)
+    return (transport,) if primaries is None else primaries()
+
+
 async def connect_async(address: Address) -> AsyncTransport:
     """A connection for the running event loop; errors as for `connect_blocking`."""
+    if address.is_sentinel:
+        from evflow.log.sentinel_async import AsyncSentinelTransport
+
+        return await AsyncSentinelTransport.connect(address)
+    if address.is_cluster:
+        from evflow.log.cluster_async import AsyncClusterTransport
+
+        return await AsyncClusterTransport.connect(address)
     if address.scheme == "rediss":
         from evflow.log.redis_py_async import AsyncRedisPyTransport  # redis-py takes 0.3 s to import
 

@@ -22,6 +22,7 @@ from evflow.log.protocol import AppendCall, EventLog, Head, LogClient
 from evflow.log.redis_py import RedisPyTransport
 from evflow.log.redis_py_async import AsyncRedisPyTransport
 from evflow.log.transport import AsyncConnector, Connector, connect_async, connect_blocking
+from evflow.log.url import parse
 from evflow.log.wire import Wire
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
 from tests.waiting import wait_until
@@ -75,11 +76,11 @@ class RealWorld:
         self.call("XADD", shard_keys(shard).inbox, "*", "what", "ever")
 
     def call(self, *command: str | bytes) -> object:
-        wire = Wire.connect(self.url)
+        transport = connect_blocking(parse(self.url))
         try:
-            return wire.call(*command)
+            return transport.call(*command)
         finally:
-            wire.close()
+            transport.close()
 
     def close(self) -> None:
         for client in self.clients:

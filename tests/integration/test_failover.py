@@ -1,0 +1,173 @@
+"""A primary dies under its owner: the writer goes on with the one that takes its place, and nothing that was promised is lost."""
+
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import anyio
+import pytest
+
+from evflow.core import chain
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.log.client import RedisLogClient
+from evflow.log.durability import check
+from evflow.log.errors import DurabilityLate, LogUnavailable, NotDurable
+from evflow.log.event_log import RedisEventLog
+from evflow.log.feeds import Feeds
+from evflow.log.keys import shared_shard, shared_shards
+from evflow.log.protocol import AppendCall, Head
+from evflow.log.slots import slot_of
+from evflow.log.writer import ShardWriter
+from tests.redis_groups import Cluster, Server, Watched, cluster, watched
+from tests.redis_server import DebianRedis
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.skipif(DebianRedis.why_missing() is not None, reason=str(DebianRedis.why_missing())),
+    pytest.mark.may_block("servers are started, killed and asked from the test's loop"),
+]
+RUN = RunId(FlowName("Flow"), RunNumber(1))
+SHARD = shared_shard(RUN)
+
+
+@pytest.fixture
+def group() -> Iterator[Watched]:
+    with watched() as servers:
+        yield servers
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    with cluster(replicas=True) as servers:
+        yield servers
+
+
+class Owner:
+    """Appends an event at a time."""
+
+    def __init__(self, url: str) -> None:
+        self.log = RedisEventLog(url)
+        self.writer = ShardWriter(self.log, SHARD, "owner", patience_s=60.0)
+        self.head = Head()
+        self.written: list[bytes] = []
+
+    async def append(self, *, durable: bool = True) -> None:
+        payload = b"event %d" % (self.head.seq + 1)
+        [link] = chain.links(self.head.digest, [payload])
+        self.head = await self.writer.append(AppendCall(RUN, self.head, (payload,), (link,)))
+        self.written.append(payload)
+        if durable:
+            await self.writer.wait_durable("replicated")
+
+
+@pytest.fixture
+async def owner(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str], Owner]]:
+    made: list[Owner] = []
+
+    def make(url: str) -> Owner:
+        made.append(Owner(url))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.log.aclose()
+
+
+def holder_of(servers: Cluster, key: str) -> Server:
+    """The primary that has a key's slot."""
+    slot = slot_of(key)
+    for first, last, primary, *_ in servers.servers[0].call("CLUSTER", "SLOTS"):
+        if first <= slot <= last:
+            return next(one for one in servers.servers if one.port == primary[1])
+    raise AssertionError(f"nobody has slot {slot}")
+
+
+async def test_a_writer_goes_on_with_the_server_that_sentinels_promote(group: Watched, owner: Callable[[str], Owner]) -> None:
+    check(group.url, "replicated")
+    mine = owner(group.url)
+    await mine.writer.take()
+    for _ in range(3):
+        await mine.append()
+    old = group.primary
+    old.kill()
+    await mine.append(durable=False)  # waits for the fail-over
+    assert group.primary is not old
+    with pytest.raises(NotDurable, match="no replica is connected"):
+        check(group.url, "replicated")
+    old.start()
+    group.settle()
+    await mine.append()
+    client = RedisLogClient(group.url)
+    assert [one.payload for one in client.read(SHARD, RUN)] == mine.written
+    client.close()
+
+
+async def test_what_a_fail_over_lost_is_written_again(group: Watched, owner: Callable[[str], Owner]) -> None:
+    """The replica is cut off while an event is written that nobody waits for; then it is promoted."""
+    mine = owner(group.url)
+    await mine.writer.take()
+    await mine.append()
+    old, replica = group.primary, group.replica
+    assert replica.process is not None
+    replica.process.send_signal(signal.SIGSTOP)  # it hears no more of the primary
+    await mine.append(durable=False)
+    old.kill()
+    replica.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: replica.info.get("role") == "master", "the replica is promoted", 60.0)
+    assert b"event 2" not in str(replica.call("XRANGE", f"{{evflow:{SHARD}}}:run:{RUN}", "-", "+")).encode()
+    await mine.append(durable=False)
+    [incident] = mine.writer.take_incidents()
+    assert (incident.run, incident.event.from_seq, incident.event.to_seq) == (RUN, 2, 2)
+    client = RedisLogClient(group.url)
+    assert [one.payload for one in client.read(SHARD, RUN)] == mine.written
+    client.close()
+
+
+async def test_replicated_is_not_said_of_what_no_replica_has(group: Watched) -> None:
+    log = RedisEventLog(group.url)
+    lease = await log.take(SHARD, "owner", 60.0)
+    replica = group.replica
+    assert replica.process is not None
+    replica.process.send_signal(signal.SIGSTOP)
+    [link] = chain.links(chain.START, [b"x"])
+    await log.append(lease, AppendCall(RUN, Head(), (b"x",), (link,)))
+    with pytest.raises(DurabilityLate):
+        await log.wait_durable("replicated")
+    replica.process.send_signal(signal.SIGCONT)
+    with anyio.fail_after(60):
+        while True:
+            try:
+                await log.wait_durable("replicated")
+                break
+            except LogUnavailable:
+                await anyio.sleep(0.1)
+    assert replica.call("XLEN", f"{{evflow:{SHARD}}}:run:{RUN}") == 1
+    await log.aclose()
+
+
+async def test_a_writer_goes_on_when_its_shard_s_primary_dies(nodes: Cluster, owner: Callable[[str], Owner]) -> None:
+    check(nodes.url, "replicated")
+    mine = owner(nodes.url)
+    await mine.writer.take()
+    for _ in range(3):
+        await mine.append()
+    old = holder_of(nodes, f"{{evflow:{SHARD}}}:lease")
+    old.kill()
+    await mine.append(durable=False)
+    old.start()
+    with anyio.fail_after(60):
+        await mine.append()
+    client = RedisLogClient(nodes.url)
+    assert [one.payload for one in client.read(SHARD, RUN)] == mine.written
+    client.close()
+
+
+async def test_the_feeds_of_all_shards_are_followed_wherever_they_lie(nodes: Cluster, owner: Callable[[str], Owner]) -> None:
+    mine = owner(nodes.url)
+    await mine.writer.take()
+    await mine.append()
+    feeds = Feeds(nodes.url)
+    feeds.follow(shared_shards())
+    assert feeds.wait(0.01) == set()
+    await mine.append()
+    assert feeds.wait(5.0) == {(SHARD, str(RUN))}
+    feeds.close()

@@ -1,0 +1,187 @@
+"""Several servers as one log, on loopback: a primary with a replica and Sentinels, and a cluster of three."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evflow.log.errors import LogUnavailable
+from evflow.log.wire import Wire
+from tests.contract.log_worlds import free_port
+from tests.waiting import wait_until
+
+SERVICE = "main"
+_DOWN_AFTER_MS = 500
+
+
+@dataclass
+class Server:
+    """A process of `redis-server`, which may be killed, stopped and started again."""
+
+    folder: Path
+    port: int
+    words: tuple[str, ...]
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        command = ["redis-server", *self.words]
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_until(lambda: self.try_call("PING") == b"PONG", f"the server on port {self.port} answers")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def call(self, *command: str | int) -> Any:
+        wire = Wire.connect(f"redis://127.0.0.1:{self.port}")
+        try:
+            return wire.call(*command)
+        finally:
+            wire.close()
+
+    def try_call(self, *command: str | int) -> Any:
+        with suppress(LogUnavailable):
+            return self.call(*command)
+        return None
+
+    @property
+    def info(self) -> dict[str, str]:
+        """What it says of replication."""
+        text = (self.try_call("INFO", "replication") or b"").decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+@contextmanager
+def server(*options: str, port: int | None = None) -> Generator[Server]:
+    """A server on a port of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="ev-group-", dir="/tmp"))
+    port = port or free_port()
+    one = Server(folder, port, ("--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder), *options))
+    try:
+        one.start()
+        yield one
+    finally:
+        one.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Watched:
+    """Two servers, one of them a primary, and three Sentinels."""
+
+    servers: list[Server]
+    sentinels: list[Server]
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+        return f"redis+sentinel://{places}/{SERVICE}"
+
+    @property
+    def primary(self) -> Server:
+        """Whom the Sentinels take for the primary."""
+        _, port = self.sentinels[0].call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return next(one for one in self.servers if one.port == int(port))
+
+    @property
+    def replica(self) -> Server:
+        return next(one for one in self.servers if one is not self.primary)
+
+    def flush(self) -> None:
+        self.primary.call("FLUSHALL")
+
+    def settle(self) -> None:
+        """Wait until the primary has a replica that follows, and every Sentinel knows of it."""
+        wait_until(self._is_settled, "a replica follows the primary, and the Sentinels know both", 60.0)
+
+    def _is_settled(self) -> bool:
+        primary = self.primary
+        follows = primary.info.get("role") == "master" and "state=online" in primary.info.get("slave0", "")
+        known = all(int(_pairs(one.call("SENTINEL", "MASTER", SERVICE))["num-slaves"]) >= 1 for one in self.sentinels)
+        others = all(int(_pairs(one.call("SENTINEL", "MASTER", SERVICE))["num-other-sentinels"]) == 2 for one in self.sentinels)
+        return follows and known and others and self.replica.info.get("master_link_status") == "up"
+
+
+@contextmanager
+def watched() -> Generator[Watched]:
+    """A primary, a replica, three Sentinels."""
+    with ExitStack() as stack:
+        first = stack.enter_context(server())
+        second = stack.enter_context(server("--replicaof", "127.0.0.1", str(first.port)))
+        sentinels = [stack.enter_context(_sentinel(first.port, second.port)) for _ in range(3)]
+        found = Watched([first, second], sentinels)
+        found.settle()
+        yield found
+
+
+@contextmanager
+def _sentinel(primary: int, replica: int) -> Generator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="ev-group-", dir="/tmp"))
+    port = free_port()
+    (folder / "sentinel.conf").write_text(
+        f"port {port}\ndir {folder}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
+        f"sentinel known-replica {SERVICE} 127.0.0.1 {replica}\n"  # else it takes ten seconds to hear of it
+        f"sentinel down-after-milliseconds {SERVICE} {_DOWN_AFTER_MS}\nsentinel failover-timeout {SERVICE} 3000\n"
+    )
+    one = Server(folder, port, (str(folder / "sentinel.conf"), "--sentinel"))
+    try:
+        one.start()
+        yield one
+    finally:
+        one.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Cluster:
+    """Three primaries, and a replica for each where a test asks for them."""
+
+    servers: list[Server]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{one.port}" for one in self.servers[:2])
+
+    @property
+    def primaries(self) -> list[Server]:
+        return [one for one in self.servers if one.info.get("role") == "master"]
+
+    def flush(self) -> None:
+        for one in self.primaries:
+            one.call("FLUSHALL")
+
+
+@contextmanager
+def cluster(*, replicas: bool = False) -> Generator[Cluster]:
+    """Three primaries on loopback, which have all slots."""
+    with ExitStack() as stack:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf")
+        servers = [stack.enter_context(_node(options)) for _ in range(6 if replicas else 3)]
+        places = [f"127.0.0.1:{one.port}" for one in servers]
+        made = ["redis-cli", "--cluster", "create", *places, "--cluster-yes", *(["--cluster-replicas", "1"] if replicas else [])]
+        subprocess.run(made, check=True, capture_output=True, timeout=60)
+        wait_until(lambda: all(b"cluster_state:ok" in one.call("CLUSTER", "INFO") for one in servers), "the cluster is up", 60.0)
+        if replicas:
+            wait_until(
+                lambda: sum("state=online" in one.info.get("slave0", "") for one in servers) == 3, "each primary has its replica", 60.0
+            )
+        yield Cluster(servers)
+
+
+@contextmanager
+def _node(options: tuple[str, ...]) -> Generator[Server]:
+    port, bus = free_port(), free_port()
+    with server(*options, "--cluster-port", str(bus), port=port) as one:
+        yield one
+
+
+def _pairs(reply: list[bytes]) -> dict[str, str]:
+    words = [word.decode() for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))
