@@ -17,8 +17,8 @@ from evflow import clock
 from evflow.errors import EvflowError
 from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable, ScriptMissing
-from evflow.log.transport import connect_blocking
-from evflow.log.url import parse
+from evflow.log.transport import connect_blocking, servers_of
+from evflow.log.url import Address, parse
 from evflow.log.wire import Argument, Transport
 
 Level = Literal["ok", "warning", "error"]
@@ -221,10 +221,13 @@ def _try_socket(path: Path) -> None:
 def check_server(url: str, *, embedded: bool = False) -> list[Finding]:
     """The log's server: reachable, new enough, durable, not evicting, writable, and letting us do what we need."""
     try:
-        wire = connect_blocking(parse(url))
+        address = parse(url)
+        wire = connect_blocking(address)
     except EvflowError as error:
         return [Finding("server", "error", error.message, error.hint)]
     try:
+        if address.seeds:
+            return _check_group(address, wire, url)
         server = Server(wire, embedded)
         findings = list(check_version(server))
         if any(finding.level == "error" for finding in findings):
@@ -237,6 +240,20 @@ def check_server(url: str, *, embedded: bool = False) -> list[Finding]:
     finally:
         wire.close()
     return findings
+
+
+def _check_group(address: Address, wire: Transport, url: str) -> list[Finding]:
+    """Servers behind Sentinels, or of a cluster: each primary, then what is asked of all as one."""
+    from evflow.log.diagnose_groups import check_cluster, check_sentinels, check_servers
+
+    servers = servers_of(wire)
+    checks = (check_version, check_role, check_persistence, check_memory, check_clock)
+    findings = list(check_cluster(address, len(servers)) if address.is_cluster else check_sentinels(address))
+    if address.is_cluster:
+        findings += check_servers(servers, checks)
+    else:
+        findings += [finding for check in checks for finding in check(Server(wire))]
+    return [*findings, *check_permissions(Server(wire)), *check_data(url)]
 
 
 def check_data(url: str) -> Iterator[Finding]:
@@ -264,9 +281,10 @@ def check_data(url: str) -> Iterator[Finding]:
 class Server:
     """What the checks ask a server, each question once."""
 
-    def __init__(self, wire: Transport, embedded: bool = False) -> None:
+    def __init__(self, wire: Transport, embedded: bool = False, *, in_cluster: bool = False) -> None:
         self.wire = wire
         self.embedded = embedded
+        self.in_cluster = in_cluster
         self.info = self._info()
 
     @property
@@ -314,8 +332,8 @@ def check_version(server: Server) -> Iterator[Finding]:
         )
     else:
         yield Finding("version", "ok", f"Redis {redis}, {where}")
-    if server.info.get("redis_mode") == "cluster":
-        yield Finding("cluster", "error", "the server is a node of a cluster", "Use a server that is not in cluster mode.")
+    if server.info.get("redis_mode") == "cluster" and not server.in_cluster:
+        yield Finding("cluster", "error", "the server is a node of a cluster", "Name it with redis+cluster://host:port.")
 
 
 def check_role(server: Server) -> Iterator[Finding]:
