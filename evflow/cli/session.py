@@ -12,9 +12,8 @@ from evflow.errors import UsageError
 
 if TYPE_CHECKING:
     from evflow.core.state import RunState
-    from evflow.log.archived import LogKeeper
-    from evflow.log.protocol import LogClient, RunEntry
     from evflow.log.keeper import RedisLogKeeper
+    from evflow.log.protocol import LogClient, RunEntry
     from evflow.replay.load import RunLog
     from evflow.store.protocol import Store
 

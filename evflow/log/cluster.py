@@ -5,7 +5,7 @@ that says that a key is elsewhere (MOVED, ASK, or that it became a replica) ends
 new map, and compares what the log has with what it wrote, since a fail-over may have lost some. Nothing is ever sent twice here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from evflow.log.errors import (
@@ -21,7 +21,7 @@ from evflow.log.errors import (
 from evflow.log.slots import WAITS, Node, Topology, Unwaited, least, slots_of
 from evflow.log.transport import connect_blocking
 from evflow.log.url import Address
-from evflow.log.wire import Argument, Command, Transport, type_of_reply
+from evflow.log.wire import Argument, Command, Following, Transport, one_after_the_other, type_of_reply
 
 MAP: Final = ("CLUSTER", "SLOTS")
 _LEAVES: Final = (LogIsCluster, LogReadOnly, LogPrimaryDown, LogFailedOver)
@@ -132,6 +132,10 @@ class ClusterTransport:
         if ends:
             self.close()
         return found
+
+    def stream(self, first: Command, following: Following) -> Iterator[type_of_reply]:
+        """See `Transport.stream`; one after the other."""
+        return one_after_the_other(self, first, following)
 
     def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """See `Transport.call_blocking`; WAIT and WAITAOF wait for all servers that were written to."""

@@ -17,7 +17,7 @@ from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
 from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
-from evflow.log.keys import BACKFILLED, BARRIER, EVENT_KEYS, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
+from evflow.log.keys import BACKFILLED, EVENT_KEYS, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,

@@ -16,8 +16,22 @@ from evflow.log import commands, limits
 from evflow.log.commands import Operation
 from evflow.log.durability import why_not_fsynced
 from evflow.log.errors import LogAccessDenied, NotDurable
-from evflow.log.protocol import KEEP, AppendCall, Durability, Grants, Head, Holder, Inbound, Keep, Lease, Placed, PublishedEvent, RunEntry, StoredEvent
 from evflow.log.keys import BARRIER, shard_keys
+from evflow.log.protocol import (
+    KEEP,
+    AppendCall,
+    Durability,
+    Grants,
+    Head,
+    Holder,
+    Inbound,
+    Keep,
+    Lease,
+    Placed,
+    PublishedEvent,
+    RunEntry,
+    StoredEvent,
+)
 from evflow.log.scripts import load_scripts
 from evflow.log.transport import AsyncConnector, AsyncTransport, connect_async, perform_async
 from evflow.log.url import parse

@@ -31,6 +31,7 @@ from evflow.log.wire import (
     Argument,
     Command,
     Following,
+    one_after_the_other,
     packed,
     type_of_reply,
 )
@@ -165,11 +166,7 @@ class RedisPyTransport:
 
     def stream(self, first: Command, following: Following) -> Iterator[type_of_reply]:
         """See `Transport.stream`; one after the other."""
-        command: Command | None = first
-        while command is not None:
-            reply = self.call(*command)
-            yield reply
-            command = following(reply)
+        return one_after_the_other(self, first, following)
 
     def close(self) -> None:
         """See `Transport.close`."""

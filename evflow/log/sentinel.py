@@ -5,13 +5,13 @@ Sentinel that was cut off names the old one. A server that says it is a replica,
 next one goes where the Sentinels say then. No command is ever repeated here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from evflow.log.errors import LogFailedOver, LogPrimaryDown, LogReadOnly, LogUnavailable, LogUnreachable
 from evflow.log.transport import connect_blocking
 from evflow.log.url import Address
-from evflow.log.wire import Argument, Command, Transport, type_of_reply
+from evflow.log.wire import Argument, Command, Following, Transport, type_of_reply
 
 LEAVES: Final = (LogReadOnly, LogPrimaryDown, LogFailedOver)
 """Replies after which the server is not the right one any more."""
@@ -116,6 +116,10 @@ class SentinelTransport:
         if any(isinstance(reply, LEAVES) for reply in replies):
             self.close()
         return replies
+
+    def stream(self, first: Command, following: Following) -> Iterator[type_of_reply]:
+        """See `Transport.stream`."""
+        return self._transport.stream(first, following)
 
     def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """See `Transport.call_blocking`."""

@@ -73,6 +73,15 @@ class Transport(Protocol):
         ...
 
 
+def one_after_the_other(transport: Transport, first: Command, following: "Following") -> Iterator[type_of_reply]:
+    """`Transport.stream` where commands cannot be sent ahead."""
+    command: Command | None = first
+    while command is not None:
+        reply = transport.call(*command)
+        yield reply
+        command = following(reply)
+
+
 def introduction(address: Address) -> list[Command]:
     """The commands that a new connection begins with."""
     commands: list[Command] = []

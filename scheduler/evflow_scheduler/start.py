@@ -1,8 +1,7 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
-from dataclasses import replace
 import os
-from pathlib import Path
+from dataclasses import replace
 
 from evflow.archives.users import sign
 from evflow.core import flow_events
@@ -94,15 +93,6 @@ def started_event(
 
 def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: str) -> RunContext:
     """What a run's attempts are told, wherever they run: its places on a host are still to be filled in."""
-
-
-def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str, flow_file: str) -> RunContext:
-    """What the run's attempts are told, from its first event and this host's places, which are made.
-
-    Raises:
-        StoreFull, StoreUnusable: The folder of the captured output cannot be made.
-    """
-    sign(open_store(event.store), event.installation, log_url, os.uname().nodename)
     return RunContext(
         flow=event.flow,
         run=event.number,
@@ -131,6 +121,7 @@ def context_of(event: RunStarted, folder: RunFolder, *, shard: str, log_url: str
     Raises:
         StoreFull, StoreUnusable: The folder of the captured output cannot be made.
     """
+    sign(open_store(event.store), event.installation, log_url, os.uname().nodename)
     log_folder = make_folder(event.store, RunId(FlowName(event.flow), RunNumber(event.number)))
     shared = shared_context(event, shard=shard, log_url=log_url, flow_file=flow_file)
     return replace(shared, lock_file=str(folder.locks), log_folder=log_folder)
