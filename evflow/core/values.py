@@ -163,7 +163,7 @@ def _contents(cls: type) -> Callable[[Any], Any]:
 
 
 def _equal(self: Any, other: Any) -> Any:
-    cls = cast("Any", type(self))
+    cls: Any = self.__class__
     if type(other) is not cls:
         return NotImplemented
     contents = _CONTENTS.get(cls) or _contents(cls)
@@ -171,7 +171,7 @@ def _equal(self: Any, other: Any) -> Any:
 
 
 def _hash(self: Any) -> int:
-    cls = cast("Any", type(self))
+    cls: Any = self.__class__
     return hash((_CONTENTS.get(cls) or _contents(cls))(self))
 
 
