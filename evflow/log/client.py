@@ -126,11 +126,15 @@ class RedisLogClient:
         try:
             operation = commands.read(shard, run, page[-1].seq, limit)
             for reply in connection.stream(operation.commands[0], commands.following_page(shard, run, limit)):
-                page = commands.finished(operation, [reply], connection.where)
-                if page:
-                    yield page
+                found = commands.finished(operation, [reply], connection.where)
+                if found:
+                    yield found
+                    page = found
         finally:
             connection.close()
+        # Behind a full page there is nothing, or what is there is not at this server: `read` knows where else to look.
+        while len(page) == limit and (page := self.read(shard, run, page[-1].seq, limit)):
+            yield page
 
     def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
         """See `LogClient.follow`."""

@@ -155,6 +155,19 @@ async def test_what_is_gone_is_read_from_its_archive(log: EventLog, keeper: LogK
     assert keeper.dropped(SHARD, RUN) == {"late": 4}
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+async def test_pages_of_what_is_gone_are_its_archives(log: EventLog, keeper: LogKeeper, limit: int) -> None:
+    """Also where the log goes while it is read."""
+    await seal(log)
+    keeper.append_flow(FLOW, Seq(0), b"archived", ArchiveChange(RUN, pack(NOTE)))
+    assert [event for page in keeper.pages(SHARD, RUN, limit=limit) for event in page] == LOG
+    begun = keeper.pages(SHARD, RUN, limit=limit)
+    read = next(begun)
+    keeper.drop_run(SHARD, RUN, HEAD, 0.0)
+    assert [*read, *(event for page in begun for event in page)] == LOG
+    assert [event for page in keeper.pages(SHARD, RUN, limit=limit) for event in page] == LOG
+
+
 async def test_an_archive_is_not_opened_while_the_log_is_there(log: EventLog, keeper: LogKeeper, shelf: Shelf) -> None:
     await seal(log)
     keeper.append_flow(FLOW, Seq(0), b"archived", ArchiveChange(RUN, pack(NOTE)))
