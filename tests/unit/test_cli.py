@@ -367,10 +367,10 @@ def test_config_shows_each_value_and_its_place(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_config_masks_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVFLOW_REDIS_URL", "redis://ada:secret@host")
+    monkeypatch.setenv("EVFLOW_REDIS_URL", "redis://ada:hunter2@host")
     result = evflow("config")
     assert "redis://ada:***@host" in result.stdout
-    assert "secret" not in result.output
+    assert "hunter2" not in result.output
 
 
 def test_config_shows_all_settings_though_one_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,13 +89,13 @@ def test_a_compiled_reader_takes_no_value_of_another_type(cls: type[Event], data
 
 def test_what_is_read_often_is_read_as_before() -> None:
     """A reader is compiled on the way; a field missing, one too many and one of another type are told by it, too."""
-    event = SlotGranted(3, 0, 1, "free")
+    event = SlotGranted(3, 0, 1, "free", "local")
     payload = encode(event, **HEAD)
     assert [decode(seq, payload).event for seq in range(1, 200)] == [event] * 199
     values = msgpack.unpackb(payload, use_list=False)
     assert decode(1, msgpack.packb([*values, "later"])).event == event
-    assert decode(1, msgpack.packb(values[:-1])).event == SlotGranted(3, 0, 1)
-    for wrong in (values[:-2], [*values[:-1], 7]):
+    assert decode(1, msgpack.packb(values[:-1])).event == SlotGranted(3, 0, 1, "free")
+    for wrong in (values[:-3], [*values[:-1], 7]):
         with pytest.raises(UnreadableEvent, match="SlotGranted"):
             decode(1, msgpack.packb(wrong))
 

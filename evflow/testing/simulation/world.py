@@ -33,7 +33,7 @@ from evflow.testing.virtual_time import run as run_in_virtual_time
 from evflow.worker.spec import AttemptOrder
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
-from evflow_scheduler.takeover import TakeOver
+from evflow_scheduler.takeover import RunVanished, TakeOver
 
 MAX_OWNERS: Final = 60
 REPORT_WITHIN_S: Final = 30.0
@@ -80,7 +80,7 @@ class World:
         strike: Anything.
         lost: Writes that the server had acknowledged and lost, for good or not.
         crashes: Owners that died.
-        beyond_repair: The server lost more than its owner had kept.
+        beyond_repair: The server lost more than its owner had kept, or what an owner that died had written.
     """
 
     scenario: Scenario
@@ -182,7 +182,7 @@ class World:
 
     def _note_end(self, process: Process, error: BaseException) -> None:
         self.trace.append(f"owner {process.number} ends: {error!r}")
-        self.beyond_repair = self.beyond_repair or isinstance(error, LogLostTooMuch)
+        self.beyond_repair = self.beyond_repair or isinstance(error, LogLostTooMuch | RunVanished)
 
     async def _work(self, process: Process, executor: Hold) -> None:
         log = WatchedLog(self.server, process)
