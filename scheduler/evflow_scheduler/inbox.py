@@ -6,7 +6,7 @@ Every entry is consumed, one way or the other (design: nothing waits for ever); 
 counted under its reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 from evflow.core.codec import MAX_REPORT_BYTES, UnreadableEvent, decode_report
@@ -82,15 +82,16 @@ async def waiting_reports(inbox: Inbox) -> list[Inbound]:
         after = entries[-1].id
 
 
-def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None]) -> Accepted:
+def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None], begun: Collection[AttemptId] = ()) -> Accepted:
     """Sort a batch of entries.
 
     Args:
         entries: The entries.
         named: The run of a name, where the shard has it.
+        begun: Attempts of which it is known already, though the run's state does not say so yet, that they have started.
     """
     accepted = Accepted()
-    begun: set[AttemptId] = set()
+    begun = set(begun)
     ended: set[AttemptId] = set()
     for entry in entries:
         if is_a_word(entry):

@@ -374,7 +374,7 @@ class Shard:
         """Fold, decide, admit, append, act."""
         now = self._now_us()
         entries = batch.entries if self._host is None else await self._begin_offered(batch.entries, self._host)
-        accepted = accept(entries, self._roster.named)
+        accepted = accept(entries, self._roster.named, _begun(batch.facts))
         exits = _by_run(batch.exits)
         concerned = {run.id: run for run in self._roster.concerned([*batch.facts, *accepted.facts, *exits], now)}
         for name, run in list(concerned.items()):
@@ -656,6 +656,16 @@ class Shard:
     async def _end(self, attempt: AttemptId, reason: str) -> None:
         executor = self._executor(self.runs[attempt.run].state.tasks[attempt.task].attempt.executor)
         await executor.cancel(attempt, grace_s=0.0 if reason in ("killed", "timeout") else CANCEL_GRACE_S)
+
+
+def _begun(facts: Mapping[RunId, Sequence[Fact]]) -> set[AttemptId]:
+    """The attempts that are seen to start in this round, and reported as well where a worker did it."""
+    return {
+        AttemptId(run, TaskId(event.task), event.attempt)
+        for run, told in facts.items()
+        for event, _, _ in told
+        if isinstance(event, ev.AttemptStarted)
+    }
 
 
 def _by_run(seen: Iterable[Observation]) -> dict[RunId, list[Observation]]:

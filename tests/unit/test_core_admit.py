@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from evflow.core.admit import Capacity, Slots, Waiting, admit, rank
+from evflow.core.admit import Capacity, Slots, Waiting, admit, rank, admit_elsewhere
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from tests.effort import seeds
 
@@ -120,3 +120,15 @@ def test_runs_come_by_priority_and_among_equals_by_age() -> None:
     """Higher ones first."""
     runs = {"old": rank(0, 1), "new": rank(0, 2), "urgent": rank(5, 3), "patient": rank(-1, 0)}
     assert sorted(runs, key=lambda name: runs[name]) == ["urgent", "old", "new", "patient"]
+
+
+@pytest.mark.parametrize("random", [Random(seed) for seed in seeds(20)])
+def test_attempts_elsewhere_get_numbers_that_none_of_their_run_has_the_lowest_first(random: Random) -> None:
+    """All that are asked for: who asks keeps to the run's limit."""
+    taken = {random.randrange(20) for _ in range(random.randrange(10))}
+    names = [waiting(task).attempt for task in range(1, 1 + random.randrange(10))]
+    grants = admit_elsewhere(names, taken, 30)
+    assert [grant.attempt for grant in grants] == names
+    numbers = [grant.slot for grant in grants]
+    assert numbers == sorted(set(range(40)) - taken)[: len(names)]
+    assert [grant.reason for grant in grants] == [f"{len(taken) + place} of 30 at once" for place in range(1, len(names) + 1)]

@@ -128,6 +128,17 @@ def test_a_task_is_made_again_three_times_after_losses_and_then_fails() -> None:
     assert failed.reason.endswith("Its worker died 4 times; does the step need more memory than the machine has?")
 
 
+def test_a_task_that_killed_its_workers_is_quarantined_and_they_are_named() -> None:
+    """Once each, and only those that died."""
+    run = one()
+    for why in ("worker-lost: gpu1:7:ab", "owner-died", "worker-lost: gpu2:8:cd"):
+        assert kinds(run.exit(1, why=why)) == ["AttemptLost", "RetryScheduled", "TaskQueued"]
+        run.begin(1)
+    (_, failed, _) = run.exit(1, why="worker-lost: gpu1:7:ab")
+    assert isinstance(failed, ev.TaskFailed)
+    assert failed.reason.endswith("It is quarantined: 3 attempts of it ended with the death of their worker (gpu1:7:ab, gpu2:8:cd).")
+
+
 def test_losses_and_failures_are_counted_apart() -> None:
     """Three losses between two failures of a step that has two retries."""
     run = one(retry_times=2, retry_explicit=True)
