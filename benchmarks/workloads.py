@@ -156,6 +156,16 @@ def dispatch(lab: Lab, engine: Engine) -> Readings:
     return {"median": median(gaps_ms), "p90": quantiles(gaps_ms, n=10)[-1]}
 
 
+def pool_dispatch(lab: Lab, engine: Engine) -> Readings:
+    """From the order of a task to the beginning of its attempt on a warm worker of a pool, in a chain of 50."""
+    there = lab.place(engine, chain(50), "pool")
+    (there.folder / "pool_dispatch.py").write_text(flow("pool_dispatch"))
+    (readings,) = there.client("pool_dispatch.py", times=1)
+    if readings["tasks"] != 50:
+        raise AssertionError(f"{readings['tasks']} of 50 tasks ran")
+    return readings
+
+
 def foreach_1000(lab: Lab, engine: Engine) -> Readings:
     """A foreach of 1,000 tasks that do nothing, with 16 workers."""
     width = lab.width(engine, 1000)
@@ -250,6 +260,16 @@ WORKLOADS = (
             Metric("p90", "the same, 90th percentile", "ms"),
         ),
         rounds=3,
+    ),
+    Workload(
+        "pool-dispatch",
+        pool_dispatch,
+        (
+            Metric("median", "order of a task to its attempt on a pool's worker, median of a chain of 50", "ms", own_at_most=3),
+            Metric("p90", "the same, 90th percentile", "ms"),
+        ),
+        rounds=3,
+        engines=("evflow",),
     ),
     Workload("foreach", foreach_1000, (Metric("wide", "foreach of 1,000, 16 workers", "s", at_most=0.012),), rounds=1),
     Workload("memory", memory, (Metric("pss", "its peak PSS, all processes", "MB", at_most=0.25),), rounds=1),
