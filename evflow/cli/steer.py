@@ -210,7 +210,7 @@ def _came_of(log: LogClient, entry: RunEntry, state: RunState, asked: Sequence[A
     """Follow the log, folding it into the state, until it has the requests, their owner is gone, or patience ends."""
     from evflow.replay.load import events
 
-    found = _Watch(state, asked, principal)
+    found = Watch(state, asked, principal)
     for stored in events(log, entry, state.seq):
         found.see(stored.seq, stored.payload)
     deadline_s = clock.monotonic_s() + _WAIT_S
@@ -220,7 +220,7 @@ def _came_of(log: LogClient, entry: RunEntry, state: RunState, asked: Sequence[A
     return found.outcomes()
 
 
-class _Watch:
+class Watch:
     """Folds a run's log, and notes what came of requests as their facts come by."""
 
     def __init__(self, state: RunState, asked: Sequence[Asked], principal: str) -> None:
@@ -230,6 +230,7 @@ class _Watch:
         self._came: dict[int, str] = {}
 
     def see(self, seq: int, payload: bytes) -> None:
+        """Fold the next event."""
         from evflow.core.apply import apply
         from evflow.core.codec import decode
 
@@ -243,6 +244,7 @@ class _Watch:
 
     @property
     def all(self) -> bool:
+        """The log has all of the requests."""
         return len(self._came) == len(self._asked)
 
     def outcomes(self) -> list[Outcome]:

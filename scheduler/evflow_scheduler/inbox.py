@@ -26,6 +26,7 @@ from evflow.core.events import (
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState
 from evflow.core.values import entity, field
+from evflow.errors import Conflict
 from evflow.log.commands import INBOX_BATCH
 from evflow.log.limits import LOOK
 from evflow.log.protocol import Inbound
@@ -33,6 +34,15 @@ from evflow_scheduler.run import OwnedRun
 
 _THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused)
 """Facts that only the owner itself states; a report that claims one is refused."""
+
+
+class BegunElsewhere(Conflict):
+    """A run of the shard goes on that this owner does not have: it slept while another one came, and went unnoticed by the lease."""
+
+    code = "begun-elsewhere"
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(f"'{run}' was begun by another owner of its shard, which this one has not noticed: it gives the shard up.")
 
 
 @entity

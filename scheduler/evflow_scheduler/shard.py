@@ -33,7 +33,7 @@ from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
-from evflow_scheduler.inbox import Accepted, Offer, accept, is_a_word, offer_of, waiting_reports
+from evflow_scheduler.inbox import Accepted, BegunElsewhere, Offer, accept, is_a_word, offer_of, waiting_reports
 from evflow_scheduler.names import AGAIN_AFTER_S, NameLog, Names
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.roster import Roster
@@ -440,11 +440,20 @@ class Shard:
             if entry.run in self.aside:
                 continue
             offer = None if known(entry.run) else offer_of(entry)
-            if (
-                offer is None or (await self._log.head(offer.run)).seq or not self._begin(offer, host)
-            ):  # a repeat, of a run that may be over
+            if offer is None or await self._is_repeated(offer) or not self._begin(offer, host):
                 rest.append(entry)
         return rest
+
+    async def _is_repeated(self, offer: Offer) -> bool:
+        """Whether the offered run was begun before; it is over then.
+
+        Raises:
+            BegunElsewhere: It goes on, and this owner does not have it.
+        """
+        head = await self._log.head(offer.run)
+        if head.seq and head.status != "sealed":
+            raise BegunElsewhere(offer.run)
+        return bool(head.seq)
 
     def _begin(self, offer: Offer, host: RunHost) -> bool:
         """Begin an offered run, if its first event can be one."""

@@ -17,6 +17,7 @@ An HTML comment right above a block changes that:
     <!-- file: NAME -->                              a file of the folder; if an example has the name, it must be a part of it
     <!-- file: NAME, with "OLD" as "NEW" -->         that file is edited before the block
     <!-- goes on: RUN -->                            the command goes on in another terminal, in which RUN is running
+    <!-- when: RUN is STATUS -->                     a command waits for that moment
     <!-- killed when: TASK succeeded -->             the same, and the command is killed at that moment
 """
 
@@ -31,6 +32,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -145,7 +147,7 @@ class Reader:
             return
         if (run := block.says("goes on")) is not None:
             self.begin(command)
-            wait_until(lambda: "has been running" in self.answer("explain", run), f"{run} runs")
+            wait_until(lambda: any(sign in self.answer("explain", run) for sign in ("has been running", "waits with")), f"{run} runs")
             return
         if (moment := block.says("killed when")) is not None:
             task, status = moment.split()
@@ -154,6 +156,8 @@ class Reader:
             process.kill()
             assert process.wait(COMMAND_S) == -signal.SIGKILL
             return
+        if (moment := block.says("when")) is not None:
+            wait_until(partial(self.is_so, *moment.split(" is ")), moment)
         done = self.run(["sh", "-c", command])
         assert done.returncode == expected, f"{block}: {command} ended with {done.returncode}\n{done.stdout}"
         if output is not None:
@@ -169,6 +173,9 @@ class Reader:
     def neutral(self, text: str) -> str:
         text = text.replace(str(self.folder), "/home/ada").replace(os.environ["EVFLOW_HOME"], "/home/ada/.evflow")
         return re.sub(rf"\b{re.escape(os.uname().nodename)}\b", "laptop", text)
+
+    def is_so(self, run: str, status: str) -> bool:
+        return f'"status": "{status}"' in self.answer("show", run, "--json").partition('"tasks"')[0]
 
     def answer(self, *arguments: str) -> str:
         return self.run(["evflow", *arguments]).stdout
@@ -244,7 +251,7 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
 def test_every_block_has_a_language_and_a_known_marker(page: Path) -> None:
     for block in blocks(page):
         assert re.fullmatch(r"sh|console|python|toml|text|mermaid|json|lua", block.language), f"{block}: '{block.language}'"
-        assert re.fullmatch(r"|(?:not run|exit code|file|goes on|killed when): .+", block.marker), f"{block}: '{block.marker}'"
+        assert re.fullmatch(r"|(?:not run|exit code|file|goes on|when|killed when): .+", block.marker), f"{block}: '{block.marker}'"
 
 
 def test_python_that_is_not_run_here_is_run_elsewhere() -> None:

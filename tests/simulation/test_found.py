@@ -29,6 +29,17 @@ FOUND: dict[str, Scenario] = {
         offered=True,
         faults=(Fault(3, "stall", 0.39969507943157767), Fault(31, "crash", 0.2933106351039849)),
     ),
+    "the same, and the server had lost the lease by which it would have noticed": replace(
+        Scenario.of(1047),
+        wild=False,
+        offered=True,
+        faults=(
+            Fault(5, "lost-request", 0.12580470732141058),
+            Fault(7, "stall", 0.9763217469238201),
+            Fault(48, "crash", 0.6124430472934413),
+            Fault(52, "forget-lease", 0.6502517863304667),
+        ),
+    ),
 }
 """What went wrong to the smallest scenario in which it did."""
 

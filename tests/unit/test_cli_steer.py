@@ -1,0 +1,56 @@
+"""What a command says of what came of its requests."""
+
+import pytest
+
+from evflow.cli.deployments import is_run
+from evflow.cli.steer import Asked, Watch
+from evflow.core import events as ev
+from evflow.core.state import RunState
+from tests.core_run import CoreRun, fan
+
+ME = "test"
+"""The principal of `CoreRun`."""
+
+
+def watched(run: CoreRun, *asked: ev.Fact, principal: str = ME) -> list[str | None]:
+    """What came of requests, from a run's log."""
+    requests = [Asked("TestFlow/1", event) for event in asked]
+    watch = Watch(RunState(), requests, principal)
+    for seq, payload, _ in run.stored():
+        watch.see(seq, payload)
+    outcomes = watch.outcomes()
+    assert watch.all == all(outcome.why_not is not None for outcome in outcomes if not run.state.sealed)
+    assert [outcome.asked for outcome in outcomes] == requests
+    return [outcome.why_not for outcome in outcomes]
+
+
+def test_a_request_that_had_an_effect_needs_no_word() -> None:
+    run = CoreRun(*fan())
+    run.turn(ev.RunPauseRequested("a look"))
+    assert watched(run, ev.RunPauseRequested("a look")) == [""]
+
+
+def test_a_request_that_was_overtaken_says_why() -> None:
+    """Somebody else was faster: the log has both."""
+    run = CoreRun(*fan())
+    run.turn(ev.RunPriorityRequested(3), ev.RunPriorityRequested(3))
+    assert watched(run, ev.RunPriorityRequested(3), ev.RunPriorityRequested(3)) == ["", "its priority is 3 already"]
+
+
+def test_a_request_that_the_log_does_not_have_is_open_and_too_late_in_a_sealed_one() -> None:
+    run = CoreRun(*fan())
+    assert watched(run, ev.RunPauseRequested("")) == [None]
+    run.cancel()
+    run.seal()
+    assert watched(run, ev.RunPauseRequested("")) == ["the run ended before it came"]
+
+
+def test_the_same_request_of_somebody_else_is_not_ones_own() -> None:
+    run = CoreRun(*fan())
+    run.turn(ev.RunPauseRequested(""))
+    assert watched(run, ev.RunPauseRequested(""), principal="user:grace") == [None]
+
+
+@pytest.mark.parametrize(("text", "run"), [("Train/3", True), ("3", True), ("Train", False), ("Train:nightly", False)])
+def test_what_has_a_number_is_a_run_and_all_else_a_deployment(text: str, run: bool) -> None:
+    assert is_run(text) is run
