@@ -50,7 +50,7 @@ def command(what: str, as_json: bool) -> None:
             _say(what, [f"{waits.message} {waits.hint}".strip()], as_json=as_json)
             return
         owned = state.over or is_owned(log, found.entry.shard)
-        ahead = _of_higher_priority(log, found.entry, state)
+        ahead = of_higher_priority(log, found.entry, state)
         now = clock.now_us()
         limited = list(_limited(log, state))
         tasks = tasks_of(state, reference)
@@ -87,12 +87,15 @@ def _limited(log: LogClient, state: RunState) -> Iterator[str]:
             yield f"{run} waits for limit {limit.name}: {len(held)} of {limit.most} hold it{f' ({by}{more})' if by else ''}."
 
 
-def _of_higher_priority(log: LogClient, entry: RunEntry, state: RunState) -> int:
-    """How many runs, of the newest of each flow, may get slots before this one because somebody wants it so."""
+def of_higher_priority(log: LogClient, entry: RunEntry, state: RunState) -> int:
+    """How many runs of its shard, of the newest of each flow, get slots before this one because somebody wants it so."""
     if not state.takes_slots or entry.shard not in shared_shards():
         return 0
     others = (other for flow in log.flows() for other in log.runs(flow, MOST_RUNS))
-    return sum(other.summary.get("status") == "running" and int(other.summary.get("priority") or 0) > state.priority for other in others)
+    return sum(
+        other.shard == entry.shard and other.summary.get("status") == "running" and int(other.summary.get("priority") or 0) > state.priority
+        for other in others
+    )
 
 
 def _say(what: str, lines: list[str], *, as_json: bool) -> None:

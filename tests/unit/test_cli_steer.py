@@ -1,11 +1,17 @@
 """What a command says of what came of its requests."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from evflow.cli.deployments import is_run
+from evflow.cli.explain import of_higher_priority
 from evflow.cli.steer import Asked, Watch
 from evflow.core import events as ev
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
+from evflow.log.protocol import LogClient, RunEntry
 from tests.core_run import CoreRun, fan
 
 ME = "test"
@@ -19,7 +25,7 @@ def watched(run: CoreRun, *asked: ev.Fact, principal: str = ME) -> list[str | No
     for seq, payload, _ in run.stored():
         watch.see(seq, payload)
     outcomes = watch.outcomes()
-    assert watch.all == all(outcome.why_not is not None for outcome in outcomes if not run.state.sealed)
+    assert run.state.sealed or watch.all == all(outcome.why_not is not None for outcome in outcomes)
     assert [outcome.asked for outcome in outcomes] == requests
     return [outcome.why_not for outcome in outcomes]
 
@@ -54,3 +60,28 @@ def test_the_same_request_of_somebody_else_is_not_ones_own() -> None:
 @pytest.mark.parametrize(("text", "run"), [("Train/3", True), ("3", True), ("Train", False), ("Train:nightly", False)])
 def test_what_has_a_number_is_a_run_and_all_else_a_deployment(text: str, run: bool) -> None:
     assert is_run(text) is run
+
+
+def test_runs_of_higher_priority_that_share_the_shard_come_before_a_run_that_waits() -> None:
+    """Not those that wait for somebody, that are over, or that another shard has."""
+    run = CoreRun(*fan(), priority=1)
+
+    def line(number: int, shard: str = "s0", **summary: Any) -> RunEntry:
+        return RunEntry(RunId(FlowName("TestFlow"), RunNumber(number)), shard, {"status": "running", **summary})
+
+    lines = [
+        line(1, priority=1),
+        line(2, priority=2),
+        line(3),
+        line(4, priority=9, status="paused"),
+        line(5, "s1", priority=9),
+        line(6, priority=3),
+    ]
+
+    def runs(flow: str, most: int) -> list[RunEntry]:
+        return lines[:most] if flow == "TestFlow" else []
+
+    log = cast("LogClient", SimpleNamespace(flows=lambda: ["TestFlow"], runs=runs))
+    assert of_higher_priority(log, lines[0], run.state) == 2
+    run.turn(ev.RunPauseRequested(""))
+    assert of_higher_priority(log, lines[0], run.state) == 0
