@@ -9,11 +9,12 @@ goes the way that the source leaves, and fails where it leaves several.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from evflow.core.control import way_on
 from evflow.core.events import AttemptFailed, AttemptSucceeded
-from evflow.core.graph import Graph, Policy
+from evflow.core.graph import LOCAL, Graph, Policy
 from evflow.core.retry import delay_us
 from evflow.core.state import Attempt, RunState, Task
 from evflow.core.values import value
@@ -59,7 +60,9 @@ class Recording:
         self.max_workers = int(state.options.get("max_workers", 16))
         self.options = {name: state.options[name] for name in _OPTIONS if name in state.options}
         self.busy_s = sum(map(_longest_s, state.all_tasks())) + sum(_wait_s(state.graph[task.step].policy) for task in state.all_tasks())
-        self._graph = state.graph
+        # The simulation has one machine, which is nobody else's: no pool, and no names that other runs hold.
+        here = {name: replace(node, policy=replace(node.policy, executor=LOCAL, limits={})) for name, node in state.graph.nodes.items()}
+        self._graph = replace(state.graph, nodes=here)
         self._results = {_place(task): results for task in state.all_tasks() if (results := list(_results(task)))}
 
     @classmethod
@@ -68,7 +71,7 @@ class Recording:
         return cls(refold(events))
 
     def graph(self) -> Graph:
-        """The graph, with the policies that the run had."""
+        """The graph, with the policies that the run had, but for where attempts run and for limits that span runs."""
         return self._graph
 
     def report(self, order: AttemptOrder) -> Report:

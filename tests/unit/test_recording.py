@@ -92,6 +92,15 @@ def test_what_somebody_had_to_see_to_counts_from_then_on() -> None:
     assert Lab(played).report.points > 0
 
 
+def test_a_step_of_a_pool_and_one_with_a_limit_are_played_on_the_one_machine_that_there_is() -> None:
+    run = CoreRun(node("start", "end", executor="pool:gpu", limits={"licences": 1}), node("end"))
+    run.done(1, "end")
+    run.done(2)
+    played = Recording(run.state)
+    assert [(step.policy.executor, dict(step.policy.limits)) for step in played.graph().nodes.values()] == [("local", {}), ("local", {})]
+    assert list(Lab(played).trials(seeds=1, points=2))
+
+
 def test_a_lab_kills_the_owner_at_points_and_says_how_often_a_body_began() -> None:
     lab = Lab(Recording(finished().state))
     trials = list(lab.trials(seeds=3, points=6))
