@@ -90,6 +90,7 @@ def collect(
     if others:
         raise StoreShared(store.url, others)
     if not dry_run:
+        store.sweep()
         store.settle_trash()
     # Before anything is looked at: what is stored from here on is younger.
     before_us = store.now_us() - round(grace_s * 1e6)

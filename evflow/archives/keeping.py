@@ -34,7 +34,8 @@ class Done:
         run: The run.
         archived: Its archive, or None.
         fresh: It was archived now.
-        dropped: Its log was removed from the server now, or before.
+        dropped: Its log was removed from the server now.
+        gone: It was removed before.
         why: Why it is not archived, as a word and as a sentence; empty where it is.
     """
 
@@ -42,6 +43,7 @@ class Done:
     archived: Archived | None = None
     fresh: bool = False
     dropped: bool = False
+    gone: bool = False
     why: tuple[str, str] = ("", "")
 
 
@@ -85,7 +87,7 @@ def move(log: LogKeeper, archivist: Archivist, run: RunId, hot_for_us: int, now_
         if sealed is None:
             log.look_again(run, None)
             archived = log.archived(run)
-            return Done(run, archived, dropped=archived is not None, why=("", "") if archived else ("empty", "it has no events"))
+            return Done(run, archived, gone=archived is not None, why=("", "") if archived else ("empty", "it has no events"))
         return _move_sealed(log, archivist, sealed, hot_for_us, now_us)
     except NotArchivable as error:
         log.look_again(run, now_us + LOOK_AFTER_US)

@@ -77,7 +77,7 @@ def _foreseen(log: LogKeeper, archivist: Archivist, run: RunId, hot_for_us: int,
     try:
         sealed = archivist.sealed(run)
         if sealed is None:
-            return Done(run, archived, dropped=archived is not None, why=("", "") if archived else ("empty", "it has no events"))
+            return Done(run, archived, gone=archived is not None, why=("", "") if archived else ("empty", "it has no events"))
         archived = archived or archivist.planned(sealed)
     except NotArchivable as error:
         return Done(run, why=(error.why, error.message))
@@ -90,6 +90,8 @@ def _line(done: Done, *, dry_run: bool) -> str:
     run = click.style(str(done.run), bold=True)
     if done.archived is None:
         return done.why[1]
+    if done.gone:
+        return f"{run}  archived before; not at the server any more"
     acts = [
         *(["to be archived" if dry_run else f"archived, {count(done.archived.events, 'event')} in {size(done.archived.size_bytes)}"] if done.fresh else []),
         *(["to be removed from the server" if dry_run else "not at the server any more"] if done.dropped else []),
@@ -117,7 +119,7 @@ def _plain(done: Done) -> dict[str, Any]:
         "run": str(done.run),
         "archived": archived is not None,
         "archived_now": done.fresh,
-        "at_server": not done.dropped and done.why[0] != "empty",
+        "at_server": not (done.dropped or done.gone) and done.why[0] != "empty",
         "store": archived.store if archived else None,
         "name": archived.name if archived else None,
         "sha256": archived.digest if archived else None,

@@ -28,16 +28,6 @@ class Kept:
     last: int | None = None
     since_us: int | None = None
 
-    @property
-    def reason(self) -> str:
-        """The rule, as the log says it."""
-        return " and ".join(
-            [
-                *([f"keep-last {self.last}"] if self.last is not None else []),
-                *([f"ended before {self.since_us}"] if self.since_us is not None else []),
-            ]
-        )
-
 
 @value
 class Finished:

@@ -99,5 +99,6 @@ def test_with_a_rule_nothing_grows(world: ArchiveWorld) -> None:
         now = sizes(world)
         now.pop(KEYS.log)  # its old part is archived in segments of a thousand
         found.append(now)
-    assert found[1] == found[2]
+    assert found[1].keys() == found[2].keys()
+    assert all(sum(now.values()) < 20_000 for now in found), "with five runs kept, hashes that were large once included"
     assert len(world.log.runs(FLOW)) == 5
