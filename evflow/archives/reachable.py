@@ -1,4 +1,4 @@
-"""What is needed of a store: every object that a run, a report on its way or a deployment refers to, at whatever distance.
+"""What is needed of a store: every object that a run, a report on its way, an event or a deployment refers to, at whatever distance.
 
 Digests are found by their looks: every value of 32 bytes in an event counts as one, so that a new kind of event is never forgotten here. What
 is no digest names no object, and costs nothing. Manifests are read, since they name objects and other manifests; what cannot be read stops
@@ -112,6 +112,7 @@ class Needed:
                 self._run(entry)
         for shard in shared_shards():
             self._inbox(shard)
+        self._published()
         self._archives(noted, {flow: self._forgotten(flow) for flow in flows})
 
     # --- what refers to objects ----------------------------------------------------------------------------
@@ -169,6 +170,18 @@ class Needed:
                     continue
                 self._mark(_digests(report), f"a report for '{entry.run}'")
             after = entries[-1].id
+
+    def _published(self) -> None:
+        """Events that triggers may still hear: a large payload lies in the store."""
+        after_us = 0
+        while events := self._log.published(after_us):
+            for event in events:
+                try:
+                    body = msgpack.unpackb(event.body, use_list=False, strict_map_key=False)
+                except (ValueError, msgpack.UnpackException):
+                    continue  # nobody can hear it
+                self._mark(_digests(body), f"the event '{event.id}'")
+            after_us = events[-1].at_us
 
     def _deployment(self, flow: FlowName, packed: bytes) -> None:
         """What is deployed, and what its manifest names."""

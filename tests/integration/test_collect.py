@@ -14,6 +14,7 @@ from evflow.archives.reachable import CannotCollect, Marks
 from evflow.archives.users import sign, users
 from evflow.client import namespaces
 from evflow.client.connection import disconnect
+from evflow.client.publishing import made_of, send, stored_payload
 from evflow.core import flow_events
 from evflow.core.codec import encode_report
 from evflow.core.deployments import Deployment, pack
@@ -131,6 +132,16 @@ def test_what_a_report_on_its_way_refers_to_stays(world: ArchiveWorld) -> None:
     age(world)
     assert gone(world).objects == 0
     assert [ArtifactView.open(world.store, manifest).load("x")[0] for manifest in manifests] == [0, 1]
+
+
+def test_the_payload_of_an_event_that_triggers_may_still_hear_stays(world: ArchiveWorld) -> None:
+    payload = {"rows": LARGE[:100_000]}
+    made = made_of("loaded", payload, source="python", principal="user:ada", store=lambda: world.store)
+    assert made.stored is not None
+    send(world.log, made, "an id")
+    age(world)
+    assert gone(world).objects == 0
+    assert list(stored_payload(world.store, made.stored)["rows"]) == payload["rows"]
 
 
 def test_what_is_deployed_stays_until_it_is_not(world: ArchiveWorld) -> None:
