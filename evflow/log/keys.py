@@ -141,6 +141,7 @@ def run_keys(shard: str, run: RunId) -> RunKeys:
     return RunKeys(f"{tag}:run:{run}", f"{tag}:meta:{run}")
 
 
+@lru_cache(maxsize=4_096)  # a scheduler asks for the ends of all flows' logs each second
 def flow_keys(flow: FlowName) -> FlowKeys:
     """The keys of a flow."""
     tag = f"{{evflow:flow:{flow}}}"

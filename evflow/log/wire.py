@@ -31,6 +31,7 @@ REPLY_TIMEOUT_S = 30.0
 BLOCKING_MARGIN_S = 5.0
 """How much later than asked a blocking command may answer before the connection counts as broken."""
 _CHUNK_BYTES = 256 * 1024
+_pack: Callable[[tuple[Argument, ...]], bytes] = cast("Any", hiredis).pack_command  # its stub allows one word only
 
 
 class Transport(Protocol):
@@ -101,8 +102,7 @@ def new_reader() -> hiredis.Reader:
 
 def packed(command: Command) -> bytes:
     """A command as it goes over the wire."""
-    pack: Callable[[tuple[Argument, ...]], bytes] = cast("Any", hiredis).pack_command  # its stub allows one word only
-    return pack(tuple(command))
+    return _pack(tuple(command))
 
 
 def connect_socket(address: Address, timeout_s: float) -> socket.socket:
