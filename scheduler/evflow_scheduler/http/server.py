@@ -21,7 +21,8 @@ from evflow.errors import EnvironmentProblem
 
 END_WITHIN_S: Final = 2.0
 """How long answers that are under way may take when the server ends."""
-_CONNECTIONS: Final = 100
+_CONNECTIONS: Final = 1_000
+"""More are answered with 503, probes too; each costs a descriptor."""
 _IDLE_S: Final = 65
 """A kept connection outlives Prometheus' interval between two scrapes."""
 _BACKLOG: Final = 128
