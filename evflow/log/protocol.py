@@ -379,6 +379,7 @@ class EventLog(Protocol):
 
     async def report(self, shard: str, run: RunId, payload: bytes) -> bool:
         """Put a report into a shard's inbox; False if the run is sealed."""
+        ...
 
     async def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
         """As `LogClient.publish`."""
@@ -529,6 +530,7 @@ class LogClient(Protocol):
 
     def backfilled(self) -> list[FlowName]:
         """All flows that ever had a backfill, by name."""
+        ...
 
     def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
         """Publish an event, unless one of its id was published before and is still known: repeating is safe.

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from evflow.core.admit import Capacity, Slots, Waiting, admit, rank, admit_elsewhere
+from evflow.core.admit import Capacity, Slots, Waiting, admit, admit_elsewhere, rank
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from tests.effort import seeds
 
