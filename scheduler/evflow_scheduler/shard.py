@@ -12,9 +12,8 @@ back, gives new entries smaller ids than those that were read before.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import Protocol
 
 import anyio
@@ -22,9 +21,8 @@ from anyio.abc import TaskGroup
 
 from evflow import diagnostics
 from evflow.core import events as ev, published
-from evflow.core.admit import Grant, Slots, Waiting, admit, admit_elsewhere
+from evflow.core.admit import Slots
 from evflow.core.codec import Record
-from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.values import entity, field
 from evflow.errors import InternalError
@@ -33,8 +31,9 @@ from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
+from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, is_here
 from evflow_scheduler.inbox import Accepted, BegunElsewhere, Offer, accept, is_a_word, offer_of, waiting_reports
-from evflow_scheduler.names import AGAIN_AFTER_S, NameLog, Names
+from evflow_scheduler.names import NameLog, Names
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OWNER, OwnedRun
@@ -61,7 +60,6 @@ NO_RUN = RunId(FlowName("none"), RunNumber(0))
 _UNFOLDABLE = (InternalError, LookupError, TypeError, ValueError, AttributeError)
 """What folding and deciding raise on what no evflow has written. A foreground ends with it; a scheduler has other runs."""
 
-Fact = tuple[ev.Event, str, int]
 Incoming = Inbound | Observation | tuple[RunId, ev.Event, str]
 
 
@@ -170,17 +168,14 @@ class Shard:
         self.aside: set[str] = set()
         self._log = log
         self._executors = executors
-        self._slots = slots
         self._observer = observer
         self._durability: Durability = durability
         self._host = host
-        self._instead = instead or {}
         self._watched: set[str] = set()
         self._watchers: TaskGroup | None = None
         self._draining = False
         self._left = False
-        self._names = Names(log)
-        self._ask_again_us = 0
+        self._granting = Granting(self._roster, slots, Names(log), self._is_live, instead or {}, most=None if host is None else MAX_WORKERS)
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._ahead_us = 0
@@ -193,10 +188,7 @@ class Shard:
         """
         self._roster.add(run)
         self._ahead_us = max(self._ahead_us, run.state.at_us - self._log.now_us())
-        for number in run.state.live:
-            task = run.state.tasks[number]
-            if task.attempt.executor == LOCAL:
-                self._slots.hold(self._asks(run, number), task.attempt.slot)
+        self._granting.hold(run)
 
     async def tell(self, run: RunId, event: ev.Fact, principal: str) -> None:
         """Hand in a fact from this process, such as Ctrl-C."""
@@ -205,8 +197,7 @@ class Shard:
     @property
     def live(self) -> int:
         """How many attempts of its runs have a slot of this machine."""
-        out = sum(len(self._out(run)) for run in self._roster.reaching_out())
-        return sum(len(run.state.live) for run in self.runs.values()) - out
+        return sum(sum(is_here(run.state.tasks[number]) for number in run.state.live) for run in self.runs.values())
 
     @property
     def draining(self) -> bool:
@@ -235,7 +226,7 @@ class Shard:
         """
         first = first or Batch()
         first.entries = self._new(first.entries)
-        await self._names.begin(self.runs.values())
+        await self._granting.begin()
         async with self._sources():
             await self._rounds(first)
             for attempt in filter(self._is_live, first.ending):
@@ -332,8 +323,9 @@ class Shard:
     async def _wait(self) -> list[Incoming]:
         batch: list[Incoming] = []
         due = self._roster.next_timer_us()
-        if self._names.refused:
-            due = self._ask_again_us if due is None else min(due, self._ask_again_us)
+        again = self._granting.again_us
+        if again is not None:
+            due = again if due is None else min(due, again)
         timeout = max(0.0, (due - self._now_us()) / 1e6) if due is not None else None
         if self._roster.is_touched:
             timeout = 0.0
@@ -387,9 +379,7 @@ class Shard:
                 del concerned[name]
             else:
                 self._roster.note(run)
-        if any(map(is_a_word, entries)) or (self._names.refused and self._ask_again_us <= now):
-            await self._names.look_again()
-        for name, grants in (await self._grants()).items():
+        for name, grants in (await self._grants(now, woken=any(map(is_a_word, entries)))).items():
             run = concerned[name] = self.runs[name]
             for first in range(0, len(grants), ROUND_LIMIT):
                 run.turn(grants[first : first + ROUND_LIMIT], now)
@@ -420,8 +410,7 @@ class Shard:
         host.dismiss(run.id)
 
     def _let_go(self, name: RunId) -> OwnedRun:
-        for attempt in [attempt for attempt in self._slots.taken if attempt.run == name]:
-            self._slots.free(attempt)
+        self._granting.free(name)
         return self._roster.remove(name)
 
     async def _begin_offered(self, entries: list[Inbound], host: RunHost) -> list[Inbound]:
@@ -515,7 +504,7 @@ class Shard:
         for run in written:
             records = run.appended()
             if run.state.sealed:
-                await self._names.give_back([run.id])
+                await self._granting.let_go(run.id)
             diagnostics.debug("events durable", run=run.id, seq=run.head.seq, events=len(records))
             await self._act(run, records)
             await self._observer.on_records(run, records)
@@ -538,106 +527,13 @@ class Shard:
         if share <= 0:
             self._roster.touch(run.id)
 
-    async def _grants(self) -> dict[RunId, list[Fact]]:
-        """Take back the slots of ended attempts and give the free ones, by run; and what runs are told that may not begin."""
-        ended = [attempt for attempt in self._slots.taken if attempt.run in self.runs and not self._is_live(attempt)]
-        for attempt in ended:
-            self._slots.free(attempt)
-        await self._names.give_back(
-            [attempt for attempt in self._names.attempts if attempt.run in self.runs and not self._is_live(attempt)]
-        )
-        facts: dict[RunId, list[Fact]] = {}
-        for grant in await self._admitted():
-            attempt = grant.attempt
-            wanted = self.runs[attempt.run].state.tasks[attempt.task].attempt.executor
-            why = self._instead.get(wanted)
-            reason = "; ".join(filter(None, (grant.reason, self._names.taken(attempt), why)))
-            event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, reason, LOCAL if why is not None else "")
-            facts.setdefault(attempt.run, []).append((event, OWNER, 0))
-        await self._grant_elsewhere(facts)
-        if self._names.refused:
-            await self._say_to_the_stuck(facts)
-        if ended and self._slots.unused and self._host is not None:
+    async def _grants(self, now: int, *, woken: bool) -> Mapping[RunId, Sequence[Fact]]:
+        """What runs are told of slots; those that were freed and that nothing here wants are others'."""
+        freed = await self._granting.take_back()
+        told = await self._granting.told(now, woken=woken, grant=not (self._draining or self._roster.is_touched))
+        if freed and self._host is not None and self._granting.has_room:
             self._host.has_room()
-        return facts
-
-    async def _admitted(self) -> list[Grant]:
-        """Slots for those that wait, and the limited names that go with them; whoever does not get those gives its slot to the next."""
-        granted: list[Grant] = []
-        while True:
-            offered = admit(self._slots, self._waiting())
-            refused = await self._names.take(self.runs, [grant.attempt for grant in offered])
-            for attempt in refused:
-                self._slots.free(attempt)
-            granted += [grant for grant in offered if grant.attempt not in refused]
-            if not refused:
-                return granted
-            self._ask_again_us = self._now_us() + round(AGAIN_AFTER_S * 1e6)
-
-    async def _say_to_the_stuck(self, facts: dict[RunId, list[Fact]]) -> None:
-        """Runs that may not begin beside those that are at work: they wait, or give up, or have the others end."""
-        for run in list(self._roster.waiting()):
-            stuck = self._names.is_stuck(run)
-            if stuck is None or run.state.live:
-                continue
-            if stuck.when_busy == "skip":
-                why = f"another run of {run.id.flow} is at work (limit {stuck.limit.name}, {stuck.limit.most} at once)"
-                facts.setdefault(run.id, []).append((ev.RunCancelRequested(why), OWNER, 0))
-            elif stuck.when_busy == "cancel":
-                await self._names.make_way(stuck.limit, run.id)
-
-    def _waiting(self) -> Iterator[Waiting]:
-        if self._draining or self._roster.is_touched:
-            return
-        for run in self._roster.waiting():
-            room = self._most(run) - len(run.state.live)
-            for number in run.state.waiting:
-                if room <= 0:
-                    break
-                if name_of(run.id, run.state.tasks[number]) in self._slots.taken:  # granted in this round
-                    room -= 1
-                elif self._is_here(run, number) and self._names.free_for(run, run.state.tasks[number]):
-                    room -= 1
-                    yield self._asks(run, number)
-
-    def _most(self, run: OwnedRun) -> int:
-        """How many attempts of a run may be out at once: slots of a process that stays are many runs', and a run has its own limit besides."""
-        most: int = self._slots.capacity.slots if self._host is None else run.state.options.get("max_workers", 1)
-        return max(most, len(run.state.live))
-
-    def _is_here(self, run: OwnedRun, number: int) -> bool:
-        executor = run.state.tasks[number].attempt.executor
-        return executor == LOCAL or executor in self._instead
-
-    def _out(self, run: OwnedRun) -> list[int]:
-        """The tasks of a run whose attempts are on other machines."""
-        return [number for number in run.state.live if run.state.tasks[number].attempt.executor != LOCAL]
-
-    async def _grant_elsewhere(self, facts: dict[RunId, list[Fact]]) -> None:
-        """Let tasks go that run on other machines, beside those that got a slot of this one."""
-        if self._draining or self._roster.is_touched:
-            return
-        for run in self._roster.reaching_out():
-            granted = facts.get(run.id, [])
-            room = self._most(run) - len(run.state.live) - len(granted)
-            away = (number for number in run.state.waiting if not self._is_here(run, number))
-            free = (number for number in away if self._names.free_for(run, run.state.tasks[number]))
-            names = [name_of(run.id, run.state.tasks[number]) for number in islice(free, max(0, room))]
-            refused = await self._names.take(self.runs, names)
-            taken = {run.state.tasks[number].attempt.slot for number in self._out(run)}
-            for grant in admit_elsewhere([name for name in names if name not in refused], taken, self._most(run)):
-                held = self._names.taken(grant.attempt)
-                reason = f"{grant.reason}; {held}" if held else grant.reason
-                event = ev.SlotGranted(grant.attempt.task, grant.attempt.attempt, grant.slot, reason)
-                facts.setdefault(run.id, []).append((event, OWNER, 0))
-            if refused:
-                self._ask_again_us = self._now_us() + round(AGAIN_AFTER_S * 1e6)
-
-    def _asks(self, run: OwnedRun, number: int) -> Waiting:
-        """What a task asks for."""
-        task = run.state.tasks[number]
-        policy = run.state.graph[task.step].policy
-        return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu)
+        return told
 
     def _is_live(self, attempt: AttemptId) -> bool:
         run = self.runs.get(attempt.run)
