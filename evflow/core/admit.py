@@ -4,7 +4,8 @@ A slot and the room for declared resources are shared by all runs of a shard, so
 does not follow from the run's own log. It is therefore recorded there as a fact, `SlotGranted`, with its reason.
 """
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -14,12 +15,14 @@ from evflow.core.values import value
 
 @value
 class Waiting:
-    """A queued attempt and what its step declared; 0 where it declared nothing."""
+    """A queued attempt and what its step declared; 0 where it declared nothing. Namespace and priority are its run's."""
 
     attempt: AttemptId
     cpu: float = 0
     memory_mb: int = 0
     gpu: int = 0
+    namespace: str = ""
+    priority: int = 0
 
 
 @value
@@ -46,17 +49,23 @@ _BEYOND = -1
 
 
 class Slots:
-    """What is taken. The shell keeps one and changes it by `admit`, `hold` and `free` only."""
+    """What is taken. The shell keeps one and changes it by `admit`, `hold` and `free` only.
+
+    Attributes:
+        turns: When each namespace last got a slot, in turns from 1.
+    """
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
         self.taken: dict[AttemptId, tuple[int, Waiting]] = {}
         self.unused = list(range(capacity.slots))  # in order, so a heap
+        self.turns: dict[str, int] = {}
 
     def take(self, waiting: Waiting) -> int:
         """Give the lowest free slot."""
         slot = heappop(self.unused)
         self.taken[waiting.attempt] = (slot, waiting)
+        self.turns[waiting.namespace] = max(self.turns.values(), default=0) + 1
         return slot
 
     def hold(self, waiting: Waiting, slot: int) -> None:
@@ -110,8 +119,29 @@ def rank(priority: int, place: int) -> tuple[int, int]:
     return -priority, place
 
 
+def fair(lines: Mapping[str, Iterator[Waiting]], slots: Slots) -> Iterator[Waiting]:
+    """In which order attempts of several namespaces get slots.
+
+    Those of the highest priority; among them one of the namespace that has the fewest slots, and of several with as few the one that got
+    its last slot the longest time ago. So nobody's thousand tasks keep another one's ten waiting; somebody alone gets all there is.
+
+    Args:
+        lines: By namespace what waits, in its order. An attempt is asked for when the one before it has been dealt with.
+        slots: What is taken.
+    """
+    shares = Counter(waiting.namespace for _, waiting in slots.taken.values())
+    heads = {namespace: head for namespace, line in lines.items() if (head := next(line, None)) is not None}
+    while heads:
+        namespace = min(heads, key=lambda name: (-heads[name].priority, shares[name], slots.turns.get(name, 0), name))
+        yield heads.pop(namespace)
+        shares[namespace] += 1
+        following = next(lines[namespace], None)
+        if following is not None:
+            heads[namespace] = following
+
+
 def admit(slots: Slots, waiting: Iterable[Waiting]) -> list[Grant]:
-    """Give free slots to attempts in their order, which is that of their runs (`rank`) and, in a run, of their queue; the slots are taken.
+    """Give free slots to attempts in their order, which is `fair`'s and, in a namespace, that of their runs (`rank`) and of their queues; the slots are taken.
 
     The first attempt that does not fit stops the round: a large task is not overtaken for ever by small ones.
     """

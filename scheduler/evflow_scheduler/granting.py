@@ -4,12 +4,12 @@ The decisions are `evflow.core.admit`'s and `evflow.core.limits`'; here stands w
 told to the runs as facts: `SlotGranted`, and `RunCancelRequested` for a run that may not begin beside another one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
 from evflow.core import events as ev
-from evflow.core.admit import Grant, Slots, Waiting, admit, admit_elsewhere
+from evflow.core.admit import Grant, Slots, Waiting, admit, admit_elsewhere, fair
 from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import Task
@@ -118,7 +118,8 @@ class Granting:
     async def _grant_here(self, facts: dict[RunId, list[Fact]], now_us: int) -> None:
         """Slots of this machine for those that wait, and the names that go with them; whoever does not get those gives its slot to the next."""
         while True:
-            offered = admit(self._slots, self._waiting())
+            lines = {namespace: self._waiting(runs) for namespace, runs in self._roster.lines().items()}
+            offered = admit(self._slots, fair(lines, self._slots))
             refused = await self._names.take(self._roster.runs, [grant.attempt for grant in offered])
             for attempt in refused:
                 self._slots.free(attempt)
@@ -163,9 +164,9 @@ class Granting:
             elif stuck.when_busy == "cancel":
                 await self._names.make_way(stuck.limit, run.id)
 
-    def _waiting(self) -> Iterator[Waiting]:
-        """What waits for slots of this machine and may have them, in the order in which it gets them."""
-        for run in self._roster.waiting():
+    def _waiting(self, runs: Iterable[OwnedRun]) -> Iterator[Waiting]:
+        """What waits of these runs for slots of this machine and may have them."""
+        for run in runs:
             room = self._most(run) - len(run.state.live)
             for number in run.state.waiting:
                 if room <= 0:
@@ -190,4 +191,5 @@ def _asks(run: OwnedRun, number: int) -> Waiting:
     """What a task asks for."""
     task = run.state.tasks[number]
     policy = run.state.graph[task.step].policy
-    return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu)
+    namespace: str = run.state.header["namespace"]
+    return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu, namespace, run.state.priority)

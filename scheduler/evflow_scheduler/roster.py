@@ -7,7 +7,7 @@ and not looked for among all of them.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
 from itertools import islice
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ class _Held:
     waits: bool = False
     graph: Graph | None = None
     rank: tuple[int, int] | None = None
+    namespace: str = ""
 
 
 class Roster:
@@ -52,7 +53,7 @@ class Roster:
         self._places = 0
         self._touched: dict[RunId, None] = {}
         self._timers: list[_Due] = []
-        self._waiting: list[tuple[int, int]] = []
+        self._lines: dict[str, list[tuple[int, int]]] = {}
         self._reaching_out: dict[RunId, OwnedRun] = {}
 
     def add(self, run: OwnedRun) -> None:
@@ -122,8 +123,12 @@ class Roster:
         return None if due is None else due.at_us
 
     def waiting(self) -> Iterator[OwnedRun]:
-        """The runs with tasks that wait for slots and may have them, in the order in which they get them."""
-        return (self._by_place[place].run for _, place in self._waiting)
+        """The runs with tasks that wait for slots and may have them, by priority and age."""
+        return (self._by_place[place].run for _, place in merge(*self._lines.values()))
+
+    def lines(self) -> dict[str, Iterator[OwnedRun]]:
+        """The same, by namespace."""
+        return {namespace: (self._by_place[place].run for _, place in line) for namespace, line in self._lines.items()}
 
     def reaching_out(self) -> Iterable[OwnedRun]:
         """The runs with tasks that wait, some of whose steps run on other machines."""
@@ -147,7 +152,11 @@ class Roster:
         if where == held.rank:
             return
         if held.rank is not None:
-            del self._waiting[bisect_left(self._waiting, held.rank)]
+            line = self._lines[held.namespace]
+            del line[bisect_left(line, held.rank)]
+            if not line:
+                del self._lines[held.namespace]
         held.rank = where
         if where is not None:
-            insort(self._waiting, where)
+            held.namespace = held.run.state.header["namespace"]
+            insort(self._lines.setdefault(held.namespace, []), where)

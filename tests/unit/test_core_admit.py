@@ -1,10 +1,12 @@
 """Slots are given in order, never more than there are, and come back."""
 
+from collections import Counter
 from random import Random
 
 import pytest
+from hypothesis import given, strategies as st
 
-from evflow.core.admit import Capacity, Slots, Waiting, admit, admit_elsewhere, rank
+from evflow.core.admit import Capacity, Slots, Waiting, admit, admit_elsewhere, fair, rank
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from tests.effort import seeds
 
@@ -132,3 +134,54 @@ def test_attempts_elsewhere_get_numbers_that_none_of_their_run_has_the_lowest_fi
     numbers = [grant.slot for grant in grants]
     assert numbers == sorted(set(range(40)) - taken)[: len(names)]
     assert [grant.reason for grant in grants] == [f"{len(taken) + place} of 30 at once" for place in range(1, len(names) + 1)]
+
+
+def line_of(namespace: str, *priorities: int, first: int = 1) -> list[Waiting]:
+    return [
+        Waiting(AttemptId(RUN, TaskId(first + place), 0), namespace=namespace, priority=priority)
+        for place, priority in enumerate(priorities)
+    ]
+
+
+def held_by(*namespaces: str) -> Slots:
+    slots = Slots(Capacity(20))
+    for place, namespace in enumerate(namespaces):
+        slots.take(line_of(namespace, 0, first=900 + place)[0])
+    return slots
+
+
+def test_namespaces_take_turns_and_those_that_have_least_come_first() -> None:
+    lines = {"ada": iter(line_of("ada", 0, 0, 0, 0)), "bob": iter(line_of("bob", 0, 0, first=11)), "eve": iter(line_of("eve", 0, first=21))}
+    order = [waiting.namespace for waiting in fair(lines, held_by("ada"))]
+    assert order == ["bob", "eve", "bob", "ada", "ada", "ada", "ada"]
+
+
+def test_of_those_that_have_as_few_the_one_comes_first_that_has_waited_for_longest() -> None:
+    """One slot, which is given again and again: both get it in turn."""
+    slots = Slots(Capacity(1))
+    order: list[str] = []
+    waiting = {name: line_of(name, *([0] * 4), first=first) for name, first in (("ada", 1), ("bob", 11))}
+    while any(waiting.values()):
+        [grant] = admit(slots, fair({name: iter(line) for name, line in waiting.items()}, slots))
+        name = "ada" if grant.attempt.task < 11 else "bob"
+        order.append(name)
+        waiting[name].pop(0)
+        slots.free(grant.attempt)
+    assert order == ["ada", "bob"] * 4
+
+
+def test_a_higher_priority_comes_before_a_fair_share() -> None:
+    lines = {"ada": iter(line_of("ada", 5, 5, 0)), "bob": iter(line_of("bob", 0, first=11))}
+    order = [(waiting.namespace, waiting.priority) for waiting in fair(lines, held_by())]
+    assert order == [("ada", 5), ("ada", 5), ("bob", 0), ("ada", 0)]
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 20), min_size=1), st.lists(st.sampled_from("abcd"), max_size=15))
+def test_nobody_is_left_out_and_nobody_gets_a_slot_while_another_who_waits_has_fewer(waiting: dict[str, int], has: list[str]) -> None:
+    lines = {name: iter(line_of(name, *([0] * number), first=100 * place)) for place, (name, number) in enumerate(waiting.items(), start=1)}
+    shares, left = Counter(has), Counter(waiting)
+    for one in fair(lines, held_by(*has)):
+        assert all(shares[one.namespace] <= shares[other] for other, number in left.items() if number)
+        shares[one.namespace] += 1
+        left[one.namespace] -= 1
+    assert not +left

@@ -20,6 +20,7 @@ class State:
     sealed: bool = False
     graph: Graph = field(default_factory=lambda: Graph({}))
     priority: int = 0
+    header: dict[str, str] = field(default_factory=lambda: {"namespace": "user:ada"})
 
     @property
     def takes_slots(self) -> bool:
@@ -59,6 +60,7 @@ def test_a_roster_agrees_with_a_look_at_every_run(acts: list[tuple[Any, ...]]) -
         chosen = held[values[0] % len(held)] if held and values and isinstance(values[0], int) else None
         if verb == "add":
             held.append(run_of(number))
+            state_of(held[-1]).header["namespace"] = f"user:{number % 3}"
             roster.add(held[-1])
             touched.append(held[-1])
         elif verb == "round":
@@ -95,6 +97,11 @@ def test_a_roster_agrees_with_a_look_at_every_run(acts: list[tuple[Any, ...]]) -
         timers = [timer for run in held if (timer := state_of(run).timer) is not None]
         assert roster.next_timer_us() == min(timers, default=None)
         in_line = [run for run in held if state_of(run).takes_slots]
+        lines = {namespace: list(runs) for namespace, runs in roster.lines().items()}
+        assert lines == {
+            namespace: [run for run in roster.waiting() if state_of(run).header["namespace"] == namespace]
+            for namespace in {state_of(run).header["namespace"] for run in roster.waiting()}
+        }
         assert list(roster.waiting()) == sorted(in_line, key=lambda run: -state_of(run).priority)
         assert roster.is_touched == bool(touched)
         assert list(roster.runs.values()) == held
