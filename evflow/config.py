@@ -295,6 +295,9 @@ SETTINGS: dict[str, Setting] = {
             "What a run in the foreground does where a step's pool has no living worker: run it here, wait, or refuse.",
             "--fallback",
         ),
+        Setting(
+            "max_run_time", SPAN, None, "How long a run may take, pauses included, before it fails; unset: no limit.", "--max-run-time"
+        ),
         Setting("on_failure", _choice("fail", "pause"), "fail", "What a run does when a task has no attempt left.", "--on-failure"),
         Setting("priority", _integer(-1_000_000, 1_000_000), 0, "Whose tasks get slots first: higher ones.", "--priority"),
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),

@@ -29,6 +29,7 @@ _SETTINGS = (
     "fallback",
     "durability",
     "on_failure",
+    "max_run_time",
     "priority",
     "view",
 )
@@ -107,6 +108,7 @@ def _run_options() -> list[click.Option]:
 def failure_and_priority() -> list[click.Option]:
     """What a run does when a task fails for good, and who comes first."""
     return [
+        setting_option("max_run_time", "TIME", "How long the run may take, as 90s, 30m or 12h; then it fails  [default: no limit]"),
         setting_option("on_failure", "fail|pause", "When a task has no attempt left: end the run, or wait for `evflow retry` or `skip`."),
         setting_option("priority", "N", "Among runs that wait for the same slots, higher ones come first  [default: 0]"),
     ]
@@ -161,6 +163,7 @@ def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> 
             fallback=fallback,
             durability=config.get("durability"),
             on_failure=config.get("on_failure"),
+            max_run_s=config.get("max_run_time"),
             priority=config.get("priority"),
         ),
     }

@@ -95,6 +95,8 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
             return "run", f"the log's server had lost events {event.from_seq} to {event.to_seq}; they were written again", "odd"
         case ev.RunCancelRequested() as event:
             return "run", f"{record.principal} asked for its end: {event.reason}{' (forced)' if event.forced else ''}", "odd"
+        case ev.RunOverdue() as event:
+            return "run", f"its {duration(event.limit_us)} are over: it fails", "bad"
         case ev.RunSucceeded():
             return "run", f"succeeded after {duration(state.finished_us - state.started_us)}", "good"
         case ev.RunFailed() as event:

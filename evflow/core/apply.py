@@ -77,11 +77,19 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.agenda.routes.append(0)
     state.agenda.asked[0] = state.seq
     state.agenda.promised = 1
+    if state.options.get("max_run_us"):
+        heappush(state.agenda.timers, (state.at_us + state.options["max_run_us"], 0, 0, "run"))
 
 
 def _options(event: ev.RunStarted) -> dict[str, Any]:
     """The options, of which those that decisions depend on are of the right type."""
-    for name, kinds in (("max_splits", (int,)), ("task_budget", (int,)), ("retry_scale", (int, float)), ("priority", (int,))):
+    for name, kinds in (
+        ("max_splits", (int,)),
+        ("task_budget", (int,)),
+        ("retry_scale", (int, float)),
+        ("priority", (int,)),
+        ("max_run_us", (int,)),
+    ):
         if name in event.options and type(event.options[name]) not in kinds:
             raise ValueError(f"the option {name} is {event.options[name]!r}")
     return event.options
@@ -124,6 +132,10 @@ def _run_succeeded(state: RunState, event: ev.RunSucceeded) -> None:
     _take(state, event, state.agenda.routes, event.task)
     state.agenda.asked.pop(event.task, None)
     _finish(state, "succeeded")
+
+
+def _run_overdue(state: RunState, event: ev.RunOverdue) -> None:
+    _fail(state, Ending("overdue", f"It has not ended within {event.limit_us / 1e6:g} s (--max-run-time)."))
 
 
 def _run_failed(state: RunState, event: ev.RunFailed) -> None:
@@ -514,6 +526,7 @@ _FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {
     ev.RunCancelRequested: _run_cancel_requested,
     ev.RunSucceeded: _run_succeeded,
     ev.RunFailed: _run_failed,
+    ev.RunOverdue: _run_overdue,
     ev.RunCancelled: _run_cancelled,
     ev.RunSealed: _run_sealed,
     ev.TasksCreated: _tasks_created,

@@ -75,6 +75,8 @@ def _cause(state: RunState, decision: Any) -> int:
         return state.agenda.stopped
     if kind is ev.RunPaused:
         return state.agenda.held
+    if kind is ev.RunOverdue:
+        return 1
     return state.agenda.asked[decision.task]
 
 
@@ -208,6 +210,8 @@ def _why_stopping(state: RunState) -> str:
 
 def _wake(state: RunState) -> ev.Decision:
     _, number, attempt, kind = state.agenda.timers[0]
+    if kind == "run":
+        return ev.RunOverdue(state.options["max_run_us"])
     task = state.tasks[number]
     if kind == "timeout":
         return ev.AttemptCancelRequested(number, attempt, "timeout")
@@ -222,6 +226,8 @@ def _drop_stale_timers(state: RunState) -> None:
 
 
 def _is_stale(state: RunState, number: int, attempt: int, kind: str) -> bool:
+    if kind == "run":
+        return state.stopping
     task = state.tasks[number]
     if kind == "retry":
         return state.stopping or task.status != "retrying" or task.attempt.number + 1 != attempt

@@ -150,6 +150,17 @@ class RunPriorityRequested(Fact):
 
 
 @value
+class RunOverdue(Decision):
+    """The run has used up its time, pauses included, and fails when nothing of it runs.
+
+    Attributes:
+        limit_us: The time that it had.
+    """
+
+    limit_us: int
+
+
+@value
 class RunPaused(Decision):
     """Nothing of the run can go on before somebody has seen to the tasks that are held.
 
@@ -545,5 +556,6 @@ TAGS: dict[str, type[Event]] = {
     "TaskRetryRequested": TaskRetryRequested,
     "TaskSkipRequested": TaskSkipRequested,
     "TaskSkipped": TaskSkipped,
+    "RunOverdue": RunOverdue,
 }
 """The format's tags. Append only."""

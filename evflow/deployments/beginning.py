@@ -95,6 +95,7 @@ class RunOptions:
         start_method: `auto`, `fork` or `spawn`.
         fallback: `local`, `wait` or `error`: what to do where a step's pool has no living worker.
         durability: When an event counts as written.
+        max_run_s: How long it may take, pauses included; None: as long as it takes.
         on_failure: `fail` or `pause`: what happens when a task has no attempt left.
         priority: The run's place among those that wait for the same slots; higher ones come first.
     """
@@ -109,6 +110,7 @@ class RunOptions:
     fallback: str = "local"
     durability: Durability = "everysec"
     on_failure: str = "fail"
+    max_run_s: float | None = None
     priority: int = 0
 
     def recorded(self, flow: type) -> dict[str, Any]:
@@ -116,6 +118,7 @@ class RunOptions:
         runs = concurrency_of(flow)
         return {
             **({} if runs is None else {"runs": runs}),
+            **({} if self.max_run_s is None else {"max_run_us": round(self.max_run_s * 1e6)}),
             "max_workers": self.max_workers,
             "max_splits": self.max_num_splits,
             "max_log_size_mb": self.max_log_size_mb,

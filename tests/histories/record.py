@@ -122,6 +122,12 @@ def _failed(name: str) -> World:
     return world
 
 
+def _overdue(name: str) -> World:
+    world = World(name, flows.SLOW)
+    world.run("run", "--max-run-time", "3s")
+    return world
+
+
 def _resumed(name: str) -> World:
     world = World(name, flows.SLOW)
     world.open_gate()
@@ -172,6 +178,7 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "continued": ("The foreground process is killed while two members run; evflow continue.", "Slow/1", _continued),
     "failed": ("A member of a foreach raises; what runs beside it is ended.", "Slow/1", _failed),
     "paused": ("A run is paused while two members run, gets another priority, and is resumed.", "Slow/1", _paused),
+    "overdue": ("Two members wait for something that never comes, until the run's time is over.", "Slow/1", _overdue),
     "mended": ("What fails is held: tried again twice, skipped; a join that chooses is skipped to a step.", "Mended/1", _mended),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
 }
