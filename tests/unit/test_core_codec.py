@@ -37,7 +37,7 @@ def _values(declared: Any) -> st.SearchStrategy[Any]:
     if declared in _OF:
         return _OF[declared]
     if text.startswith("tuple"):
-        return st.lists(_values(declared.__args__[0]) if declared.__args__[0] in _OF else PLAIN, max_size=4).map(tuple)
+        return st.lists(PLAIN if declared.__args__[0] is Any else _values(declared.__args__[0]), max_size=4).map(tuple)
     if text.startswith("dict"):
         return st.dictionaries(st.text(max_size=6), _OF.get(declared.__args__[1], PLAIN), max_size=3)
     return st.one_of(*(st.none() if one is type(None) else _values(one) for one in declared.__args__))
