@@ -1,8 +1,8 @@
-"""Rebuild what is kept beside the logs: the index of runs, tags, deployments, the notes of archives, what is due.
+"""Rebuild what is kept beside the logs: the index of runs, tags, deployments, backfills, the notes of archives, what is due.
 
 The logs and the archives are the truth. Which runs there are is said by the flow's own log (`RunRequested`), by the archives in the store, and by
 the index as it is; each run's line then follows from its log. Safe beside everything that lives: a line of a run that goes on is written only
-where none is, and what the flow's log makes of tags and deployments only while that log ends where it was folded.
+where none is, and what the flow's log makes of tags, deployments and backfills only while that log ends where it was folded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from evflow.archives.archiving import FlowLogBusy, digest_of
 from evflow.archives.format import Archive, Unsound
 from evflow.archives.reading import FOLDER, number_in, open_in
 from evflow.collector import paused
-from evflow.core import flow_events
+from evflow.core import backfill, flow_events
 from evflow.core.apply import ImpossibleEvent, apply
 from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.deployments import Deployments, pack
@@ -46,6 +46,7 @@ class FlowFindings:
         archives: Archives that nobody had noted.
         tags: Runs whose tags were other ones.
         deployments: Deployments that were other ones, or were missing, or are none any more.
+        backfills: Backfills that were other ones, or were missing, by number.
         counter: The run counter was too low.
         unreadable: What could not be read, in words.
     """
@@ -60,13 +61,14 @@ class FlowFindings:
     archives: int = 0
     tags: int = 0
     deployments: list[str] = field(default_factory=list[str])
+    backfills: list[int] = field(default_factory=list[int])
     counter: bool = False
     unreadable: list[str] = field(default_factory=list[str])
 
     @property
     def changed(self) -> bool:
         """Something was not as the logs say."""
-        return bool(self.added or self.corrected or self.archives or self.tags or self.deployments or self.counter)
+        return bool(self.added or self.corrected or self.archives or self.tags or self.deployments or self.backfills or self.counter)
 
 
 @entity
@@ -78,6 +80,7 @@ class _Own:
     tags: dict[RunNumber, tuple[str, ...]] = field(default_factory=dict[RunNumber, tuple[str, ...]])
     forgotten: set[RunNumber] = field(default_factory=set[RunNumber])
     deployments: Deployments = field(default_factory=Deployments)
+    plans: list[flow_events.FlowRecord] = field(default_factory=list[flow_events.FlowRecord])
 
 
 def reindex(log: LogKeeper, stores: Iterable[Store], only: FlowName | None = None, *, dry_run: bool = False) -> Iterable[FlowFindings]:
@@ -160,12 +163,15 @@ class _Flow:
             tags = {number: of_run for number, of_run in wanted.items() if known_tags.get(number) != of_run}
             packed = {name: pack(deployment) for name, deployment in own.deployments.current.items()}
             changed = {name: packed.get(name, b"") for name in {*packed, *known} if packed.get(name) != known.get(name)}
-            self._found.tags, self._found.deployments = len(tags), sorted(changed)
+            planned = {number: backfill.pack(plan) for number, plan in backfill.fold(own.plans).items()}
+            known_plans = self._log.backfills(self._flow)
+            plans = {number: plan for number, plan in planned.items() if known_plans.get(number) != plan}
+            self._found.tags, self._found.deployments, self._found.backfills = len(tags), sorted(changed), sorted(plans)
             self._found.counter = self._log.counter(self._flow) < highest
-            if not (self._write and (tags or changed or self._found.counter)):
+            if not (self._write and (tags or changed or plans or self._found.counter)):
                 return
             try:
-                self._log.project(self._flow, own.seq, Projection(highest, tags, changed))
+                self._log.project(self._flow, own.seq, Projection(highest, tags, changed, plans))
             except Conflict:
                 continue
             return
@@ -289,3 +295,5 @@ def _fold_one(own: _Own, record: flow_events.FlowRecord) -> None:
         own.forgotten.add(RunNumber(event.number))
         own.tags.pop(RunNumber(event.number), None)
     own.deployments.apply(record)
+    if backfill.number_of(event) is not None:
+        own.plans.append(record)

@@ -52,6 +52,7 @@ def _lines(found: FlowFindings, *, dry_run: bool) -> list[str]:
         *([f"{count(found.archives, 'archive')} {would}noted"] if found.archives else []),
         *([f"tags of {count(found.tags, 'run')} {would}corrected"] if found.tags else []),
         *([f"deployments {would}corrected: {', '.join(found.deployments)}"] if found.deployments else []),
+        *([f"backfills {would}corrected: {', '.join(f'b{number}' for number in found.backfills)}"] if found.backfills else []),
         *([f"the run counter {would}raised"] if found.counter else []),
     ]
     lines = [f"{click.style(found.flow, bold=True)}  {', '.join(runs) or 'no runs'}; {', '.join(changes) or 'nothing to correct'}"]
@@ -68,6 +69,7 @@ def _plain(found: FlowFindings) -> dict[str, Any]:
             "archives": found.archives,
             "tags": found.tags,
             "deployments": found.deployments,
+            "backfills": found.backfills,
             "counter": found.counter,
         },
         "unreadable": found.unreadable,

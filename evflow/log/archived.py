@@ -176,8 +176,10 @@ class Projection:
         counter: The run counter is at least this.
         tags: The user tags of runs, by number.
         deployments: Packed deployments by name; no bytes remove one.
+        backfills: Packed backfills by number.
     """
 
     counter: int = 0
     tags: Mapping[RunNumber, tuple[str, ...]] = field(default_factory=dict[RunNumber, tuple[str, ...]])
     deployments: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    backfills: Mapping[int, bytes] = field(default_factory=dict[int, bytes])

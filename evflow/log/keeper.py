@@ -104,4 +104,4 @@ class RedisLogKeeper(Fallback, RedisLogClient):
 
     def project(self, flow: FlowName, expected: Seq, projection: Projection) -> None:
         """See `LogKeeper.project`."""
-        self._do(keeping.project(flow, expected, projection.counter, projection.tags, projection.deployments))
+        self._do(keeping.project(flow, expected, projection))

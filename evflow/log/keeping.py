@@ -6,9 +6,9 @@ import msgpack
 
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.log import archived as notes
-from evflow.log.archived import SEGMENT_EVENTS, Archived
+from evflow.log.archived import SEGMENT_EVENTS, Archived, Projection
 from evflow.log.commands import FlowLogMoved, Operation, line_of, look_at_us, receive
-from evflow.log.keys import FLOWS, flow_keys, own_shard, run_keys, shard_keys
+from evflow.log.keys import BACKFILLED, FLOWS, flow_keys, own_shard, run_keys, shard_keys
 from evflow.log.protocol import Head, Inbound, RunEntry
 from evflow.log.scripts import invocation
 from evflow.log.wire import Argument, Command, type_of_reply
@@ -114,23 +114,24 @@ def note(flow: FlowName, found: Mapping[RunNumber, Archived]) -> Operation[None]
     return Operation((("SADD", FLOWS, flow), *noted), _nothing)
 
 
-def project(
-    flow: FlowName, expected: int, counter: int, tags: Mapping[RunNumber, tuple[str, ...]], deployments: Mapping[str, bytes]
-) -> Operation[None]:
-    """Write tags, deployments and the run counter: raises FlowLogMoved."""
+def project(flow: FlowName, expected: int, projection: Projection) -> Operation[None]:
+    """Write what is kept beside a flow's log: raises FlowLogMoved."""
     keys = flow_keys(flow)
-    arguments: list[Argument] = [expected, counter, len(tags)]
-    for number, of_run in tags.items():
+    arguments: list[Argument] = [expected, projection.counter, len(projection.tags), len(projection.deployments)]
+    for number, of_run in projection.tags.items():
         arguments += (number, msgpack.packb(of_run))
-    for name, packed in deployments.items():
+    for name, packed in projection.deployments.items():
         arguments += (name, packed)
+    for backfill, packed in projection.backfills.items():
+        arguments += (backfill, packed)
+    register: tuple[Command, ...] = (("SADD", BACKFILLED, flow),) if projection.backfills else ()
 
     def parse(replies: list[type_of_reply]) -> None:
-        done, seq = replies[0]
+        done, seq = replies[-1]
         if not done:
             raise FlowLogMoved(flow, expected, Seq(seq))
 
-    return Operation((invocation("project", (keys.meta, keys.tags, keys.deployments), *arguments),), parse)
+    return Operation((*register, invocation("project", (keys.meta, keys.tags, keys.deployments, keys.backfills), *arguments)), parse)
 
 
 def _note(replies: list[type_of_reply]) -> Archived | None:

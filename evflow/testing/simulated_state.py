@@ -288,6 +288,7 @@ class State:
             log.tags[number] = tags
         for name, packed in projection.deployments.items():
             _put(log.deployments, name, packed)
+        log.backfills.update(projection.backfills)
 
     def append_flow(self, flow: FlowName, expected: int, payload: bytes, change: FlowChange | None) -> Seq:
         """`flow_append.lua`."""

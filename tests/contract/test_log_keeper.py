@@ -239,13 +239,14 @@ def test_a_run_that_is_unlisted_leaves_nothing_beside_the_log(keeper: LogKeeper)
 
 
 def test_a_projection_is_written_for_the_log_that_was_folded(keeper: LogKeeper) -> None:
-    projection = Projection(7, {RUN.number: ("a", "b")}, {"default": b"packed", "gone": b""})
+    projection = Projection(7, {RUN.number: ("a", "b")}, {"default": b"packed", "gone": b""}, {2: b"plan"})
     keeper.request_run(FLOW, request())
     with pytest.raises(Conflict):
         keeper.project(FLOW, Seq(0), projection)
     assert (keeper.counter(FLOW), keeper.all_tags(FLOW), keeper.deployments(FLOW)) == (1, {}, {})
     keeper.project(FLOW, Seq(1), projection)
     assert (keeper.counter(FLOW), keeper.all_tags(FLOW), keeper.deployments(FLOW)) == (7, {1: ("a", "b")}, {"default": b"packed"})
+    assert (keeper.backfills(FLOW), keeper.backfilled()) == ({2: b"plan"}, [FLOW])
     keeper.project(FLOW, Seq(1), Projection(3, {}, {"default": b""}))
     assert (keeper.counter(FLOW), keeper.deployments(FLOW)) == (7, {})
     assert keeper.request_run(FLOW, request()) == 8

@@ -9,9 +9,9 @@ from evflow import config, namespace
 from evflow.archives.reindex import FlowFindings, reindex
 from evflow.client import namespaces
 from evflow.client.connection import disconnect
-from evflow.core import flow_events
+from evflow.core import backfill, flow_events
 from evflow.core.deployments import unpacked
-from evflow.core.flow_events import FlowDeployed, RunForgotten, RunTagged
+from evflow.core.flow_events import BackfillRequested, FlowDeployed, RunForgotten, RunTagged
 from evflow.core.ids import RunId
 from evflow.errors import Conflict
 from evflow.log.keys import flow_keys, own_shard
@@ -123,6 +123,18 @@ def test_deployments_are_what_the_flows_log_says(world: ArchiveWorld) -> None:
     assert rebuilt(world).deployments == ["default", "other"]
     ((name, packed),) = world.log.deployments(FLOW).items()
     assert (name, unpacked(packed).version, unpacked(packed).paused) == ("default", 1, True)
+    assert not rebuilt(world).changed
+
+
+def test_backfills_are_what_the_flows_log_says(world: ArchiveWorld) -> None:
+    cron = {"cron": "0 * * * *", "timezone": "UTC", "catch_up": "none", "catch_up_most": 10}
+    append(world, DEPLOYED, DeploymentChange("default", b"something"))
+    append(world, BackfillRequested(1, "default", 1, cron, 0, 7_200_000_000, 3, 2, False, {}, (), "ada", "here"))
+    assert rebuilt(world, dry_run=True).backfills == [1]
+    assert (world.log.backfills(FLOW), world.log.backfilled()) == ({}, [])
+    assert rebuilt(world).backfills == [1]
+    ((number, packed),) = world.log.backfills(FLOW).items()
+    assert (number, backfill.unpacked(packed).ticks, world.log.backfilled()) == (1, 3, [FLOW])
     assert not rebuilt(world).changed
 
 
