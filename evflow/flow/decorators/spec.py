@@ -26,7 +26,7 @@ class ExecutorNotThere(DecoratorInvalid):
     def __init__(self, spec: str, name: str) -> None:
         super().__init__(
             f"--with {spec}: this version of evflow does not run steps on {_EXECUTORS[name]}.",
-            f"Steps run on this machine, or on the workers of a pool. --with takes {', '.join(sorted(REGISTRY))}.",
+            f"Its executors are 'local', this machine, and 'pool:NAME', the workers of a pool. --with takes {', '.join(sorted(REGISTRY))}.",
         )
 
 
