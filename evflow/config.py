@@ -218,6 +218,13 @@ def _words(separator: str | None) -> Reader:
     return read
 
 
+def _places_of_events(raw: Any) -> tuple[str, ...]:
+    found: tuple[str, ...] = _words(",")(raw)
+    if not all(place and event for place, _, event in (text.rpartition("=") for text in found)):
+        raise ValueError
+    return found
+
+
 def _listen_address(raw: Any) -> str:
     """`host:port`; a port alone listens on this machine only."""
     if isinstance(raw, bool) or not isinstance(raw, int | str):
@@ -238,6 +245,7 @@ SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
 FACTOR = Kind("a number, at least 0", _seconds)
 LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
 SWITCH = Kind("true or false", _switch)
+PLACES = Kind("a list of PLACE=EVENT", _places_of_events)
 SECRET = Kind("a text", _text)
 LISTEN = Kind("HOST:PORT, or PORT alone for this machine only", _listen_address)
 
@@ -323,6 +331,8 @@ SETTINGS: dict[str, Setting] = {
             "Seconds unheard after which a pool's worker counts as dead, and ends what it runs.",
             "--worker-patience",
         ),
+        Setting("event_streams", PLACES, (), "Redis Streams at the log's server whose entries are events, as STREAM=EVENT."),
+        Setting("event_folders", PLACES, (), "Folders of this machine whose new files are events, as FOLDER=EVENT."),
         Setting("http_token", SECRET, None, "Bearer token of those who publish events over HTTP; unset: none is taken.", secret=True),
         Setting("http_secret", SECRET, None, "Secret of the signatures of events over HTTP; unset: none is taken.", secret=True),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),

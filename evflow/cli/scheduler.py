@@ -36,6 +36,8 @@ def _scheduler(ctx: click.Context, /, **given: object) -> None:
             durability=config.get("durability"),
             warm_bytes=config.get("warm_memory") * 1_000_000,
             drain_s=config.get("drain_timeout"),
+            streams=config.get("event_streams"),
+            folders=config.get("event_folders"),
             http=config.get("http"),
             hot_for_s=config.get("hot_for"),
         )

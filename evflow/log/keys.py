@@ -73,15 +73,18 @@ class LimitKeys(NamedTuple):
 
 
 class EventKeys(NamedTuple):
-    """The keys of what is published: the log, where it begins and ends, known ids, and up to where each flow has looked at it."""
+    """The keys of what is published: the log, where it begins and ends, known ids, up to where each flow has looked at it, and each source was read."""
 
     log: str
     meta: str
     ids: str
     looked: str
+    sources: str
 
 
-EVENT_KEYS: Final = EventKeys("{evflow:events}:log", "{evflow:events}:meta", "{evflow:events}:ids", "{evflow:events}:looked")
+EVENT_KEYS: Final = EventKeys(
+    "{evflow:events}:log", "{evflow:events}:meta", "{evflow:events}:ids", "{evflow:events}:looked", "{evflow:events}:sources"
+)
 
 
 class PoolKeys(NamedTuple):

@@ -14,6 +14,7 @@ given back. The second one, or the end of the time that draining may take, ends 
 import os
 import signal
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +73,8 @@ class Duty:
         max_workers: Attempts at once on this machine.
         durability: When an event counts as written.
         warm_bytes: Memory that fork servers without work may keep.
+        streams: Redis Streams whose entries are events, as STREAM=EVENT.
+        folders: Folders whose new files are, as FOLDER=EVENT.
         drain_s: How long attempts may go on after the first signal; None: until they end.
         http: Where it answers HTTP, `HOST:PORT`; None: nowhere.
         hot_for_s: How long the log of a run that is over stays at the server.
@@ -82,6 +85,8 @@ class Duty:
     durability: Durability
     warm_bytes: int
     drain_s: float | None = None
+    streams: Sequence[str] = ()
+    folders: Sequence[str] = ()
     http: str | None = None
     hot_for_s: float = 86_400.0
 
@@ -171,6 +176,7 @@ class Daemon:
                     around.start_soon(self._say_that_it_lives)
                     around.start_soon(look_after, self._premises, self._owned, self._face.on_offer)
                     around.start_soon(self._face.serve, self)
+                    around.start_soon(self._follow_sources)
                     around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s)
                     for shard in shared_shards():
                         owners.start_soon(self._own, shard, tenancies)
@@ -181,6 +187,14 @@ class Daemon:
                 await self._pools.aclose()
             self._client.close()
             diagnostics.info("scheduler ends")
+
+    async def _follow_sources(self) -> None:
+        """Publish what comes from the streams and folders that the operator names."""
+        if self._duty.streams or self._duty.folders:
+            from evflow_scheduler import sources  # watches files
+
+            streams, folders = map(sources.source_of, self._duty.streams), map(sources.folder_of, self._duty.folders)
+            await sources.follow(self._premises.log_url, self._premises.host, self._owned, [*streams], [*folders])
 
     # --- its share -----------------------------------------------------------------------------------------
 

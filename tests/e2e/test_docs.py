@@ -21,6 +21,7 @@ An HTML comment right above a block changes that:
     <!-- killed when: TASK succeeded -->             the same, and the command is killed at that moment
 """
 
+import json
 import os
 import re
 import shlex
@@ -175,7 +176,9 @@ class Reader:
         return re.sub(rf"\b{re.escape(os.uname().nodename)}\b", "laptop", text)
 
     def is_so(self, run: str, status: str) -> bool:
-        return f'"status": "{status}"' in self.answer("show", run, "--json").partition('"tasks"')[0]
+        """Whether a run's log says so, and the index of runs, which is written a moment later."""
+        listed = {line["run"]: line["status"] for line in json.loads(self.answer("runs", "--json") or "[]")}
+        return listed.get(run) == status and f'"status": "{status}"' in self.answer("show", run, "--json").partition('"tasks"')[0]
 
     def answer(self, *arguments: str) -> str:
         return self.run(["evflow", *arguments]).stdout

@@ -1,0 +1,46 @@
+"""What events come from besides publishers: streams that others write, and how far each source has been read."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from evflow.log.commands import Operation
+from evflow.log.keys import EVENT_KEYS
+from evflow.log.wire import type_of_reply
+
+
+class ForeignEntry(NamedTuple):
+    """An entry of a stream that somebody else writes: its id, and its fields in turn with their values."""
+
+    id: str
+    fields: Sequence[bytes]
+
+
+def position(source: str) -> Operation[str]:
+    """Up to where a source was read; empty where it never was."""
+    return Operation((("HGET", EVENT_KEYS.sources, source),), lambda replies: (replies[0] or b"").decode())
+
+
+def move(source: str, to: str) -> Operation[None]:
+    """Note up to where a source was read."""
+    return Operation((("HSET", EVENT_KEYS.sources, source, to),), lambda _: None)
+
+
+def newest(stream: str) -> Operation[str]:
+    """The id of a stream's last entry, `0-0` where it has none."""
+
+    def parse(replies: list[type_of_reply]) -> str:
+        return str(replies[0][0][0].decode()) if replies[0] else "0-0"
+
+    return Operation((("XREVRANGE", stream, "+", "-", "COUNT", 1),), parse)
+
+
+def entries(stream: str, after: str, timeout_s: float, limit: int) -> Operation[list[ForeignEntry]]:
+    """Entries behind an id, waiting for the first one at the server."""
+
+    def parse(replies: list[type_of_reply]) -> list[ForeignEntry]:
+        if not replies[0]:
+            return []
+        return [ForeignEntry(entry.decode(), fields or ()) for entry, fields in replies[0][0][1]]
+
+    command = ("XREAD", "COUNT", limit, "BLOCK", max(1, round(timeout_s * 1_000)), "STREAMS", stream, after)
+    return Operation((command,), parse)
