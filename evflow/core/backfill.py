@@ -14,9 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-import msgpack
-
-from evflow.core.codec import UnreadableEvent, unpack
+from evflow.core.codec import pack_value, unpack_value
 from evflow.core.events import Event, Plain
 from evflow.core.flow_events import (
     BackfillCancelRequested,
@@ -28,7 +26,7 @@ from evflow.core.flow_events import (
     RunRequested,
 )
 from evflow.core.schedule import Schedule, from_plain, local, next_tick_us
-from evflow.core.values import declared, fits, value
+from evflow.core.values import declared, replaced, value
 
 BACKFILL: Final = "backfill"
 """The `kind` of a trigger that is a tick of a backfill."""
@@ -105,7 +103,6 @@ class Ask:
     tick_us: int
 
 
-_FIELDS = tuple(declared(Backfill))
 _OF_EVENT = tuple(declared(BackfillRequested))
 _ABOUT = (BackfillRequested, BackfillTicksSkipped, BackfillRunsEnded, BackfillCancelRequested, BackfillEnded)
 
@@ -269,21 +266,21 @@ def after(before: Backfill | None, event: Event, at_us: int, principal: str, seq
         return None
     if isinstance(event, RunRequested):
         tick_us = (event.trigger or {}).get("tick_us", before.cursor_us)
-        return _with(before, cursor_us=max(before.cursor_us, tick_us), running=(*before.running, seq), asked=before.asked + 1)
+        return replaced(before, cursor_us=max(before.cursor_us, tick_us), running=(*before.running, seq), asked=before.asked + 1)
     if isinstance(event, BackfillTicksSkipped):
-        return _with(before, cursor_us=max(before.cursor_us, event.tick_us), skipped=before.skipped + event.ticks)
+        return replaced(before, cursor_us=max(before.cursor_us, event.tick_us), skipped=before.skipped + event.ticks)
     if isinstance(event, BackfillRunsEnded):
         succeeded = sum(status == "succeeded" for status in event.statuses)
-        return _with(
+        return replaced(
             before,
             running=tuple(one for one in before.running if one not in event.asked),
             succeeded=before.succeeded + succeeded,
             failed=before.failed + len(event.statuses) - succeeded,
         )
     if isinstance(event, BackfillCancelRequested) and not before.is_over:
-        return _with(before, status="cancelling", cancelled_by=principal, cancel_runs=before.cancel_runs or event.runs)
+        return replaced(before, status="cancelling", cancelled_by=principal, cancel_runs=before.cancel_runs or event.runs)
     if isinstance(event, BackfillEnded):
-        return _with(before, status=event.outcome, ended_us=at_us)
+        return replaced(before, status=event.outcome, ended_us=at_us)
     return before
 
 
@@ -301,8 +298,7 @@ def fold(records: Iterable[FlowRecord]) -> dict[int, Backfill]:
 
 def pack(backfill: Backfill) -> bytes:
     """The bytes that stand beside the log: an array, fields by position, new ones at the end with a default."""
-    packed: bytes = msgpack.packb([getattr(backfill, name) for name in _FIELDS])
-    return packed
+    return pack_value(backfill)
 
 
 def unpacked(payload: bytes) -> Backfill:
@@ -311,16 +307,4 @@ def unpacked(payload: bytes) -> Backfill:
     Raises:
         UnreadableEvent: The bytes are none.
     """
-    values = unpack(payload)
-    for (name, kind), given in zip(declared(Backfill).items(), values, strict=False):
-        if not fits(given, kind):
-            raise UnreadableEvent(f"a backfill's {name} is {type(given).__name__}")
-    try:
-        return Backfill(*values[: len(_FIELDS)])
-    except TypeError as error:
-        raise UnreadableEvent(f"a backfill: {error}") from error
-
-
-def _with(before: Backfill, **changed: Any) -> Backfill:
-    values: dict[str, Any] = {name: getattr(before, name) for name in _FIELDS}
-    return Backfill(**{**values, **changed})
+    return unpack_value(Backfill, payload, "a backfill")

@@ -14,7 +14,7 @@ that are so few that no reader of their own was compiled (`evflow.core.readers`)
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgpack
 from msgpack import unpackb
@@ -25,6 +25,7 @@ from evflow.core.readers import reader
 from evflow.core.values import declared, fits, value
 from evflow.errors import InternalError
 
+_T = TypeVar("_T")
 MAX_EVENT_BYTES = 32 * 1024
 """An event's limit; longer parts go to the store by digest."""
 MAX_REPORT_BYTES = MAX_EVENT_BYTES - 128
@@ -225,6 +226,37 @@ def unpack(payload: bytes) -> tuple[Any, ...]:
         raise UnreadableEvent("not an array")
     found: tuple[Any, ...] = values
     return found
+
+
+def pack_value(one: object) -> bytes:
+    """A value's bytes, as they stand beside a log: an array, fields by position, new ones at the end with a default.
+
+    Raises:
+        TypeError, ValueError, OverflowError: A field holds what msgpack does not know.
+    """
+    packed: bytes = msgpack.packb([getattr(one, name) for name in declared(type(one))])
+    return packed
+
+
+def unpack_value(cls: type[_T], payload: bytes, what: str) -> _T:
+    """The value that `pack_value` wrote; surplus fields, of a later version, are dropped.
+
+    Args:
+        cls: Its class.
+        payload: The bytes.
+        what: What it is, for the error: `a backfill`.
+
+    Raises:
+        UnreadableEvent: The bytes are none.
+    """
+    values, known = unpack(payload), declared(cls)
+    for (name, kind), given in zip(known.items(), values, strict=False):
+        if not fits(given, kind):
+            raise UnreadableEvent(f"{what}'s {name} is {type(given).__name__}")
+    try:
+        return cls(*values[: len(known)])
+    except TypeError as error:
+        raise UnreadableEvent(f"{what}: {error}") from error
 
 
 def _name(declared: Any) -> str:

@@ -9,9 +9,7 @@ the new value with `after`, which is also the step of the fold.
 from collections.abc import Iterable
 from typing import Any, Final
 
-import msgpack
-
-from evflow.core.codec import UnreadableEvent, unpack
+from evflow.core.codec import pack_value, unpack_value
 from evflow.core.events import Event, Plain
 from evflow.core.flow_events import (
     FlowDeployed,
@@ -25,7 +23,7 @@ from evflow.core.flow_events import (
     TriggerSkipped,
 )
 from evflow.core.listening import EVENT, deaf, decision_of, heard, unheard
-from evflow.core.values import declared, entity, field, fits, value
+from evflow.core.values import declared, entity, field, replaced, value
 
 DEFAULT_NAME: Final = "default"
 """The deployment that a flow alone stands for."""
@@ -79,7 +77,6 @@ class Deployment:
     listening: tuple[dict[str, Plain], ...] = ()
 
 
-_FIELDS = tuple(declared(Deployment))
 _OF_EVENT = tuple(declared(FlowDeployed))
 _ABOUT = (FlowDeployed, FlowUndeployed, FlowPaused, FlowUnpaused)
 
@@ -137,19 +134,19 @@ def after(before: Deployment | None, event: Event, at_us: int, principal: str, s
     if before is None or isinstance(event, FlowUndeployed):
         return None
     if isinstance(event, FlowPaused) and not before.paused:
-        return _with(before, paused=True, paused_us=at_us, paused_by=principal)
+        return replaced(before, paused=True, paused_us=at_us, paused_by=principal)
     if isinstance(event, FlowUnpaused):
         ticked_us = max(before.ticked_us, at_us) if before.paused and before.schedule is not None else before.ticked_us
         listening = unheard(before.listening, at_us) if before.paused else before.listening
-        return _with(before, paused=False, paused_us=0, paused_by="", ticked_us=ticked_us, listening=listening)
+        return replaced(before, paused=False, paused_us=0, paused_by="", ticked_us=ticked_us, listening=listening)
     asked_seq = seq if began_by_itself(event) else before.asked_seq
     tick_us = tick_of(event)
     if tick_us is not None:
-        return _with(before, ticked_us=max(before.ticked_us, tick_us), asked_seq=asked_seq)
+        return replaced(before, ticked_us=max(before.ticked_us, tick_us), asked_seq=asked_seq)
     decided = decision_of(event)
     if decided is None:
         return before
-    return _with(before, listening=heard(before.listening, *decided), asked_seq=asked_seq)
+    return replaced(before, listening=heard(before.listening, *decided), asked_seq=asked_seq)
 
 
 @entity
@@ -188,8 +185,7 @@ def fold(records: Iterable[FlowRecord]) -> Deployments:
 
 def pack(deployment: Deployment) -> bytes:
     """The bytes that stand beside the log: an array, fields by position, new ones at the end with a default."""
-    packed: bytes = msgpack.packb([getattr(deployment, name) for name in _FIELDS])
-    return packed
+    return pack_value(deployment)
 
 
 def unpacked(payload: bytes) -> Deployment:
@@ -198,14 +194,7 @@ def unpacked(payload: bytes) -> Deployment:
     Raises:
         UnreadableEvent: The bytes are none.
     """
-    values = unpack(payload)
-    for (name, kind), given in zip(declared(Deployment).items(), values, strict=False):
-        if not fits(given, kind):
-            raise UnreadableEvent(f"a deployment's {name} is {type(given).__name__}")
-    try:
-        return Deployment(*values[: len(_FIELDS)])
-    except TypeError as error:
-        raise UnreadableEvent(f"a deployment: {error}") from error
+    return unpack_value(Deployment, payload, "a deployment")
 
 
 def name_fault(name: str) -> str | None:
@@ -213,8 +202,3 @@ def name_fault(name: str) -> str | None:
     if 0 < len(name) <= MOST_NAME_CHARS and name.isascii() and name[0].isalpha() and name.replace("-", "").replace("_", "").isalnum():
         return None
     return f"A deployment cannot be called {name[:80]!r}: a name has 1 to {MOST_NAME_CHARS} letters, digits, '-' and '_', a letter first."
-
-
-def _with(before: Deployment, **changed: Any) -> Deployment:
-    values: dict[str, Any] = {name: getattr(before, name) for name in _FIELDS}
-    return Deployment(**{**values, **changed})

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgpack
 
-from evflow.core.codec import UnreadableEvent, unpack
-from evflow.core.values import declared, fits, value
+from evflow.core.codec import UnreadableEvent, pack_value, unpack_value
+from evflow.core.values import value
 
 MAX_PAYLOAD_BYTES: Final = 16 * 1024
 """A larger payload goes to the store, by its digest."""
@@ -42,17 +42,13 @@ class Publication:
     store: str = ""
 
 
-_FIELDS = declared(Publication)
-
-
 def encode(publication: Publication) -> bytes:
     """The bytes that the log holds.
 
     Raises:
         TypeError, ValueError, OverflowError: The payload is no plain value.
     """
-    packed: bytes = msgpack.packb([getattr(publication, name) for name in _FIELDS])
-    return packed
+    return pack_value(publication)
 
 
 def decode(body: bytes) -> Publication:
@@ -61,13 +57,7 @@ def decode(body: bytes) -> Publication:
     Raises:
         UnreadableEvent: The bytes are none.
     """
-    values = unpack(body)
-    for (name, kind), given in zip(_FIELDS.items(), values, strict=False):
-        if not fits(given, kind):
-            raise UnreadableEvent(f"an event's {name} is {type(given).__name__}")
-    if not values:
-        raise UnreadableEvent("an event without a name")
-    return Publication(*values[: len(_FIELDS)])
+    return unpack_value(Publication, body, "an event")
 
 
 def plain(payload: object) -> Any:

@@ -7,12 +7,10 @@ the flow's log (`{evflow:flow:<Flow>}:archives`): whoever finds nothing where ev
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-import msgpack
-
-from evflow.core.codec import UnreadableEvent, unpack
+from evflow.core.codec import pack_value, unpack_value
 from evflow.core.flow_events import RunArchived
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
-from evflow.core.values import declared, field, fits, value
+from evflow.core.values import field, value
 from evflow.log.protocol import Head, Inbound, LogClient, RunEntry, StoredEvent
 
 SEGMENT_EVENTS: Final = 1_000
@@ -43,13 +41,9 @@ class Archived:
         return RunArchived(number, self.store, self.name, self.digest, self.size_bytes, self.events, self.chain, self.sealed_us)
 
 
-_FIELDS = declared(Archived)
-
-
 def pack(archived: Archived) -> bytes:
     """The note as it stands beside a flow's log: an array, fields by position, new ones at the end with a default."""
-    packed: bytes = msgpack.packb([getattr(archived, name) for name in _FIELDS])
-    return packed
+    return pack_value(archived)
 
 
 def unpacked(payload: bytes) -> Archived:
@@ -58,14 +52,7 @@ def unpacked(payload: bytes) -> Archived:
     Raises:
         UnreadableEvent: The bytes are none.
     """
-    values = unpack(payload)
-    for (name, kind), given in zip(_FIELDS.items(), values, strict=False):
-        if not fits(given, kind):
-            raise UnreadableEvent(f"an archive's {name} is {type(given).__name__}")
-    try:
-        return Archived(*values[: len(_FIELDS)])
-    except TypeError as error:
-        raise UnreadableEvent(f"a note of an archive: {error}") from error
+    return unpack_value(Archived, payload, "an archive")
 
 
 class Archives(Protocol):
