@@ -15,15 +15,15 @@ from evflow import diagnostics
 from evflow.core import flow_events
 from evflow.core.backfill import Ask, Backfill, after, decide, pack, skip, unpacked
 from evflow.core.codec import UnreadableEvent, encode_report
-from evflow.core.deployments import Deployment
 from evflow.core.events import Event, RunCancelRequested
 from evflow.core.flow_events import BackfillEnded, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.core.schedule import from_plain, local
 from evflow.core.values import entity, field
-from evflow.deployments.backfills import Name, RunsOfTicks, asked_at, status_of, version_of
+from evflow.deployments.backfills import Name, RunsOfTicks, asked_at, status_of
 from evflow.deployments.beginning import take_number
-from evflow.deployments.catalog import Reference
+from evflow.deployments.catalog import Reference, version_of
+from evflow.deployments.offers import offer_again
 from evflow.deployments.request import Asked, Ready, make_ready, offer
 from evflow.errors import Conflict, EvflowError
 from evflow.log.errors import LogUnavailable
@@ -155,9 +155,9 @@ class BackfillBook:
         offered = self._offered.setdefault(name, set())
         for backfill in flow.backfills.values():
             for seq in backfill.running:
-                flow.runs[seq] = self._request_at(name, seq)
-                if seq not in offered:
-                    self._offer_again(name, backfill, flow.runs[seq])
+                asked = flow.runs[seq] = self._request_at(name, seq)
+                if seq not in offered and asked.trigger is not None:
+                    offer_again(self._log, self._stores, name, asked, asked_at(backfill, asked.trigger["tick_us"]))
                     offered.add(seq)
         return flow
 
@@ -167,26 +167,6 @@ class BackfillBook:
             if isinstance(event, RunRequested):
                 return event
         raise LookupError(f"no request stands at {seq}")
-
-    def _offer_again(self, name: FlowName, backfill: Backfill, asked: RunRequested) -> None:
-        """See to it that a run was offered; the process that asked for it may have died before."""
-        run = RunId(name, RunNumber(asked.number))
-        line = self._log.run(run)
-        if self._log.head(shared_shard(run), run).seq or (line is not None and not line.is_requested):
-            return
-        deployment = self._version(name, backfill)
-        if deployment is None or asked.trigger is None:
-            diagnostics.warning("a run cannot be offered: its deployment is not in the log", run=run)
-            return
-        try:
-            ready = make_ready(self._stores(deployment.store), deployment, asked_at(backfill, asked.trigger["tick_us"]))
-        except (StoreFull, StoreUnusable):
-            raise
-        except EvflowError as error:
-            diagnostics.warning("a run cannot be offered", run=run, why=str(error))
-            return
-        offer(self._log, ready, run, listed=line is not None, patience_s=0.0)
-        diagnostics.info("run is offered again", run=run)
 
     # --- one backfill --------------------------------------------------------------------------------------
 
@@ -235,7 +215,7 @@ class BackfillBook:
                 self._cancelled.add(run)
 
     def _ask(self, flow: _Flow, backfill: Backfill, tick_us: int) -> None:
-        deployment = self._version(flow.name, backfill)
+        deployment = version_of(self._log, Reference(flow.name, backfill.name), backfill.version)
         if deployment is None:
             self._append(flow, backfill, skip(backfill, tick_us, f"version {backfill.version} is not in the log"))
             return
@@ -255,7 +235,9 @@ class BackfillBook:
         then = after(backfill, requested, 0, asked.principal, seq)
         assert then is not None
         change = BackfillChange(backfill.number, pack(then))
-        run = take_number(self._log, flow.name, requested, principal=asked.principal, expected=flow.seq, change=change)
+        run = take_number(
+            self._log, flow.name, requested, principal=asked.principal, expected=flow.seq, change=change, store=ready.deployment.store
+        )
         flow.seq, flow.backfills[backfill.number] = seq, then
         flow.runs[seq] = RunRequested(run.number, asked.user, trigger=asked.trigger)
         offer(self._log, ready, run, patience_s=0.0)
@@ -270,6 +252,3 @@ class BackfillBook:
         payload = flow_events.encode(event, at_us=at_us, principal=_PRINCIPAL)
         flow.seq = self._log.append_flow(flow.name, flow.seq, payload, BackfillChange(backfill.number, pack(then)))
         flow.backfills[backfill.number] = then
-
-    def _version(self, name: FlowName, backfill: Backfill) -> Deployment | None:
-        return version_of(self._log, Reference(name, backfill.name), backfill.version)

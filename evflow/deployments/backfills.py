@@ -19,13 +19,13 @@ from evflow.core.backfill import (
     unpacked,
 )
 from evflow.core.codec import UnreadableEvent, decode
-from evflow.core.deployments import Deployment, after as deployed_after, unpacked as unpacked_deployment
+from evflow.core.deployments import Deployment
 from evflow.core.events import Event, RunCancelled, RunFailed, RunSucceeded
-from evflow.core.flow_events import BackfillCancelRequested, BackfillRequested, FlowDeployed, RunRequested
+from evflow.core.flow_events import BackfillCancelRequested, BackfillRequested, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.schedule import Schedule, from_plain
 from evflow.core.values import field, value
-from evflow.deployments.catalog import DeploymentsChangeTooFast, Reference, history
+from evflow.deployments.catalog import DeploymentsChangeTooFast, Reference
 from evflow.deployments.request import Asked, make_ready
 from evflow.errors import Conflict, UsageError
 from evflow.log.keys import shared_shard
@@ -294,20 +294,6 @@ def status_of(log: LogClient, run: RunId) -> str | None:
     last = log.read(shard, run, max(0, head.seq - _LAST_EVENTS), _LAST_EVENTS)
     found = [_OUTCOMES[type(record.event)] for record in (decode(*one[:2]) for one in last) if type(record.event) in _OUTCOMES]
     return found[-1] if found else "failed"
-
-
-def version_of(log: LogClient, wanted: Reference, version: int) -> Deployment | None:
-    """A version of what is deployed under a name now; an older one is looked for in the flow's whole log. None where nothing is deployed."""
-    packed = log.deployments(wanted.flow).get(wanted.name)
-    if packed is None:
-        return None
-    now = unpacked_deployment(packed)
-    if now.version == version:
-        return now
-    for record in history(log, wanted.flow):
-        if isinstance(record.event, FlowDeployed) and (record.event.name, record.event.version) == (wanted.name, version):
-            return deployed_after(None, record.event, record.at_us, record.principal)
-    return None
 
 
 # --- parts -------------------------------------------------------------------------------------------------

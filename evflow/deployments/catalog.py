@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 from evflow.core import flow_events
 from evflow.core.deployments import DEFAULT_NAME, Deployment, after, fold, name_fault, pack, subject, unpacked
 from evflow.core.events import Event
-from evflow.core.flow_events import FlowRecord
+from evflow.core.flow_events import FlowDeployed, FlowRecord
 from evflow.core.ids import FlowName
 from evflow.errors import Conflict, EnvironmentProblem, UsageError, did_you_mean
 from evflow.log.protocol import DeploymentChange, LogClient
@@ -134,6 +134,18 @@ def history(log: LogClient, flow: FlowName) -> Iterator[FlowRecord]:
 def last_version(log: LogClient, wanted: Reference) -> int:
     """The last version that a name ever had; reads the flow's whole log."""
     return fold(history(log, wanted.flow)).versions.get(wanted.name, 0)
+
+
+def version_of(log: LogClient, wanted: Reference, version: int) -> Deployment | None:
+    """A version of a deployment; one that is not deployed any more is looked for in the flow's whole log. None where it is not there."""
+    packed = log.deployments(wanted.flow).get(wanted.name)
+    now = None if packed is None else unpacked(packed)
+    if now is not None and now.version == version:
+        return now
+    for record in history(log, wanted.flow):
+        if isinstance(record.event, FlowDeployed) and (record.event.name, record.event.version) == (wanted.name, version):
+            return after(None, record.event, record.at_us, record.principal)
+    return None
 
 
 def change(log: LogClient, wanted: Reference, decide: Callable[[Deployment | None], Event], *, user: str) -> Change:

@@ -17,18 +17,15 @@ from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent
 from evflow.core.deployments import Deployment, after, began_by_itself, pack, unpacked
 from evflow.core.events import Event
-from evflow.core.flow_events import FlowDeployed, FlowRecord, RunRequested
-from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.core.flow_events import FlowRecord, RunRequested
+from evflow.core.ids import FlowName, RunId, Seq
 from evflow.core.values import entity, field
 from evflow.deployments.beginning import take_number
-from evflow.deployments.catalog import history, shown
+from evflow.deployments.catalog import shown
+from evflow.deployments.offers import offer_again
 from evflow.deployments.request import Asked, Ready, make_ready, offer
-from evflow.errors import EvflowError
-from evflow.log.errors import LogUnavailable
-from evflow.log.keys import shared_shard
 from evflow.log.protocol import DeploymentChange, LogClient
 from evflow.store import Store, open_store
-from evflow.store.protocol import StoreFull, StoreUnusable
 
 PRINCIPAL: Final = "scheduler"
 _TAIL: Final = 50
@@ -170,35 +167,8 @@ class Ledger:
             diagnostics.warning("no request stands where one should", flow=flow, seq=seq)
             return
         asked = record.event
-        run = RunId(flow, RunNumber(asked.number))
-        line = self.log.run(run)
-        if self.log.head(shared_shard(run), run).seq or (line is not None and not line.is_requested):
-            return
         again = Asked(asked.parameters or {}, (), asked.user, asked.host, asked.trigger)
-        try:
-            deployment = self._version(flow, asked.deployment, asked.version)
-            if deployment is None:
-                diagnostics.warning("a run cannot be offered: its deployment is not in the log", run=run)
-                return
-            ready = make_ready(self.stores(deployment.store), deployment, again)
-            offer(self.log, ready, run, listed=line is not None, patience_s=0.0)
-        except (LogUnavailable, StoreFull, StoreUnusable):
-            raise
-        except EvflowError as error:
-            diagnostics.warning("a run cannot be offered", run=run, why=str(error))
-        else:
-            diagnostics.info("run is offered again", run=run)
-
-    def _version(self, flow: FlowName, name: str, version: int) -> Deployment | None:
-        """A version of a deployment; one that is not deployed any more is looked for in the flow's whole log."""
-        packed = self.log.deployments(flow).get(name)
-        now = None if packed is None else unpacked(packed)
-        if now is not None and now.version == version:
-            return now
-        for record in history(self.log, flow):
-            if isinstance(record.event, FlowDeployed) and (record.event.name, record.event.version) == (name, version):
-                return after(None, record.event, record.at_us, record.principal)
-        return None
+        offer_again(self.log, self.stores, flow, asked, again)
 
 
 def _record(seq: int, payload: bytes) -> FlowRecord | None:

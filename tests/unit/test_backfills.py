@@ -1,6 +1,7 @@
 """Backfills are planned, recorded and carried out: each tick once, whoever dies when."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -249,6 +250,23 @@ def test_a_backfill_of_what_is_undeployed_ends(world: BackfillWorld) -> None:
     world.ask()
     world.carry_on()
     world.change(FlowUndeployed("default"))
+    world.play_all()
+    assert (find(world.log, FIRST).status, len(world.ticks)) == ("undeployed", 1)
+
+
+def test_a_run_that_was_asked_for_before_the_end_of_its_deployment_is_offered(world: BackfillWorld) -> None:
+    """Its process died in between; a run that nobody offers is never over, and its backfill would wait for it for ever."""
+    world.ask()
+    for point in range(100):
+        with suppress(Crash):
+            world.carry_on(world.backfills(Mortal(world.log, point, "crash")))
+        if world.requested:
+            break
+    (run,) = world.requested
+    assert not world.offers(run)
+    world.change(FlowUndeployed("default"))
+    world.carry_on()
+    assert len(world.offers(run)) == 1
     world.play_all()
     assert (find(world.log, FIRST).status, len(world.ticks)) == ("undeployed", 1)
 

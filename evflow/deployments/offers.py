@@ -1,0 +1,50 @@
+"""The offer of a run whose number was taken by a process that may have died before it offered the run.
+
+Whoever comes to look after a flow makes it once more; an offer may be repeated.
+"""
+
+from collections.abc import Callable
+
+from evflow import diagnostics
+from evflow.core.flow_events import RunRequested
+from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.deployments.catalog import Reference, version_of
+from evflow.deployments.request import Asked, make_ready, offer
+from evflow.errors import EvflowError
+from evflow.log.errors import LogUnavailable
+from evflow.log.keys import shared_shard
+from evflow.log.protocol import LogClient
+from evflow.store.protocol import Store, StoreFull, StoreUnusable
+
+
+def offer_again(log: LogClient, stores: Callable[[str], Store], flow: FlowName, requested: RunRequested, asked: Asked) -> None:
+    """See to it that a run was offered, if it has not begun; what cannot be offered is said.
+
+    A run is of the version that it was asked of, also where that is not deployed any more.
+
+    Args:
+        log: The log.
+        stores: Opens a deployment's store.
+        flow: The flow.
+        requested: What took the run's number.
+        asked: The same, as it was asked for.
+
+    Raises:
+        LogUnavailable, StoreFull, StoreUnusable: Not now.
+    """
+    run = RunId(flow, RunNumber(requested.number))
+    line = log.run(run)
+    if log.head(shared_shard(run), run).seq or (line is not None and not line.is_requested):
+        return
+    try:
+        deployment = version_of(log, Reference(flow, requested.deployment), requested.version)
+        if deployment is None:
+            diagnostics.warning("a run cannot be offered: its deployment is not in the log", run=run)
+            return
+        offer(log, make_ready(stores(deployment.store), deployment, asked), run, listed=line is not None, patience_s=0.0)
+    except (LogUnavailable, StoreFull, StoreUnusable):
+        raise
+    except EvflowError as error:
+        diagnostics.warning("a run cannot be offered", run=run, why=str(error))
+    else:
+        diagnostics.info("run is offered again", run=run)
