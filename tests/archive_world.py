@@ -1,10 +1,14 @@
 """Runs that were written into a real log and sealed, and what archives them."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from evflow import config
+from evflow import config, namespace
 from evflow.archives import connect
 from evflow.archives.archiving import Archivist, Sealed
+from evflow.client import namespaces
+from evflow.client.connection import disconnect
 from evflow.core.ids import FlowName, RunId
 from evflow.log.archived import Archived
 from evflow.log.keeper import RedisLogKeeper
@@ -67,6 +71,19 @@ class ArchiveWorld:
             return wire.call(*command)
         finally:
             wire.close()
+
+
+@contextmanager
+def archive_world(home: Path) -> Generator[ArchiveWorld]:
+    """Give a world whose client sees all namespaces."""
+    runs = ClientWorld(home)
+    made = ArchiveWorld(runs)
+    namespace(None)
+    yield made
+    namespaces.forget()
+    disconnect()
+    made.close()
+    runs.close()
 
 
 def keys_of(run: RunId) -> set[str]:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evflow import Run, namespace
+from evflow import Run
 from evflow.archives.archiving import Archivist, NotArchivable
 from evflow.archives.reading import ArchiveDamaged, ArchiveMissing, highest_number, name_of
-from evflow.client import namespaces
 from evflow.client.connection import disconnect
 from evflow.core import flow_events
 from evflow.core.codec import encode_report
@@ -22,20 +21,14 @@ from evflow.log.protocol import FlowEvent, Head
 from evflow.replay.load import load
 from evflow.replay.verify import verify
 from evflow.store import Store, StoreUnusable
-from tests.archive_world import FLOW, ArchiveWorld, keys_of
-from tests.client_world import LINE, ClientWorld
+from tests.archive_world import FLOW, ArchiveWorld, archive_world, keys_of
+from tests.client_world import LINE
 
 
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ArchiveWorld]:
-    runs = ClientWorld(evflow_home)
-    made = ArchiveWorld(runs)
-    namespace(None)
-    yield made
-    namespaces.forget()
-    disconnect()
-    made.close()
-    runs.close()
+    with archive_world(evflow_home) as made:
+        yield made
 
 
 # --- archiving --------------------------------------------------------------------------------------------

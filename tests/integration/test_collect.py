@@ -7,13 +7,11 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from evflow import config, namespace
+from evflow import config
 from evflow.archives.collect import Collected, StoreShared, collect
 from evflow.archives.forget import RunGoesOn, forget, outdated
 from evflow.archives.reachable import CannotCollect, Marks
 from evflow.archives.users import sign, users
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
 from evflow.client.publishing import made_of, send, stored_payload
 from evflow.core import flow_events
 from evflow.core.codec import encode_report
@@ -29,8 +27,8 @@ from evflow.replay.load import load
 from evflow.replay.refold import refold
 from evflow.store.artifacts import ArtifactView, save
 from evflow.store.logs import read_text
-from tests.archive_world import FLOW, ArchiveWorld
-from tests.client_world import LINE, ClientWorld
+from tests.archive_world import FLOW, ArchiveWorld, archive_world
+from tests.client_world import LINE
 
 DAY_S = 86_400.0
 LARGE = list(range(400_000))
@@ -39,14 +37,8 @@ LARGE = list(range(400_000))
 
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ArchiveWorld]:
-    runs = ClientWorld(evflow_home)
-    made = ArchiveWorld(runs)
-    namespace(None)
-    yield made
-    namespaces.forget()
-    disconnect()
-    made.close()
-    runs.close()
+    with archive_world(evflow_home) as made:
+        yield made
 
 
 def age(world: ArchiveWorld, days: float = 3.0) -> None:

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evflow import config, namespace
+from evflow import config
 from evflow.archives.reindex import FlowFindings, reindex
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
 from evflow.core import backfill, flow_events
 from evflow.core.deployments import unpacked
 from evflow.core.flow_events import BackfillRequested, FlowDeployed, RunForgotten, RunTagged
@@ -16,8 +14,8 @@ from evflow.core.ids import RunId
 from evflow.errors import Conflict
 from evflow.log.keys import flow_keys, own_shard
 from evflow.log.protocol import ArchiveChange, DeploymentChange, RunEntry, TagChange
-from tests.archive_world import FLOW, ArchiveWorld
-from tests.client_world import LINE, ClientWorld
+from tests.archive_world import FLOW, ArchiveWorld, archive_world
+from tests.client_world import LINE
 
 KEYS = flow_keys(FLOW)
 DEPLOYED = FlowDeployed("default", 1, b"m" * 32, "file:///store", None, "flow.py", "user:ada", False, "ada", "here", "0.1.0", "3.11.7")
@@ -25,14 +23,8 @@ DEPLOYED = FlowDeployed("default", 1, b"m" * 32, "file:///store", None, "flow.py
 
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ArchiveWorld]:
-    runs = ClientWorld(evflow_home)
-    made = ArchiveWorld(runs)
-    namespace(None)
-    yield made
-    namespaces.forget()
-    disconnect()
-    made.close()
-    runs.close()
+    with archive_world(evflow_home) as made:
+        yield made
 
 
 def rebuilt(world: ArchiveWorld, *, dry_run: bool = False) -> FlowFindings:
