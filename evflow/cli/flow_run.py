@@ -13,7 +13,7 @@ from evflow import config
 from evflow.cli.flow_graph import banner, checked
 from evflow.cli.flow_main import FlowContext
 from evflow.cli.lazy import alike
-from evflow.cli.setting_option import option_of, setting_option
+from evflow.cli.setting_option import setting_option, take_given
 from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -139,9 +139,7 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
 
 def take_settings(given: Mapping[str, Any]) -> None:
     """Let the options of a command decide the settings of their names."""
-    for setting in _SETTINGS:
-        if given.get(setting) is not None:
-            config.set_option(setting, given[setting], option_of(setting))
+    take_given(_SETTINGS, given)
 
 
 def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> dict[str, Any]:

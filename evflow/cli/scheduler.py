@@ -7,7 +7,7 @@ import click
 from evflow import config
 from evflow.cli import session
 from evflow.cli.output import write_json
-from evflow.cli.setting_option import option_of, setting_option
+from evflow.cli.setting_option import setting_option, take_given_of_service
 from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
@@ -19,11 +19,7 @@ _SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "hot_f
 def _scheduler(ctx: click.Context, /, **given: object) -> None:
     if ctx.invoked_subcommand is not None:
         return
-    for setting in _SETTINGS:
-        if given[setting] is not None:
-            config.set_option(setting, given[setting], option_of(setting))
-    if config.source("log_level").layer == "default":
-        config.set_option("log_level", "info", "evflow scheduler")  # it has nothing else to show
+    take_given_of_service(_SETTINGS, given, "evflow scheduler")
     from evflow import diagnostics
 
     diagnostics.prepare(at_once=True)

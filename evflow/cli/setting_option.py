@@ -1,5 +1,6 @@
 """Options of commands that decide a setting: what they take is what the setting takes."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -15,6 +16,20 @@ def setting_option(name: str, metavar: str, text: str) -> click.Option:
 def option_of(name: str) -> str:
     """The option of a setting."""
     return f"--{name.replace('_', '-')}"
+
+
+def take_given(names: Iterable[str], given: Mapping[str, object]) -> None:
+    """Let what was given of these options hold from now on."""
+    for name in names:
+        if given.get(name) is not None:
+            config.set_option(name, given[name], option_of(name))
+
+
+def take_given_of_service(names: Iterable[str], given: Mapping[str, object], command: str) -> None:
+    """As `take_given`, for a process that stays: it has nothing else to show than its log."""
+    take_given(names, given)
+    if config.source("log_level").layer == "default":
+        config.set_option("log_level", "info", command)
 
 
 class _SettingKind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 only

@@ -6,7 +6,7 @@ import click
 
 from evflow import config
 from evflow.cli.complete import of_pools
-from evflow.cli.setting_option import option_of, setting_option
+from evflow.cli.setting_option import setting_option, take_given_of_service
 from evflow.core.graph import DEFAULT_POOL
 
 _SETTINGS = ("worker_patience", "warm_memory", "drain_timeout", "log_level")
@@ -14,11 +14,7 @@ _SETTINGS = ("worker_patience", "warm_memory", "drain_timeout", "log_level")
 
 @click.pass_context
 def _worker(ctx: click.Context, /, pool: str, slots: int | None, name: str | None, **given: object) -> None:
-    for setting in _SETTINGS:
-        if given[setting] is not None:
-            config.set_option(setting, given[setting], option_of(setting))
-    if config.source("log_level").layer == "default":
-        config.set_option("log_level", "info", "evflow worker")  # it has nothing else to show
+    take_given_of_service(_SETTINGS, given, "evflow worker")
     from evflow import __version__, diagnostics
 
     diagnostics.prepare(at_once=True)
