@@ -14,8 +14,8 @@ from evflow.core.ids import FlowName, RunId
 from evflow.core.retention import next_move
 from evflow.core.values import entity, field, value
 from evflow.log.archived import SEGMENT_EVENTS, Archived, LogKeeper
-from evflow.log.commands import LOOK_AFTER_US
 from evflow.log.errors import LogUnavailable
+from evflow.log.flow_commands import LOOK_AFTER_US
 from evflow.store import StoreFull, StoreUnusable
 
 LOOK_EVERY_S: Final = 10.0

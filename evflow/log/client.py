@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from evflow import clock
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.log import commands, limits
+from evflow.log import commands, flow_commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
 from evflow.log.protocol import (
@@ -72,39 +72,39 @@ class RedisLogClient:
         change: DeploymentChange | BackfillChange | None = None,
     ) -> RunNumber:
         """See `LogClient.request_run`."""
-        return self._do(commands.request_run(flow, payload, minimum, expected, change))
+        return self._do(flow_commands.request_run(flow, payload, minimum, expected, change))
 
     def counter(self, flow: FlowName) -> int:
         """See `LogClient.counter`."""
-        return self._do(commands.run_counter(flow))[0]
+        return self._do(flow_commands.run_counter(flow))[0]
 
     def index_run(self, entry: RunEntry) -> None:
         """See `LogClient.index_run`."""
-        self._do(commands.index_run(entry))
+        self._do(flow_commands.index_run(entry))
 
     def flows(self) -> list[FlowName]:
         """See `LogClient.flows`."""
-        return self._do(commands.flows())
+        return self._do(flow_commands.flows())
 
     def runs(self, flow: FlowName, limit: int | None = None) -> list[RunEntry]:
         """See `LogClient.runs`."""
         if limit is None:
-            return self._do(commands.all_index_lines(flow))
-        highest, lines = self._do(commands.run_counter(flow))
+            return self._do(flow_commands.all_index_lines(flow))
+        highest, lines = self._do(flow_commands.run_counter(flow))
         if lines <= max(limit, _INDEX_BATCH):
-            return self._do(commands.all_index_lines(flow))[:limit]
+            return self._do(flow_commands.all_index_lines(flow))[:limit]
         # Numbers are dense but for what archives and gaps took: the newest lie just below the counter.
         found: list[RunEntry] = []
         while highest > 0 and len(found) < min(limit, lines):
             numbers = range(highest, max(0, highest - _INDEX_BATCH), -1)
-            lines_found = self._do(commands.index_lines(flow, numbers))
+            lines_found = self._do(flow_commands.index_lines(flow, numbers))
             found.extend(lines_found)
             highest -= _INDEX_BATCH
         return found[:limit]
 
     def run(self, run: RunId) -> RunEntry | None:
         """See `LogClient.run`."""
-        lines = self._do(commands.index_lines(run.flow, (run.number,)))
+        lines = self._do(flow_commands.index_lines(run.flow, (run.number,)))
         return lines[0] if lines else None
 
     def head(self, shard: str, run: RunId) -> Head:
@@ -154,39 +154,39 @@ class RedisLogClient:
 
     def append_flow(self, flow: FlowName, expected: Seq, payload: bytes, change: FlowChange | None = None) -> Seq:
         """See `LogClient.append_flow`."""
-        return self._do(commands.append_flow(flow, expected, payload, change))
+        return self._do(flow_commands.append_flow(flow, expected, payload, change))
 
     def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
         """See `LogClient.flow_events`."""
-        return self._do(commands.flow_events(flow, after, limit))
+        return self._do(flow_commands.flow_events(flow, after, limit))
 
     def flow_seq(self, flow: FlowName) -> Seq:
         """See `LogClient.flow_seq`."""
-        return self._do(commands.flow_seq(flow))
+        return self._do(flow_commands.flow_seq(flow))
 
     def flow_seqs(self, flows: Sequence[FlowName]) -> list[Seq]:
         """See `LogClient.flow_seqs`."""
-        return self._do(commands.flow_seqs(flows)) if flows else []
+        return self._do(flow_commands.flow_seqs(flows)) if flows else []
 
     def tags(self, run: RunId) -> tuple[str, ...] | None:
         """See `LogClient.tags`."""
-        return self._do(commands.tags(run))
+        return self._do(flow_commands.tags(run))
 
     def all_tags(self, flow: FlowName) -> dict[RunNumber, tuple[str, ...]]:
         """See `LogClient.all_tags`."""
-        return self._do(commands.all_tags(flow))
+        return self._do(flow_commands.all_tags(flow))
 
     def deployments(self, flow: FlowName) -> dict[str, bytes]:
         """See `LogClient.deployments`."""
-        return self._do(commands.deployments(flow))
+        return self._do(flow_commands.deployments(flow))
 
     def backfills(self, flow: FlowName) -> dict[int, bytes]:
         """See `LogClient.backfills`."""
-        return self._do(commands.backfills(flow))
+        return self._do(flow_commands.backfills(flow))
 
     def backfilled(self) -> list[FlowName]:
         """See `LogClient.backfilled`."""
-        return self._do(commands.backfilled())
+        return self._do(flow_commands.backfilled())
 
     def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
         """See `LogClient.publish`."""

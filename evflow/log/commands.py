@@ -2,33 +2,25 @@
 
 Sans I/O, so that the blocking client and the asynchronous log share each command and each parser: nothing about
 Redis is written twice. An `Operation` is sent in one write; where its last command runs a script, `repaired`
-gives the command for a server that does not hold the script.
+gives the command for a server that does not hold the script. Here are those about a run and about what is published;
+what stands outside of runs is in `evflow.log.flow_commands`.
 
 Replies are RESP2's (`evflow.log.wire` says why): bytes, int, None and lists.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
-import msgpack
-
 from evflow.core.chain import LINK_BYTES
-from evflow.core.flow_events import split_at_number
-from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.errors import Conflict
+from evflow.core.ids import FlowName, Micros, RunId
 from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
-from evflow.log.keys import BACKFILLED, EVENT_KEYS, FLOWS, INSTALLATION, SCHEDULERS, flow_keys, run_keys, shard_keys
+from evflow.log.keys import EVENT_KEYS, INSTALLATION, SCHEDULERS, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
     AppendCall,
-    ArchiveChange,
-    BackfillChange,
-    DeploymentChange,
     EventBounds,
-    FlowChange,
-    FlowEvent,
     Head,
     HeadMoved,
     Inbound,
@@ -38,9 +30,7 @@ from evflow.log.protocol import (
     LeaseLost,
     Placed,
     PublishedEvent,
-    RunEntry,
     StoredEvent,
-    TagChange,
 )
 from evflow.log.scripts import invocation, with_source
 from evflow.log.wire import Argument, Command, Following, type_of_reply
@@ -49,20 +39,8 @@ T = TypeVar("T")
 _new = cast("Any", tuple).__new__
 INBOX_BATCH = MAX_APPEND_CONSUMED
 """Reports that are received at once: no more than one call may consume."""
-LOOK_AFTER_US = 3_600_000_000
 _MICROS = 1_000_000
 _DROPPED = "dropped:"
-
-
-class FlowLogMoved(Conflict):
-    """Somebody else appended to the flow's log first."""
-
-    code = "flow-log-moved"
-
-    def __init__(self, flow: FlowName, expected: int, found: int) -> None:
-        super().__init__(f"The log of flow '{flow}' ends at event {found}, not at {expected}.", "Read its tail and decide again.")
-        self.expected = expected
-        self.found = found
 
 
 class Operation(Generic[T]):
@@ -124,7 +102,7 @@ def renew(lease: Lease) -> Operation[None]:
 
 def release(lease: Lease) -> Operation[None]:
     """Give a lease back, if it is still ours."""
-    return Operation((_lease(lease.shard, "release", lease.owner, 0, lease.epoch),), _nothing)
+    return Operation((_lease(lease.shard, "release", lease.owner, 0, lease.epoch),), nothing)
 
 
 def check_limits(call: AppendCall) -> None:
@@ -155,7 +133,7 @@ def after(call: AppendCall) -> Head:
 
 def bury(shard: str, owner: str) -> Operation[None]:
     """End the lease of an owner whose process is known to be gone."""
-    return Operation((_lease(shard, "bury", owner, 0),), _nothing)
+    return Operation((_lease(shard, "bury", owner, 0),), nothing)
 
 
 def append(lease: Lease, call: AppendCall) -> Operation[Head]:
@@ -269,7 +247,7 @@ def following_page(shard: str, run: RunId, limit: int) -> Following:
     """What reads the page behind one that was read, while pages are full."""
 
     def following(entries: type_of_reply) -> Command | None:
-        return _page(shard, run, _seq(entries[-1][0]), limit) if len(entries) == limit else None
+        return _page(shard, run, seq_of(entries[-1][0]), limit) if len(entries) == limit else None
 
     return following
 
@@ -292,14 +270,14 @@ def stored_events(entries: list[type_of_reply]) -> list[StoredEvent]:
     """
     if not entries:
         return []
-    first = _seq(entries[0][0])
+    first = seq_of(entries[0][0])
     try:
-        if _seq(entries[-1][0]) - first == len(entries) - 1:
+        if seq_of(entries[-1][0]) - first == len(entries) - 1:
             # As `StoredEvent(…)` does it, without the call of a function in Python for each of a hundred thousand.
             return [_new(StoredEvent, (seq, values[1], values[3])) for seq, (_, values) in enumerate(entries, first)]
-        return [StoredEvent(_seq(entry), values[1], values[3]) for entry, values in entries]
+        return [StoredEvent(seq_of(entry), values[1], values[3]) for entry, values in entries]
     except IndexError:  # Somebody else wrote there. It is passed on as an event without bytes, so that readers can name it.
-        return [StoredEvent(_seq(entry), *((values[1], values[3]) if len(values) > 3 else (b"", b""))) for entry, values in entries]
+        return [StoredEvent(seq_of(entry), *((values[1], values[3]) if len(values) > 3 else (b"", b""))) for entry, values in entries]
 
 
 # --- everybody's side ------------------------------------------------------------------------------------
@@ -309,88 +287,6 @@ def report(shard: str, run: RunId, payload: bytes) -> Operation[bool]:
     """Put a report into a shard's inbox: False where the run is sealed."""
     keys = (shard_keys(shard).inbox, run_keys(shard, run).meta)
     return Operation((invocation("report", keys, str(run), payload),), lambda replies: replies[0] is not None)
-
-
-def request_run(
-    flow: FlowName, payload: bytes, minimum: int, expected: int | None = None, change: DeploymentChange | BackfillChange | None = None
-) -> Operation[RunNumber]:
-    """Register the flow, then take a number and append the request: raises FlowLogMoved where a position is expected."""
-    before, behind = split_at_number(payload)
-    keys = flow_keys(flow)
-    beside, field, value = _beside(flow, change)
-    place = (keys.log, keys.meta, beside)
-    request = invocation("request_run", place, before, behind, minimum, "" if expected is None else expected, field, value)
-
-    def parse(replies: list[type_of_reply]) -> RunNumber:
-        done, found = replies[1]
-        if not done:
-            raise FlowLogMoved(flow, expected or 0, found)
-        return RunNumber(found)
-
-    return Operation((("SADD", FLOWS, flow), request), parse)
-
-
-def index_run(entry: RunEntry) -> Operation[None]:
-    """Write a run's line in the index, and note that its log is at the server."""
-    written = ("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line_of(entry))
-    # The flow once more: a server that lost its memory under a run has it again with the run's line.
-    return Operation((("SADD", FLOWS, entry.run.flow), written, *_heated(entry)), _nothing)
-
-
-def line_of(entry: RunEntry) -> bytes:
-    """A run's line as the index holds it."""
-    line: bytes = msgpack.packb((entry.shard, entry.summary))
-    return line
-
-
-def look_at_us(entry: RunEntry) -> tuple[int, bool] | None:
-    """From when on somebody should look whether the run's log can go, and whether that is sure; None where it has none yet.
-
-    A run that ends without its last line, because its owner died in between, is found an hour after it began, and each hour.
-    """
-    finished_us, started_us = entry.summary.get("finished_us"), entry.summary.get("started_us")
-    if finished_us:
-        return int(finished_us), True
-    return (int(started_us) + LOOK_AFTER_US, False) if started_us else None
-
-
-def _heated(entry: RunEntry) -> tuple[Command, ...]:
-    look = look_at_us(entry)
-    if look is None:
-        return ()
-    at_us, sure = look
-    return (("ZADD", flow_keys(entry.run.flow).hot, *(() if sure else ("NX",)), at_us, entry.run.number),)
-
-
-def flows() -> Operation[list[FlowName]]:
-    """All flows that ever ran or were deployed, by name."""
-    return Operation((("SMEMBERS", FLOWS),), lambda replies: sorted(FlowName(name.decode()) for name in replies[0]))
-
-
-def run_counter(flow: FlowName) -> Operation[tuple[int, int]]:
-    """The highest run number of a flow, and how many lines its index has."""
-    keys = flow_keys(flow)
-    return Operation((("HGET", keys.meta, "runs"), ("HLEN", keys.runs)), lambda replies: (int(replies[0] or 0), replies[1]))
-
-
-def index_lines(flow: FlowName, numbers: Sequence[int]) -> Operation[list[RunEntry]]:
-    """The index's lines for these numbers, in their order; numbers without one are left out."""
-
-    def parse(replies: list[type_of_reply]) -> list[RunEntry]:
-        return [_entry(flow, number, line) for number, line in zip(numbers, replies[0], strict=True) if line is not None]
-
-    return Operation((("HMGET", flow_keys(flow).runs, *numbers),), parse)
-
-
-def all_index_lines(flow: FlowName) -> Operation[list[RunEntry]]:
-    """All of the index's lines of a flow, newest first."""
-
-    def parse(replies: list[type_of_reply]) -> list[RunEntry]:
-        pairs = iter(replies[0])
-        lines = {int(number): line for number, line in zip(pairs, pairs, strict=True)}
-        return [_entry(flow, number, lines[number]) for number in sorted(lines, reverse=True)]
-
-    return Operation((("HGETALL", flow_keys(flow).runs),), parse)
 
 
 def dropped(shard: str, run: RunId) -> Operation[dict[str, int]]:
@@ -416,84 +312,6 @@ def lease_owner(shard: str) -> Operation[tuple[str, float] | None]:
         return (owner.decode(), left_s) if owner and left_s > 0 else None
 
     return Operation((("HMGET", shard_keys(shard).lease, "owner", "expires"), ("TIME",)), parse)
-
-
-def append_flow(flow: FlowName, expected: int, payload: bytes, change: FlowChange | None) -> Operation[Seq]:
-    """Append to a flow's log: raises FlowLogMoved. A deployment registers the flow first, which may never have run."""
-    keys = flow_keys(flow)
-    beside, field, value = _beside(flow, change)
-    register: tuple[Command, ...] = (("SADD", FLOWS, flow),) if isinstance(change, DeploymentChange) else ()
-    if isinstance(change, BackfillChange):
-        register = (("SADD", BACKFILLED, flow),)
-
-    def parse(replies: list[type_of_reply]) -> Seq:
-        done, seq = replies[-1]
-        if not done:
-            raise FlowLogMoved(flow, expected, seq)
-        return Seq(seq)
-
-    return Operation((*register, invocation("flow_append", (keys.log, keys.meta, beside), expected, payload, field, value)), parse)
-
-
-def flow_events(flow: FlowName, after: int, limit: int) -> Operation[list[FlowEvent]]:
-    """Events of a flow's log behind a position."""
-    command = ("XRANGE", flow_keys(flow).log, after + 1, "+", "COUNT", limit)
-    return Operation((command,), lambda replies: [FlowEvent(_seq(entry), values[1]) for entry, values in replies[0]])
-
-
-def flow_seq(flow: FlowName) -> Operation[Seq]:
-    """The last position of a flow's log."""
-    return Operation((("HGET", flow_keys(flow).meta, "seq"),), lambda replies: Seq(int(replies[0] or 0)))
-
-
-def flow_seqs(flows: Sequence[FlowName]) -> Operation[list[Seq]]:
-    """The last positions of several flows' logs, in the flows' order."""
-    asked = tuple(("HGET", flow_keys(flow).meta, "seq") for flow in flows)
-    return Operation(asked, lambda replies: [Seq(int(reply or 0)) for reply in replies])
-
-
-def tags(run: RunId) -> Operation[tuple[str, ...] | None]:
-    """A run's user tags as later changes left them."""
-
-    def parse(replies: list[type_of_reply]) -> tuple[str, ...] | None:
-        return None if replies[0] is None else tuple(msgpack.unpackb(replies[0]))
-
-    return Operation((("HGET", flow_keys(run.flow).tags, run.number),), parse)
-
-
-def all_tags(flow: FlowName) -> Operation[dict[RunNumber, tuple[str, ...]]]:
-    """The user tags of all runs of a flow whose tags were ever changed."""
-
-    def parse(replies: list[type_of_reply]) -> dict[RunNumber, tuple[str, ...]]:
-        pairs = iter(replies[0])
-        return {RunNumber(int(number)): tuple(msgpack.unpackb(changed)) for number, changed in zip(pairs, pairs, strict=True)}
-
-    return Operation((("HGETALL", flow_keys(flow).tags),), parse)
-
-
-def deployments(flow: FlowName) -> Operation[dict[str, bytes]]:
-    """What is deployed of a flow now: name to packed deployment."""
-
-    def parse(replies: list[type_of_reply]) -> dict[str, bytes]:
-        pairs = iter(replies[0])
-        return {name.decode(): packed for name, packed in sorted(zip(pairs, pairs, strict=True))}
-
-    return Operation((("HGETALL", flow_keys(flow).deployments),), parse)
-
-
-def backfills(flow: FlowName) -> Operation[dict[int, bytes]]:
-    """All backfills of a flow: number to packed backfill."""
-
-    def parse(replies: list[type_of_reply]) -> dict[int, bytes]:
-        pairs = iter(replies[0])
-        return dict(sorted((int(number), packed) for number, packed in zip(pairs, pairs, strict=True)))
-
-    return Operation((("HGETALL", flow_keys(flow).backfills),), parse)
-
-
-def backfilled() -> Operation[list[FlowName]]:
-    """All flows that ever had a backfill, by name."""
-    return Operation((("SMEMBERS", BACKFILLED),), lambda replies: sorted(FlowName(name.decode()) for name in replies[0]))
 
 
 def installation(candidate: str) -> Operation[str]:
@@ -525,9 +343,9 @@ def published(after_us: int, limit: int, timeout_s: float = 0.0) -> Operation[li
         entries: list[type_of_reply] = replies[0][0][1] if replies[0] else []
         # What somebody else put there is passed on as an event without id and bytes: readers get past it, and can name it.
         return [
-            PublishedEvent(_seq(entry), values[1].decode(), values[3])
+            PublishedEvent(seq_of(entry), values[1].decode(), values[3])
             if values[:3:2] == [b"i", b"e"]
-            else PublishedEvent(_seq(entry), "", b"")
+            else PublishedEvent(seq_of(entry), "", b"")
             for entry, values in entries
         ]
 
@@ -553,22 +371,10 @@ def looked_at() -> Operation[dict[FlowName, int]]:
 def look_at(until_us: dict[FlowName, int]) -> Operation[None]:
     """Say up to where what was published has been looked at, for some flows."""
     fields = [part for pair in until_us.items() for part in pair]
-    return Operation((("HSET", EVENT_KEYS.looked, *fields),), _nothing)
+    return Operation((("HSET", EVENT_KEYS.looked, *fields),), nothing)
 
 
 # --- parts -----------------------------------------------------------------------------------------------
-
-
-def _beside(flow: FlowName, change: FlowChange | None) -> tuple[str, str, bytes]:
-    """The hash beside a flow's log that an event changes, the field and its value; no field where it changes none."""
-    keys = flow_keys(flow)
-    if isinstance(change, TagChange):
-        return keys.tags, str(change.run.number), msgpack.packb(change.tags)
-    if isinstance(change, ArchiveChange):
-        return keys.archives, str(change.run.number), change.packed
-    if isinstance(change, BackfillChange):
-        return keys.backfills, str(change.number), change.packed
-    return (keys.deployments, change.name, change.packed) if change is not None else (keys.deployments, "", b"")
 
 
 def _lease(shard: str, verb: str, owner: str, ttl_us: int, epoch: int = 0) -> Command:
@@ -604,12 +410,8 @@ def _is_report(values: list[bytes]) -> bool:
     return len(values) == 4 and values[0] == b"r" and values[2] == b"p"
 
 
-def _entry(flow: FlowName, number: int, line: bytes) -> RunEntry:
-    shard, summary = msgpack.unpackb(line, strict_map_key=False)
-    return RunEntry(RunId(flow, RunNumber(number)), shard, summary)
-
-
-def _seq(entry: bytes) -> int:
+def seq_of(entry: bytes) -> int:
+    """The position that a stream's id stands for: what is before its dash."""
     return int(entry[: entry.index(b"-")])
 
 
@@ -621,5 +423,6 @@ def _micros(seconds: float) -> int:
     return round(seconds * _MICROS)
 
 
-def _nothing(_: list[type_of_reply]) -> None:
-    return None
+def nothing(_: list[type_of_reply]) -> None:
+    """What replies mean that nobody waits for."""
+    return

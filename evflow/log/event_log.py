@@ -12,7 +12,7 @@ import anyio
 
 from evflow import clock
 from evflow.core.ids import Micros, RunId
-from evflow.log import commands, limits
+from evflow.log import commands, flow_commands, limits
 from evflow.log.commands import Operation
 from evflow.log.durability import why_not_fsynced
 from evflow.log.errors import LogAccessDenied, NotDurable
@@ -128,7 +128,7 @@ class RedisEventLog:
 
     async def index_run(self, entry: RunEntry) -> None:
         """See `EventLog.index_run`."""
-        await self._write(commands.index_run(entry))
+        await self._write(flow_commands.index_run(entry))
 
     async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
         """See `EventLog.acquire`."""

@@ -7,7 +7,8 @@ import msgpack
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.log import archived as notes
 from evflow.log.archived import SEGMENT_EVENTS, Archived, Projection
-from evflow.log.commands import FlowLogMoved, Operation, line_of, look_at_us, receive
+from evflow.log.commands import Operation, receive
+from evflow.log.flow_commands import FlowLogMoved, line_of, look_at_us
 from evflow.log.keys import BACKFILLED, FLOWS, flow_keys, own_shard, run_keys, shard_keys
 from evflow.log.protocol import Head, Inbound, RunEntry
 from evflow.log.scripts import invocation

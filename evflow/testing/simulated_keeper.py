@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.log import archived as notes
 from evflow.log.archived import LINGER_S, Archived, Archives, Projection
-from evflow.log.commands import look_at_us
 from evflow.log.fallback import Fallback
+from evflow.log.flow_commands import look_at_us
 from evflow.log.protocol import FlowEvent, Head, Inbound, RunEntry, StoredEvent
 from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer, line_of, received
 

@@ -19,8 +19,9 @@ import anyio
 import msgpack
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
-from evflow.log.commands import INBOX_BATCH, check_limits, look_at_us
+from evflow.log.commands import INBOX_BATCH, check_limits
 from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
+from evflow.log.flow_commands import look_at_us
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     KEEP,

@@ -14,7 +14,8 @@ from evflow.core.chain import LINK_BYTES
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.log.archived import SEGMENT_EVENTS, Projection
-from evflow.log.commands import FlowLogMoved, after
+from evflow.log.commands import after
+from evflow.log.flow_commands import FlowLogMoved
 from evflow.log.keys import own_shard
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (

@@ -8,7 +8,7 @@ from redis.crc import key_slot
 
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import UsageError
-from evflow.log import commands
+from evflow.log import commands, flow_commands
 from evflow.log.keys import INSTALLATION
 from evflow.log.protocol import AppendCall, Head, Lease, RunEntry
 from evflow.log.scripts import with_source
@@ -76,7 +76,7 @@ def test_all_keys_of_each_exchange_s_script_are_in_one_slot() -> None:
     call = AppendCall(RUN, Head(), (b"e",), (bytes(32),))
     asked: list[commands.Operation[Any]] = [
         commands.take("s3", "me", 4.0), commands.append(lease, call), commands.report("s3", RUN, b""),
-        commands.index_run(RunEntry(RUN, "s3", {})), commands.append_flow(RUN.flow, 0, b"", None), commands.schedulers("me", 1.0),
+        flow_commands.index_run(RunEntry(RUN, "s3", {})), flow_commands.append_flow(RUN.flow, 0, b"", None), commands.schedulers("me", 1.0),
     ]  # fmt: skip
     for operation in asked:
         for command in operation.commands:
