@@ -21,7 +21,7 @@ from evflow.store.protocol import Store, StoreUnusable
 from evflow.testing.faults import Crash
 from tests.effort import scaled
 from tests.unit.listening_world import LISTENING, ListenWorld, S
-from tests.unit.ticking_world import NO_EVENT, NOON_US, Mortal
+from tests.unit.ticking_world import NO_EVENT, NOON_US, Mortal, Overtaken
 
 SIZED = {"event": "a", "parameters": {"size": "n"}}
 
@@ -404,14 +404,7 @@ def test_of_two_processes_one_comes_too_late_and_looks_again(world: ListenWorld)
     world.publish("a")
     world.publish("a")
     first = world.book()
-
-    class Slow(Mortal):
-        def __getattr__(self, name: str) -> Any:
-            if name == "request_run":
-                world.look(first)
-            return super().__getattr__(name)
-
-    second = world.book(Slow(world.log, 10**9))
+    second = world.book(Overtaken(world.log, lambda: world.look(first)))
     assert world.look(second) < 0.1
     world.look(second)
     assert world.outcomes == ["run 1: a1", "run 2: a2"]

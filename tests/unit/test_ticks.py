@@ -21,7 +21,7 @@ from evflow.store.protocol import Store, StoreUnusable
 from evflow.testing.faults import Crash
 from tests.effort import scaled
 from tests.unit.deploy_world import found
-from tests.unit.ticking_world import HOUR_US, MINUTE_US, NO_EVENT, NOON_US, TICKING, Mortal, TickWorld, ticking
+from tests.unit.ticking_world import HOUR_US, MINUTE_US, NO_EVENT, NOON_US, TICKING, Mortal, Overtaken, TickWorld, ticking
 
 
 @pytest.fixture
@@ -305,14 +305,7 @@ def test_of_two_processes_one_comes_too_late_and_looks_again(world: TickWorld) -
     world.schedule(catch_up="all")
     world.now_us += 3 * HOUR_US
     first = world.book()
-
-    class Slow(Mortal):
-        def __getattr__(self, name: str) -> Any:
-            if name == "request_run":
-                world.look(first)
-            return super().__getattr__(name)
-
-    second = world.book(Slow(world.log, 10**9))
+    second = world.book(Overtaken(world.log, lambda: world.look(first)))
     assert world.look(second) < 0.1
     world.look(second)
     assert world.decisions == [(1, "run"), (2, "run"), (3, "run")]

@@ -85,6 +85,19 @@ class Mortal:
             raise LogConnectionLost("simulation", act)
 
 
+class Overtaken(Mortal):
+    """A client whose process is slow: somebody else acts right before it asks for a run."""
+
+    def __init__(self, log: SimulatedLogClient, others: Callable[[], object]) -> None:
+        super().__init__(log, 0, "none")
+        self._others = others
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "request_run":
+            self._others()
+        return super().__getattr__(name)
+
+
 class TickWorld(World):
     """The world of deployments, with a clock."""
 
