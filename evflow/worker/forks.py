@@ -3,7 +3,8 @@
 Two costs stand between an order and the first line of a body: the fork itself, and the pages that a child copies when
 it first touches them (a thousand, some 4 ms of a virtual machine). Where attempts come one after the other both are paid
 ahead: a *spare* is forked while nothing else is to be done, runs through what attempts do around a body, and waits for
-an order. Where many attempts run at once there is no idle processor, and none is made.
+an order. It outlives its run, and is told of another one together with the order: so the first attempt of a run that
+follows an earlier one begins without a fork, too. Where many attempts run at once there is no idle processor, and none is made.
 """
 
 import gc
@@ -29,7 +30,9 @@ _SIGCHLD, _SIGTERM, _SIGINT, _SIG_DFL, _SIG_SETMASK = map(
 BLOCK, UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
 
 MAX_SPARE_ORDER_BYTES: Final = 32 * 1024
-"""What a pipe takes without waiting; a longer order (a join's) gets a fork of its own."""
+"""What a pipe takes without waiting, with the context before it; a longer order (a join's) gets a fork of its own."""
+_SIZE_BYTES: Final = 4
+"""Of the context's size, which comes first."""
 EXIT_DEFECT: Final = 70
 """The exit code of an attempt that our own code broke (sysexits.h: EX_SOFTWARE)."""
 EXIT_UNREPORTED: Final = 174
@@ -94,7 +97,8 @@ class ForkLauncher:
         """Fork, or give the order to the spare."""
         spare, self._spare = self._spare, None
         if spare is not None:
-            taken = spare.context is context and len(order) <= MAX_SPARE_ORDER_BYTES and _hand_over(spare.orders, order)
+            told = _told(None if spare.context is context else context, order)
+            taken = len(told) <= MAX_SPARE_ORDER_BYTES and _hand_over(spare.orders, told)
             os.close(spare.orders)
             if taken:
                 return spare.started
@@ -102,7 +106,7 @@ class ForkLauncher:
         return self._fork(lambda: self._runner(context, order))
 
     def make_spare(self, context: RunContext) -> None:
-        """Fork a spare for a run, unless there is one."""
+        """Fork a spare, unless there is one, which knows this run from the start."""
         if self._spare is not None:
             return
         reading, orders = os.pipe()
@@ -123,19 +127,24 @@ class ForkLauncher:
             self._spare = None
 
     def forget(self, context: RunContext) -> None:
-        """Drop what was made for a run, the spare as well if it is the run's."""
-        if self._spare is not None and self._spare.context is context:
-            self.drop_spare()
+        """Drop what was made for a run; the spare is for the next one."""
         self._runner.forget(context)
 
     def _wait(self, context: RunContext, orders: int) -> int:
         """In the spare: wait for an order; an end-of-file says that none will come."""
         self._runner.rehearse(context)
-        order = bytearray()
+        told = bytearray()
         while part := os.read(orders, MAX_SPARE_ORDER_BYTES + 1):
-            order += part
+            told += part
         os.close(orders)
-        return self._runner(context, bytes(order)) if order else 0
+        if not told:
+            return 0
+        begin = _SIZE_BYTES + int.from_bytes(told[:_SIZE_BYTES], "big")
+        if begin > _SIZE_BYTES:
+            self._runner.forget(context)
+            context = RunContext.unpack(bytes(told[_SIZE_BYTES:begin]))
+            self._runner.prepare(context)
+        return self._runner(context, bytes(told[begin:]))
 
     def _fork(self, act: Callable[[], int], own: int | None = None) -> Started:
         stdout, out_write = os.pipe()
@@ -175,9 +184,15 @@ class ForkLauncher:
             os._exit(code)
 
 
-def _hand_over(descriptor: int, order: bytes) -> bool:
+def _told(context: RunContext | None, order: bytes) -> bytes:
+    """What a spare reads: the context, unless it is the one that it was made with, and the order."""
+    packed = b"" if context is None else context.pack()
+    return len(packed).to_bytes(_SIZE_BYTES, "big") + packed + order
+
+
+def _hand_over(descriptor: int, told: bytes) -> bool:
     try:
-        return os.write(descriptor, order) == len(order)
+        return os.write(descriptor, told) == len(told)
     except OSError:  # it died
         return False
 

@@ -34,6 +34,7 @@ class LazyForkLauncher:
         try:
             self._launcher.prepare(context)
         except (Exception, SystemExit):  # noqa: BLE001 - as in `_make`: its class does not take the run's decorators
+            self._launcher.drop_spare()
             self._launcher = SpawnLauncher(StartMethod("spawn", _NOT_LOADED))
         self.method = self._launcher.method
 

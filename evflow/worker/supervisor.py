@@ -220,7 +220,6 @@ class Supervisor:
     def _meet(self, run: str, context: RunContext) -> None:
         self._forgotten.discard(run)
         self._latest = self._contexts[run] = context
-        self._launcher.drop_spare()  # it does not know this run
         if self._loaded:
             self._launcher.prepare(context)
             return

@@ -327,7 +327,7 @@ class PackagedExecutor:
 
     async def _look(self) -> None:
         idle = [workshop for workshop in self._workshops.values() if workshop.is_idle]
-        sizes = await anyio.to_thread.run_sync(sizes_bytes, [workshop.local.fork_server_pid for workshop in idle])
+        sizes = await anyio.to_thread.run_sync(idle_sizes_bytes, [workshop.local.fork_server_pid for workshop in idle])
         surplus = sum(size for workshop, size in zip(idle, sizes, strict=True) if workshop.is_worth_keeping) - self._warm_bytes
         async with anyio.create_task_group() as group:
             for workshop, size in zip(idle, sizes, strict=True):
@@ -339,6 +339,18 @@ class PackagedExecutor:
                     surplus -= size
                 self._retire(workshop)  # before anything is awaited: the next run of its code gets another one
                 group.start_soon(self._stop, workshop)
+
+
+def idle_sizes_bytes(pids: Sequence[int]) -> list[int]:
+    """As `sizes_bytes` of fork servers without work, each together with the process that waits for its next order. Blocking."""
+    import psutil
+
+    families: list[list[int]] = []
+    for pid in pids:
+        families.append([pid])
+        with suppress(psutil.Error):  # it has ended
+            families[-1] += [child.pid for child in psutil.Process(pid).children()]
+    return [sum(sizes_bytes(family)) for family in families]
 
 
 def sizes_bytes(pids: Sequence[int]) -> list[int]:

@@ -159,6 +159,16 @@ def test_a_spare_that_died_is_not_missed(root: Path) -> None:
             assert bench.until(frames.STARTED, task)[0] != spare.pid
 
 
+def test_the_process_that_waited_outlives_its_run_and_takes_the_next_ones_first_order(root: Path) -> None:
+    with a_fork_server(root, {"tell": lambda: print(os.environ["EVFLOW_ATTEMPT_LOCKS"])}) as bench:
+        spare = spare_of(bench)
+        bench.say(frames.FORGET, RUN)
+        bench.say(frames.CONTEXT, RUN, a_context(root, lock_file=str(root / "next-locks")).pack())
+        assert bench.run("tell") == (0, None, "")
+        assert bench.until(frames.STARTED)[0] == spare.pid
+        assert bench.output() == f"{root}/next-locks\n"
+
+
 def test_a_spare_never_runs_what_it_was_made_before(root: Path) -> None:
     with a_fork_server(root, {"tell": lambda: print(os.environ["EVFLOW_ATTEMPT_LOCKS"])}) as bench:
         spare_of(bench)

@@ -13,9 +13,11 @@ import pytest
 
 from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.ids import AttemptId, TaskId
+from evflow.store import open_store
+from evflow.store.artifacts import save
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.local import FORK_SERVER_DIED, ForkServerBroken, RunUnknown
-from evflow_executors.packages import STOP_WITHIN_S
+from evflow_executors.packages import STOP_WITHIN_S, idle_sizes_bytes
 from tests.integration.test_local_executor import gone
 from tests.packaged_world import PackagedWorld, a_flow, a_packaged_world, run_of
 from tests.waiting import wait_until_async
@@ -245,8 +247,11 @@ async def test_warm_fork_servers_beyond_the_memory_for_them_are_stopped_oldest_f
             await world.run(context)
             await world.executor.release(run_of(context))
         servers_now = [psutil.Process(pid) for pid in world.executor.fork_servers]
-        await wait_until_async(_async(lambda: not any(server.children() for server in servers_now)), "no process waits for an order")
-        size_bytes = max(server.memory_full_info().pss for server in servers_now)
+        await wait_until_async(
+            _async(lambda: all(len(server.children()) == 1 for server in servers_now)), "a process of each waits for an order"
+        )
+        size_bytes = max(idle_sizes_bytes([server.pid for server in servers_now]))
+        assert size_bytes > max(server.memory_full_info().pss for server in servers_now), "the process that waits counts"
     async with a_packaged_world(warm_bytes=int(2.5 * size_bytes)) as world:
         for context in flows:
             await world.run(context)
@@ -257,6 +262,21 @@ async def test_warm_fork_servers_beyond_the_memory_for_them_are_stopped_oldest_f
         assert folders(world) == ["one", "three"]
         await world.run(replace(flows[0], run=10))
         assert pids["one"] in world.executor.fork_servers, "a warm one was used"
+
+
+async def test_the_process_that_waits_for_the_next_run_is_told_of_that_run_and_begins_with_what_it_was_given(root: Path) -> None:
+    async with a_packaged_world() as world:
+        context = a_flow(root, "one", "print(current.run_id, self.alpha)", head="from evflow import current\n")
+        given = [save(open_store(context.store_url), {"alpha": alpha}).manifest for alpha in ("first", "later")]
+        assert await world.run(replace(context, parameters=given[0])) == "1 first"
+        await world.executor.release(run_of(context))
+        [server] = world.executor.fork_servers
+        await wait_until_async(_async(lambda: len(psutil.Process(server).children()) == 1), "a process waits for an order")
+        [spare] = psutil.Process(server).children()
+        name = await world.begin(replace(context, run=7, parameters=given[1]))
+        assert (await world.started(name)).pid == spare.pid
+        await world.end(name)
+        assert world.output(name) == "7 later"
 
 
 async def test_a_fork_server_with_attempts_is_never_stopped(root: Path) -> None:
