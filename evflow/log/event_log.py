@@ -148,9 +148,9 @@ class RedisEventLog:
         """See `EventLog.limits`."""
         return await self._do(limits.table())
 
-    async def limited(self) -> list[str]:
+    async def limited(self) -> tuple[dict[str, int], list[str]]:
         """See `EventLog.limited`."""
-        return await self._do(limits.names())
+        return await self._do(limits.known())
 
     async def holders(self, name: str) -> list[Holder]:
         """See `EventLog.holders`."""

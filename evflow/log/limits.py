@@ -72,6 +72,12 @@ def table() -> Operation[dict[str, int]]:
     return Operation((("HGETALL", LIMIT_TABLE),), parse)
 
 
+def known() -> Operation[tuple[dict[str, int], list[str]]]:
+    """The operator's limits, and all names that were ever held: what an owner asks when it begins, in one exchange."""
+    limits, held = table(), names()
+    return Operation((*limits.commands, *held.commands), lambda replies: (limits.parse(replies[:1]), held.parse(replies[1:])))
+
+
 def set_most(name: str, most: int | None) -> Operation[None]:
     """Let an operator's limit hold from now on; None takes it away."""
     command: Command = ("HDEL", LIMIT_TABLE, name) if most is None else ("HSET", LIMIT_TABLE, name, most)

@@ -212,8 +212,8 @@ class EventLog(Protocol):
         """The operator's limits: name to how many may hold it."""
         ...
 
-    async def limited(self) -> list[str]:
-        """All names that were ever held."""
+    async def limited(self) -> tuple[dict[str, int], list[str]]:
+        """The operator's limits, and all names that were ever held."""
         ...
 
     async def holders(self, name: str) -> list[Holder]:

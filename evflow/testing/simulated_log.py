@@ -266,9 +266,14 @@ class SimulatedEventLog:
         """See `EventLog.limits`."""
         return await self._io("limits", lambda: dict(sorted(self.server.state.limited.table.items())))
 
-    async def limited(self) -> list[str]:
+    async def limited(self) -> tuple[dict[str, int], list[str]]:
         """See `EventLog.limited`."""
-        return await self._io("limited", lambda: sorted(self.server.state.limited.names))
+
+        def look() -> tuple[dict[str, int], list[str]]:
+            held = self.server.state.limited
+            return dict(sorted(held.table.items())), sorted(held.names)
+
+        return await self._io("limited", look)
 
     async def holders(self, name: str) -> list[Holder]:
         """See `EventLog.holders`."""

@@ -57,7 +57,7 @@ class Names:
 
     async def begin(self, runs: Iterable[OwnedRun]) -> None:
         """Learn the operator's limits, and what is held: what runs holds its names, nothing else of this shard does."""
-        await self.look_again()
+        self._table, known = await self._do(self._log.limited)
         wanted: defaultdict[str, list[str]] = defaultdict(list)
         unsealed: set[str] = set()
         for run in runs:
@@ -72,7 +72,7 @@ class Names:
                 for limit in limits.of_attempt(run.state, task, self._table):
                     self.attempts.add(attempt)
                     wanted[limit.name].append(str(attempt))
-        for name in await self._do(self._log.limited):
+        for name in known:
             for held in await self._do(partial(self._log.holders, name)):
                 if held.shard == self._writer.shard:
                     self._held.setdefault(held.name, set()).add(name)

@@ -676,7 +676,9 @@ async def test_no_more_hold_a_name_than_may_and_each_has_a_slot(log: EventLog, c
     held = client.holders("key:a}b")
     assert [(one.name, one.slot, one.shard) for one in held] == [("F/1/3.0", 0, SHARD), ("F/1/2.0", 1, SHARD)]
     assert all(abs(one.since_us - client.now_us()) < 60_000_000 for one in held)
+    client.set_limit("flow:F", 3)
     assert client.limited() == ["key:a}b", "key:other"]
+    assert await log.limited() == ({"flow:F": 3}, ["key:a}b", "key:other"])
 
 
 async def test_what_runs_holds_its_name_whatever_the_limit(log: EventLog) -> None:
