@@ -10,7 +10,7 @@ from evflow.archives.archiving import Archivist
 from evflow.archives.keeping import Counts, Done, move
 from evflow.cli import session
 from evflow.cli.complete import of_flows, of_runs
-from evflow.cli.naming import NoSuchRun, parse, resolve
+from evflow.cli.naming import NoSuchRun, whole
 from evflow.cli.output import count, size, write_json
 from evflow.cli.setting_option import option_of, setting_option
 from evflow.core.ids import FlowName, RunId
@@ -56,10 +56,7 @@ def _wanted(log: LogKeeper, runs: tuple[str, ...], flow: str | None) -> Iterator
     """The runs that are meant; of whole flows those with a log at the server."""
     if runs:
         for text in runs:
-            run = resolve(log, parse(text))
-            if log.run(run) is None:
-                raise NoSuchRun(text, log.flows())
-            yield run
+            yield whole(log, text)
         return
     known = log.flows()
     if flow is not None and flow not in known:

@@ -170,7 +170,8 @@ def list_command(ctx: click.Context, what: str | None, follow: bool, as_json: bo
         write_json([plain(name, found) for name, found in all_of])
         return
     if not all_of:
-        click.echo("There are no backfills. `evflow backfill FLOW --from T --to T` asks for one.", err=True)
+        none = f"'{what}' has no backfills." if what else "There are no backfills."
+        click.echo(f"{none} `evflow backfill {what or 'FLOW'} --from T --to T` asks for one.", err=True)
         return
     head = ["backfill", "deployment", "version", "status", "from", "to", "done", "succeeded", "failed", "running", "skipped", "by"]
     rows = [_row(name, found) for name, found in all_of]

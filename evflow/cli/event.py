@@ -150,5 +150,7 @@ def _parsed(given: str | None) -> Any:
             raise click.BadParameter(f"{error}.", param_hint="--payload") from error
     try:
         return json.loads(text)
+    except RecursionError as error:
+        raise click.BadParameter("it is nested too deeply to be read as JSON.", param_hint="--payload") from error
     except ValueError as error:
         raise click.BadParameter(f"it is no JSON: {error}. A text is written '\"so\"'.", param_hint="--payload") from error

@@ -9,7 +9,7 @@ from evflow.archives.archiving import Archivist
 from evflow.archives.forget import RunGoesOn, forget
 from evflow.cli import session
 from evflow.cli.complete import of_runs
-from evflow.cli.naming import NoSuchRun, parse, resolve
+from evflow.cli.naming import NoSuchRun, whole
 from evflow.cli.output import count, write_json
 from evflow.core.ids import RunId
 from evflow.core.summary import OVER
@@ -24,8 +24,8 @@ class NotConfirmed(UsageError):
     code = "not-confirmed"
 
     def __init__(self, question: str, *, asked: bool) -> None:
-        why = "The answer was no" if asked else f"There is no terminal to ask: {question}"
-        super().__init__(f"{why}. Nothing was changed.", "" if asked else "Give --yes where it is meant.")
+        why = "The answer was no." if asked else f"There is no terminal to ask: {question}"
+        super().__init__(f"{why} Nothing was changed.", "" if asked else "Give --yes where it is meant.")
 
 
 def confirmed(question: str, *, yes: bool) -> None:
@@ -57,9 +57,9 @@ def command(runs: tuple[str, ...], reason: str, yes: bool, as_json: bool) -> Non
     with session.log() as log:
         found: list[RunId] = []
         for text in runs:
-            run = resolve(log, parse(text))
+            run = whole(log, text)
             entry = log.run(run)
-            if entry is None:
+            if entry is None:  # forgotten by somebody else just now
                 raise NoSuchRun(text, log.flows())
             if (
                 entry.summary.get("status") not in OVER

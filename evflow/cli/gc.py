@@ -9,7 +9,7 @@ from evflow import config
 from evflow.archives.archiving import Archivist
 from evflow.archives.collect import DEFAULT_GRACE_S, LEAST_GRACE_S, Collected, collect
 from evflow.archives.forget import forget, outdated
-from evflow.archives.users import retire, shown
+from evflow.archives.users import retire, shown, users
 from evflow.cli import session
 from evflow.cli.complete import of_flows
 from evflow.cli.forget import confirmed
@@ -18,6 +18,7 @@ from evflow.cli.output import count, size, write_json
 from evflow.core.ids import FlowName, RunId
 from evflow.core.retention import Kept
 from evflow.log.keeper import RedisLogKeeper
+from evflow.store import Store
 
 _DAY_US = 86_400_000_000
 
@@ -48,10 +49,11 @@ def _gc(
                 for run in runs:
                     forget(log, archivist, run, f"gc: {_rule(keep_last, keep_days)}", f"user:{config.get('user')}")
             store = session.store()
+            present = _present(store, retired)
             here = (shown(log.url), os.uname().nodename)
-            found = collect(log, store, grace_s=grace, retired=retired, here=here, dry_run=dry_run)
+            found = collect(log, store, grace_s=grace, retired=present, here=here, dry_run=dry_run)
             if not dry_run:
-                for installation in retired:
+                for installation in present:
                     retire(store, installation)
     except session.NoRunsYet as error:
         error.as_list(as_json=as_json)
@@ -60,6 +62,16 @@ def _gc(
         write_json(_plain(found, runs, dry_run=dry_run))
     else:
         _print(found, runs, dry_run=dry_run)
+
+
+def _present(store: Store, retired: tuple[str, ...]) -> list[str]:
+    """Those that do use the store; what is said of the others is no reason to stop, since a second time is as good as the first."""
+    known = [user.installation for user in users(store)]
+    for one in retired:
+        if one not in known:
+            hint = f"It is used by {', '.join(known)}." if known else "No log has left a note there."
+            click.echo(f"Note: No log with the id '{one}' uses this store. {hint}", err=True)
+    return [one for one in retired if one in known]
 
 
 def _outdated(log: RedisLogKeeper, kept: Kept, flow: str | None, tags: frozenset[str]) -> list[RunId]:

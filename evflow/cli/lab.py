@@ -105,22 +105,35 @@ def _recorded(text: str) -> "RunLog":
 
 def _rehearsed(file: Path, arguments: tuple[str, ...], *, quiet: bool) -> "RunLog":
     """Run the flow, in a home of its own that is gone afterwards, and take its log."""
+    if any(one.partition("=")[0].replace("_", "-") == "--on-failure" for one in arguments):
+        raise click.UsageError("A rehearsal that waits for somebody would wait for ever, so a failure ends it: leave --on-failure out.")
     from evflow.core.ids import FlowName
     from evflow.log import connect
     from evflow.log.embedded import EmbeddedServer
     from evflow.replay.load import load
 
     with tempfile.TemporaryDirectory(prefix="evflow-lab-") as folder, EmbeddedServer.begin(Path(folder) / "home", linger_s=0) as server:
-        environment = {**os.environ, "EVFLOW_HOME": f"{folder}/home", "EVFLOW_REDIS_URL": server.ready(), "EVFLOW_STORE": f"{folder}/store"}
+        environment = {
+            **os.environ, "EVFLOW_HOME": f"{folder}/home", "EVFLOW_REDIS_URL": server.ready(), "EVFLOW_STORE": f"{folder}/store",
+            "EVFLOW_ON_FAILURE": "fail",  # nobody reaches this log to mend what its run would wait with
+        }  # fmt: skip
         command = [sys.executable, str(file), "--quiet", "run", *arguments]
         done = subprocess.run(command, env=environment, stdout=sys.stderr if quiet else None, check=False)
         with closing(connect(server.ready())) as log:
             runs = [entry.run for flow in log.flows() for entry in log.runs(FlowName(flow), 1)]
             if not runs:
                 raise NothingToPlay(
-                    f"`python {file} run` ended with exit code {done.returncode} before its first event", "What it says stands above."
+                    f"`python {file} run` ended with exit code {done.returncode} before its first event", _hint(file, done.returncode)
                 )
             return load(log, runs[0])
+
+
+def _hint(file: Path, code: int) -> str:
+    return (
+        "What it says stands above."
+        if code
+        else f"A flow's file ends in a call of its class; `python {file} check` says whether it is one."
+    )
 
 
 def _play(lab: "Lab", *, seeds: int, first_seed: int, points: int | None, watched: bool) -> None:

@@ -82,7 +82,11 @@ command = click.Group(
 _KINDS = "NAME is key:KEY of a step's @limit, flow:FLOW, step:FLOW/STEP, tag:TAG or namespace:NAME, which attempts hold, or runs:FLOW, which runs hold."
 
 
-@command.command("set", help=f"Let at most MOST hold NAME from now on; 0 lets nothing begin. What runs goes on. {_KINDS}")
+@command.command(
+    "set",
+    context_settings={"ignore_unknown_options": True},  # -1 is a wrong number, and no option
+    help=f"Let at most MOST hold NAME from now on; 0 lets nothing begin. What runs goes on. {_KINDS}",
+)
 @click.argument("name", shell_complete=of_limits())
 @click.argument("most", type=click.IntRange(min=0))
 def set_command(name: str, most: int) -> None:

@@ -93,6 +93,17 @@ class OriginOfAnotherFlow(UsageError):
         )
 
 
+class NotAWholeRun(UsageError):
+    """A step or a task is named where only whole runs will do."""
+
+    code = "not-a-whole-run"
+
+    def __init__(self, text: str, run: RunId) -> None:
+        super().__init__(
+            f"'{text}' is a part of '{run}', and this is done to whole runs. Nothing was changed.", f"If the run is meant: {run}."
+        )
+
+
 class NoSuchStep(UsageError):
     """The run's flow has no such step."""
 
@@ -174,6 +185,22 @@ def resolve(log: LogClient, reference: Reference, *, flow: str = "") -> RunId:
     if len(found) > 1:
         raise AmbiguousRun(reference.text, found)
     return found[0]
+
+
+def whole(log: LogClient, text: str) -> RunId:
+    """The run that is meant, which exists; for what is done to all of it at once.
+
+    Raises:
+        BadReference, NoSuchRun, AmbiguousRun: None or several fit.
+        NotAWholeRun: A step or a task of it is named.
+    """
+    reference = parse(text)
+    run = resolve(log, reference)
+    if log.run(run) is None:
+        raise NoSuchRun(text, log.flows())
+    if reference.step or reference.task is not None:
+        raise NotAWholeRun(text, run)
+    return run
 
 
 def origin_of(flow: str, text: str | None) -> RunId:

@@ -86,7 +86,11 @@ def resume_command(run: str, reason: str, as_json: bool) -> None:
     resume(run, reason, as_json=as_json)
 
 
-@click.command("set-priority", help="Give RUN another priority: among runs that wait for the same slots, higher ones come first.")
+@click.command(
+    "set-priority",
+    context_settings={"ignore_unknown_options": True},  # -5 is a priority
+    help="Give RUN another priority: among runs that wait for the same slots, higher ones come first.",
+)
 @_run
 @click.argument("priority", type=click.IntRange(-1_000_000, 1_000_000), metavar="N")
 @_json

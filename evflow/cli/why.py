@@ -52,13 +52,15 @@ class RunHasNoRequest(UsageError):
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def why_command(run: str, as_json: bool) -> None:
     """Say it."""
-    from evflow.cli.naming import parse, resolve
+    from evflow.cli.naming import NoSuchRun, parse, resolve
     from evflow.deployments.account import chain, request_of
 
     with session.log() as log:
         found = resolve(log, parse(run))
         request = request_of(log, found)
         if request is None:
+            if log.run(found) is None:
+                raise NoSuchRun(str(found), log.flows())
             raise RunHasNoRequest(found)
         asked: Any = request.event
         trigger: Mapping[str, Any] = asked.trigger or {}
@@ -97,29 +99,32 @@ def why_command(run: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def why_not_command(flow: str, at: str, span: str, as_json: bool) -> None:
     """Say it."""
+    from evflow.core.flow_events import FlowDeployed
     from evflow.core.spans import WANTED, span_us
     from evflow.deployments.account import around, deployments_at, records
-    from evflow.deployments.catalog import parse
+    from evflow.deployments.catalog import find, parse
 
     wanted, width_us = parse(flow), span_us(span)
     if not width_us:
         raise click.BadParameter(f"'{span}' is none: it is {WANTED}.", param_hint="--for")
     at_us = _instant(at)
+    since_us, until_us = max(at_us - width_us, _FIRST_US), min(at_us + width_us, _LAST_US)
     with session.log() as log:
-        entries = [
-            one for one in around(log, wanted.flow, at_us - width_us, at_us + width_us) if ":" not in flow or one.deployment == wanted.name
-        ]
-        deployed = deployments_at(list(records(log, wanted.flow)), at_us)
+        told = list(records(log, wanted.flow))
+        if not any(isinstance(one.event, FlowDeployed) and (":" not in flow or one.event.name == wanted.name) for one in told):
+            find(log, wanted)  # it never was deployed: says what is
+        entries = [one for one in around(log, wanted.flow, since_us, until_us) if ":" not in flow or one.deployment == wanted.name]
+        deployed = deployments_at(told, at_us)
         alive = log.schedulers()
     if ":" in flow:
         deployed = {name: one for name, one in deployed.items() if name == wanted.name}
-    notes = [*_notes(flow, deployed), *_absence(entries, alive=bool(alive))]
+    notes = [*_notes(flow, deployed, at_us), *_absence(entries, alive=bool(alive))]
     if as_json:
         write_json(
             {
                 "flow": flow,
-                "from": iso(at_us - width_us),
-                "to": iso(at_us + width_us),
+                "from": iso(since_us),
+                "to": iso(until_us),
                 "deployed": sorted(deployed),
                 "entries": [plain(one) for one in entries],
                 "notes": notes,
@@ -128,9 +133,7 @@ def why_not_command(flow: str, at: str, span: str, as_json: bool) -> None:
         return
     started = list(dict.fromkeys(one.run for one in entries if one.run))
     runs = ", ".join(started) if len(started) <= _FEW else f"{len(started)} runs, {started[0]} to {started[-1]}"
-    click.echo(
-        f"From {instant(at_us - width_us)[:19]} to {instant(at_us + width_us)[:19]} {f'began {runs}' if runs else f'no run of {flow} began'}."
-    )
+    click.echo(f"From {instant(since_us)[:19]} to {instant(until_us)[:19]} {f'began {runs}' if runs else f'no run of {flow} began'}.")
     for note in notes:
         click.echo(note)
     for line in _lines(entries):
@@ -160,6 +163,10 @@ def _because(run: "RunId", request: "FlowRecord", trigger: Mapping[str, Any]) ->
     if trigger.get("kind") == "schedule":
         what = f"{name}{of} was started by the tick of {trigger.get('tick')} ({trigger.get('cron')}, {trigger.get('timezone')})"
         return [f"{what}: {said(str(trigger.get('reason', '')))}.", f"It was decided at {instant(request.at_us)} on {asked.host}."]
+    if trigger.get("kind") == "backfill":
+        what = f"{name}{of} was started by the backfill {run.flow}/b{trigger.get('backfill')}, for the tick of {trigger.get('tick')}"
+        decided = f"It was decided at {instant(request.at_us)} on {asked.host}. `evflow backfills {run.flow}/b{trigger.get('backfill')}` shows it."
+        return [f"{what} ({trigger.get('cron')}, {trigger.get('timezone')}).", decided]
     if trigger.get("kind") == "event":
         events = trigger["events"]
         what = f"event {events[0]['name']}" if len(events) == 1 else f"{len(events)} events"
@@ -193,14 +200,16 @@ def _lines(entries: "list[Entry]") -> list[str]:
 
 
 _FEW = 5
+_FIRST_US, _LAST_US = 1_000_000, 253_370_764_800_000_000
+"""What can be asked about: from 1970 to 9998, so that an instant is one in each time zone."""
 _COLORS = {"started": "green", "skipped": "yellow", "undecided": "red"}
 
 
-def _notes(flow: str, deployed: Mapping[str, Any]) -> list[str]:
+def _notes(flow: str, deployed: Mapping[str, Any], at_us: int) -> list[str]:
     from evflow.core.spans import shown_span
 
     if not deployed:
-        return [f"{flow} was not deployed then."]
+        return [f"{flow} was not deployed at {instant(at_us)[:19]}."]
     found: list[str] = []
     for name, one in deployed.items():
         if one.paused:
@@ -233,6 +242,9 @@ def _instant(text: str) -> int:
             found = datetime.fromisoformat(f"{today.isoformat()} {text}")
         else:
             found = datetime.fromisoformat(text)
-    except ValueError as error:
+        at_us = round(found.astimezone().timestamp() * 1e6)
+    except (ValueError, OverflowError) as error:
         raise click.BadParameter(f"'{text}' is no time: write '2026-11-27 02:00' or '02:00'.", param_hint="--at") from error
-    return round(found.astimezone().timestamp() * 1e6)
+    if not _FIRST_US <= at_us <= _LAST_US:
+        raise click.BadParameter(f"'{text}' is too far away: from 1970 to 9998 is possible.", param_hint="--at")
+    return at_us

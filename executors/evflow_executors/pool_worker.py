@@ -123,16 +123,9 @@ class PoolWorker:
         Raises:
             LogUnavailable: The server refuses for good.
         """
-        await self._join()
         async with anyio.create_task_group() as group:
-            group.start_soon(self._beat)
-            group.start_soon(self._take_orders, group)
-            group.start_soon(self._heed_messages)
-            group.start_soon(self._watch)
-            group.start_soon(self._send_reports)
-            group.start_soon(self._live.send)
-            group.start_soon(self._forget_runs)
-            await self._all_ended.wait()
+            group.start_soon(self._work, group)
+            await self._all_ended.wait()  # also while it joins: a log that is away keeps nobody who is told to end
             group.cancel_scope.cancel()
         with anyio.move_on_after(DRAIN_GRACE_S), suppress(LogUnavailable):  # it is given up soon enough
             await self._link.do(pools.leave(self._job.pool, self._name))
@@ -155,9 +148,20 @@ class PoolWorker:
 
     # --- its life ------------------------------------------------------------------------------------------
 
+    async def _work(self, group: TaskGroup) -> None:
+        await self._join()
+        group.start_soon(self._beat)
+        group.start_soon(self._take_orders, group)
+        group.start_soon(self._heed_messages)
+        group.start_soon(self._watch)
+        group.start_soon(self._send_reports)
+        group.start_soon(self._live.send)
+        group.start_soon(self._forget_runs)
+
     async def _join(self) -> None:
         """Be a worker, under a name that no other one ever has."""
         self._name = f"{self._job.label}:{os.getpid()}:{os.urandom(4).hex()}"
+        told = False
         while True:
             self._heard_s = anyio.current_time()
             try:
@@ -165,7 +169,10 @@ class PoolWorker:
             except LogUnavailable as error:
                 if not error.transient:
                     raise
-                diagnostics.debug("the pool cannot be joined", pool=self._job.pool, why=str(error))
+                (diagnostics.debug if told else diagnostics.warning)(
+                    "the pool cannot be joined: the worker waits for the log", pool=self._job.pool, why=str(error)
+                )
+                told = True
             else:
                 break
         diagnostics.info("worker begins", pool=self._job.pool, name=self._name, slots=self._job.slots)

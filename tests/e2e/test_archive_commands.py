@@ -228,6 +228,29 @@ def test_a_run_is_forgotten_by_name(flow: Path) -> None:
     assert said("runs") == []
 
 
+@pytest.mark.parametrize("part", ["Kept/1/start", "Kept/1/start/1", "Kept/1/1"])
+@pytest.mark.parametrize("command", [("forget", "--yes"), ("archive",)])
+def test_what_is_done_to_whole_runs_is_not_done_for_the_name_of_a_task(flow: Path, command: tuple[str, ...], part: str) -> None:
+    ran(flow)
+    refused = evflow(*command, part)
+    assert refused.returncode == 1
+    assert f"'{part}' is a part of 'Kept/1'" in refused.stderr
+    assert [run["run"] for run in said("runs")] == ["Kept/1"]
+
+
+def test_a_log_that_does_not_use_the_store_is_retired_with_a_note(flow: Path) -> None:
+    ran(flow)
+    for wrong in ("nope", ""):
+        done = evflow("gc", "--retire", wrong)
+        assert done.returncode == 0
+        assert f"No log with the id '{wrong}' uses this store." in done.stderr
+
+
+def test_who_cannot_be_asked_is_told_the_question(flow: Path) -> None:
+    ran(flow)
+    assert "There is no terminal to ask: Forget Kept/1 for ever? Nothing was changed." in evflow("forget", "Kept/1").stderr
+
+
 @pytest.mark.parametrize(
     "arguments", [("--grace", "1m"), ("--grace", "x"), ("--flow", "Kept"), ("--keep-last", "-1"), ("--keep-last", "1", "--flow", "None")]
 )

@@ -182,3 +182,17 @@ def test_what_cannot_be_is_said_before_anything_is_reported() -> None:
         process.send_signal(signal.SIGINT)
         process.wait(20)
     assert "resume --origin-run-id 1" in refused("retry", "Waits/1")
+
+
+def test_a_number_below_zero_is_a_number_and_no_option() -> None:
+    Path("go").touch()
+    with running("--on-failure", "pause") as process:
+        is_status("paused")
+        did("set-priority", "Waits/1", "-5", "--json")
+        assert shown()["priority"] == -5
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    wrong = evflow("limits", "set", "flow:Waits", "-1")
+    assert wrong.returncode == 2
+    assert "-1 is not in the range" in wrong.stderr
+    assert "cannot be given another priority" in refused("set-priority", "Waits/1", "-1000000")

@@ -163,3 +163,55 @@ def post(root: Path, path: str, body: bytes, token: str) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def test_a_payload_that_is_nested_too_deeply_is_refused(root: Path) -> None:
+    (root / "deep.json").write_text("[" * 100_000)
+    bad = evflow("event", "publish", "data", "--payload", f"@{root / 'deep.json'}")
+    assert bad.returncode == 2
+    assert "nested too deeply" in bad.stderr
+
+
+def test_why_of_a_run_that_is_not_there_says_so(deployed: Path) -> None:
+    bad = evflow("why", "Score/99")
+    assert bad.returncode == 1
+    assert "There is no run 'Score/99'." in bad.stderr
+
+
+def test_why_of_a_backfill_s_run_names_the_backfill_and_the_tick(root: Path) -> None:
+    (root / "daily.py").write_text(
+        "from evflow import FlowSpec, schedule, step\n\n"
+        "@schedule(cron='30 2 * * *')\nclass Daily(FlowSpec):\n"
+        "    @step\n    def start(self):\n        self.next(self.end)\n\n    @step\n    def end(self):\n        pass\n\n"
+        "if __name__ == '__main__':\n    Daily()\n"
+    )
+    assert python("daily.py", "deploy", cwd=root).returncode == 0
+    assert evflow("backfill", "Daily", "--from", "2026-03-27", "--to", "2026-03-27", "--yes").returncode == 0
+    with scheduler(root):
+        wait_until(lambda: "Daily/1" in runs(), "the run is asked for", WITHIN_S)
+        assert ended("Daily/1") == "succeeded"
+    said = evflow("why", "Daily/1").stdout
+    assert "was started by the backfill Daily/b1, for the tick of 2026-03-27T02:30:00" in said
+
+
+@pytest.mark.parametrize("at", ["0001-01-01", "9999-12-31", "1900-01-01"])
+def test_a_time_that_is_too_far_away_is_refused(deployed: Path, at: str) -> None:
+    bad = evflow("why-not", "Score", "--at", at)
+    assert bad.returncode == 2
+    assert "--at" in bad.stderr
+
+
+def test_why_not_over_all_time_is_answered(deployed: Path) -> None:
+    assert told("why-not", "Score", "--at", "12:00", "--for", "10000000d")["from"].startswith("1970")
+
+
+def test_why_not_of_what_never_was_deployed_says_what_is(deployed: Path) -> None:
+    for what, said in (("Nope", "'Nope' is not deployed."), ("Score:nope", "'Score' has no deployment 'nope'.")):
+        bad = evflow("why-not", what, "--at", "12:00")
+        assert bad.returncode == 1
+        assert said in bad.stderr
+
+
+def test_why_not_of_a_time_before_the_deployment_names_that_time(deployed: Path) -> None:
+    said = evflow("why-not", "Score", "--at", "2020-01-01 02:00").stdout
+    assert "Score was not deployed at 2020-01-01 02:00:00." in said

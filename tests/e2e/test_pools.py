@@ -307,3 +307,20 @@ def test_a_worker_that_is_cut_off_ends_its_attempts_before_others_start_them(
             wait_until(lambda: len(site.began(run, 0)) == 2, "it is started again", WITHIN_S)
             site.go()
             assert ended(run) == "succeeded"
+
+
+def test_a_worker_that_waits_for_its_log_says_so_and_ends_when_it_is_told_to(root: Path) -> None:
+    log = root / "alone.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evflow.cli", "worker", "--pool", "gpu"],
+            stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, "EVFLOW_REDIS_URL": "redis://127.0.0.1:1/0"},
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "the worker waits for the log" in log.read_text(), "it says what it waits for", WITHIN_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WITHIN_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "127.0.0.1:1 cannot be reached" in log.read_text()
