@@ -10,19 +10,17 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
-from evflow.errors import EnvironmentProblem, EvflowError
-from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
+from evflow.errors import EvflowError
 from evflow.flow import current
-from evflow.flow.execution import Done, collect, instantiate, record_crash, run_step
+from evflow.flow.execution import Done, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.imports import framework_view, set_user_folder, user_view
@@ -30,8 +28,8 @@ from evflow.log import connect
 from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogUnavailable
 from evflow.store import ObjectStore, open_store
-from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
-from evflow.worker import descriptors, leftovers, locks, stdio
+from evflow.store.artifacts import ArtifactView, Code
+from evflow.worker import descriptors, leftovers, locks, report, stdio
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, set_handler
 from evflow.worker.rehearsal import rehearse
 from evflow.worker.spec import AttemptOrder, RunContext
@@ -41,7 +39,6 @@ EXIT_REPORTED: Final = 0
 REPORT_WITHIN_S: Final = 30.0
 """How long an attempt tries to report: a killed server is back in a second or two, a failed-over one in ten."""
 _SIGTERM: Final = int(signal.SIGTERM)
-MESSAGE_CHARS: Final = 2_000
 
 
 class Cancelled(BaseException):
@@ -90,10 +87,10 @@ class AttemptRunner:
         try:
             _settle(context, told)
             locks.take(context.lock_file, told.task, told.attempt)
-            report = self._report(context, told)
+            ended = self._report(context, told)
             stdio.flush()
             ready = self._ready.get((context.flow, context.run))
-            return _deliver(context, report, ready.client if ready is not None else connect(context.log_url))
+            return _deliver(context, ended, ready.client if ready is not None else connect(context.log_url))
         except locks.AttemptRuns as error:
             sys.stderr.write(f"{error}\n")
             return EXIT_TWIN
@@ -118,7 +115,7 @@ class AttemptRunner:
 
     def _run(self, context: RunContext, order: AttemptOrder, progress: "_Progress", started_us: int) -> AttemptSucceeded:
         ready = self._ready.get((context.flow, context.run)) or Surroundings(context)
-        flow = self._instance(order, ready)
+        flow = report.instance(self._flow, order, ready.store, ready.parameters)
         _enter(self._flow, context, order)
         progress.stage = "exception"
         gc.freeze()  # what is there was the fork server's: to look at it would copy its pages
@@ -129,31 +126,8 @@ class AttemptRunner:
             descriptors.make_room()
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names
-            return _success(flow, context, order, ready.store, done, started_us)
-
-    def _instance(self, order: AttemptOrder, ready: Surroundings) -> FlowSpec:
-        store = ready.store
-        view = None
-        if not order.takes_inputs and order.parents:
-            view = ArtifactView.open(store, order.parents[0][2])
-
-        def open_views(digests: Sequence[bytes]) -> Iterable[ArtifactView]:
-            return [ArtifactView.open(store, digest) for digest in digests]
-
-        def item(digest: bytes, index: int) -> object:
-            return load_item(store, digest, index)
-
-        return instantiate(
-            self._flow,
-            order.step,
-            parameters=ready.parameters,
-            view=view,
-            parents=order.parents if order.takes_inputs else None,
-            open_views=open_views,
-            frames=order.frames,
-            joined=order.joined,
-            load_item=item,
-        )
+            code = Code(os.path.basename(context.flow_file), context.package)  # noqa: PTH119
+            return report.success(flow, order, ready.store, done, started_us, code=code, resumed=context.origin is not None)
 
 
 def prepare(flow: type[FlowSpec]) -> AttemptRunner:
@@ -190,9 +164,9 @@ def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseExcep
 
     if isinstance(error, FlowFileRaised):
         error = error.raised  # what the user wrote, not what was made of it
-    report = _failure(order, open_store(context.store_url), error, "load", now_us())
+    failed = _failure(order, open_store(context.store_url), error, "load", now_us())
     stdio.flush()
-    return _deliver(context, report, connect(context.log_url))
+    return _deliver(context, failed, connect(context.log_url))
 
 
 class _Progress:
@@ -285,80 +259,16 @@ def _leave_fork(parent: int, error: BaseException | None, *, code: int = 1) -> N
         os._exit(code)
 
 
-def _success(flow: FlowSpec, context: RunContext, order: AttemptOrder, store: ObjectStore, done: Done, started_us: int) -> AttemptSucceeded:
-    transition = done.transition
-    items = splits = None
-    if transition.items is not None:
-        items, splits = pack_items(store, transition.items, name=transition.variable or "items")
-    outcome = collect(flow, resumed=context.origin is not None)
-    base = cast("ArtifactView", outcome.base)
-    saved = save(
-        store,
-        outcome.values,
-        {**base.entries(), **cast("Mapping[str, Entry]", outcome.inherited)} if order.takes_inputs else base,
-        removed=outcome.without,
-        read_through=cast("Sequence[ArtifactView]", outcome.read_through),
-        code=Code(os.path.basename(context.flow_file), context.package),  # noqa: PTH119
-    )
-    return AttemptSucceeded(
-        task=order.task,
-        attempt=order.attempt,
-        manifest=saved.manifest,
-        next_kind=transition.kind,
-        next_steps=transition.steps,
-        splits=splits or 0,
-        items=items,
-        variable=transition.variable,
-        caught=None if done.caught is None else done.caught[:MESSAGE_CHARS],
-        artifacts=saved.artifacts,
-        size_bytes=saved.size_bytes,
-        started_us=started_us,
-        ended_us=now_us(),
-    )
-
-
 def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:
-    """What went wrong, for people and for the log; printed to the attempt's own stderr as well."""
-    from evflow.flow.tracebacks import show, user_traceback, where
+    """The report of what went wrong, which is printed to the attempt's own stderr as well."""
+    from evflow.flow.tracebacks import show
 
-    text = user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else f"{error}\n"
-    show(text)
-    detail = None
-    with suppress(EvflowError, OSError):
-        detail = store.put([text.encode("utf-8", "replace")])
-    return AttemptFailed(
-        order.task,
-        order.attempt,
-        _kind(error, stage),
-        class_name(error),
-        _message(error)[:MESSAGE_CHARS],
-        where(error),
-        detail,
-        started_us=started_us,
-        ended_us=now_us(),
-    )
+    show(report.explained(error, stage))
+    return report.failure(order, store, error, stage, started_us)
 
 
-def _kind(error: BaseException, stage: str) -> str:
-    if stage == "artifact" and isinstance(error, EnvironmentProblem):
-        return "store"
-    if stage != "exception":
-        return stage
-    if isinstance(error, TimeoutException):
-        return "timeout"
-    if isinstance(error, InvalidNextException):
-        return "transition"
-    return "exit" if isinstance(error, SystemExit) else "exception"
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"The body called sys.exit({text_of(error.code, repr)})."
-    return text_of(error)
-
-
-def _deliver(context: RunContext, report: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
-    payload = encode_report(report, principal=f"worker:{os.uname().nodename}:{os.getpid()}")
+def _deliver(context: RunContext, ended: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
+    payload = encode_report(ended, principal=f"worker:{os.uname().nodename}:{os.getpid()}")
     run = RunId(FlowName(context.flow), RunNumber(context.run))
     patience_s = float(context.options.get("report_within_s", REPORT_WITHIN_S))
     try:

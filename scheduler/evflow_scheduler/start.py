@@ -14,7 +14,7 @@ from evflow.core.state import RunState
 from evflow.deployments.beginning import Given, code_of, runtime_tags, shown_parameters, take_number
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
-from evflow.store import Store, open_store
+from evflow.store import ObjectStore, Store, open_store
 from evflow.store.artifacts import ArtifactView, save
 from evflow.store.logs import make_folder
 from evflow.worker.run_folder import RunFolder as RunFolder
@@ -28,7 +28,7 @@ def request_number(client: LogClient, request: RunRequest, host: str) -> RunId:
     return take_number(client, FlowName(request.flow.__name__), requested)
 
 
-def save_parameters(store: Store, request: RunRequest) -> Given:
+def save_parameters(store: ObjectStore, request: RunRequest) -> Given:
     """Store parameters and class constants."""
     values = {**facts(request.flow).constants, **request.parameters}
     return Given(save(store, values).manifest, shown_parameters(request.flow, request.parameters))

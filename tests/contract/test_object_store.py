@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from evflow.store import NameMissing, NameTaken, ObjectDamaged, ObjectMissing, Store, UnknownStore, open_store
-from evflow.store.protocol import BadName
+from evflow.store.memory import MemoryStore
+from evflow.store.protocol import BadName, ObjectStore
 
 Damage = Callable[[bytes, int], None]
 LARGE = 3 << 20
@@ -17,6 +18,12 @@ LARGE = 3 << 20
 @pytest.fixture(params=["file"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(f"file://{tmp_path / 'store'}")
+
+
+@pytest.fixture(params=["file", "memory"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """Objects alone, which a store for tests has as well."""
+    return open_store(f"file://{tmp_path / 'store'}") if request.param == "file" else MemoryStore()
 
 
 @pytest.fixture
@@ -33,8 +40,8 @@ def damage(store: Store) -> Damage:
     return flip
 
 
-def test_an_object_is_named_by_the_sha256_of_its_bytes(store: Store) -> None:
-    assert store.put([b"one", b"", b"two"]) == hashlib.sha256(b"onetwo").digest()
+def test_an_object_is_named_by_the_sha256_of_its_bytes(objects: ObjectStore) -> None:
+    assert objects.put([b"one", b"", b"two"]) == hashlib.sha256(b"onetwo").digest()
 
 
 @given(chunks=st.lists(st.binary(max_size=200)), repeat=st.sampled_from([1, 1, 1, 40_000]))
@@ -45,53 +52,53 @@ def test_what_is_put_is_what_one_gets(tmp_path_factory: pytest.TempPathFactory, 
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, LARGE])
-def test_every_size_comes_back_whole_and_is_counted_right(store: Store, size: int) -> None:
+def test_every_size_comes_back_whole_and_is_counted_right(objects: ObjectStore, size: int) -> None:
     content = bytes(index % 251 for index in range(1009)) * (size // 1009 + 1)
-    digest = store.put([content[:size]])
-    assert (bytes(store.get(digest)), store.size(digest)) == (content[:size], size)
+    digest = objects.put([content[:size]])
+    assert (bytes(objects.get(digest)), objects.size(digest)) == (content[:size], size)
 
 
 @pytest.mark.parametrize("size", [10_000, LARGE])
-def test_a_chunks_memory_may_be_used_again_for_the_next(store: Store, size: int) -> None:
+def test_a_chunks_memory_may_be_used_again_for_the_next(objects: ObjectStore, size: int) -> None:
     def chunks() -> Iterator[bytearray]:
         memory = bytearray(1000)
         for index in range(size // 1000):
             memory[:] = index.to_bytes(4, "big") * 250
             yield memory
 
-    digest = store.put(chunks())
-    assert bytes(store.get(digest)) == b"".join(index.to_bytes(4, "big") * 250 for index in range(size // 1000))
+    digest = objects.put(chunks())
+    assert bytes(objects.get(digest)) == b"".join(index.to_bytes(4, "big") * 250 for index in range(size // 1000))
 
 
 @pytest.mark.parametrize(
     ("size", "offset", "length"), [(10, 0, 0), (10, 3, 4), (LARGE, 5, 100), (LARGE, 70_001, 2_000_000), (LARGE, LARGE, 0)]
 )
-def test_a_part_of_an_object_is_read_alone(store: Store, size: int, offset: int, length: int) -> None:
+def test_a_part_of_an_object_is_read_alone(objects: ObjectStore, size: int, offset: int, length: int) -> None:
     content = hashlib.sha256().digest() * (size // 32 + 1)
-    digest = store.put([content[:size]])
-    assert bytes(store.get(digest, offset, length)) == content[:size][offset : offset + length]
+    digest = objects.put([content[:size]])
+    assert bytes(objects.get(digest, offset, length)) == content[:size][offset : offset + length]
 
 
 @pytest.mark.parametrize("size", [100, LARGE])
-def test_what_one_gets_can_be_changed_and_the_store_does_not_change(store: Store, size: int) -> None:
-    digest = store.put([bytes(size)])
-    memory = store.get(digest)
+def test_what_one_gets_can_be_changed_and_the_store_does_not_change(objects: ObjectStore, size: int) -> None:
+    digest = objects.put([bytes(size)])
+    memory = objects.get(digest)
     memory[size // 2] = 7
-    assert bytes(store.get(digest)) == bytes(size)
+    assert bytes(objects.get(digest)) == bytes(size)
 
 
-def test_putting_the_same_again_adds_nothing(store: Store) -> None:
-    digests = {store.put([b"same"]), store.put([b"sa", b"me"]), store.put(iter([b"same"]))}
-    assert (len(digests), list(store.digests())) == (1, list(digests))
+def test_putting_the_same_again_adds_nothing(objects: ObjectStore) -> None:
+    digests = {objects.put([b"same"]), objects.put([b"sa", b"me"]), objects.put(iter([b"same"]))}
+    assert (len(digests), list(objects.digests())) == (1, list(digests))
 
 
-def test_a_missing_object_is_named_with_its_place(store: Store) -> None:
+def test_a_missing_object_is_named_with_its_place(objects: ObjectStore) -> None:
     digest = hashlib.sha256(b"never").digest()
     with pytest.raises(ObjectMissing) as raised:
-        store.get(digest)
+        objects.get(digest)
     assert digest.hex() in raised.value.message
-    assert store.where(digest) in raised.value.message
-    assert (store.size(digest), store.exists(digest)) == (None, False)
+    assert objects.where(digest) in raised.value.message
+    assert (objects.size(digest), objects.exists(digest)) == (None, False)
 
 
 @pytest.mark.parametrize("size", [1, 5000, LARGE])
@@ -124,14 +131,14 @@ def test_putting_what_was_cut_short_mends_it(store: Store) -> None:
     assert bytes(store.get(digest)) == b"whole"
 
 
-def test_nothing_of_a_put_that_fails_stays(store: Store) -> None:
+def test_nothing_of_a_put_that_fails_stays(objects: ObjectStore) -> None:
     def chunks() -> Iterator[bytes]:
         yield bytes(LARGE)
         raise RuntimeError("the source failed")
 
     with pytest.raises(RuntimeError):
-        store.put(chunks())
-    assert list(store.digests()) == []
+        objects.put(chunks())
+    assert list(objects.digests()) == []
 
 
 def test_a_store_is_opened_again_by_its_url(store: Store) -> None:

@@ -1,0 +1,153 @@
+"""An attempt without its process: the instance from its order, and its one report from what the body did.
+
+All that is needed is a store. So what runs attempts in processes of their own and what runs them in a test
+(`evflow.testing.run_flow`) make the same of a body.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, cast
+
+from evflow.clock import now_us
+from evflow.core.events import AttemptFailed, AttemptSucceeded
+from evflow.errors import EnvironmentProblem, EvflowError
+from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
+from evflow.flow.execution import Done, collect, instantiate
+from evflow.flow.flowspec import FlowSpec
+from evflow.flow.scope import AnyFlow
+from evflow.store import ObjectStore
+from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
+from evflow.worker.spec import AttemptOrder
+
+MESSAGE_CHARS: Final = 2_000
+
+
+def instance(flow: type[AnyFlow], order: AttemptOrder, store: ObjectStore, parameters: ArtifactView) -> AnyFlow:
+    """The flow at the attempt's place in the run.
+
+    Raises:
+        ObjectMissing, ObjectDamaged, StoreUnusable: What it starts from cannot be read.
+    """
+    view = None
+    if not order.takes_inputs and order.parents:
+        view = ArtifactView.open(store, order.parents[0][2])
+
+    def open_views(digests: Sequence[bytes]) -> Iterable[ArtifactView]:
+        return [ArtifactView.open(store, digest) for digest in digests]
+
+    def item(digest: bytes, index: int) -> object:
+        return load_item(store, digest, index)
+
+    return instantiate(
+        flow,
+        order.step,
+        parameters=parameters,
+        view=view,
+        parents=order.parents if order.takes_inputs else None,
+        open_views=open_views,
+        frames=order.frames,
+        joined=order.joined,
+        load_item=item,
+    )
+
+
+def success(
+    flow: FlowSpec, order: AttemptOrder, store: ObjectStore, done: Done, started_us: int, *, code: Code | None = None, resumed: bool = False
+) -> AttemptSucceeded:
+    """Store what the step leaves, and say so.
+
+    Args:
+        flow: The instance, after its step.
+        order: What it was told.
+        store: Where to.
+        done: What `run_step` made of it.
+        started_us: When the attempt began.
+        code: Where the classes of `__main__` are from.
+        resumed: The run resumes another one.
+
+    Raises:
+        FunctionIsNoArtifact, ArtifactNotSerializable: Something cannot be kept.
+        StoreFull, StoreUnusable: The store cannot be written.
+    """
+    transition = done.transition
+    items = splits = None
+    if transition.items is not None:
+        items, splits = pack_items(store, transition.items, name=transition.variable or "items")
+    outcome = collect(flow, resumed=resumed)
+    base = cast("ArtifactView", outcome.base)
+    saved = save(
+        store,
+        outcome.values,
+        {**base.entries(), **cast("Mapping[str, Entry]", outcome.inherited)} if order.takes_inputs else base,
+        removed=outcome.without,
+        read_through=cast("Sequence[ArtifactView]", outcome.read_through),
+        code=code,
+    )
+    return AttemptSucceeded(
+        task=order.task,
+        attempt=order.attempt,
+        manifest=saved.manifest,
+        next_kind=transition.kind,
+        next_steps=transition.steps,
+        splits=splits or 0,
+        items=items,
+        variable=transition.variable,
+        caught=None if done.caught is None else done.caught[:MESSAGE_CHARS],
+        artifacts=saved.artifacts,
+        size_bytes=saved.size_bytes,
+        started_us=started_us,
+        ended_us=now_us(),
+    )
+
+
+def explained(error: BaseException, stage: str) -> str:
+    """What went wrong, for people: the user's part of the traceback, or the message of an error of ours."""
+    from evflow.flow.tracebacks import user_traceback
+
+    return user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else f"{error}\n"
+
+
+def failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:
+    """What went wrong, for the log; the whole text goes to the store, if that takes it.
+
+    Args:
+        order: What the attempt was told.
+        store: Where to.
+        error: What was raised.
+        stage: How far it had come: `load`, `exception` (the body), `artifact`.
+        started_us: When the attempt began.
+    """
+    from evflow.flow.tracebacks import where
+
+    detail = None
+    with suppress(EvflowError, OSError):
+        detail = store.put([explained(error, stage).encode("utf-8", "replace")])
+    return AttemptFailed(
+        order.task,
+        order.attempt,
+        _kind(error, stage),
+        class_name(error),
+        _message(error)[:MESSAGE_CHARS],
+        where(error),
+        detail,
+        started_us=started_us,
+        ended_us=now_us(),
+    )
+
+
+def _kind(error: BaseException, stage: str) -> str:
+    if stage == "artifact" and isinstance(error, EnvironmentProblem):
+        return "store"
+    if stage != "exception":
+        return stage
+    if isinstance(error, TimeoutException):
+        return "timeout"
+    if isinstance(error, InvalidNextException):
+        return "transition"
+    return "exit" if isinstance(error, SystemExit) else "exception"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"The body called sys.exit({text_of(error.code, repr)})."
+    return text_of(error)

@@ -1,0 +1,368 @@
+"""`evflow.testing.run_flow` and `run_step`: flows in a test's own process."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from evflow import FlowSpec, Inputs, Parameter, catch, current, environment, retry, step, timeout
+from evflow.errors import UsageError
+from evflow.exception import TimeoutException
+from evflow.flow.checks import FlowInvalid
+from evflow.store.diagnosis import ArtifactNotSerializable
+from evflow.testing import FlowFailed, StepResult, run_flow, run_step
+
+
+class Fold(FlowSpec):
+    """A foreach of numbers, two branches for each, and both joins."""
+
+    size = Parameter("size", default=3)
+    weight = Parameter("the-weight", default=1.0)
+    unit = "kg"
+
+    @step
+    def start(self) -> None:
+        self.shared = [0]
+        self.numbers = list(range(self.size))
+        self.next(self.fit, foreach="numbers")
+
+    @step
+    def fit(self) -> None:
+        self.shared.append(self.input)
+        self.number = self.input
+        self.next(self.double, self.square)
+
+    @step
+    def double(self) -> None:
+        self.result = self.number * 2
+        self.next(self.both)
+
+    @step
+    def square(self) -> None:
+        self.result = self.number**2
+        self.next(self.both)
+
+    @step
+    def both(self, inputs: Inputs) -> None:
+        self.pair = (inputs.double.result, inputs.square.result)
+        self.next(self.collect)
+
+    @step
+    def collect(self, inputs: Inputs) -> None:
+        self.pairs = [one.pair for one in inputs]
+        self.total = sum(map(sum, self.pairs)) * self.weight
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_a_flow_runs_to_its_end() -> None:
+    result = run_flow(Fold, size=4, weight=0.5)
+    assert result.data.pairs == [(0, 0), (2, 1), (4, 4), (6, 9)]
+    assert result.data.total == 13.0
+    assert result.data.unit == "kg"
+    assert list(result) == ["start", "fit", "double", "square", "both", "collect", "end"]
+    assert [task.index for task in result["fit"]] == [0, 1, 2, 3]
+    assert result["start"][0].next == ("fit",)
+    assert result["end"][0].next == ()
+
+
+def test_tasks_do_not_share_what_they_inherit() -> None:
+    assert [task.data.shared for task in run_flow(Fold)["fit"]] == [[0, 0], [0, 1], [0, 2]]
+
+
+def test_data_is_loaded_anew() -> None:
+    data = run_flow(Fold).data
+    data.pairs.append("changed")
+    assert "changed" not in data.pairs
+    assert {"pairs", "total", "size", "unit"} <= set(data)
+    assert "pairs" in data
+    assert data.as_dict()["size"] == 3
+    with pytest.raises(AttributeError, match=r"no artifact 'totl'.*total"):
+        data.totl  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["the-weight", "weight"])
+def test_a_parameter_goes_by_its_name_or_its_attribute(name: str) -> None:
+    assert run_flow(Fold, **{name: "2.5"}).data.weight == 2.5
+
+
+def test_a_parameter_that_is_none() -> None:
+    with pytest.raises(UsageError, match="wieght"):
+        run_flow(Fold, wieght=2)
+
+
+class Retries(FlowSpec):
+    asked: list[int] = []  # noqa: RUF012 - of the class, on purpose: it is this process that runs it
+
+    @retry(times=3, minutes_between_retries=60)
+    @step
+    def start(self) -> None:
+        if current.retry_count < 2:
+            raise ConnectionError("not yet")
+        self.took = current.retry_count
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_retries_wait_in_virtual_time(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_flow(Retries)
+    assert result["start"][0].attempts == 3
+    assert result.data.took == 2
+    assert "not yet" in capsys.readouterr().err  # what failed on the way is told
+
+
+class Fails(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        raise LookupError("no such luck")
+
+
+def test_a_body_s_exception_is_raised_as_it_is() -> None:
+    with pytest.raises(LookupError, match="no such luck") as raised:
+        run_flow(Fails)
+    assert raised.value.__notes__ == ["In step 'end' of Fails, task 2, attempt 1."]
+    assert raised.traceback[-1].name == "end"
+
+
+class Catches(FlowSpec):
+    @catch(var="failure")
+    @step
+    def start(self) -> None:
+        self.next(self.end)
+        raise ValueError("after all was said")
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_catch_takes_an_exception() -> None:
+    result = run_flow(Catches)
+    assert result["start"][0].caught == "ValueError: after all was said"
+    assert "after all was said" in str(result.data.failure)
+
+
+class Waits(FlowSpec):
+    @timeout(seconds=1)
+    @step
+    def start(self) -> None:
+        signal.pause()
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_a_timeout_ends_a_body() -> None:
+    with pytest.raises(TimeoutException):
+        run_flow(Waits)
+
+
+class Asynchronous(FlowSpec):
+    @step
+    async def start(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.done = True
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_async_steps() -> None:
+    assert run_flow(Asynchronous).data.done
+
+
+@pytest.mark.may_block(reason="the store and the sources of steps are read in place")
+async def test_async_steps_beside_a_loop() -> None:
+    with pytest.raises(UsageError, match="runs one already"):
+        run_flow(Asynchronous)
+    assert (await anyio.to_thread.run_sync(run_flow, Asynchronous)).data.done
+    assert run_step(Asynchronous, "end").next == ()
+
+
+class Environment(FlowSpec):
+    @environment(vars={"EVFLOW_TEST_FLOWS": "set"})
+    @step
+    def start(self) -> None:
+        self.seen = os.environ["EVFLOW_TEST_FLOWS"]
+        os.environ["EVFLOW_TEST_LEFT"] = "behind"
+        self.where = current.pathspec
+        self.known = current.parameter_names, current.is_running_flow, current.graph["steps"]["start"]["name"]
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        self.variables = dict(os.environ)
+
+
+def test_what_a_body_does_to_the_process_ends_with_it() -> None:
+    result = run_flow(Environment)
+    assert result.data.seen == "set"
+    assert not {"EVFLOW_TEST_FLOWS", "EVFLOW_TEST_LEFT"} & {*result.data.variables, *os.environ}
+    assert result.data.where == "Environment/1/start/1"
+    assert result.data.known == ([], True, "start")
+    assert not current.is_running_flow
+
+
+class Unkept(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.reader = (number for number in range(3))
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_an_artifact_that_cannot_be_kept() -> None:
+    with pytest.raises(ArtifactNotSerializable, match="reader"):
+        run_flow(Unkept)
+    with pytest.raises(ArtifactNotSerializable, match="reader"):
+        run_step(Unkept, "start")
+
+
+class IllFormed(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.next(self.left, self.right)
+
+    @step
+    def left(self) -> None:
+        self.way = str(len(type(self).__mro__))
+        if self.way:
+            self.next(self.one)
+        else:
+            self.next(self.other)
+
+    @step
+    def right(self) -> None:
+        self.way = ""
+        if self.way:
+            self.next(self.one)
+        else:
+            self.next(self.other)
+
+    @step
+    def one(self, inputs: Inputs) -> None:
+        self.next(self.end)
+
+    @step
+    def other(self, inputs: Inputs) -> None:
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_members_that_reach_different_joins() -> None:
+    with pytest.raises(FlowFailed, match=r"one[\s\S]*other|other[\s\S]*one"):
+        run_flow(IllFormed)
+
+
+class Mistaken(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.next(self.nowhere)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_a_flow_with_mistakes() -> None:
+    with pytest.raises(FlowInvalid, match="nowhere"):
+        run_flow(Mistaken)
+
+
+@pytest.mark.parametrize("run", [lambda: run_flow(Fails), lambda: run_step(Fails, "end")], ids=["flow", "step"])
+def test_current_is_left_after_a_failure(run: Callable[[], Any]) -> None:
+    with pytest.raises(LookupError):
+        run()
+    assert not current.is_running_flow
+
+
+def test_what_is_for_the_test_goes_through_a_body() -> None:
+    with pytest.raises(pytest.skip.Exception):
+        run_flow(Skips)
+
+
+class Skips(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.next(self.end)
+
+    @catch
+    @step
+    def end(self) -> None:
+        pytest.skip("from inside a body")
+
+
+# ------------------------------------------------------------------ one step
+
+
+def test_one_step_with_what_it_inherits() -> None:
+    done = run_step(Fold, "double", number=21, weight=2)
+    assert done.data.result == 42
+    assert done.data.weight == 2
+    assert done.next == ("both",)
+    assert done.index is None
+
+
+def test_one_step_of_a_foreach() -> None:
+    done = run_step(Fold, "fit", input=7, index=2, shared=[0])
+    assert (done.data.number, done.data.shared, done.index) == (7, [0, 7], 2)
+
+
+def test_a_join_of_branches_by_name() -> None:
+    square: Any = run_step(Fold, "square", number=2)
+    done = run_step(Fold, "both", inputs={"double": {"result": 4}, "square": square})
+    assert done.data.pair == (4, 4)
+
+
+def test_a_join_of_a_foreach() -> None:
+    done = run_step(Fold, "collect", inputs=[{"pair": (1, 2)}, {"pair": (3, 4)}], weight=10)
+    assert done.data.pairs == [(1, 2), (3, 4)]
+    assert done.data.total == 100
+
+
+def test_a_join_without_inputs_and_inputs_without_a_join() -> None:
+    with pytest.raises(UsageError, match="give it `inputs`"):
+        run_step(Fold, "collect")
+    with pytest.raises(UsageError, match="no join"):
+        run_step(Fold, "fit", inputs=[{}])
+
+
+def test_a_step_that_is_none() -> None:
+    with pytest.raises(UsageError, match=r"no step 'fitt'.*fit"):
+        run_step(Fold, "fitt")
+
+
+def test_one_step_is_retried() -> None:
+    done = run_step(Retries, "start")
+    assert isinstance(done, StepResult)
+    assert (done.attempts, done.data.took) == (3, 2)
+    assert "took" in repr(done)
+
+
+def test_one_step_that_catches() -> None:
+    assert run_step(Catches, "start").caught == "ValueError: after all was said"
