@@ -11,7 +11,7 @@ from typing import Any
 
 from evflow.log.errors import LogUnavailable
 from evflow.log.wire import Wire
-from tests.contract.log_worlds import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 SERVICE = "main"
@@ -63,7 +63,9 @@ def server(*options: str, port: int | None = None) -> Generator[Server]:
     """A server on a port of its own."""
     folder = Path(tempfile.mkdtemp(prefix="ev-group-", dir="/tmp"))
     port = port or free_port()
-    one = Server(folder, port, ("--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder), *options))
+    # A primary waits five seconds for further replicas before it sends the first one what there is.
+    kept = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0")
+    one = Server(folder, port, ("--port", str(port), *kept, "--dir", str(folder), *options))
     try:
         one.start()
         yield one
@@ -98,14 +100,15 @@ class Watched:
         self.primary.call("FLUSHALL")
 
     def settle(self) -> None:
-        """Wait until the primary has a replica that follows, and every Sentinel knows of it."""
+        """Wait until the primary has a replica that follows, and every Sentinel knows of it and hears the others."""
         wait_until(self._is_settled, "a replica follows the primary, and the Sentinels know both", 60.0)
 
     def _is_settled(self) -> bool:
         primary = self.primary
         follows = primary.info.get("role") == "master" and "state=online" in primary.info.get("slave0", "")
         known = all(int(_pairs(one.call("SENTINEL", "MASTER", SERVICE))["num-slaves"]) >= 1 for one in self.sentinels)
-        others = all(int(_pairs(one.call("SENTINEL", "MASTER", SERVICE))["num-other-sentinels"]) == 2 for one in self.sentinels)
+        heard = [[_pairs(other)["flags"] for other in one.call("SENTINEL", "SENTINELS", SERVICE)] for one in self.sentinels]
+        others = all(flags == ["sentinel", "sentinel"] for flags in heard)  # neither down nor not yet connected
         return follows and known and others and self.replica.info.get("master_link_status") == "up"
 
 
@@ -115,20 +118,22 @@ def watched() -> Generator[Watched]:
     with ExitStack() as stack:
         first = stack.enter_context(server())
         second = stack.enter_context(server("--replicaof", "127.0.0.1", str(first.port)))
-        sentinels = [stack.enter_context(_sentinel(first.port, second.port)) for _ in range(3)]
+        ports = [free_port() for _ in range(3)]
+        sentinels = [stack.enter_context(_sentinel(port, ports, first.port, second.port)) for port in ports]
         found = Watched([first, second], sentinels)
         found.settle()
         yield found
 
 
 @contextmanager
-def _sentinel(primary: int, replica: int) -> Generator[Server]:
+def _sentinel(port: int, ports: list[int], primary: int, replica: int) -> Generator[Server]:
+    """One of several that know each other and the replica from the start: else it takes them up to ten seconds to hear of all."""
     folder = Path(tempfile.mkdtemp(prefix="ev-group-", dir="/tmp"))
-    port = free_port()
+    others = (f"sentinel known-sentinel {SERVICE} 127.0.0.1 {other} {other:040x}\n" for other in ports if other != port)
     (folder / "sentinel.conf").write_text(
-        f"port {port}\ndir {folder}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
-        f"sentinel known-replica {SERVICE} 127.0.0.1 {replica}\n"  # else it takes ten seconds to hear of it
+        f"port {port}\ndir {folder}\nsentinel myid {port:040x}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
         f"sentinel down-after-milliseconds {SERVICE} {_DOWN_AFTER_MS}\nsentinel failover-timeout {SERVICE} 3000\n"
+        f"sentinel known-replica {SERVICE} 127.0.0.1 {replica}\n{''.join(others)}"
     )
     one = Server(folder, port, (str(folder / "sentinel.conf"), "--sentinel"))
     try:

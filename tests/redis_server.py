@@ -49,6 +49,7 @@ class DebianRedis:
         folder = Path(tempfile.mkdtemp(prefix="ev-redis-", dir="/tmp"))
         path = folder / "s"
         options = {"port": "0", "unixsocket": str(path), "unixsocketperm": "700", "save": "", "appendonly": "no", "dir": str(folder)}
+        options["repl-diskless-sync-delay"] = "0"  # seconds, five by default, in which a primary hopes for further replicas
         command = ["redis-server", *(word for key, value in options.items() for word in (f"--{key}", value))]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
         server = cls(path, process)

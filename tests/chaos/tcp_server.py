@@ -1,10 +1,10 @@
 """A `redis-server` on loopback that may be killed, started again on its file, filled up, and made the replica of another one."""
 
-import socket
 import subprocess
 from pathlib import Path
 
 from evflow.log.wire import Wire
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 
@@ -69,11 +69,3 @@ class TcpServer:
             return wire.call(*words)
         finally:
             wire.close()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

@@ -1,7 +1,6 @@
 """The logs that the contract runs over: real servers reached in each way, and the simulated one."""
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
@@ -25,6 +24,7 @@ from evflow.log.transport import AsyncConnector, Connector, connect_async, conne
 from evflow.log.url import parse
 from evflow.log.wire import Wire
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 SHARD = "run:Flow:1"
@@ -170,13 +170,6 @@ def raw_server(binary: str, *options: str) -> Generator[RawServer]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """Answer a port of this machine that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def valkey_binary() -> str | None:

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 
 from evflow.log.embedded import binaries
 from tests.e2e.test_cli import evflow, python
+from tests.ports import free_port
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
@@ -103,10 +103,3 @@ def test_a_replica_that_follows_is_enough(redis_url: str, redis_server: DebianRe
     finally:
         redis_server.call("CONFIG", "SET", "port", "0")
     assert done.returncode == 0, done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,9 +9,9 @@ import pytest
 
 from evflow.log.errors import LogAccessDenied
 from evflow.log.wire import Wire
-from tests.contract.log_worlds import free_port
 from tests.e2e.test_pools import deploy, worker
 from tests.e2e.test_scheduler import WITHIN_S, Site, ended, scheduler
+from tests.ports import free_port
 from tests.real_runs import evflow, verified
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until

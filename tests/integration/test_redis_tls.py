@@ -13,7 +13,8 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log import connect, open_event_log
 from evflow.log.errors import LogConnectionLost, LogForeign, LogUnreachable
 from evflow.log.protocol import AppendCall, Head
-from tests.contract.log_worlds import free_port, raw_server
+from tests.contract.log_worlds import raw_server
+from tests.ports import free_port
 from tests.redis_server import DebianRedis
 
 pytestmark = pytest.mark.may_block("a TLS context reads its certificates, and redis-py makes it in the loop")
