@@ -448,7 +448,7 @@ def test_the_flow_itself_is_refused() -> None:
         (np.array([1, lambda: 1], dtype=object), "model"),
         (OrderedDict(a=[sys]), "model['a'][0]"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_the_part_that_cannot_be_stored_is_named(value: object, part: str) -> None:
     assert refusal(value).part.startswith(part)
