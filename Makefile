@@ -1,7 +1,7 @@
 # Each target sets up .venv by itself (scripts/bootstrap): it needs Python 3.11 or newer and nothing else.
 #
 #   make demo     a real flow on real data: its run, its result, its replay
-#   make test     the tests; ARGS='-k name' narrows them
+#   make test     the tests, on all cores; ARGS='-k name' narrows them, and runs them in one process
 #   make check    lint, types, layers
 #   make format   rewrite the sources in the house format
 #   make soak     the tests with ten times the counts that CI runs
@@ -13,6 +13,9 @@
 SOURCES := evflow scheduler executors
 BIN := .venv/bin
 ARGS ?=
+# All tests are spread over the cores; up to four, because each process imports pandas and starts servers of its own. What
+# somebody asks for by ARGS runs in one process: in order, with -s and --pdb.
+PYTEST = $(BIN)/python -m pytest $(or $(ARGS),--numprocesses=logical --maxprocesses=4 --dist=worksteal)
 
 .PHONY: help demo test check lint layers mypy pyright format soak chaos bench lock clean env-demo env-test env-check
 .NOTPARALLEL:
@@ -25,12 +28,12 @@ demo: env-demo
 
 test: env-test
 	@echo "make test: pytest, scale $${EVFLOW_TEST_SCALE:-0.1}"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST)
 
 soak: env-test
 	@echo "make soak: pytest, scale $${EVFLOW_TEST_SCALE:-10}"
 	@EVFLOW_TEST_SCALE=$${EVFLOW_TEST_SCALE:-10} EVFLOW_TEST_SEED=$${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)} \
-		$(BIN)/python -m pytest --timeout=7200 $(ARGS)
+		$(PYTEST) --timeout=7200
 
 chaos: env-test
 	@echo "make chaos: pytest tests/chaos, scale $${EVFLOW_TEST_SCALE:-10}, seed $${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)}"
