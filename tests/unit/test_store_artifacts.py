@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
-from sklearn.ensemble import RandomForestClassifier
 
 from evflow.store import FileStore, ObjectDamaged, ObjectMissing
 from evflow.store.artifacts import (
@@ -147,7 +146,9 @@ def strided() -> np.ndarray:
     return np.arange(900_000).reshape(300, 3000)[::2, ::3]
 
 
-def forest() -> RandomForestClassifier:
+def forest() -> Any:
+    from sklearn.ensemble import RandomForestClassifier  # takes seconds, of every process that collects the tests
+
     made = RandomForestClassifier(3, random_state=1)
     made.fit(np.arange(40).reshape(20, 2), np.arange(20) % 2)
     return made
