@@ -96,7 +96,7 @@ class CoreWorld:
     def _grant(self) -> None:
         state = self.run.state
         waiting = (Waiting(AttemptId(RUN, TaskId(n), state.tasks[n].attempt.number)) for n in state.waiting)
-        grants = admit(self._slots, waiting)
+        grants = admit(self._slots, waiting).grants
         self.turn(*(ev.SlotGranted(g.attempt.task, g.attempt.attempt, g.slot, g.reason) for g in grants))
 
     def _free(self) -> None:

@@ -1,21 +1,25 @@
 """Which waiting tasks get a slot: the one decision that looks beyond a single run.
 
-A slot and the room for declared resources are shared by all runs of a shard, so what `admit` says of a run
-does not follow from the run's own log. It is therefore recorded there as a fact, `SlotGranted`, with its reason.
+A slot and the room for declared resources are shared by all runs of a process, in whichever of its shards they are, so what is said here of
+a run does not follow from the run's own log. It is therefore recorded there as a fact, `SlotGranted`, with its reason.
+
+There is one order over all shards: `in_one_line` makes it of theirs, `fair` goes through it, and `admit` gives slots in it. Only a shard's own
+loop can write to its runs' logs, so each gives slots to its own attempts alone, and leaves to others what comes before those.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from heapq import heapify, heappop, heappush, merge
 from itertools import count
+from typing import Protocol
 
-from evflow.core.ids import AttemptId
+from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import value
 
 
 @value
 class Waiting:
-    """A queued attempt and what its step declared; 0 where it declared nothing. Namespace and priority are its run's."""
+    """A queued attempt and what its step declared; 0 where it declared nothing. Namespace, priority and the instant of its beginning are its run's."""
 
     attempt: AttemptId
     cpu: float = 0
@@ -23,6 +27,7 @@ class Waiting:
     gpu: int = 0
     namespace: str = ""
     priority: int = 0
+    began_us: int = 0
 
 
 @value
@@ -44,6 +49,37 @@ class Capacity:
     gpu: int = 0
 
 
+@value
+class Admission:
+    """What a shard gives its attempts.
+
+    Attributes:
+        grants: Slots for them.
+        others: Attempts of other shards that can have a slot now; they are left one each.
+        rest: Some wait on.
+    """
+
+    grants: tuple[Grant, ...] = ()
+    others: tuple[AttemptId, ...] = ()
+    rest: bool = False
+
+
+class Sharer(Protocol):
+    """A shard that shares slots with others of its process. The shell asks these among each other; nothing here does."""
+
+    def lines(self, now_us: int) -> Mapping[str, Iterator[Waiting]]:
+        """What waits for slots of it and may have them, by namespace; nothing of a shard that does not answer."""
+        ...
+
+    def has(self, run: RunId) -> bool:
+        """Whether a run is one of its."""
+        ...
+
+    def call(self, now_us: int) -> None:
+        """A slot is there for an attempt of it."""
+        ...
+
+
 _BEYOND = -1
 """The slot of an attempt that a former owner, who had more of them, had launched: gone when the attempt ends."""
 
@@ -53,6 +89,7 @@ class Slots:
 
     Attributes:
         turns: When each namespace last got a slot, in turns from 1.
+        sharers: The shards that take these slots.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -60,6 +97,7 @@ class Slots:
         self.taken: dict[AttemptId, tuple[int, Waiting]] = {}
         self.unused = list(range(capacity.slots))  # in order, so a heap
         self.turns: dict[str, int] = {}
+        self.sharers: list[Sharer] = []
 
     def take(self, waiting: Waiting) -> int:
         """Give the lowest free slot."""
@@ -107,16 +145,30 @@ class Slots:
         return ""
 
 
-def rank(priority: int, place: int) -> tuple[int, int]:
+def rank(priority: int, began_us: int, place: int = 0) -> tuple[int, int, int]:
     """A run's place among those that wait for slots, the first one's the smallest: by priority, then by age.
 
     Priorities are strict: a run waits as long as others of a higher one have tasks that wait.
 
     Args:
         priority: The run's; higher ones come first.
-        place: Its position in the order in which the shard got its runs.
+        began_us: When it began, which is the same for whoever owns it.
+        place: Its position in the order in which its shard got its runs, which decides between equals.
     """
-    return -priority, place
+    return -priority, began_us, place
+
+
+def in_one_line(shards: Iterable[Mapping[str, Iterator[Waiting]]]) -> dict[str, Iterator[Waiting]]:
+    """The lines of several shards as one for each namespace, in the order of `rank`; nothing is asked for before it is needed."""
+    lines: dict[str, list[Iterator[Waiting]]] = {}
+    for shard in shards:
+        for namespace, line in shard.items():
+            lines.setdefault(namespace, []).append(line)
+    return {namespace: merge(*each, key=_rank) if len(each) > 1 else each[0] for namespace, each in lines.items()}
+
+
+def _rank(waiting: Waiting) -> tuple[int, int, int]:
+    return rank(waiting.priority, waiting.began_us)
 
 
 def fair(lines: Mapping[str, Iterator[Waiting]], slots: Slots) -> Iterator[Waiting]:
@@ -140,17 +192,36 @@ def fair(lines: Mapping[str, Iterator[Waiting]], slots: Slots) -> Iterator[Waiti
             heads[namespace] = following
 
 
-def admit(slots: Slots, waiting: Iterable[Waiting]) -> list[Grant]:
+def admit(slots: Slots, waiting: Iterable[Waiting], is_mine: Callable[[RunId], bool] = lambda _run: True) -> Admission:
     """Give free slots to attempts in their order, which is `fair`'s and, in a namespace, that of their runs (`rank`) and of their queues; the slots are taken.
 
     The first attempt that does not fit stops the round: a large task is not overtaken for ever by small ones.
+
+    Args:
+        slots: What is taken.
+        waiting: Attempts of this shard and of others.
+        is_mine: Whether a run is of this shard. What others can have is left free.
     """
     grants: list[Grant] = []
+    others: list[AttemptId] = []
+    turns, rest = dict(slots.turns), False
     for candidate in waiting:
         if not slots.unused or slots.room_for(candidate):
+            rest = True
             break
-        grants.append(Grant(candidate.attempt, slots.take(candidate), _reason(slots)))
-    return grants
+        slot = slots.take(candidate)
+        if is_mine(candidate.attempt.run):
+            grants.append(Grant(candidate.attempt, slot, _reason(slots)))
+        else:
+            others.append(candidate.attempt)
+    if others:
+        mine = [slots.taken[grant.attempt][1].namespace for grant in grants]
+        for attempt in others:
+            slots.free(attempt)
+        slots.turns = turns
+        for namespace in mine:
+            slots.turns[namespace] = max(slots.turns.values(), default=0) + 1
+    return Admission(tuple(grants), tuple(others), rest)
 
 
 def admit_elsewhere(waiting: Iterable[AttemptId], taken: Collection[int], most: int) -> list[Grant]:

@@ -351,7 +351,7 @@ class Daemon:
 
     async def _serve(self, writer: ShardWriter, tenancies: Tenancies) -> None:
         async with anyio.create_task_group() as group:
-            tenancy = tenancies.begin(writer.shard, group, self._look_again)
+            tenancy = tenancies.begin(writer.shard, group)
             places = Places(tenancy, lambda pool: self._pools.executor(pool, writer, tenancy.context_elsewhere, live=False))
             try:
                 group.start_soon(writer.keep)
@@ -400,7 +400,5 @@ class Daemon:
         if shard is not None:
             for attempt in [attempt for attempt in self._slots.taken if attempt.run in shard.runs]:
                 self._slots.free(attempt)
-
-    def _look_again(self) -> None:
-        for shard in self._shards.values():
-            shard.look_again()
+            for other in self._shards.values():
+                other.look_again()

@@ -5,11 +5,12 @@ told to the runs as facts: `SlotGranted`, and `RunCancelRequested` for a run tha
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
 from evflow.core import events as ev
-from evflow.core.admit import Grant, Slots, Waiting, admit, admit_elsewhere, fair
+from evflow.core.admit import Admission, Grant, Slots, Waiting, admit, admit_elsewhere, fair, in_one_line
 from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import Task
@@ -21,6 +22,9 @@ from evflow_scheduler.run import OWNER, OwnedRun
 MAX_WORKERS: Final = "max_workers"
 """The option of a run that says how many attempts of it may be at work at once."""
 
+ANSWERS_WITHIN_US: Final = 1_000_000
+"""How long slots are left to another shard that was told of them: its server may be away, and it its own."""
+
 Fact = tuple[ev.Event, str, int]
 
 
@@ -30,7 +34,10 @@ def is_here(task: Task) -> bool:
 
 
 class Granting:
-    """Gives slots to the attempts of a shard's runs, and takes them back.
+    """Gives slots to the attempts of a shard's runs, and takes them back: a `Sharer`.
+
+    Shards that share slots give them in one order: each gives its attempts what no attempt of another one comes before, and calls those that
+    have something to take. What another one has that waits is what its own last round left; it is looked at with each of its rounds.
 
     Args:
         roster: The runs.
@@ -39,6 +46,7 @@ class Granting:
         is_live: Whether an attempt has a slot by its run's log.
         instead: Executors whose attempts run on this machine instead, and why.
         most: The option of a run that bounds its attempts; None where the slots are the run's own.
+        wake: Begins a round of the shard.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class Granting:
         is_live: Callable[[AttemptId], bool],
         instead: Mapping[str, str],
         most: str | None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._roster = roster
         self._slots = slots
@@ -57,6 +66,10 @@ class Granting:
         self._instead = instead
         self._option = most
         self._ask_again_us = 0
+        self._wake = wake
+        self._rest = False  # some wait for slots, as the last round left them
+        self._called_us = 0
+        self._left_us = 0  # when slots were left to others, before attempts of this shard
 
     async def begin(self) -> None:
         """Learn what the shard's runs hold, as a former owner left it."""
@@ -78,24 +91,43 @@ class Granting:
         """The run is sealed: it holds no name any more."""
         await self._names.give_back([name])
 
-    @property
-    def has_room(self) -> bool:
-        """Slots are left."""
-        return bool(self._slots.unused)
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Take slots, in one order with all who do, within the block."""
+        self._slots.sharers.append(self)
+        try:
+            yield
+        finally:
+            self._slots.sharers.remove(self)
+
+    def lines(self, now_us: int) -> Mapping[str, Iterator[Waiting]]:
+        """See `Sharer.lines`."""
+        if not self._rest or (self._called_us and now_us - self._called_us > ANSWERS_WITHIN_US):
+            return {}
+        return self._own_lines()
+
+    def has(self, run: RunId) -> bool:
+        """See `Sharer.has`."""
+        return run in self._roster.runs
+
+    def call(self, now_us: int) -> None:
+        """See `Sharer.call`."""
+        self._called_us = self._called_us or now_us
+        self._wake()
 
     @property
     def again_us(self) -> int | None:
-        """When names that were refused are to be asked for again; None where none was."""
-        return self._ask_again_us if self._names.refused else None
+        """When to look again: names that were refused may be had, or a shard that slots were left to has not taken them; None where neither is."""
+        again = [self._ask_again_us] if self._names.refused else []
+        return min([*again, self._left_us + ANSWERS_WITHIN_US + 1] if self._left_us else again, default=None)
 
-    async def take_back(self) -> bool:
-        """Take back what attempts have that ended; answers whether slots were freed."""
+    async def take_back(self) -> None:
+        """Take back what attempts have that ended."""
         runs = self._roster.runs
         ended = [attempt for attempt in self._slots.taken if attempt.run in runs and not self._is_live(attempt)]
         for attempt in ended:
             self._slots.free(attempt)
         await self._names.give_back([attempt for attempt in self._names.attempts if attempt.run in runs and not self._is_live(attempt)])
-        return bool(ended)
 
     async def told(self, now_us: int, *, woken: bool, grant: bool) -> dict[RunId, list[Fact]]:
         """What runs are told.
@@ -105,21 +137,50 @@ class Granting:
             woken: Somebody says that names were given back.
             grant: Slots are given at all.
         """
+        self._called_us = 0
         if woken or (self._names.refused and self._ask_again_us <= now_us):
             await self._names.look_again()
         facts: dict[RunId, list[Fact]] = {}
         if grant:
-            await self._grant_here(facts, now_us)
+            admission = await self._grant_here(facts, now_us)
             await self._grant_elsewhere(facts, now_us)
             if self._names.refused:
                 await self._say_to_the_stuck(facts)
+        else:
+            admission = self._admission(now_us, own=False)
+        self._rest = grant and admission.rest
+        self._left_us = now_us if grant and admission.rest and admission.others else 0
+        self._call(admission, now_us)
         return facts
 
-    async def _grant_here(self, facts: dict[RunId, list[Fact]], now_us: int) -> None:
+    def _admission(self, now_us: int, *, own: bool) -> Admission:
+        """Give slots to attempts of this shard, as far as it is their turn.
+
+        Args:
+            now_us: The present instant.
+            own: Whether they get any; else it is asked who of the others can have some.
+        """
+        if not self._slots.unused:
+            return Admission(rest=own and self._roster.has_line)
+        others = [sharer.lines(now_us) for sharer in self._slots.sharers if sharer is not self]
+        lines = in_one_line([self._own_lines(), *others] if own else others)
+        return admit(self._slots, fair(lines, self._slots), self.has)
+
+    def _call(self, admission: Admission, now_us: int) -> None:
+        """Tell those of the others that slots are there for them."""
+        runs = {attempt.run for attempt in admission.others}
+        for sharer in self._slots.sharers:
+            if sharer is not self and any(map(sharer.has, runs)):
+                sharer.call(now_us)
+
+    def _own_lines(self) -> dict[str, Iterator[Waiting]]:
+        return {namespace: self._waiting(runs) for namespace, runs in self._roster.lines().items()}
+
+    async def _grant_here(self, facts: dict[RunId, list[Fact]], now_us: int) -> Admission:
         """Slots of this machine for those that wait, and the names that go with them; whoever does not get those gives its slot to the next."""
         while True:
-            lines = {namespace: self._waiting(runs) for namespace, runs in self._roster.lines().items()}
-            offered = admit(self._slots, fair(lines, self._slots))
+            admission = self._admission(now_us, own=True)
+            offered = admission.grants
             refused = await self._names.take(self._roster.runs, [grant.attempt for grant in offered])
             for attempt in refused:
                 self._slots.free(attempt)
@@ -127,7 +188,7 @@ class Granting:
                 if grant.attempt not in refused:
                     self._tell(facts, grant)
             if not refused:
-                return
+                return admission
             self._ask_again_us = now_us + round(AGAIN_AFTER_S * 1e6)
 
     async def _grant_elsewhere(self, facts: dict[RunId, list[Fact]], now_us: int) -> None:
@@ -192,4 +253,4 @@ def _asks(run: OwnedRun, number: int) -> Waiting:
     task = run.state.tasks[number]
     policy = run.state.graph[task.step].policy
     namespace: str = run.state.header["namespace"]
-    return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu, namespace, run.state.priority)
+    return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu, namespace, run.state.priority, run.state.started_us)

@@ -104,9 +104,6 @@ class _OneRound:
     def dismiss(self, run: RunId) -> None:
         pass
 
-    def has_room(self) -> None:
-        pass
-
 
 def serve_in_passing(entry: RunEntry, host: str, what: str, *, within_s: float, to_its_end: bool) -> RunState:
     """Take a run that nobody owns, do what its inbox asks for, and give its shard back.

@@ -34,7 +34,7 @@ class _Held:
     due: _Due | None = None
     waits: bool = False
     graph: Graph | None = None
-    rank: tuple[int, int] | None = None
+    rank: tuple[int, int, int] | None = None
     namespace: str = ""
 
 
@@ -53,7 +53,7 @@ class Roster:
         self._places = 0
         self._touched: dict[RunId, None] = {}
         self._timers: list[_Due] = []
-        self._lines: dict[str, list[tuple[int, int]]] = {}
+        self._lines: dict[str, list[tuple[int, int, int]]] = {}
         self._reaching_out: dict[RunId, OwnedRun] = {}
 
     def add(self, run: OwnedRun) -> None:
@@ -65,6 +65,11 @@ class Roster:
         self._by_name[str(run.id)] = run
         self.touch(run.id)
         self.note(run)
+
+    @property
+    def has_line(self) -> bool:
+        """Tasks of some run wait for slots."""
+        return bool(self._lines)
 
     def remove(self, name: RunId) -> OwnedRun:
         """Let a run go."""
@@ -115,7 +120,7 @@ class Roster:
             held.due = due
             if due is not None:
                 heappush(self._timers, due)
-        self._put_in_line(held, rank(state.priority, held.place) if state.takes_slots else None)
+        self._put_in_line(held, rank(state.priority, state.started_us, held.place) if state.takes_slots else None)
 
     def next_timer_us(self) -> int | None:
         """When the first run wants to be woken, or None."""
@@ -124,11 +129,11 @@ class Roster:
 
     def waiting(self) -> Iterator[OwnedRun]:
         """The runs with tasks that wait for slots and may have them, by priority and age."""
-        return (self._by_place[place].run for _, place in merge(*self._lines.values()))
+        return (self._by_place[place].run for *_, place in merge(*self._lines.values()))
 
     def lines(self) -> dict[str, Iterator[OwnedRun]]:
         """The same, by namespace."""
-        return {namespace: (self._by_place[place].run for _, place in line) for namespace, line in self._lines.items()}
+        return {namespace: (self._by_place[place].run for *_, place in line) for namespace, line in self._lines.items()}
 
     def reaching_out(self) -> Iterable[OwnedRun]:
         """The runs with tasks that wait, some of whose steps run on other machines."""
@@ -148,7 +153,7 @@ class Roster:
             heappop(self._timers)
         return None
 
-    def _put_in_line(self, held: _Held, where: tuple[int, int] | None) -> None:
+    def _put_in_line(self, held: _Held, where: tuple[int, int, int] | None) -> None:
         if where == held.rank:
             return
         if held.rank is not None:

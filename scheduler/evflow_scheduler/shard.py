@@ -119,10 +119,6 @@ class RunHost(Protocol):
         """The run is sealed; nothing more is asked of it."""
         ...
 
-    def has_room(self) -> None:
-        """Slots were freed that this shard has no use for: others may have."""
-        ...
-
 
 class Observer(Protocol):
     """Hears of what is durable: the live view, the index of runs."""
@@ -175,7 +171,8 @@ class Shard:
         self._watchers: TaskGroup | None = None
         self._draining = False
         self._left = False
-        self._granting = Granting(self._roster, slots, Names(log), self._is_live, instead or {}, most=None if host is None else MAX_WORKERS)
+        most = None if host is None else MAX_WORKERS
+        self._granting = Granting(self._roster, slots, Names(log), self._is_live, instead or {}, most, self.look_again)
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
         self._ahead_us = 0
@@ -205,7 +202,7 @@ class Shard:
         return self._draining
 
     def look_again(self) -> None:
-        """Begin a round soon, though nothing came in: slots were freed elsewhere."""
+        """Begin a round soon, though nothing came in: a slot that was freed elsewhere may be for this shard."""
         self._mail.wake()
 
     def drain(self) -> None:
@@ -228,13 +225,17 @@ class Shard:
         first.entries = self._new(first.entries)
         await self._granting.begin()
         async with self._sources():
-            await self._rounds(first)
-            for attempt in filter(self._is_live, first.ending):
-                await self._end(attempt, self.runs[attempt.run].state.tasks[attempt.task].attempt.cancel)
-            while self._goes_on():
-                await self._rounds(await self._collect())
+            with self._granting.sharing():
+                await self._work(first)
             with anyio.move_on_after(LAST_WORDS_S):
                 await self._last_words()
+
+    async def _work(self, first: "Batch") -> None:
+        await self._rounds(first)
+        for attempt in filter(self._is_live, first.ending):
+            await self._end(attempt, self.runs[attempt.run].state.tasks[attempt.task].attempt.cancel)
+        while self._goes_on():
+            await self._rounds(await self._collect())
 
     def _goes_on(self) -> bool:
         if self._host is None:
@@ -528,12 +529,9 @@ class Shard:
             self._roster.touch(run.id)
 
     async def _grants(self, now: int, *, woken: bool) -> Mapping[RunId, Sequence[Fact]]:
-        """What runs are told of slots; those that were freed and that nothing here wants are others'."""
-        freed = await self._granting.take_back()
-        told = await self._granting.told(now, woken=woken, grant=not (self._draining or self._roster.is_touched))
-        if freed and self._host is not None and self._granting.has_room:
-            self._host.has_room()
-        return told
+        """What runs are told of slots."""
+        await self._granting.take_back()
+        return await self._granting.told(now, woken=woken, grant=not (self._draining or self._roster.is_touched))
 
     def _is_live(self, attempt: AttemptId) -> bool:
         run = self.runs.get(attempt.run)

@@ -6,7 +6,7 @@ prepared is observed as attempts that failed, with the reason.
 """
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -95,15 +95,14 @@ class Tenancies:
             if tenant is not None:
                 await tenant.hear(seen)
 
-    def begin(self, shard: str, group: TaskGroup, has_room: Callable[[], None]) -> "Tenancy":
+    def begin(self, shard: str, group: TaskGroup) -> "Tenancy":
         """Give a shard that this process owns its share; until `Tenancy.end`.
 
         Args:
             shard: The shard.
             group: What the shard's owner waits for.
-            has_room: Called when slots were freed that the shard has no use for.
         """
-        tenant = self.tenants[shard] = Tenancy(self, shard, group, has_room)
+        tenant = self.tenants[shard] = Tenancy(self, shard, group)
         return tenant
 
 
@@ -112,13 +111,12 @@ class Tenancy:
 
     name = "local"
 
-    def __init__(self, all_of_them: Tenancies, shard: str, group: TaskGroup, has_room: Callable[[], None]) -> None:
+    def __init__(self, all_of_them: Tenancies, shard: str, group: TaskGroup) -> None:
         self._executor = all_of_them.executor
         self._premises = all_of_them.premises
         self._tenants = all_of_them.tenants
         self._shard = shard
         self._group = group
-        self._has_room = has_room
         self._seen = Mailbox[Observation | OutputLine](_SEEN)
         self._started: dict[RunId, RunStarted] = {}
         self._ready: set[RunId] = set()
@@ -149,10 +147,6 @@ class Tenancy:
         if run in self._ready:
             self._ready.discard(run)
             self._group.start_soon(self._executor.release, run)
-
-    def has_room(self) -> None:
-        """Slots were freed that this shard has no use for."""
-        self._has_room()
 
     async def end(self) -> None:
         """The shard is no longer ours: kill what runs of it here, and forget its runs.

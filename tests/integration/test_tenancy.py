@@ -81,7 +81,7 @@ class Machine:
     async def tenants(self, *shards: str) -> AsyncGenerator[list[Tenancy]]:
         async with anyio.create_task_group() as group:
             group.start_soon(self.all.watch)
-            yield [self.all.begin(shard, group, lambda: None) for shard in shards]
+            yield [self.all.begin(shard, group) for shard in shards]
             group.cancel_scope.cancel()
 
 

@@ -13,7 +13,7 @@ from evflow.core.admit import Capacity, Slots
 from evflow.core.codec import MAX_REPORT_BYTES, Record, decode, encode_report
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
-from evflow.log.protocol import KEEP, Keep, Placed, StoredEvent
+from evflow.log.protocol import KEEP, AppendCall, Head, Keep, Lease, Placed, StoredEvent
 from evflow.log.writer import ShardWriter
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
@@ -54,16 +54,12 @@ class Host:
 
     def __init__(self) -> None:
         self.dismissed: list[RunId] = []
-        self.rooms = 0
 
     def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
         return replace(offered, host="box")
 
     def dismiss(self, run: RunId) -> None:
         self.dismissed.append(run)
-
-    def has_room(self) -> None:
-        self.rooms += 1
 
 
 class House:
@@ -308,17 +304,9 @@ async def test_a_killed_owner_s_runs_are_taken_over_with_the_offers_that_came_me
 async def test_slots_that_one_shard_frees_are_another_s() -> None:
     """Two shards of one process, one slot: who waits is told."""
     house = House(slots=1)
-    shards: list[Shard] = []
-
-    class Neighbour(Host):
-        def has_room(self) -> None:
-            for shard in shards:
-                shard.look_again()
-
     house.offer(named(1))
     house.offer(named(101), "s4")
-    async with house.owned(Neighbour()) as one, house.owned(Neighbour(), "s4") as other:
-        shards += [one, other]
+    async with house.owned(), house.owned(shard_name="s4"):
         await anyio.sleep(100)
     assert house.is_sealed(named(1))
     assert house.is_sealed(named(101), "s4")
@@ -366,3 +354,73 @@ async def test_an_owner_that_dies_at_the_end_of_a_run_loses_no_end_and_doubles_n
         await anyio.sleep(60)
     assert house.is_sealed(named(1))
     assert [event.id for event in house.client.published()] == ["finish:Nightly/1"]
+
+
+def begun(house: House, *runs: RunId) -> list[RunId]:
+    """Whose tasks got slots, in this order."""
+    granted: list[tuple[int, RunId]] = []
+    for run in runs:
+        records = [house.decoded(stored) for stored in house.client.read("s4" if run.number > 100 else SHARD, run)]
+        granted += [(record.at_us, run) for record in records if isinstance(record.event, ev.SlotGranted)]
+    return [run for _, run in sorted(granted, key=lambda one: one[0])]
+
+
+async def test_a_higher_priority_comes_first_in_whichever_shard_it_is() -> None:
+    """One slot, and in one of two shards always somebody who waits: the urgent run of the other one gets every slot from then on."""
+    house = House(slots=1)
+    for number in (1, 2, 3, 101):
+        house.offer(named(number), "s4" if number > 100 else SHARD, priority=int(number > 100))
+    async with house.owned(), house.owned(shard_name="s4"):
+        await anyio.sleep(150)
+    order = begun(house, *map(named, (1, 2, 3, 101)))
+    first = order.index(named(101))
+    assert first <= 1  # whoever is there first gets the first one
+    assert order[first : first + 3] == [named(101)] * 3
+
+
+async def test_older_runs_come_first_over_shards_and_over_the_death_of_an_owner() -> None:
+    house = House(slots=1)
+    order = [named(number) for number in (1, 101, 2, 102)]
+    async with house.owned(), house.owned(shard_name="s4"):
+        for run in order:
+            house.offer(run, "s4" if run.number > 100 else SHARD)
+            await anyio.sleep(1)
+    house.slots = Slots(Capacity(1))
+    async with house.owned(shard_name="s4"), house.owned():
+        await anyio.sleep(500)
+    assert all(house.is_sealed(run, "s4" if run.number > 100 else SHARD) for run in order)
+    assert list(dict.fromkeys(begun(house, *order))) == order
+
+
+async def test_a_shard_whose_server_hangs_keeps_slots_from_others_for_a_second_each_and_no_longer() -> None:
+    """In a cluster each shard's server is another one."""
+    house = House(slots=1)
+
+    class Hanging(SimulatedEventLog):
+        async def append(self, lease: Lease, call: AppendCall) -> Head:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    house.offer(named(1))
+    async with house.owned():
+        await anyio.sleep(1)
+        house.offer(named(101), "s4", priority=9)
+        house.offer(named(2))
+        async with house.owned(shard_name="s4", log=Hanging(house.server)):
+            await anyio.sleep(70)
+            assert house.is_sealed(named(1))
+            assert house.is_sealed(named(2))
+
+
+async def test_namespaces_share_the_slots_of_all_shards() -> None:
+    """Two slots and two users, each with runs in a shard of their own: both get one."""
+    house = House(slots=2)
+    for number in (1, 2, 3, 4, 101):
+        run, shard = named(number), "s4" if number > 100 else SHARD
+        house.flows[run] = CHAIN
+        house.report(run, replace(started(run), namespace="user:bob" if number > 100 else ADA), shard)
+    async with house.owned(), house.owned(shard_name="s4"):
+        await anyio.sleep(45)
+        assert house.is_sealed(named(101), "s4")  # three tasks of ten seconds: it waited for one of them at most
+        await anyio.sleep(200)
+    assert all(house.is_sealed(named(number)) for number in (1, 2, 3, 4))

@@ -1,13 +1,15 @@
 """Slots are given in order, never more than there are, and come back."""
 
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 from hypothesis import given, strategies as st
 
-from evflow.core.admit import Capacity, Slots, Waiting, admit, admit_elsewhere, fair, rank
+from evflow.core.admit import Admission, Capacity, Slots, Waiting, admit, admit_elsewhere, fair, in_one_line, rank
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
+from evflow.core.values import value
 from tests.effort import seeds
 
 RUN = RunId(FlowName("TestFlow"), RunNumber(1))
@@ -20,7 +22,7 @@ def waiting(task: int, cpu: float = 0, memory_mb: int = 0, gpu: int = 0) -> Wait
 
 def tasks(slots: Slots, *queue: Waiting) -> list[tuple[int, int]]:
     """Who gets which slot."""
-    return [(grant.attempt.task, grant.slot) for grant in admit(slots, queue)]
+    return [(grant.attempt.task, grant.slot) for grant in admit(slots, queue).grants]
 
 
 def test_slots_are_given_in_the_order_of_the_queue_the_lowest_first() -> None:
@@ -33,7 +35,7 @@ def test_slots_are_given_in_the_order_of_the_queue_the_lowest_first() -> None:
 
 def test_a_grant_says_how_full_it_is() -> None:
     """For `explain` and the story of the run."""
-    grants = admit(Slots(Capacity(4)), [waiting(1), waiting(2)])
+    grants = admit(Slots(Capacity(4)), [waiting(1), waiting(2)]).grants
     assert [grant.reason for grant in grants] == ["1 of 4 slots", "2 of 4 slots"]
 
 
@@ -102,7 +104,7 @@ def test_slots_and_resources_are_never_exceeded_and_none_is_lost(seed: int) -> N
     running = {one.attempt for one in held}
     while queue or running:
         before = len(slots.taken)
-        for grant in admit(slots, queue):
+        for grant in admit(slots, queue).grants:
             queue = [one for one in queue if one.attempt != grant.attempt]
             running.add(grant.attempt)
         assert len(slots.taken) <= max(capacity.slots, before)
@@ -162,7 +164,7 @@ def test_of_those_that_have_as_few_the_one_comes_first_that_has_waited_for_longe
     order: list[str] = []
     waiting = {name: line_of(name, *([0] * 4), first=first) for name, first in (("ada", 1), ("bob", 11))}
     while any(waiting.values()):
-        [grant] = admit(slots, fair({name: iter(line) for name, line in waiting.items()}, slots))
+        [grant] = admit(slots, fair({name: iter(line) for name, line in waiting.items()}, slots)).grants
         name = "ada" if grant.attempt.task < 11 else "bob"
         order.append(name)
         waiting[name].pop(0)
@@ -185,3 +187,81 @@ def test_nobody_is_left_out_and_nobody_gets_a_slot_while_another_who_waits_has_f
         shares[one.namespace] += 1
         left[one.namespace] -= 1
     assert not +left
+
+
+SHARDS = [RunId(FlowName(name), RunNumber(1)) for name in ("Red", "Green", "Blue")]
+
+
+@value
+class Asked:
+    """Something that waits in one of three shards."""
+
+    shard: int
+    namespace: str
+    priority: int
+    began_us: int
+
+
+ASKED = st.lists(
+    st.builds(Asked, st.integers(0, 2), st.sampled_from("ab"), st.integers(0, 2), st.integers(0, 1_000)),
+    max_size=15,
+    unique_by=lambda one: one.began_us,
+)
+
+
+def lines_of(asked: list[Asked], shard: int | None, slots: Slots) -> dict[str, Iterator[Waiting]]:
+    """What still waits in a shard, or in all, as its line in each namespace."""
+    found: dict[str, list[Waiting]] = {}
+    for one in sorted(asked, key=lambda one: rank(one.priority, one.began_us)):
+        name = AttemptId(SHARDS[one.shard], TaskId(one.began_us + 1), 0)
+        if (shard is None or shard == one.shard) and name not in slots.taken:
+            waits = Waiting(name, namespace=one.namespace, priority=one.priority, began_us=one.began_us)
+            found.setdefault(one.namespace, []).append(waits)
+    return {namespace: iter(line) for namespace, line in found.items()}
+
+
+@given(ASKED, st.integers(0, 6), st.lists(st.integers(0, 2), max_size=12), st.randoms(use_true_random=False))
+def test_shards_that_look_in_any_order_give_the_slots_that_one_order_over_all_would_give(
+    asked: list[Asked], free: int, looks: list[int], random: Random
+) -> None:
+    """Each gives its own attempts only, and nobody's that come later than another shard's; those that are called look at last."""
+    together, apart = Slots(Capacity(free)), Slots(Capacity(free))
+    admit(together, fair(lines_of(asked, None, together), together))
+
+    def look(shard: int) -> Admission:
+        lines = in_one_line([lines_of(asked, each, apart) for each in range(3)])
+        admission = admit(apart, fair(lines, apart), SHARDS[shard].__eq__)
+        assert len(apart.taken) <= free
+        assert all(grant.attempt.run == SHARDS[shard] for grant in admission.grants)
+        return admission
+
+    called = {0, 1, 2}
+    for shard in [*looks, *([-1] * 20)]:
+        if shard < 0 and not called:
+            break
+        chosen = shard if shard >= 0 else random.choice(sorted(called))
+        called.discard(chosen)
+        called |= {SHARDS.index(attempt.run) for attempt in look(chosen).others}
+    assert not called
+    for slots in (apart, together):  # in a namespace who comes first has one
+        for namespace, line in lines_of(asked, None, Slots(Capacity(0))).items():
+            order = [one.attempt for one in line]
+            assert set(order[: sum(one.namespace == namespace for _, one in slots.taken.values())]) == set(slots.taken) & set(order)
+    by_priority, by_namespace = (
+        [Counter(getattr(one, what) for _, one in slots.taken.values()) for slots in (apart, together)]
+        for what in ("priority", "namespace")
+    )
+    assert by_priority[0] == by_priority[1]
+    assert all(abs(by_namespace[0][name] - by_namespace[1][name]) <= 1 for name in "ab")  # between equals it is the turn that decides
+    assert len({slot for slot, _ in apart.taken.values()}) == len(apart.taken)
+
+
+def test_what_others_can_have_is_left_to_them_and_costs_their_namespace_no_turn() -> None:
+    slots = Slots(Capacity(3))
+    asked = [Asked(0, "a", 0, 1), Asked(1, "b", 5, 2), Asked(0, "a", 0, 3), Asked(0, "a", 0, 4)]
+    admission = admit(slots, fair(lines_of(asked, None, slots), slots), SHARDS[0].__eq__)
+    assert [grant.attempt.task for grant in admission.grants] == [2, 4]
+    assert [attempt.run for attempt in admission.others] == [SHARDS[1]]
+    assert admission.rest
+    assert len(slots.unused) == 1
+    assert slots.turns == {"a": 2}

@@ -20,6 +20,7 @@ class State:
     sealed: bool = False
     graph: Graph = field(default_factory=lambda: Graph({}))
     priority: int = 0
+    started_us: int = 0
     header: dict[str, str] = field(default_factory=lambda: {"namespace": "user:ada"})
 
     @property

@@ -82,6 +82,3 @@ class Host:
 
     def dismiss(self, run: RunId) -> None:
         """See `RunHost.dismiss`."""
-
-    def has_room(self) -> None:
-        """See `RunHost.has_room`."""
