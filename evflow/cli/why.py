@@ -53,18 +53,19 @@ class RunHasNoRequest(UsageError):
 def why_command(run: str, as_json: bool) -> None:
     """Say it."""
     from evflow.cli.naming import NoSuchRun, parse, resolve
-    from evflow.deployments.account import chain, request_of
+    from evflow.deployments.account import chain
+    from evflow.deployments.finding import request_of
 
     with session.log() as log:
         found = resolve(log, parse(run))
-        request = request_of(log, found)
+        request = request_of(log, found.flow, found.number)
         if request is None:
             if log.run(found) is None:
                 raise NoSuchRun(str(found), log.flows())
             raise RunHasNoRequest(found)
         asked: Any = request.event
         trigger: Mapping[str, Any] = asked.trigger or {}
-        entries = chain(log, found.flow, trigger) if trigger.get("kind") == "event" else []
+        entries = chain(log, found.flow, trigger, request.seq) if trigger.get("kind") == "event" else []
     if as_json:
         write_json(
             {
@@ -101,8 +102,8 @@ def why_not_command(flow: str, at: str, span: str, as_json: bool) -> None:
     """Say it."""
     from evflow.core.flow_events import FlowDeployed
     from evflow.core.spans import WANTED, span_us
-    from evflow.deployments.account import around, deployments_at, records
-    from evflow.deployments.catalog import find, parse
+    from evflow.deployments.account import around, deployments_at
+    from evflow.deployments.catalog import find, history, parse
 
     wanted, width_us = parse(flow), span_us(span)
     if not width_us:
@@ -110,7 +111,7 @@ def why_not_command(flow: str, at: str, span: str, as_json: bool) -> None:
     at_us = _instant(at)
     since_us, until_us = max(at_us - width_us, _FIRST_US), min(at_us + width_us, _LAST_US)
     with session.log() as log:
-        told = list(records(log, wanted.flow))
+        told = list(history(log, wanted.flow))
         if not any(isinstance(one.event, FlowDeployed) and (":" not in flow or one.event.name == wanted.name) for one in told):
             find(log, wanted)  # it never was deployed: says what is
         entries = [one for one in around(log, wanted.flow, since_us, until_us) if ":" not in flow or one.deployment == wanted.name]

@@ -3,14 +3,12 @@
 Everything here is read. That no scheduler was alive is read as well: a tick or an event was decided long after it came, or never.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 from typing import Any, Final
 
-from evflow import diagnostics
-from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent
-from evflow.core.deployments import Deployment, Deployments, tick_of
+from evflow.core.deployments import Deployment, Deployments, changed, tick_of
 from evflow.core.filters import mismatch
 from evflow.core.flow_events import (
     FlowDeployed,
@@ -23,17 +21,20 @@ from evflow.core.flow_events import (
     TriggerReceived,
     TriggerSkipped,
 )
-from evflow.core.ids import FlowName, RunId
+from evflow.core.ids import FlowName
 from evflow.core.listening import decision_of
 from evflow.core.published import Publication, decode
 from evflow.core.schedule import from_plain as schedule_from_plain, local, next_tick_us
 from evflow.core.triggers import Trigger, from_plain, names_of
 from evflow.core.values import value
+from evflow.deployments.catalog import history
+from evflow.deployments.finding import DISORDER_US, place_of, records
 from evflow.log.protocol import LogClient, PublishedEvent
 
 LATE_US: Final = 60_000_000
 """A decision that comes so long after its tick or event says that no scheduler was alive meanwhile."""
-_CHUNK: Final = 5_000
+_FEW: Final = 64
+"""Events that are read first; then more and more."""
 _MOST_TICKS: Final = 1_000
 _DID: Final[Mapping[type, str]] = {FlowDeployed: "deployed", FlowUndeployed: "undeployed", FlowPaused: "paused", FlowUnpaused: "unpaused"}
 
@@ -72,31 +73,22 @@ class Entry:
         return self.decided_us - self.at_us > LATE_US
 
 
-def records(log: LogClient, flow: FlowName) -> Iterator[FlowRecord]:
-    """All readable events of a flow's log, oldest first."""
-    at = 0
-    while chunk := log.flow_events(flow, at, _CHUNK):
-        for stored in chunk:
-            try:
-                yield flow_events.decode(*stored)
-            except UnreadableEvent as error:
-                diagnostics.warning("an event of a flow's log cannot be read", flow=flow, seq=stored.seq, why=str(error))
-        at = chunk[-1].seq
+def chain(log: LogClient, flow: FlowName, trigger: Mapping[str, Any], until: int | None = None) -> list[Entry]:
+    """What happened to the events that started a run, up to the start, in order; with their payloads, as far as they are kept.
 
-
-def request_of(log: LogClient, run: RunId) -> FlowRecord | None:
-    """The event that gave a run its number."""
-    for record in records(log, run.flow):
-        if isinstance(record.event, RunRequested) and record.event.number == run.number:
-            return record
-    return None
-
-
-def chain(log: LogClient, flow: FlowName, trigger: Mapping[str, Any]) -> list[Entry]:
-    """What happened to the events that started a run, up to the start, in order; with their payloads, as far as they are kept."""
-    ids = {one["id"] for one in trigger.get("events", ())}
-    found = [entry for one in trigger.get("events", ()) if (entry := _published(log, one)) is not None]
-    for record in records(log, flow):
+    Args:
+        log: The log.
+        flow: The flow.
+        trigger: What started the run, as its request has it.
+        until: The position of that request; None: to the log's end.
+    """
+    events: Sequence[Mapping[str, Any]] = trigger.get("events", ())
+    ids = {one["id"] for one in events}
+    found = [entry for one in events if (entry := _published(log, one)) is not None]
+    begin = place_of(log, flow, min((one["at_us"] for one in events), default=0))
+    for record in records(log, flow, begin, _FEW):
+        if until is not None and record.seq >= until:
+            break
         event = record.event
         if isinstance(event, TriggerReceived) and event.name == trigger["deployment"] and event.trigger == trigger["trigger"]:
             found += [_decided(record, one, "waits", event.reason) for one in event.events if one["id"] in ids]
@@ -104,12 +96,53 @@ def chain(log: LogClient, flow: FlowName, trigger: Mapping[str, Any]) -> list[En
 
 
 def around(log: LogClient, flow: FlowName, since_us: int, until_us: int) -> list[Entry]:
-    """Everything between two instants that started a run of a flow, or could have."""
-    told = list(records(log, flow))
+    """Everything between two instants that started a run of a flow, or could have.
+
+    What was decided then is read, what was deployed, and on from there until all that came then is decided, which may be long after.
+    """
+    told = {record.seq: record for record in history(log, flow)}
+    following = records(log, flow, place_of(log, flow, since_us), _FEW)
+    for record in following:
+        told[record.seq] = record
+        if record.at_us > until_us + DISORDER_US:
+            break
+    while True:
+        found = _found(log, flow, [told[seq] for seq in sorted(told)], since_us, until_us)
+        more = list(islice(following, len(told))) if _is_open(log, told.values(), found, since_us, until_us) else []
+        if not more:
+            return found
+        told.update((record.seq, record) for record in more)
+
+
+def _found(log: LogClient, flow: FlowName, told: list[FlowRecord], since_us: int, until_us: int) -> list[Entry]:
     found = [entry for record in told for entry in _of_record(flow, record) if since_us <= entry.at_us <= until_us]
     found += _undecided_ticks(told, since_us, until_us, {(one.deployment, one.at_us) for one in found if one.what == "tick"})
     found += _unstarted_events(log, told, since_us, until_us, {(one.deployment, one.id) for one in _all_of(flow, told)})
     return sorted(found, key=lambda one: (one.at_us, one.decided_us))
+
+
+def _is_open(log: LogClient, told: Collection[FlowRecord], found: list[Entry], since_us: int, until_us: int) -> bool:
+    """Whether what stands behind these events of the log can say something about what came between two instants."""
+    settled = {(one.deployment, one.id) for one in found if one.outcome not in ("waits", "undecided")}
+    if any(one.outcome == "waits" and (one.deployment, one.id) not in settled for one in found):
+        return True
+    if any(one.outcome == "undecided" and one.reason != "paused" for one in found):  # an end of the pause does not decide it either
+        return True
+    # Of events that are not kept any more only decisions are known. A trigger decides in the order of its events.
+    listening = {
+        (record.event.name, number)
+        for record in told
+        if isinstance(record.event, FlowDeployed)
+        for number in range(len(record.event.triggers))
+    }
+    if not listening or log.event_bounds().trimmed_us < since_us:
+        return False
+    beyond = {
+        (changed(record.event), decided[0])
+        for record in told
+        if (decided := decision_of(record.event)) is not None and decided[1].at_us > until_us
+    }
+    return not listening <= beyond
 
 
 def deployments_at(told: list[FlowRecord], at_us: int) -> Mapping[str, Deployment]:

@@ -8,12 +8,12 @@ from evflow.core.deployments import DEFAULT_NAME, Deployment, after, fold, name_
 from evflow.core.events import Event
 from evflow.core.flow_events import FlowDeployed, FlowRecord
 from evflow.core.ids import FlowName
+from evflow.deployments.finding import records
 from evflow.errors import Conflict, EnvironmentProblem, UsageError, did_you_mean
 from evflow.log.protocol import DeploymentChange, LogClient
 
 _MOST_TRIES = 100
 """Each try loses to another writer of the same flow's log; that this happens so often in a row means a defect."""
-_CHUNK = 5_000
 
 
 class DeploymentNameInvalid(UsageError):
@@ -121,23 +121,29 @@ def find(log: LogClient, wanted: Reference) -> Deployment:
 
 
 def history(log: LogClient, flow: FlowName) -> Iterator[FlowRecord]:
-    """All events of a flow's log about its deployments, oldest first."""
-    at = 0
-    while chunk := log.flow_events(flow, at, _CHUNK):
-        for stored in chunk:
-            record = flow_events.decode(*stored)
-            if subject(record.event) is not None:
-                yield record
-        at = chunk[-1].seq
+    """All events of a flow's log about its deployments, oldest first; where their positions are noted these alone are read."""
+    marks = log.flow_marks(flow)
+    if marks is None:
+        yield from _searched(log, flow)
+        return
+    for seq in marks:
+        record = next(records(log, flow, seq - 1, 1), None)
+        if record is not None and record.seq == seq:
+            yield record
+
+
+def _searched(log: LogClient, flow: FlowName) -> Iterator[FlowRecord]:
+    """The same, looked for in the whole log."""
+    return (record for record in records(log, flow) if subject(record.event) is not None)
 
 
 def last_version(log: LogClient, wanted: Reference) -> int:
-    """The last version that a name ever had; reads the flow's whole log."""
+    """The last version that a name ever had."""
     return fold(history(log, wanted.flow)).versions.get(wanted.name, 0)
 
 
 def version_of(log: LogClient, wanted: Reference, version: int) -> Deployment | None:
-    """A version of a deployment; one that is not deployed any more is looked for in the flow's whole log. None where it is not there."""
+    """A version of a deployment; one that is not deployed any more is looked for in the flow's log. None where it is not there."""
     packed = log.deployments(wanted.flow).get(wanted.name)
     now = None if packed is None else unpacked(packed)
     if now is not None and now.version == version:
@@ -159,6 +165,7 @@ def change(log: LogClient, wanted: Reference, decide: Callable[[Deployment | Non
     principal = f"user:{user}"
     for _ in range(_MOST_TRIES):
         expected = log.flow_seq(wanted.flow)  # before what is deployed: a change between the two is a conflict
+        marks = _marks(log, wanted.flow)
         packed = log.deployments(wanted.flow).get(wanted.name)
         before = None if packed is None else unpacked(packed)
         event = decide(before)
@@ -166,11 +173,19 @@ def change(log: LogClient, wanted: Reference, decide: Callable[[Deployment | Non
         now = after(before, event, at_us, principal)
         payload = flow_events.encode(event, at_us=at_us, principal=principal)
         try:
-            seq = log.append_flow(wanted.flow, expected, payload, DeploymentChange(wanted.name, pack(now) if now else b""))
+            seq = log.append_flow(
+                wanted.flow, expected, payload, DeploymentChange(wanted.name, pack(now) if now else b"", (*marks, expected + 1))
+            )
         except Conflict:
             continue
         return Change(FlowRecord(seq, at_us, principal, event), now)
     raise DeploymentsChangeTooFast(wanted.flow)
+
+
+def _marks(log: LogClient, flow: FlowName) -> tuple[int, ...]:
+    """Where the events about deployments stand: a log that was written before positions were noted, or whose server lost them, is read once."""
+    marks = log.flow_marks(flow)
+    return tuple(record.seq for record in _searched(log, flow)) if marks is None else marks
 
 
 def existing(log: LogClient, wanted: Reference, event: Event) -> Callable[[Deployment | None], Event]:

@@ -160,6 +160,10 @@ class RedisLogClient:
         """See `LogClient.flow_events`."""
         return self._do(flow_commands.flow_events(flow, after, limit))
 
+    def flow_marks(self, flow: FlowName) -> tuple[int, ...] | None:
+        """See `LogClient.flow_marks`."""
+        return self._do(flow_commands.flow_marks(flow))
+
     def flow_seq(self, flow: FlowName) -> Seq:
         """See `LogClient.flow_seq`."""
         return self._do(flow_commands.flow_seq(flow))

@@ -64,13 +64,24 @@ def append_flow(flow: FlowName, expected: int, payload: bytes, change: FlowChang
             raise FlowLogMoved(flow, expected, seq)
         return Seq(seq)
 
-    return Operation((*register, invocation("flow_append", (keys.log, keys.meta, beside), expected, payload, field, value)), parse)
+    marks = msgpack.packb(change.marks) if isinstance(change, DeploymentChange) and change.marks else b""
+    append = invocation("flow_append", (keys.log, keys.meta, beside), expected, payload, field, value, marks)
+    return Operation((*register, append), parse)
 
 
 def flow_events(flow: FlowName, after: int, limit: int) -> Operation[list[FlowEvent]]:
     """Events of a flow's log behind a position."""
     command = ("XRANGE", flow_keys(flow).log, after + 1, "+", "COUNT", limit)
     return Operation((command,), lambda replies: [FlowEvent(seq_of(entry), values[1]) for entry, values in replies[0]])
+
+
+def flow_marks(flow: FlowName) -> Operation[tuple[int, ...] | None]:
+    """The positions of the events about a flow's deployments; None where nobody noted them."""
+
+    def parse(replies: list[type_of_reply]) -> tuple[int, ...] | None:
+        return None if replies[0] is None else tuple(msgpack.unpackb(replies[0]))
+
+    return Operation((("HGET", flow_keys(flow).meta, "marks"),), parse)
 
 
 def flow_seq(flow: FlowName) -> Operation[Seq]:

@@ -351,6 +351,10 @@ class LogClient(Protocol):
         """Events of a flow's log behind position `after`."""
         ...
 
+    def flow_marks(self, flow: FlowName) -> tuple[int, ...] | None:
+        """The positions of the events about a flow's deployments, in order; None where nobody noted them."""
+        ...
+
     def flow_seq(self, flow: FlowName) -> Seq:
         """The last position of a flow's log, 0 if it is empty."""
         ...

@@ -199,10 +199,12 @@ class DeploymentChange:
     Attributes:
         name: The deployment's name.
         packed: What is deployed under it (`evflow.core.deployments.pack`), or no bytes where nothing is any more.
+        marks: For an event about a deployment the positions of all such events, its own the last; none for a tick's or an event's decision.
     """
 
     name: str
     packed: bytes
+    marks: tuple[int, ...] = ()
 
 
 @value

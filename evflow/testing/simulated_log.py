@@ -442,6 +442,10 @@ class SimulatedLogClient:
         begin = max(0, after - log.trimmed)
         return log.events[begin : begin + limit]
 
+    def flow_marks(self, flow: FlowName) -> tuple[int, ...] | None:
+        """See `LogClient.flow_marks`."""
+        return self._flow(flow).marks
+
     def flow_seq(self, flow: FlowName) -> Seq:
         """See `LogClient.flow_seq`."""
         return Seq(self._flow(flow).seq)

@@ -85,6 +85,7 @@ class FlowState:
     deployments: dict[str, bytes] = field(default_factory=dict[str, bytes])
     archives: dict[str, bytes] = field(default_factory=dict[str, bytes])
     hot: dict[int, int] = field(default_factory=dict[int, int])
+    marks: tuple[int, ...] | None = None
 
     backfills: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
@@ -305,6 +306,7 @@ class State:
             log.backfills[change.number] = change.packed
         elif change is not None:
             _put(log.deployments, change.name, change.packed)
+            log.marks = change.marks or log.marks
         return Seq(expected + 1)
 
     def publish(self, event_id: str, body: bytes, keep: Keep, now_us: int) -> Placed:

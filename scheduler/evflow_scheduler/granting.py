@@ -4,7 +4,7 @@ The decisions are `evflow.core.admit`'s and `evflow.core.limits`'; here stands w
 told to the runs as facts: `SlotGranted`, and `RunCancelRequested` for a run that may not begin beside another one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
@@ -92,7 +92,7 @@ class Granting:
         await self._names.give_back([name])
 
     @contextmanager
-    def sharing(self) -> Iterator[None]:
+    def sharing(self) -> Generator[None]:
         """Take slots, in one order with all who do, within the block."""
         self._slots.sharers.append(self)
         try:

@@ -532,6 +532,19 @@ def test_a_deployment_changes_with_its_event_or_not_at_all(client: LogClient) ->
     assert client.all_tags(flow) == {}
 
 
+def test_where_events_about_deployments_stand_is_noted_with_them(client: LogClient) -> None:
+    flow = FlowName("Flow")
+    assert client.flow_marks(flow) is None
+    client.request_run(flow, request())
+    client.append_flow(flow, Seq(1), b"event", DeploymentChange("nightly", b"first", (2,)))
+    client.append_flow(flow, Seq(2), b"event", DeploymentChange("nightly", b"ticked"))
+    assert client.flow_marks(flow) == (2,)
+    with pytest.raises(Conflict):
+        client.append_flow(flow, Seq(2), b"event", DeploymentChange("nightly", b"late", (2, 3)))
+    client.append_flow(flow, Seq(3), b"event", DeploymentChange("nightly", b"", (2, 4)))
+    assert client.flow_marks(flow) == (2, 4)
+
+
 def test_a_backfill_changes_with_its_event_or_its_run_or_not_at_all(client: LogClient) -> None:
     flow = FlowName("Flow")
     assert (client.backfills(flow), client.backfilled()) == ({}, [])

@@ -1,14 +1,21 @@
 """Why a run began and why none did, read from the logs."""
 
 from collections.abc import Iterator
+from math import log2
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from evflow import config
-from evflow.core.flow_events import FlowPaused
-from evflow.core.ids import RunId, RunNumber
-from evflow.deployments.account import around, chain, request_of
+from evflow.core import flow_events
+from evflow.core.flow_events import FlowPaused, FlowUnpaused, RunRequested, RunTagged
+from evflow.core.ids import FlowName, RunNumber
+from evflow.deployments.account import around, chain, deployments_at
+from evflow.deployments.catalog import history
+from evflow.deployments.finding import records, request_of
+from evflow.log.protocol import FlowEvent, LogClient
+from evflow.testing.simulated_log import SimulatedLogClient
 from tests.unit.listening_world import LISTENING, ListenWorld, S
 from tests.unit.ticking_world import HOUR_US, NOON_US, TICKING, TickWorld
 
@@ -32,14 +39,14 @@ def test_the_chain_to_a_run_has_its_events_with_what_they_said(world: ListenWorl
     world.now_us += S
     world.publish("b", {"n": 2})
     world.look()
-    request = request_of(world.log, RunId(LISTENING, RunNumber(1)))
+    request = request_of(world.log, LISTENING, RunNumber(1))
     assert request is not None
     trigger = getattr(request.event, "trigger", {})
     found = chain(world.log, LISTENING, trigger)
     assert [(one.id, one.outcome, one.payload) for one in found] == [
         ("a1", "published", {"n": 1}), ("a1", "waits", None), ("b2", "published", {"n": 2}),
     ]  # fmt: skip
-    assert request_of(world.log, RunId(LISTENING, RunNumber(2))) is None
+    assert request_of(world.log, LISTENING, RunNumber(2)) is None
 
 
 def test_each_event_of_a_time_is_told_with_what_became_of_it(world: ListenWorld) -> None:
@@ -76,3 +83,104 @@ def test_ticks_are_told_also_those_that_nobody_decided(tmp_path: Path) -> None:
         (1, "skipped", "not-the-last", ""), (2, "skipped", "not-the-last", ""), (3, "started", "due", "Ticking/1"), (4, "undecided", "paused", ""),
         (5, "undecided", "paused", ""),
     ]  # fmt: skip
+
+
+class Counting:
+    """A log that counts the entries of flows' logs that are read."""
+
+    def __init__(self, log: SimulatedLogClient) -> None:
+        self._log = log
+        self.read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
+        found = self._log.flow_events(flow, after, limit)
+        self.read += len(found)
+        return found
+
+
+def counting(world: TickWorld) -> tuple[Counting, LogClient]:
+    log = Counting(world.log)
+    return log, cast("LogClient", log)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> TickWorld:
+    """A flow that somebody asks for each ten minutes for months, a paused day in the middle, and a schedule that is changed at the end."""
+    config.reset()
+    world = TickWorld(tmp_path_factory.mktemp("long"))
+    world.schedule()
+    for number in range(3_000):
+        world.now_us += HOUR_US // 6
+        if number % 6 == 5 and not 1_200 <= number < 1_344:
+            world.look()
+        if number in (1_200, 1_344):
+            world.change(FlowPaused("default") if number == 1_200 else FlowUnpaused("default"))
+        asked = flow_events.encode(RunRequested(0, "bob"), at_us=world.now_us, principal="user:bob")
+        world.log.request_run(TICKING, asked)
+        tags = RunTagged(number + 1, ("a",), ("a",), ())
+        world.log.append_flow(
+            TICKING, world.log.flow_seq(TICKING), flow_events.encode(tags, at_us=world.now_us, principal="user:bob"), None
+        )
+    world.schedule(cron="30 * * * *")
+    config.reset()
+    return world
+
+
+def test_the_request_of_a_run_is_found_without_reading_a_long_log(long: TickWorld) -> None:
+    end = long.log.flow_seq(TICKING)
+    assert end > 6_000
+    requests = [record for record in records(long.log, TICKING) if isinstance(record.event, RunRequested)]
+    for request in [requests[0], requests[-1], *requests[7::499]]:
+        log, client = counting(long)
+        assert isinstance(request.event, RunRequested)
+        assert request_of(client, TICKING, RunNumber(request.event.number)) == request
+        assert log.read < 20 * log2(end)
+    assert request_of(long.log, TICKING, RunNumber(99_999)) is None
+
+
+@pytest.mark.parametrize("hours", [0.5, 202, 224, 499])
+def test_what_became_of_a_time_is_told_without_reading_a_long_log_and_is_what_reading_all_of_it_tells(
+    long: TickWorld, hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_us = NOON_US + round(hours * HOUR_US)
+    log, client = counting(long)
+    found = around(client, TICKING, at_us - HOUR_US, at_us + HOUR_US)
+    deployed = deployments_at(list(history(client, TICKING)), at_us)
+    assert log.read < 300
+    monkeypatch.setattr("evflow.deployments.account.place_of", lambda *_: 0)
+    monkeypatch.setattr("evflow.deployments.account._is_open", lambda *_: True)
+    whole = around(long.log, TICKING, at_us - HOUR_US, at_us + HOUR_US)
+    assert found == whole
+    assert any(one.what in ("tick", "request") for one in found) or any(one.what == "paused" for one in whole)
+    then = deployments_at(list(records(long.log, TICKING)), at_us)
+    assert {name: (one.version, one.paused, one.schedule) for name, one in deployed.items()} == {
+        name: (one.version, one.paused, one.schedule) for name, one in then.items()
+    }
+
+
+def test_what_came_long_before_it_was_decided_is_told_with_its_decision(world: ListenWorld) -> None:
+    """Another flow's user asks for runs all the while; a scheduler comes back after weeks."""
+    world.listen()
+    world.publish("a")
+    for _ in range(1_000):
+        world.now_us += HOUR_US
+        world.log.request_run(LISTENING, flow_events.encode(RunRequested(0, "bob"), at_us=world.now_us, principal="user:bob"))
+    assert told(world)[-1] == "event a1 undecided"
+    world.look()
+    assert told(world)[-1] == "event a1 started event Listening/1001"
+
+
+def test_a_log_from_before_positions_were_noted_is_read_once_and_noted_then(world: ListenWorld) -> None:
+    world.listen()
+    world.listen({"event": "b"})
+    state = world.server.state.flow(LISTENING)
+    noted, state.marks = state.marks, None
+    assert noted is not None
+    before = list(history(world.log, LISTENING))
+    assert [record.seq for record in before] == list(noted)
+    world.change(FlowPaused("default"))
+    assert state.marks == (*noted, world.log.flow_seq(LISTENING))
+    assert [*before, *list(history(world.log, LISTENING))[-1:]] == list(history(world.log, LISTENING))

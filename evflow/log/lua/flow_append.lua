@@ -1,10 +1,11 @@
 #!lua
 -- Append an event to a flow's log, which has no owner: the expected position decides between two writers.
 --
--- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs)   3 what the event changes beside the log: the flow's tags
+-- KEYS: 1 flow's log (stream)   2 flow's meta (hash: seq, runs, marks)   3 what the event changes beside the log: the flow's tags
 --       (hash: run number to packed tags), its deployments (hash: name to packed deployment), its archives (hash: run number to a
 --       packed note of where the run's archive is) or its backfills (hash: number to packed backfill)
 -- ARGV: 1 expected seq  2 payload  3 field of 3, or '' to change none  4 its value after the event, or '' to remove it
+--       5 the positions of all events about deployments, this one among them (packed), or '' where it is none
 -- Result: {1, new seq}      {0, seq found}
 -- Atomicity: the check stands before the first write.
 
@@ -21,5 +22,8 @@ if ARGV[3] ~= '' then
   else
     redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
   end
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[2], 'marks', ARGV[5])
 end
 return {1, seq}
