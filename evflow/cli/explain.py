@@ -10,6 +10,7 @@ import click
 from evflow import clock
 from evflow.cli import session
 from evflow.cli.complete import of_what
+from evflow.cli.explain_slots import said as said_of_slots, sharing
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, who, write_json
 from evflow.cli.picture import why
@@ -17,9 +18,8 @@ from evflow.core import explain, limits
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
 from evflow.core.tags import is_of_scheduler
-from evflow.log.keys import shared_shards
 from evflow.log.owners import is_owned
-from evflow.log.protocol import LogClient, RunEntry
+from evflow.log.protocol import LogClient
 from evflow.replay.load import RunWaits
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
 
 _MOST_HOLDERS = 5
-
-
-MOST_RUNS = 200
-"""How many runs of a flow are asked for their priority."""
 
 
 @click.command("explain", help="Say what a run, a step's tasks or a task waits for, and why it is where it is.")
@@ -50,7 +46,8 @@ def command(what: str, as_json: bool) -> None:
             _say(what, [f"{waits.message} {waits.hint}".strip()], as_json=as_json)
             return
         owned = state.over or is_owned(log, found.entry.shard)
-        ahead = of_higher_priority(log, found.entry, state)
+        shared = sharing(log, found.entry, state)
+        slots = [] if shared is None else list(said_of_slots(log, state, shared))
         now = clock.now_us()
         limited = list(_limited(log, state))
         tasks = tasks_of(state, reference)
@@ -61,12 +58,7 @@ def command(what: str, as_json: bool) -> None:
         if reference.step or reference.task is not None
         else of_run(state, now, owned=owned, pools=pools)
     )
-    if ahead:
-        lines.append(
-            f"{state.flow}/{state.number} has the priority {state.priority}: {count(ahead, 'run')} of higher priority "
-            f"that share{'s' if ahead == 1 else ''} its slots come{'s' if ahead == 1 else ''} before it. `evflow set-priority` changes that."
-        )
-    _say(what, [*lines, *limited], as_json=as_json)
+    _say(what, [*lines, *slots, *limited], as_json=as_json)
 
 
 def _limited(log: LogClient, state: RunState) -> Iterator[str]:
@@ -85,17 +77,6 @@ def _limited(log: LogClient, state: RunState) -> Iterator[str]:
             by = ", ".join(one.name for one in held[:_MOST_HOLDERS])
             more = f" and {len(held) - _MOST_HOLDERS} more" if len(held) > _MOST_HOLDERS else ""
             yield f"{run} waits for limit {limit.name}: {len(held)} of {limit.most} hold it{f' ({by}{more})' if by else ''}."
-
-
-def of_higher_priority(log: LogClient, entry: RunEntry, state: RunState) -> int:
-    """How many runs of its shard, of the newest of each flow, get slots before this one because somebody wants it so."""
-    if not state.takes_slots or entry.shard not in shared_shards():
-        return 0
-    others = (other for flow in log.flows() for other in log.runs(flow, MOST_RUNS))
-    return sum(
-        other.shard == entry.shard and other.summary.get("status") == "running" and int(other.summary.get("priority") or 0) > state.priority
-        for other in others
-    )
 
 
 def _say(what: str, lines: list[str], *, as_json: bool) -> None:
@@ -209,7 +190,7 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
     """A reason of a task: a sentence without its subject."""
     match reason:
         case explain.WaitsForSlot():
-            return _slot(reason, now_us)
+            return _slot(reason, now_us, shared=is_of_scheduler(state.header))
         case explain.Starts(status, since_us):
             return f"is about to start ({status} {duration(now_us - since_us)} ago)."
         case explain.WaitsForWorker(pool, _, since_us):
@@ -266,11 +247,13 @@ def _nobody(state: RunState) -> str:
     return f"{run} waits for somebody to run it: its process died. `evflow continue {run}` goes on with it, `evflow cancel {run}` ends it."
 
 
-def _slot(reason: explain.WaitsForSlot, now_us: int) -> str:
+def _slot(reason: explain.WaitsForSlot, now_us: int, *, shared: bool = False) -> str:
     if reason.paused_by:
         return f"waits for the end of the pause: {who(reason.paused_by)} paused the run."
     taken = len(reason.held)
     busy = f"{taken} of {reason.slots} slots are taken" if reason.slots else f"{count(taken, 'task')} run"
+    if shared:  # the slots are the scheduler's, and the number bounds what the run may have of them
+        busy = f"its run has {taken} of the {reason.slots} that it may have" if reason.slots else f"its run has {taken}"
     holders = [f"{one.slot}: {one.step}/{one.task}" if one.slot >= 0 else f"{one.step}/{one.task}" for one in reason.held]
     holding = f" ({_some(holders, taken)})" if holders else ""
     before = (

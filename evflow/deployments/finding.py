@@ -49,7 +49,7 @@ def place_of(log: LogClient, flow: FlowName, at_us: int) -> int:
         at_us: The instant, in microseconds since 1970.
     """
     wanted_us = at_us - DISORDER_US
-    low, high = 0, log.flow_seq(flow)  # behind `low` stands what is wanted, and behind `high` nothing that is older
+    low, high = 0, int(log.flow_seq(flow))  # behind `low` stands what is wanted, and behind `high` nothing that is older
     while low < high:
         middle = (low + high) // 2
         found = next(records(log, flow, middle, 1), None)
@@ -62,7 +62,7 @@ def place_of(log: LogClient, flow: FlowName, at_us: int) -> int:
 
 def request_of(log: LogClient, flow: FlowName, number: RunNumber) -> FlowRecord | None:
     """The event that gave a run its number; one that is not where its number says is looked for in the whole log."""
-    low, high = 0, log.flow_seq(flow)
+    low, high = 0, int(log.flow_seq(flow))
     while low < high:
         middle = (low + high) // 2
         found = _request_behind(log, flow, middle, high)

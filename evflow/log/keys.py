@@ -93,6 +93,8 @@ class PoolKeys(NamedTuple):
     Attributes:
         queue: Stream of the orders that no worker has claimed: the message queue.
         waiting: Hash, attempt to its entry in the queue.
+        ranks: Sorted set of the same attempts, in the order in which they are claimed: by priority, then by age.
+        given: Hash, worker to what its last call claimed, where that was something else than it had read.
         claims: Hash, attempt to when and by whom it was claimed.
         workers: Sorted set of the workers that live, by the instant until which they count as living.
         about: Hash, worker to what it says of itself.
@@ -102,6 +104,8 @@ class PoolKeys(NamedTuple):
 
     queue: str
     waiting: str
+    ranks: str
+    given: str
     claims: str
     workers: str
     about: str
@@ -163,7 +167,7 @@ def limit_keys(name: str) -> LimitKeys:
 def pool_keys(pool: str) -> PoolKeys:
     """The keys of a pool."""
     tag = f"{{evflow:pool:{pool}}}"
-    return PoolKeys(*(f"{tag}:{name}" for name in ("queue", "waiting", "claims", "workers", "about", "fences", "to:")))
+    return PoolKeys(*(f"{tag}:{name}" for name in ("queue", "waiting", "ranks", "given", "claims", "workers", "about", "fences", "to:")))
 
 
 def live_key(shard: str) -> str:

@@ -148,7 +148,7 @@ def check_name(name: str) -> str:
 # --- the owner's side ------------------------------------------------------------------------------------
 
 
-def order(pool: str, shard: str, epoch: int, number: int, orders: Sequence[tuple[str, bytes]]) -> Operation[None]:
+def order(pool: str, shard: str, epoch: int, number: int, orders: Sequence[tuple[str, bytes, int]]) -> Operation[None]:
     """Put orders into the queue; a repeat with the same number changes nothing: raises PoolFenced.
 
     Args:
@@ -156,9 +156,9 @@ def order(pool: str, shard: str, epoch: int, number: int, orders: Sequence[tuple
         shard: The attempts' shard.
         epoch: The epoch of its owner.
         number: The number of this call, rising within the epoch.
-        orders: Attempt and order, at most `MOST_ORDERS`.
+        orders: Attempt, order and priority, at most `MOST_ORDERS`. Those of a higher priority are claimed first.
     """
-    arguments = [part for pair in orders for part in pair]
+    arguments = [part for each in orders for part in each]
     command = _order(pool, "order", shard, epoch, number, *arguments)
 
     def parse(replies: list[type_of_reply]) -> None:
@@ -253,17 +253,18 @@ def fetch(pool: str, worker: str, count: int, timeout_s: float) -> Operation[lis
     return Operation((command,), parse)
 
 
-def claim(pool: str, worker: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
-    """Claim orders: whether each is this worker's to run. It may be repeated. Raises WorkerLost."""
+def claim(pool: str, worker: str, entries: Sequence[Entry]) -> Operation[list[Entry]]:
+    """Claim as many orders as were read: those that are this worker's to run, which come first in the queue. It may be repeated. Raises WorkerLost."""
     keys = pool_keys(pool)
     arguments = [part for entry in entries for part in (entry.id, entry.attempt)]
-    command = invocation("pool_claim", (keys.queue, keys.waiting, keys.claims, keys.workers), worker, *arguments)
+    command = invocation("pool_claim", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.ranks, keys.given), worker, *arguments)
 
-    def parse(replies: list[type_of_reply]) -> list[bool]:
+    def parse(replies: list[type_of_reply]) -> list[Entry]:
         answer, *mine = replies[0]
         if answer != b"ok":
             raise WorkerLost(pool, worker)
-        return [bool(one) for one in mine]
+        pairs = zip(entries, mine, strict=True)
+        return [Entry(one[0], one[1].decode(), one[2]) if isinstance(one, list) else entry for entry, one in pairs if one]
 
     return Operation((command,), parse)
 
@@ -344,13 +345,13 @@ def ask(url: str, operation: Operation[T]) -> T:
 
 def _order(pool: str, *arguments: Any) -> Command:
     keys = pool_keys(pool)
-    return invocation("pool_order", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.fences), *arguments)
+    return invocation("pool_order", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.fences, keys.ranks), *arguments)
 
 
 def _life(pool: str, verb: str, *arguments: Any) -> Command:
     keys = pool_keys(pool)
     return invocation(
-        "pool_life", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.about, keys.fences), verb, keys.to, *arguments
+        "pool_life", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.about, keys.fences, keys.given), verb, keys.to, *arguments
     )
 
 

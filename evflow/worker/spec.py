@@ -97,6 +97,7 @@ class AttemptOrder(_Plain):
         iteration: Which time this step runs on the task's path, from 0.
         timeout_s: The limit of the attempt, 0 for none.
         joined: The split that a join closes, as in `frames`, with any index; None for other steps.
+        priority: The run's, when the attempt was launched: what waits for a worker of a pool goes by it.
     """
 
     step: str
@@ -111,3 +112,4 @@ class AttemptOrder(_Plain):
     iteration: int = 0
     timeout_s: float = 0
     joined: tuple[str, int, str, int, int, bytes | None, str | None] | None = None
+    priority: int = 0

@@ -201,7 +201,7 @@ class PoolExecutor:
         """Send what is to be told, in order: orders that follow one another in as few calls as possible."""
         async with self._telling:
             while self._told:
-                orders, size = list[tuple[str, bytes]](), 0
+                orders, size = list[tuple[str, bytes, int]](), 0
                 while self._told and len(orders) < MOST_ORDERS and size < MOST_ORDER_BYTES:
                     attempt, what = self._told[0]
                     if not isinstance(what, AttemptOrder):
@@ -209,7 +209,7 @@ class PoolExecutor:
                     del self._told[0]
                     packed = await self._packed(attempt, what)
                     if packed is not None:
-                        orders.append((str(attempt), packed))
+                        orders.append((str(attempt), packed, what.priority))
                         size += len(packed)
                 if orders:
                     self._number += 1

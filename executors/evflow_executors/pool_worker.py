@@ -269,9 +269,8 @@ class PoolWorker:
         finally:
             self._claiming = False
         if not self._is_given_up(name):  # else their owner will see that
-            for entry, own in zip(entries, mine, strict=True):
-                if own:
-                    self._accept(entry, group)
+            for entry in mine:
+                self._accept(entry, group)
         self._check_end()
 
     def _is_given_up(self, name: str) -> bool:

@@ -43,9 +43,9 @@ class Queue:
         self.wait = self.link.wait()
         self.numbers = 0
 
-    async def order(self, *tasks: int, epoch: int = 5, number: int | None = None) -> None:
+    async def order(self, *tasks: int, epoch: int = 5, number: int | None = None, priority: int = 0) -> None:
         self.numbers += 1
-        orders = [(str(attempt(task)), b"order %d" % task) for task in tasks]
+        orders = [(str(attempt(task)), b"order %d" % task, priority) for task in tasks]
         await self.link.do(pools.order(POOL, SHARD, epoch, self.numbers if number is None else number, orders))
 
     async def join(self, *workers: str) -> None:
@@ -55,14 +55,15 @@ class Queue:
     async def fetch(self, worker: str, count: int = 10) -> list[Entry]:
         return await self.wait.do(pools.fetch(POOL, worker, count, 0.01), 0.01)
 
-    async def claim(self, worker: str, entries: list[Entry]) -> list[bool]:
+    async def claim(self, worker: str, entries: list[Entry]) -> list[Entry]:
         return await self.link.do(pools.claim(POOL, worker, entries))
 
     async def take(self, worker: str, count: int = 10) -> list[str]:
         """Read and claim; the attempts that are the worker's to run."""
         entries = await self.fetch(worker, count)
         mine = await self.claim(worker, entries) if entries else []
-        return [entry.attempt for entry, own in zip(entries, mine, strict=True) if own]
+        assert all(entry.order == b"order %d" % AttemptId.parse(entry.attempt).task for entry in mine)
+        return [entry.attempt for entry in mine]
 
     async def cancel(self, task: int, epoch: int = 5) -> Fate:
         return await self.link.do(pools.cancel(POOL, SHARD, epoch, attempt(task), 2.5))
@@ -117,8 +118,8 @@ async def test_an_attempt_is_claimed_once_whoever_tries(queue: Queue) -> None:
     await queue.join("a", "b")
     await queue.order(1)
     entries = await queue.fetch("a")
-    assert await queue.claim("a", entries) == [True]
-    assert await queue.claim("b", entries) == [False]
+    assert await queue.claim("a", entries) == entries
+    assert await queue.claim("b", entries) == []
     assert await queue.look(1) == [Fate("claimed", "a")]
 
 
@@ -142,13 +143,59 @@ async def test_an_attempt_that_waits_or_runs_is_not_ordered_again(queue: Queue) 
     assert await queue.take("a") == []
 
 
+async def test_a_higher_priority_is_claimed_first_and_among_equals_the_older_one(queue: Queue) -> None:
+    await queue.join("a", "b")
+    await queue.order(1, 2, 3)
+    await queue.order(4, 5, priority=7)
+    await queue.order(6, priority=-1)
+    assert await queue.take("a", 1) == ["Flow/1/4.0"]
+    assert await queue.take("b", 2) == ["Flow/1/5.0", "Flow/1/1.0"]
+    await queue.order(7, priority=1_000_000)
+    assert await queue.take("a", 10) == ["Flow/1/7.0", "Flow/1/2.0", "Flow/1/3.0", "Flow/1/6.0"]
+    for key in (pool_keys(POOL).queue, pool_keys(POOL).waiting, pool_keys(POOL).ranks):
+        assert queue.world.call("EXISTS", key) == 0 or queue.world.call("XLEN", key) == 0
+
+
+async def test_what_was_read_and_not_claimed_goes_back_when_something_else_comes_first(queue: Queue) -> None:
+    """Two workers read before an urgent order came: whoever claims first has it, and all three are run once."""
+    await queue.join("a", "b", "c")
+    await queue.order(1, 2)
+    one, two = await queue.fetch("a", 1), await queue.fetch("b", 1)
+    await queue.order(3, priority=1)
+    assert [entry.attempt for entry in await queue.claim("a", one)] == ["Flow/1/3.0"]
+    assert [entry.attempt for entry in await queue.claim("b", two)] == ["Flow/1/1.0"]
+    assert await queue.take("c") == ["Flow/1/2.0"]
+    assert await queue.look(1, 2, 3) == [Fate("claimed", "b"), Fate("claimed", "c"), Fate("claimed", "a")]
+
+
+async def test_a_repeated_claim_that_was_given_something_else_has_the_same_answer(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1)
+    entries = await queue.fetch("a")
+    await queue.order(2, priority=1)
+    first = await queue.claim("a", entries)
+    assert [(entry.attempt, entry.order) for entry in first] == [("Flow/1/2.0", b"order 2")]
+    assert await queue.claim("a", entries) == first
+    assert await queue.take("a") == ["Flow/1/1.0"]
+    await queue.link.do(pools.leave(POOL, "a"))
+    assert queue.world.call("EXISTS", pool_keys(POOL).given) == 0
+
+
+async def test_an_urgent_order_that_is_taken_back_is_given_to_nobody(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1)
+    await queue.order(2, priority=5)
+    assert await queue.cancel(2) == Fate("waiting")
+    assert await queue.take("a") == ["Flow/1/1.0"]
+
+
 async def test_a_cancelled_order_is_never_claimed_whether_it_was_read_or_not(queue: Queue) -> None:
     await queue.join("a")
     await queue.order(1, 2)
     entries = await queue.fetch("a", 1)
     assert await queue.cancel(1) == Fate("waiting")
     assert await queue.cancel(2) == Fate("waiting")
-    assert await queue.claim("a", entries) == [False]
+    assert await queue.claim("a", entries) == []
     assert await queue.fetch("a") == []
     assert await queue.cancel(1) == Fate("gone")
 

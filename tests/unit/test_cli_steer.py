@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from evflow.cli.deployments import is_run
-from evflow.cli.explain import of_higher_priority
+from evflow.cli.explain_slots import sharing
 from evflow.cli.steer import Asked, Watch
 from evflow.core import events as ev
 from evflow.core.ids import FlowName, RunId, RunNumber
@@ -62,8 +62,8 @@ def test_what_has_a_number_is_a_run_and_all_else_a_deployment(text: str, run: bo
     assert is_run(text) is run
 
 
-def test_runs_of_higher_priority_that_share_the_shard_come_before_a_run_that_waits() -> None:
-    """Not those that wait for somebody, that are over, or that another shard has."""
+def test_runs_of_the_same_scheduler_share_its_slots_and_those_of_higher_priority_come_before_a_run_that_waits() -> None:
+    """Not those that wait for somebody, that are over, or that another scheduler has; in whichever shard they are."""
     run = CoreRun(*fan(), priority=1)
 
     def line(number: int, shard: str = "s0", **summary: Any) -> RunEntry:
@@ -75,13 +75,21 @@ def test_runs_of_higher_priority_that_share_the_shard_come_before_a_run_that_wai
         line(3),
         line(4, priority=9, status="paused"),
         line(5, "s1", priority=9),
-        line(6, priority=3),
+        line(6, "s2", priority=3),
     ]
+    owners = {"s0": "box:7:1:a", "s2": "box:7:2:b", "s1": "other:7:1:c"}
 
     def runs(flow: str, most: int) -> list[RunEntry]:
         return lines[:most] if flow == "TestFlow" else []
 
-    log = cast("LogClient", SimpleNamespace(flows=lambda: ["TestFlow"], runs=runs))
-    assert of_higher_priority(log, lines[0], run.state) == 2
+    def owner(shard: str) -> tuple[str, float] | None:
+        return (owners[shard], 1.0) if shard in owners else None
+
+    log = cast("LogClient", SimpleNamespace(flows=lambda: ["TestFlow"], runs=runs, owner=owner))
+    found = sharing(log, lines[0], run.state)
+    assert found is not None
+    assert (found.process, [entry.run.number for entry in found.runs], found.before) == ("box:7", [6, 2, 3], 2)
+    owners.clear()
+    assert sharing(log, lines[0], run.state) is None
     run.turn(ev.RunPauseRequested(""))
-    assert of_higher_priority(log, lines[0], run.state) == 0
+    assert sharing(log, lines[0], run.state) is None

@@ -1,13 +1,16 @@
 #!lua
--- Claim the orders that a worker has read from its pool's queue.
+-- Claim as many orders as a worker has read from its pool's queue: those that come first, whichever it read.
 --
 -- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
---       4 workers (zset: name, until when)
+--       4 workers (zset: name, until when)   5 ranks (zset: attempt, its place among those that wait)
+--       6 given (hash: worker to {the first entry of its last call, the answer}, packed)
 -- ARGV: 1 worker   2.. for each order: entry, attempt
--- Result: {'ok', 1 or 0 for each order}: whether it is this worker's to run. It is not where it was cancelled, or is another entry's.
+-- Result: {'ok', for each order 1: it is this worker's to run, {entry, attempt, order}: this one is instead, or 0: none is}. The stream's order
+--         is that of arrival: an entry that was read says that there is something, and another one goes back for what it stood for.
 --         {'dead'}: the worker does not count as living; its entries go back into the queue with its burial
 -- Atomicity: check, claim and acknowledgement are one act, so that an attempt is claimed once and no entry is acknowledged that
--- is not claimed. Time is this server's alone.
+-- is not claimed; an attempt that waits has one entry at any time. A call that is repeated has the same answer: a claim by this worker
+-- says so, and what was given instead is kept until its next call. Time is this server's alone.
 
 local GROUP = 'workers'
 
@@ -17,19 +20,55 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 if tonumber(redis.call('ZSCORE', KEYS[4], worker) or '0') <= now then
   return {'dead'}
 end
-local answer = {'ok'}
-local claim = string.format('%.0f', now) .. ' ' .. worker
-for i = 2, #ARGV, 2 do
-  local entry, attempt = ARGV[i], ARGV[i + 1]
-  local _, owner = string.match(redis.call('HGET', KEYS[3], attempt) or '', '^(%d+) (.*)$')
-  local mine = owner == worker  -- the call is repeated: its answer was lost
-  if redis.call('HGET', KEYS[2], attempt) == entry then
-    mine = true
-    redis.call('HDEL', KEYS[2], attempt)
-    redis.call('HSET', KEYS[3], attempt, claim)
+local last = redis.call('HGET', KEYS[6], worker)
+if last then
+  last = cmsgpack.unpack(last)
+  if last[1] == ARGV[2] then
+    return last[2]
   end
+  redis.call('HDEL', KEYS[6], worker)
+end
+local answer, swapped, given = {'ok'}, false, {}
+local claim = string.format('%.0f', now) .. ' ' .. worker
+local function take(attempt, entry)
+  redis.call('HDEL', KEYS[2], attempt)
+  redis.call('ZREM', KEYS[5], attempt)
+  redis.call('HSET', KEYS[3], attempt, claim)
   redis.call('XACK', KEYS[1], GROUP, entry)
   redis.call('XDEL', KEYS[1], entry)
-  answer[#answer + 1] = mine and 1 or 0
+end
+
+for i = 2, #ARGV, 2 do
+  local entry, attempt = ARGV[i], ARGV[i + 1]
+  local waits = redis.call('HGET', KEYS[2], attempt) == entry
+  local _, owner = string.match(redis.call('HGET', KEYS[3], attempt) or '', '^(%d+) (.*)$')
+  if not waits and owner == worker and not given[attempt] then  -- the call is repeated: its answer was lost
+    answer[#answer + 1] = 1
+  else
+    local first = redis.call('ZRANGE', KEYS[5], 0, 0)[1]
+    if waits and (not first or first == attempt) then
+      take(attempt, entry)
+      answer[#answer + 1] = 1
+    else
+      local own = waits and redis.call('XRANGE', KEYS[1], entry, entry)[1]
+      redis.call('XACK', KEYS[1], GROUP, entry)
+      redis.call('XDEL', KEYS[1], entry)
+      if own then
+        redis.call('HSET', KEYS[2], attempt, redis.call('XADD', KEYS[1], '*', unpack(own[2])))
+      end
+      local its = first and redis.call('HGET', KEYS[2], first)
+      local found = its and redis.call('XRANGE', KEYS[1], its, its)[1]
+      if found then
+        take(first, its)
+        answer[#answer + 1] = {its, first, found[2][4]}
+        swapped, given[first] = true, true
+      else
+        answer[#answer + 1] = 0
+      end
+    end
+  end
+end
+if swapped then
+  redis.call('HSET', KEYS[6], worker, cmsgpack.pack({ARGV[2], answer}))
 end
 return answer

@@ -3,7 +3,7 @@
 --
 -- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
 --       4 workers (zset: name, until when)   5 about (hash: worker to what it says of itself)
---       6 fences (hash: shard to '<epoch> <number>')
+--       6 fences (hash: shard to '<epoch> <number>')   7 given (hash: worker to what its last call claimed)
 -- ARGV: 1 'join', 'beat', 'return', 'leave' or 'look'   2 how the names of the workers' own streams begin
 --       join, beat: 3 worker   4 time to live in microseconds   5 what it says of itself
 --       return, leave: 3 worker; what it had read and not claimed goes back into the queue
@@ -45,6 +45,7 @@ local function bury(worker)
   redis.pcall('XGROUP', 'DELCONSUMER', KEYS[1], GROUP, worker)
   redis.call('ZREM', KEYS[4], worker)
   redis.call('HDEL', KEYS[5], worker)
+  redis.call('HDEL', KEYS[7], worker)
   redis.call('DEL', ARGV[2] .. worker)
 end
 

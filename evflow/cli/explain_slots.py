@@ -1,0 +1,98 @@
+"""Who else takes the slots that a run of a scheduler waits for: all runs of that scheduler share them, in whichever shard they are.
+
+A run's own log says what it holds; who holds the rest is in the logs of the others, some of which are read here.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from evflow.cli import session
+from evflow.cli.output import count
+from evflow.core.graph import LOCAL
+from evflow.core.ids import RunId
+from evflow.core.state import RunState
+from evflow.errors import EvflowError
+from evflow.log.keys import shared_shards
+from evflow.log.owners import seen_owner
+from evflow.log.protocol import LogClient, RunEntry
+
+MOST_RUNS: Final = 200
+"""How many runs of a flow are looked at, the newest ones."""
+_MOST_READ: Final = 20
+"""Of how many runs the logs are read, the oldest ones first: those are at work before younger ones."""
+_MOST_NAMED: Final = 5
+
+
+class Sharing(NamedTuple):
+    """The other runs that take slots of the same scheduler.
+
+    Attributes:
+        process: The scheduler, `host:pid`.
+        runs: Those at work, the oldest one first.
+        before: How many of these have a higher priority.
+    """
+
+    process: str
+    runs: list[RunEntry]
+    before: int
+
+
+def sharing(log: LogClient, entry: RunEntry, state: RunState) -> Sharing | None:
+    """Who takes slots beside a run whose tasks wait for them; None where none does, or no scheduler has the run."""
+    if not state.takes_slots or entry.shard not in shared_shards():
+        return None
+    process = _process(log, entry.shard)
+    if not process:
+        return None
+    shards = {shard for shard in shared_shards() if shard == entry.shard or _process(log, shard) == process}
+    others = [
+        other
+        for flow in log.flows()
+        for other in log.runs(flow, MOST_RUNS)
+        if other.run != entry.run and other.shard in shards and other.summary.get("status") == "running"
+    ]
+    others.sort(key=lambda other: (-_priority(other), other.summary.get("started_us") or 0))
+    return Sharing(process, others, sum(_priority(other) > state.priority for other in others))
+
+
+def said(log: LogClient, state: RunState, shared: Sharing) -> Iterator[str]:
+    """Who holds the slots, and who comes first, in sentences."""
+    run = f"{state.flow}/{state.number}"
+    if shared.runs:
+        held, unread = _held(log, shared.runs)
+        named = ", ".join(held[:_MOST_NAMED]) + (", …" if len(held) > _MOST_NAMED else "")
+        at_least = "at least " if unread else ""
+        holders = f"; {at_least}{count(len(held), 'slot')} {'is' if len(held) == 1 else 'are'} held by {named}" if held else ""
+        yield f"{run} shares the slots of the scheduler {shared.process} with {count(len(shared.runs), 'other run')} at work{holders}."
+    if shared.before:
+        come = "comes" if shared.before == 1 else "come"
+        yield (
+            f"{run} has the priority {state.priority}: {count(shared.before, 'run')} of higher priority "
+            f"that share{'s' if shared.before == 1 else ''} its slots {come} before it. `evflow set-priority` changes that."
+        )
+
+
+def _held(log: LogClient, runs: list[RunEntry]) -> tuple[list[str], bool]:
+    """The tasks that hold slots of the machine, and whether some runs were not looked at."""
+    held: list[str] = []
+    for other in runs[:_MOST_READ]:
+        try:
+            _, state = session.folded(log, other.run)
+        except EvflowError:  # it is over and gone meanwhile, or its log cannot be read: another command says so
+            continue
+        held += [_name(other.run, state, number) for number in state.live if state.tasks[number].attempt.executor == LOCAL]
+    return held, len(runs) > _MOST_READ
+
+
+def _name(run: RunId, state: RunState, number: int) -> str:
+    task = state.tasks[number]
+    return f"{run}/{task.step}/{task.id}"
+
+
+def _priority(entry: RunEntry) -> int:
+    return int(entry.summary.get("priority") or 0)
+
+
+def _process(log: LogClient, shard: str) -> str:
+    owner = seen_owner(log, shard)
+    return ":".join(owner.split(":")[:2]) if owner is not None else ""
