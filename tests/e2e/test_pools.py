@@ -324,3 +324,35 @@ def test_a_worker_that_waits_for_its_log_says_so_and_ends_when_it_is_told_to(roo
         process.kill()
         process.wait()
     assert "127.0.0.1:1 cannot be reached" in log.read_text()
+
+
+def test_a_task_of_a_higher_priority_is_taken_first_though_it_came_last(site: Site, root: Path) -> None:
+    """One slot, and two of three tasks wait in the queue when an urgent run comes."""
+    deploy(site)
+    with scheduler(root), worker(root, "--slots", "1"):
+        many = site.ask("Nightly", folder=site.said, times=3)
+        wait_until(lambda: len(pool_of()["running"]) == 1 and pool_of()["queued"] == 2, "one runs and two wait", WITHIN_S)
+        urgent = str(told("run", "Nightly", "--priority", "5", "--param", f"folder={site.said}", "--param", "times=1")["run"])
+        wait_until(lambda: pool_of()["queued"] == 3, "the urgent one waits as well", WITHIN_S)
+        site.go()
+        assert [ended(run) for run in (many, urgent)] == ["succeeded"] * 2
+    began = {
+        (run, number): (site.said / f"began.{run.partition('/')[2]}.{number}").stat().st_mtime_ns
+        for run, number in [(urgent, 0), *((many, n) for n in range(3))]
+    }
+    assert sorted(began, key=lambda one: began[one])[:2] == [min(((many, n) for n in range(3)), key=lambda one: began[one]), (urgent, 0)]
+    assert verified(urgent)["problems"] == []
+
+
+def test_limits_hold_for_tasks_in_pools_and_explain_says_who_holds_them(site: Site, root: Path) -> None:
+    deploy(site)
+    assert evflow("limits", "set", "step:Nightly/work", "1").returncode == 0
+    with scheduler(root), worker(root, "--slots", "3"):
+        run = site.ask("Nightly", folder=site.said, times=3)
+        wait_until(lambda: len(pool_of()["running"]) == 1, "one runs", WITHIN_S)
+        said = evflow("explain", run).stdout
+        assert f"{run} waits for limit step:Nightly/work: 1 of 1 hold it ({run}/" in said, said
+        assert (len(pool_of()["running"]), pool_of()["queued"]) == (1, 0)
+        site.go()
+        assert ended(run) == "succeeded"
+    assert verified(run)["problems"] == []

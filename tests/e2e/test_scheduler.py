@@ -218,6 +218,27 @@ def test_what_still_runs_when_the_time_to_drain_is_over_is_started_again_elsewhe
     assert len(site.began(run, 0)) == 2
 
 
+def test_a_run_that_waits_for_slots_which_other_runs_hold_is_told_who_holds_them_and_who_comes_first(site: Site, root: Path) -> None:
+    """In whichever shards they are; and an urgent one begins first when a slot is free."""
+    site.deploy("Nightly", "a")
+    with scheduler(root, "--max-workers", "1"):
+        first = site.ask("Nightly", folder=site.said, times=1)
+        wait_until(lambda: site.began(first, 0), "it holds the slot", WITHIN_S)
+        later = [site.ask("Nightly", folder=site.said, times=1) for _ in range(2)]
+        urgent = str(told("run", "Nightly", "--priority", "3", "--param", "times=1", "--param", f"folder={site.said}")["run"])
+        assert len({shared_shard(RunId.parse(run)) for run in (first, *later, urgent)}) > 1
+        waits = later[-1]
+        wait_until(lambda: "1 run of higher priority" in evflow("explain", waits).stdout, "both wait", WITHIN_S)
+        said = evflow("explain", waits).stdout
+        assert f"{waits}/start/1 waits for a slot of 'local'" in said
+        assert "its run has 0 of the 16 that it may have" in said, said
+        assert "with 3 other runs at work; 1 slot is held by Nightly/1/work/2." in said, said
+        site.go()
+        assert [ended(run) for run in (*later, urgent)] == ["succeeded"] * 3
+    began = {run: (site.said / f"began.{run.partition('/')[2]}.0").stat().st_mtime_ns for run in (*later, urgent)}
+    assert min(began, key=lambda run: began[run]) == urgent
+
+
 def test_a_scheduler_without_a_free_slot_gives_busy_shards_away(site: Site, root: Path) -> None:
     """Nothing is started twice for it: what runs of such a shard ends where it began."""
     site.deploy("Nightly", "a")
