@@ -263,8 +263,7 @@ def claim(pool: str, worker: str, entries: Sequence[Entry]) -> Operation[list[En
         answer, *mine = replies[0]
         if answer != b"ok":
             raise WorkerLost(pool, worker)
-        pairs = zip(entries, mine, strict=True)
-        return [Entry(one[0], one[1].decode(), one[2]) if isinstance(one, list) else entry for entry, one in pairs if one]
+        return [entry if one == 1 else _given(one) for entry, one in zip(entries, mine, strict=True) if one]
 
     return Operation((command,), parse)
 
@@ -359,6 +358,12 @@ def _check_fence(pool: str, shard: str, answer: list[Any]) -> list[Any]:
     if answer[0] == b"fenced":
         raise PoolFenced(pool, shard, int(answer[1]))
     return answer
+
+
+def _given(instead: Any) -> Entry:
+    """What is claimed instead of what was read."""
+    entry, attempt, order = instead
+    return Entry(entry, attempt.decode(), order)
 
 
 def _read(reply: Any) -> list[tuple[bytes, list[bytes]]]:

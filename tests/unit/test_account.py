@@ -150,8 +150,15 @@ def test_what_became_of_a_time_is_told_without_reading_a_long_log_and_is_what_re
     found = around(client, TICKING, at_us - HOUR_US, at_us + HOUR_US)
     deployed = deployments_at(list(history(client, TICKING)), at_us)
     assert log.read < 300
-    monkeypatch.setattr("evflow.deployments.account.place_of", lambda *_: 0)
-    monkeypatch.setattr("evflow.deployments.account._is_open", lambda *_: True)
+
+    def begin(_log: LogClient, _flow: FlowName, _at_us: int) -> int:
+        return 0
+
+    def always(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr("evflow.deployments.account.place_of", begin)
+    monkeypatch.setattr("evflow.deployments.account._is_open", always)
     whole = around(long.log, TICKING, at_us - HOUR_US, at_us + HOUR_US)
     assert found == whole
     assert any(one.what in ("tick", "request") for one in found) or any(one.what == "paused" for one in whole)
