@@ -181,6 +181,9 @@ def fair(lines: Mapping[str, Iterator[Waiting]], slots: Slots) -> Iterator[Waiti
         lines: By namespace what waits, in its order. An attempt is asked for when the one before it has been dealt with.
         slots: What is taken.
     """
+    if len(lines) == 1:  # nothing to share, and nothing to count
+        yield from next(iter(lines.values()))
+        return
     shares = Counter(waiting.namespace for _, waiting in slots.taken.values())
     heads = {namespace: head for namespace, line in lines.items() if (head := next(line, None)) is not None}
     while heads:

@@ -70,6 +70,7 @@ class Granting:
         self._rest = False  # some wait for slots, as the last round left them
         self._called_us = 0
         self._left_us = 0  # when slots were left to others, before attempts of this shard
+        self._held: dict[RunId, set[AttemptId]] = {}  # slots of this machine: a round asks its own runs only, of thousands
 
     async def begin(self) -> None:
         """Learn what the shard's runs hold, as a former owner left it."""
@@ -80,11 +81,13 @@ class Granting:
         for number in run.state.live:
             task = run.state.tasks[number]
             if is_here(task):
-                self._slots.hold(_asks(run, number), task.attempt.slot)
+                asks = _asks(run, number)
+                self._slots.hold(asks, task.attempt.slot)
+                self._held.setdefault(run.id, set()).add(asks.attempt)
 
     def free(self, name: RunId) -> None:
         """Take back all slots of a run that goes."""
-        for attempt in [attempt for attempt in self._slots.taken if attempt.run == name]:
+        for attempt in self._held.pop(name, ()):
             self._slots.free(attempt)
 
     async def let_go(self, name: RunId) -> None:
@@ -121,12 +124,17 @@ class Granting:
         again = [self._ask_again_us] if self._names.refused else []
         return min([*again, self._left_us + ANSWERS_WITHIN_US + 1] if self._left_us else again, default=None)
 
-    async def take_back(self) -> None:
-        """Take back what attempts have that ended."""
+    async def take_back(self, concerned: Iterable[RunId]) -> None:
+        """Take back what attempts have that ended.
+
+        Args:
+            concerned: The runs that have changed since the last call.
+        """
         runs = self._roster.runs
-        ended = [attempt for attempt in self._slots.taken if attempt.run in runs and not self._is_live(attempt)]
+        ended = [attempt for run in concerned for attempt in self._held.get(run, ()) if not self._is_live(attempt)]
         for attempt in ended:
             self._slots.free(attempt)
+            self._held[attempt.run].discard(attempt)
         await self._names.give_back([attempt for attempt in self._names.attempts if attempt.run in runs and not self._is_live(attempt)])
 
     async def told(self, now_us: int, *, woken: bool, grant: bool) -> dict[RunId, list[Fact]]:
@@ -186,6 +194,7 @@ class Granting:
                 self._slots.free(attempt)
             for grant in offered:
                 if grant.attempt not in refused:
+                    self._held.setdefault(grant.attempt.run, set()).add(grant.attempt)
                     self._tell(facts, grant)
             if not refused:
                 return admission

@@ -380,7 +380,7 @@ class Shard:
                 del concerned[name]
             else:
                 self._roster.note(run)
-        for name, grants in (await self._grants(now, woken=any(map(is_a_word, entries)))).items():
+        for name, grants in (await self._grants(now, concerned, woken=any(map(is_a_word, entries)))).items():
             run = concerned[name] = self.runs[name]
             for first in range(0, len(grants), ROUND_LIMIT):
                 run.turn(grants[first : first + ROUND_LIMIT], now)
@@ -528,9 +528,9 @@ class Shard:
         if share <= 0:
             self._roster.touch(run.id)
 
-    async def _grants(self, now: int, *, woken: bool) -> Mapping[RunId, Sequence[Fact]]:
+    async def _grants(self, now: int, concerned: Iterable[RunId], *, woken: bool) -> Mapping[RunId, Sequence[Fact]]:
         """What runs are told of slots."""
-        await self._granting.take_back()
+        await self._granting.take_back(concerned)
         return await self._granting.told(now, woken=woken, grant=not (self._draining or self._roster.is_touched))
 
     def _is_live(self, attempt: AttemptId) -> bool:

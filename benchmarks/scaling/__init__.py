@@ -1,0 +1,1 @@
+"""How far schedulers go: a simulated installation in virtual time, and what things cost, measured on a real server."""
