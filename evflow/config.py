@@ -237,6 +237,17 @@ def _listen_address(raw: Any) -> str:
     return f"{host or '127.0.0.1'}:{int(port)}"
 
 
+def _shards(raw: Any) -> tuple[int, ...]:
+    """Numbers and ranges as a text, or a list of numbers."""
+    from evflow.log.shard_sets import parsed
+
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = [raw]
+    if isinstance(raw, list | tuple) and all(type(item) is int for item in raw):
+        raw = ",".join(map(str, raw))
+    return parsed(_text(raw))
+
+
 NAME = Kind("a text of printable characters", _name)
 PATH = Kind("a path", _text, is_path=True)
 PATIENCE = Kind("a number of seconds, at least 2", _patience)
@@ -247,6 +258,7 @@ LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _
 SWITCH = Kind("true or false", _switch)
 PLACES = Kind("a list of PLACE=EVENT", _places_of_events)
 SECRET = Kind("a text", _text)
+SHARDS = Kind("shards from 0 to 7, like 0-3,6", _shards)
 LISTEN = Kind("HOST:PORT, or PORT alone for this machine only", _listen_address)
 
 # --- defaults that follow from the machine or from other settings ------------------------------------------
@@ -322,6 +334,7 @@ SETTINGS: dict[str, Setting] = {
             "hot_for", SPAN, 86_400.0, "How long the log of a run that is over stays at the server after it was archived.", "--hot-for"
         ),
         Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
+        Setting("shards", SHARDS, None, "Shards that a scheduler of this machine may own; unset: all.", "--shards"),
         Setting("keep_events_days", _number(0.001), 7.0, "For how many days published events and their ids are kept."),
         Setting("keep_events", _integer(1), 100_000, "How many published events are kept."),
         Setting(

@@ -20,9 +20,9 @@ def graph() -> Graph:
     """The flow's graph."""
     return Graph(
         {
-            "start": Node("start", "foreach", ("work",)),
+            "start": Node("start", "foreach", ("work",), foreach="items"),
             "work": Node("work", "linear", ("join",)),
-            "join": Node("join", "join", ("end",)),
+            "join": Node("join", "join", ("end",), takes_inputs=True),
             "end": Node("end", "end", ()),
         }
     )

@@ -19,7 +19,7 @@ from benchmarks.scaling.costs import Costs
 from benchmarks.scaling.resources import Core
 from evflow.core import events as ev
 from evflow.core.admit import Capacity, Slots
-from evflow.core.codec import Record, encode_report
+from evflow.core.codec import decode, encode_report
 from evflow.core.ids import AttemptId, RunId
 from evflow.log.keys import shared_shard, shared_shards
 from evflow.log.protocol import AppendCall, Head, Inbound, Lease
@@ -30,8 +30,7 @@ from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer, rec
 from evflow.testing.simulated_state import State
 from evflow.testing.virtual_time import run as run_in_virtual_time
 from evflow.worker.spec import AttemptOrder
-from evflow_executors.protocol import OutputLine
-from evflow_scheduler.run import OwnedRun
+from evflow_scheduler.observer import RunObserver
 from evflow_scheduler.shard import Shard
 
 T = TypeVar("T")
@@ -138,7 +137,7 @@ class Connection(SimulatedEventLog):
     async def append(self, lease: Lease, call: AppendCall) -> Head:
         """See `EventLog.append`."""
         costs, count = self._installation.load.costs, len(call.events)
-        await self._spend(costs.call_us + count * costs.event_us, costs.server_call_us + count * costs.server_event_us)
+        await self._spend(count * costs.event_us, costs.server_call_us + count * costs.server_event_us)
         head = await super().append(lease, call)
         self._installation.appended(lease.shard, call)
         return head
@@ -158,7 +157,7 @@ class Connection(SimulatedEventLog):
     async def _io(self, name: str, act: Callable[[], T]) -> T:
         if name != "append":
             costs = self._installation.load.costs
-            await self._spend(costs.call_us, costs.server_other_us)
+            await self._spend(0.0, costs.server_other_us)
         return await super()._io(name, act)
 
     async def _spend(self, core_us: float, server_us: float) -> None:
@@ -190,7 +189,8 @@ class Scheduler:
         writer = ShardWriter(Connection(installation, self.core), name, self.name)
         executor = SimulatedExecutor(SimulatedMachine(installation.fate, installation.deliver))
         await writer.take()
-        loop = Shard(writer, {"local": executor}, self._slots, Silent(), host=self)
+        observer = RunObserver(name, writer.index_run, None)
+        loop = Shard(writer, {"local": executor}, self._slots, observer, host=self)
         self._loops.append(loop)
         async with anyio.create_task_group() as group:
             group.start_soon(writer.keep)
@@ -207,16 +207,6 @@ class Scheduler:
         """See `RunHost.has_room`."""
         for loop in self._loops:
             loop.look_again()
-
-
-class Silent:
-    """Nobody watches."""
-
-    async def on_records(self, run: OwnedRun, records: Sequence[Record]) -> None:
-        """See `Observer.on_records`."""
-
-    def on_line(self, line: OutputLine) -> None:
-        """See `Observer.on_line`."""
 
 
 class Installation:
@@ -292,6 +282,8 @@ class Installation:
     def _leave(self, shard: str, run: RunId) -> None:
         log = self.server.state.shard(shard).runs.pop(run)
         counts = self._counts
+        if not isinstance(decode(log.head.seq - 1, log.events[-2].payload).event, ev.RunSucceeded):
+            raise RunIsWrong(f"{run} did not succeed")
         if counts["runs"] % _VERIFIED_OF == 0:
             verdict = verify(log.events, log.head)
             if verdict.problems or not verdict.sealed:

@@ -11,8 +11,9 @@ from evflow.cli.setting_option import setting_option, take_given_of_service
 from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
+from evflow.log.shard_sets import may_own, shown
 
-_SETTINGS = ("max_workers", "durability", "warm_memory", "drain_timeout", "hot_for", "http", "log_level", "log_format")
+_SETTINGS = ("shards", "max_workers", "durability", "warm_memory", "drain_timeout", "hot_for", "http", "log_level", "log_format")
 
 
 @click.pass_context
@@ -36,6 +37,7 @@ def _scheduler(ctx: click.Context, /, **given: object) -> None:
             folders=config.get("event_folders"),
             http=config.get("http"),
             hot_for_s=config.get("hot_for"),
+            shards=config.get("shards") or (),
         )
     )
 
@@ -45,6 +47,7 @@ command = click.Group(
     callback=_scheduler,
     invoke_without_command=True,
     params=[
+        setting_option("shards", "0-3,6", "Shards that this one may own  [default: all]"),
         setting_option("max_workers", "N", "Tasks at once on this machine  [default: 16]"),
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
         setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
@@ -68,22 +71,31 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """Ask the log who owns its shared shards. Exit code 1 where nobody owns any."""
     owners: dict[str, str | None] = dict.fromkeys(shared_shards())
     found: dict[str, list[str]] = {}
+    limited: dict[str, tuple[int, ...]] = {}
     with suppress(session.NoRunsYet), session.log() as log:
         owners = {shard: seen_owner(log, shard) for shard in shared_shards()}
-        found = {_process(name): [] for name in log.schedulers()}
+        living = log.schedulers()
+        found = {_process(name): [] for name in living}
+        limited = {_process(name): may_own(name) for name in living}
     for shard, held in owners.items():
         if held is not None:
             found.setdefault(_process(held), []).append(shard)
     free = [shard for shard, held in owners.items() if held is None]
+    reach = {f"s{number}" for numbers in limited.values() for number in numbers}
+    nobodys = [shard for shard in free if limited and shard not in reach]
     if as_json:
-        write_json({"schedulers": [_plain(name, shards) for name, shards in found.items()], "free": free})
+        write_json({"schedulers": [_plain(name, shards, limited.get(name)) for name, shards in found.items()], "free": free})
     elif not found:
         click.echo("No scheduler runs. `evflow scheduler` starts one; runs that are asked for wait in the log.", err=True)
     else:
         for name, shards in found.items():
-            click.echo(f"{shown_owner(name)}  {len(shards)} of {len(owners)} shards{': ' if shards else ''}{', '.join(shards)}")
+            may = limited.get(name, ())
+            only = f"  (may own {shown(may)})" if 0 < len(may) < len(owners) else ""
+            click.echo(f"{shown_owner(name)}  {len(shards)} of {len(owners)} shards{': ' if shards else ''}{', '.join(shards)}{only}")
         if free:
             click.echo(f"Nobody owns {', '.join(free)}: runs of theirs wait.")
+        if nobodys:
+            click.echo(f"No scheduler may own {', '.join(nobodys)}: start one with `--shards {shown([int(one[1:]) for one in nobodys])}`.")
     if not found:
         ctx.exit(1)
 
@@ -93,6 +105,11 @@ def _process(owner: str) -> str:
     return ":".join(owner.split(":")[:2])
 
 
-def _plain(process: str, shards: list[str]) -> dict[str, object]:
+def _plain(process: str, shards: list[str], may: tuple[int, ...] | None) -> dict[str, object]:
     host, _, pid = process.partition(":")
-    return {"host": host, "pid": int(pid) if pid.isdecimal() else None, "shards": shards}
+    return {
+        "host": host,
+        "pid": int(pid) if pid.isdecimal() else None,
+        "shards": shards,
+        "may_own": None if may is None else [f"s{number}" for number in may],
+    }

@@ -33,6 +33,7 @@ from evflow.log.errors import LogUnavailable
 from evflow.log.keys import shared_shards
 from evflow.log.owners import host_of, owner_name
 from evflow.log.protocol import Durability, LeaseHeld
+from evflow.log.shard_sets import announced, may_own
 from evflow.log.writer import ShardWriter
 from evflow_executors.packages import PackagedExecutor
 from evflow_executors.places import Places
@@ -43,7 +44,7 @@ from evflow_scheduler.faceless import Faceless
 from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
-from evflow_scheduler.shares import Holding, fair_share, moves
+from evflow_scheduler.shares import Holding, assigned, fair_share, moves
 from evflow_scheduler.takeover import TakeOver
 from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 from evflow_scheduler.ticks import look_after
@@ -78,6 +79,7 @@ class Duty:
         drain_s: How long attempts may go on after the first signal; None: until they end.
         http: Where it answers HTTP, `HOST:PORT`; None: nowhere.
         hot_for_s: How long the log of a run that is over stays at the server.
+        shards: The numbers of the shards that it may own; none: all.
     """
 
     user: str
@@ -89,6 +91,7 @@ class Duty:
     folders: Sequence[str] = ()
     http: str | None = None
     hot_for_s: float = 86_400.0
+    shards: Sequence[int] = ()
 
 
 def serve(duty: Duty) -> None:
@@ -144,7 +147,8 @@ class Daemon:
         self._premises = premises
         self._face = face
         self._executor = PackagedExecutor(warm_bytes=duty.warm_bytes)
-        self._name = owner_name()
+        self._name = announced(owner_name(), duty.shards)
+        self._mine_to_be: frozenset[str] | None = None  # where schedulers may own certain shards only; None: any, up to the share
         self._client = connect(premises.log_url)  # used by one thread at a time
         self._pools = PoolsOf(premises.log_url, connection.restart)
         self._slots = Slots(capacity(duty.max_workers))
@@ -178,7 +182,7 @@ class Daemon:
                     around.start_soon(self._face.serve, self)
                     around.start_soon(self._follow_sources)
                     around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s)
-                    for shard in shared_shards():
+                    for shard in map(shared_shards().__getitem__, may_own(self._name)):
                         owners.start_soon(self._own, shard, tenancies)
                 around.cancel_scope.cancel()
         finally:
@@ -211,24 +215,31 @@ class Daemon:
             else:
                 self._heard_s, self._living = asked_s, len(living)
                 self._rivals = any(host_of(name) != self._premises.host for name in living)
-                self._own_at_most(fair_share(len(living)))
+                mine = assigned(self._name, living)
+                self._own_at_most(fair_share(len(living)) if mine is None else len(mine), mine)
             await self._pause(_SAY_EVERY_S)
         with suppress(LogUnavailable):  # it is forgotten soon enough
             await anyio.to_thread.run_sync(self._client.schedulers, self._name, 0.0)
 
-    def _own_at_most(self, share: int) -> None:
-        if share != self._share:
-            diagnostics.info("share changes", shards=share, owned=len(self._mine))
-            self._share = share
+    def _own_at_most(self, share: int, mine: frozenset[str] | None) -> None:
+        if (share, mine) != (self._share, self._mine_to_be):
+            diagnostics.info("share changes", shards=share, owned=len(self._mine), **({} if mine is None else {"which": " ".join(sorted(mine))}))
+            self._share, self._mine_to_be = share, mine
             for scope in self._waiting:  # those that wait for a shard look at once
                 scope.cancel()
         held = {name: Holding(shard.live, shard.draining) for name, shard in self._shards.items()}
-        told = moves(held, len(self._mine) - share, has_room=bool(self._slots.unused))
+        told = moves(
+            held, len(self._mine) - share, has_room=bool(self._slots.unused), strange=[name for name in held if not self._is_due(name)]
+        )
         for name in told.leave:
             diagnostics.info("shard is to be another scheduler's", shard=name, attempts=held[name].live)
             self._shards[name].drain()
         for name in told.stay:
             self._shards[name].stay()
+
+    def _is_due(self, shard: str) -> bool:
+        """Whether the shard is one of its share."""
+        return self._mine_to_be is None or shard in self._mine_to_be
 
     def _give_way(self) -> None:
         """Give all shards up when their leases have run out unheard and there are others to take them."""
@@ -244,7 +255,8 @@ class Daemon:
         from evflow_scheduler.http.health import Condition
 
         silent_s = anyio.current_time() - self._heard_s
-        return Condition(len(self._shards), self._living, silent_s, _LIVES_FOR_S, self._lease_ages_s(), LEASE_S, self._draining)
+        due = None if self._mine_to_be is None else len(self._mine_to_be)
+        return Condition(len(self._shards), self._living, silent_s, _LIVES_FOR_S, self._lease_ages_s(), LEASE_S, self._draining, due)
 
     def census(self) -> "Census":
         """It in numbers, for those who measure it."""
@@ -333,7 +345,7 @@ class Daemon:
     async def _take(self, writer: ShardWriter) -> bool:
         """Wait for the shard; False when the scheduler is drained before."""
         while not self._draining:
-            if len(self._mine) < self._share:
+            if len(self._mine) < self._share and self._is_due(writer.shard):
                 self._mine.add(writer.shard)
                 taken = False
                 try:

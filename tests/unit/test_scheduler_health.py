@@ -20,6 +20,7 @@ def test_one_that_owns_its_share_and_hears_the_log_is_ready() -> None:
         ({"living": 0}, "not answered yet"),
         ({"heard_s": 3.5}, "has not answered for 3.5 s"),
         ({"owned": 3, "living": 2}, "owns 3 shards, and its share is 4"),
+        ({"owned": 1, "due": 2}, "owns 1 shards, and its share is 2"),
         ({"lease_ages_s": {"s0": 1.0, "s1": 4.5}}, "shard s1 was last renewed 4.5 s ago"),
     ],
 )

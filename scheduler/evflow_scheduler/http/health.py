@@ -18,6 +18,7 @@ class Condition:
         lease_ages_s: Owned shard to the seconds since its lease was last renewed.
         lease_s: How long a lease holds.
         draining: It has been told to end.
+        due: Shards that are its own where schedulers may own certain ones only; None: its share is a number.
     """
 
     owned: int
@@ -27,6 +28,7 @@ class Condition:
     lease_ages_s: Mapping[str, float]
     lease_s: float
     draining: bool
+    due: int | None = None
 
 
 def why_not_ready(condition: Condition) -> Iterator[str]:
@@ -38,7 +40,9 @@ def why_not_ready(condition: Condition) -> Iterator[str]:
         return
     if condition.heard_s > condition.silent_after_s:
         yield f"The log has not answered for {condition.heard_s:.1f} s."
-    least = len(shared_shards()) // condition.living  # what is left for the last one, when the others own their whole shares
+    least = condition.due
+    if least is None:
+        least = len(shared_shards()) // condition.living  # what is left for the last one, when the others own their whole shares
     if condition.owned < least and not condition.draining:
         yield f"It owns {condition.owned} shards, and its share is {least}: others still own them, or have just died."
     late = {shard: age_s for shard, age_s in condition.lease_ages_s.items() if age_s > condition.lease_s}
