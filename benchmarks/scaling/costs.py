@@ -34,6 +34,7 @@ class Sizes:
     """Bytes at the server, of runs that are over.
 
     Attributes:
+        waiting_bytes: Memory of a run of two steps that was asked for and that nobody has begun: its offer, its line in the index.
         run_bytes: Memory of a run without its tasks: keys, first event, line in the index.
         task_bytes: Memory of each task.
         run_aof_bytes: What a run without its tasks adds to the append-only file.
@@ -41,6 +42,7 @@ class Sizes:
         task_events: Events of a task, in a wide run.
     """
 
+    waiting_bytes: float
     run_bytes: float
     task_bytes: float
     run_aof_bytes: float

@@ -161,10 +161,10 @@ class Connection(SimulatedEventLog):
         return await super()._io(name, act)
 
     async def _spend(self, core_us: float, server_us: float) -> None:
+        if core_us:
+            await self._core.work(core_us)
         now_s = anyio.current_time()
-        sent_s = self._core.take(core_us, now_s)
-        answered_s = self._server.thread.take(server_us, sent_s)
-        await anyio.sleep(answered_s + self._installation.load.costs.way_us / 1e6 - now_s)
+        await anyio.sleep(self._server.thread.take(server_us, now_s) + self._installation.load.costs.way_us / 1e6 - now_s)
 
 
 class Scheduler:

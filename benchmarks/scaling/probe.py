@@ -135,11 +135,14 @@ def _scheduler_works(folder: Path, log: LogClient, wire: Wire, say: Callable[[st
         subprocess.run([sys.executable, "flow.py", "deploy"], cwd=folder / name, check=True, capture_output=True)
     flows = {str(flow): flow for flow in log.flows()}
     short, wide = next(name for name in flows if name != "Wide"), "Wide"
+    before = int(_info(wire, "memory")["used_memory"])
+    waiting = _asked(log, short, 200)
+    waiting_bytes = (int(_info(wire, "memory")["used_memory"]) - before) / len(waiting)
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen([sys.executable, "-m", "evflow.cli", "scheduler"], stderr=said, cwd=folder)
         try:
             mine = psutil.Process(process.pid)
-            _carry_out(log, wire, mine, short, 1)
+            _wait_for(log, waiting)
             _carry_out(log, wire, mine, wide, 1)
             works, taken = [], []
             for flow, count in ((short, 100), (wide, 10), (short, 100), (wide, 10)):
@@ -157,7 +160,12 @@ def _scheduler_works(folder: Path, log: LogClient, wire: Wire, say: Callable[[st
     task_bytes = (per_wide - per_short) / 101
     aof_task = (wide_aof / 20 - short_aof / 200) / 101
     sizes = Sizes(
-        per_short - 2 * task_bytes, task_bytes, short_aof / 200 - 2 * aof_task, aof_task, (works[1].events + works[3].events) / 20 / 103
+        waiting_bytes,
+        per_short - 2 * task_bytes,
+        task_bytes,
+        short_aof / 200 - 2 * aof_task,
+        aof_task,
+        (works[1].events + works[3].events) / 20 / 103,
     )
     return works, sizes
 
@@ -167,20 +175,29 @@ def _aof_bytes(wire: Wire) -> int:
 
 
 def _carry_out(log: LogClient, wire: Wire, scheduler: psutil.Process, flow: str, count: int) -> Work:
+    cpu_s, appends = _used_s(scheduler), _appends(wire)
+    runs = _asked(log, flow, count)
+    events = _wait_for(log, runs)
+    return Work(_appends(wire) - appends, events, _used_s(scheduler) - cpu_s)
+
+
+def _asked(log: LogClient, flow: str, count: int) -> list[RunId]:
     deployment = find(log, parse(flow))
     store = open_store(deployment.store)
-    cpu_s, appends = _used_s(scheduler), _appends(wire)
-    runs = [request_run(log, store, deployment, Asked(user="bench", host="bench")).run for _ in range(count)]
+    return [request_run(log, store, deployment, Asked(user="bench", host="bench")).run for _ in range(count)]
+
+
+def _wait_for(log: LogClient, runs: list[RunId]) -> int:
+    """Wait until all have succeeded; answers how many events they have."""
     deadline_s = time.monotonic() + 300
     while any(log.head(shared_shard(run), run).status != "sealed" for run in runs):
         if time.monotonic() > deadline_s:
-            raise SystemExit(f"not within five minutes: {count} runs of {flow}")
+            raise SystemExit(f"not within five minutes: {len(runs)} runs")
         time.sleep(0.2)
     lines = [log.run(run) for run in runs]
     if wrong := [str(line.run) for line in lines if line is not None and line.summary["status"] != "succeeded"]:
         raise SystemExit(f"did not succeed: {wrong}: {[line.summary for line in lines if line is not None][:1]}")
-    events = sum(log.head(shared_shard(run), run).seq for run in runs)
-    return Work(_appends(wire) - appends, events, _used_s(scheduler) - cpu_s)
+    return sum(log.head(shared_shard(run), run).seq for run in runs)
 
 
 def _appends(wire: Wire) -> int:
