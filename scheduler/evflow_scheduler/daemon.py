@@ -223,7 +223,9 @@ class Daemon:
 
     def _own_at_most(self, share: int, mine: frozenset[str] | None) -> None:
         if (share, mine) != (self._share, self._mine_to_be):
-            diagnostics.info("share changes", shards=share, owned=len(self._mine), **({} if mine is None else {"which": " ".join(sorted(mine))}))
+            diagnostics.info(
+                "share changes", shards=share, owned=len(self._mine), **({} if mine is None else {"which": " ".join(sorted(mine))})
+            )
             self._share, self._mine_to_be = share, mine
             for scope in self._waiting:  # those that wait for a shard look at once
                 scope.cancel()

@@ -410,3 +410,32 @@ def test_a_paused_deployment_skips_its_ticks(site: Site, root: Path, evflow_home
         [event] = wait_until(skipped, "the tick is decided", WITHIN_S)
     assert (event.decision, event.reason) == ("skip", "paused")
     assert json.loads(evflow("runs", "--json").stdout) == []
+
+
+def test_a_scheduler_owns_the_shards_that_it_may_and_says_which_nobody_may(site: Site, root: Path, evflow_home: Path) -> None:
+    site.deploy("Nightly", "a")
+    with scheduler(root, "--shards", "0-5", shards=6) as first:
+        text = evflow("scheduler", "status").stdout
+        assert "(may own 0-5)" in text
+        assert "No scheduler may own s6, s7: start one with `--shards 6-7`." in text
+        owned, left = list[str](), list[str]()
+        while not (owned and left):
+            run = site.ask("Nightly", times=1)
+            (left if shared_shard(RunId.parse(run)) in ("s6", "s7") else owned).append(run)
+        assert ended(owned[-1]) == "succeeded"
+        with open_log(evflow_home) as log:
+            assert [entry.summary["status"] for entry in log.client.runs(FlowName("Nightly")) if str(entry.run) in left] == [
+                "requested"
+            ] * len(left)
+        with scheduler(root, shards=2) as second:
+            assert ended(left[0]) == "succeeded"
+            assert (owned_by(first.pid), owned_by(second.pid)) == (6, 2)
+
+
+@pytest.mark.parametrize(("option", "variable"), [("0-8", None), ("s1", None), (None, "3-1")])
+def test_shards_that_there_are_not_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, option: str | None, variable: str | None) -> None:
+    if variable is not None:
+        monkeypatch.setenv("EVFLOW_SHARDS", variable)
+    result = evflow("scheduler", *(() if option is None else ("--shards", option)))
+    assert result.returncode != 0
+    assert "shards from 0 to 7, like 0-3,6" in result.stderr
