@@ -241,10 +241,11 @@ def _shards(raw: Any) -> tuple[int, ...]:
     """Numbers and ranges as a text, or a list of numbers."""
     from evflow.log.shard_sets import parsed
 
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        raw = [raw]
-    if isinstance(raw, list | tuple) and all(type(item) is int for item in raw):
-        raw = ",".join(map(str, raw))
+    if not isinstance(raw, str):
+        items: list[Any] = [raw] if isinstance(raw, int) else list(raw)
+        if not all(type(item) is int for item in items):
+            raise TypeError
+        raw = ",".join(map(str, items))
     return parsed(_text(raw))
 
 

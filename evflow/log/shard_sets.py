@@ -1,6 +1,7 @@
 """Sets of shared shards as people write them, and the ones that a scheduler may own, as its name among those that live says it."""
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
 
 from evflow.log.keys import SHARED_SHARDS
 
@@ -34,11 +35,11 @@ def shown(numbers: Collection[int]) -> str:
 
 def _spans(numbers: list[int]) -> Iterator[tuple[int, int]]:
     """The first and last numbers of what follows each other."""
-    for at, number in enumerate(numbers):
-        if at == 0 or numbers[at - 1] != number - 1:
-            low = number
-        if at + 1 == len(numbers) or numbers[at + 1] != number + 1:
+    low = numbers[0] if numbers else 0
+    for number, following in pairwise([*numbers, -1]):
+        if following != number + 1:
             yield low, number
+            low = following
 
 
 def announced(owner: str, numbers: Collection[int]) -> str:
