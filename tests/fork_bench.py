@@ -31,6 +31,8 @@ def a_context(root: Path, **fields: Any) -> RunContext:
 class BodyRunner:
     """What the fork server runs for an order: lock, marker, then the function that the order's step names."""
 
+    used_up = True
+
     def __init__(self, bodies: Mapping[str, Body]) -> None:
         self._bodies = bodies
 

@@ -47,6 +47,7 @@ class Policy:
         memory_mb: Declared memory; 0 if none is declared.
         gpu: Declared accelerators.
         limits: Names that at most so many attempts hold at once, of whatever run.
+        reuse: How many attempts of such steps a process may serve, one after the other; 0 and 1 for one.
     """
 
     retry_times: int = 0
@@ -62,6 +63,7 @@ class Policy:
     memory_mb: int = 0
     gpu: int = 0
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    reuse: int = 0
 
 
 @value

@@ -60,6 +60,8 @@ class AttemptRunner:
     def __init__(self, flow: type[FlowSpec]) -> None:
         self._flow = flow
         self._ready: dict[tuple[str, int], Surroundings] = {}
+        self._has_run = False
+        self.used_up = False
 
     def prepare(self, context: RunContext) -> None:
         """Make what all attempts of a run use."""
@@ -88,9 +90,15 @@ class AttemptRunner:
             _settle(context, told)
             locks.take(context.lock_file, told.task, told.attempt)
             ended = self._report(context, told)
+            if not isinstance(ended, AttemptSucceeded) or ended.caught is not None:
+                self.used_up = True
             stdio.flush()
             ready = self._ready.get((context.flow, context.run))
-            return _deliver(context, ended, ready.client if ready is not None else connect(context.log_url))
+            client = ready.client if ready is not None else connect(context.log_url)
+            try:
+                return _deliver(context, ended, client)
+            finally:
+                client.close()  # in a process that goes on, the next body may close its descriptor, and open another file by that number
         except locks.AttemptRuns as error:
             sys.stderr.write(f"{error}\n")
             return EXIT_TWIN
@@ -111,15 +119,18 @@ class AttemptRunner:
         except BaseException as error:  # noqa: BLE001 - it becomes the report
             return _failure(order, open_store(context.store_url), error, progress.stage, started_us)
         finally:
-            _finish_threads(callbacks)
+            if _finish_threads(callbacks):
+                self.used_up = True
 
     def _run(self, context: RunContext, order: AttemptOrder, progress: "_Progress", started_us: int) -> AttemptSucceeded:
         ready = self._ready.get((context.flow, context.run)) or Surroundings(context)
         flow = report.instance(self._flow, order, ready.store, ready.parameters)
         _enter(self._flow, context, order)
         progress.stage = "exception"
-        gc.freeze()  # what is there was the fork server's: to look at it would copy its pages
-        gc.enable()  # which the fork server keeps off
+        if not self._has_run:
+            gc.freeze()  # what is there was the fork server's: to look at it would copy its pages
+            gc.enable()  # which the fork server keeps off
+        self._has_run = True
         try:
             done = record_crash(flow, order.crash) if order.mode == "catch" else _run_alone(flow, order)
         finally:
@@ -167,6 +178,28 @@ def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseExcep
     failed = _failure(order, open_store(context.store_url), error, "load", now_us())
     stdio.flush()
     return _deliver(context, failed, connect(context.log_url))
+
+
+class UnloadableRunner:
+    """Runs attempts of a flow that cannot be loaded: it reports that."""
+
+    used_up = True
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def prepare(self, context: RunContext) -> None:
+        """Nothing."""
+
+    def forget(self, context: RunContext) -> None:
+        """Nothing."""
+
+    def rehearse(self, context: RunContext) -> None:
+        """Nothing."""
+
+    def __call__(self, context: RunContext, order: bytes) -> int:
+        """Report it."""
+        return report_unloadable(context, AttemptOrder.unpack(order), self._error)
 
 
 class _Progress:
@@ -288,11 +321,19 @@ def _exit_callbacks() -> int:
     return int(vars(atexit)["_ncallbacks"]())
 
 
-def _finish_threads(callbacks: int) -> None:
-    """Do what a Python program does at its end, before finalisation: wait for threads, call what was registered for it."""
+def _finish_threads(callbacks: int) -> bool:
+    """Do what a Python program does at its end, before finalisation: wait for threads, call what was registered for it.
+
+    Returns:
+        Whether there was anything to do. If so, Python takes the program for ended: it starts no threads any more.
+    """
+    found = False
     with user_view():
         threading = sys.modules.get("threading")
         if threading is not None and threading.active_count() > 1:
             vars(threading)["_shutdown"]()
+            found = True
         if _exit_callbacks() > callbacks:
             vars(atexit)["_run_exitfuncs"]()
+            found = True
+    return found

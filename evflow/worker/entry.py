@@ -9,6 +9,7 @@ import signal
 import sys
 
 from evflow.imports import framework_view  # before every other module of ours: it notes what is loaded already
+from evflow.worker.forks import Runner
 from evflow.worker.spec import AttemptOrder, RunContext
 
 
@@ -25,12 +26,28 @@ def main(arguments: list[str]) -> int:
         return 0
     context, order = _read(int(options["--fd"]))
     stdio.open_line_buffered()
+    if "--orders" in options:
+        return _serve(context, int(options["--orders"]), int(options["--done"]))
     try:
         runner = attempt.load(context)
         runner.prepare(context)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the attempt's report
         return attempt.report_unloadable(context, AttemptOrder.unpack(order), error)
     return runner(context, order)
+
+
+def _serve(context: RunContext, orders: int, done: int) -> int:
+    """Serve one attempt after the other; a flow that cannot be loaded is reported by the first one."""
+    from evflow.worker import attempt, reused
+
+    for descriptor in (orders, done):
+        os.set_inheritable(descriptor, False)
+    try:
+        runner: Runner = attempt.load(context)
+        runner.prepare(context)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the attempt's report
+        runner = attempt.UnloadableRunner(error)
+    return reused.serve(runner, context, orders, done)
 
 
 def _read(descriptor: int) -> tuple[RunContext, bytes]:

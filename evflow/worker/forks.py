@@ -13,12 +13,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
 
 from evflow.core.values import compile_all
 from evflow.worker import descriptors, locks, parentage, stdio
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
+
+if TYPE_CHECKING:
+    from evflow.worker.reused import Reused
 
 # What the functions of `signal` call. Theirs turn numbers into enumerations, by code that a child would otherwise never
 # run: 60 pages that it copies, a quarter of a millisecond.
@@ -42,7 +45,13 @@ EXIT_TWIN: Final = 175
 
 
 class Runner(Protocol):
-    """Runs one attempt of a loaded flow in the process that calls it."""
+    """Runs one attempt of a loaded flow in the process that calls it.
+
+    Attributes:
+        used_up: The process that ran an attempt must run no other one: it failed, or has done what programs do at their end.
+    """
+
+    used_up: bool
 
     def prepare(self, context: RunContext) -> None:
         """Do ahead of the forks what all attempts of a run would do; what fails is left to them."""
@@ -130,6 +139,20 @@ class ForkLauncher:
         """Drop what was made for a run; the spare is for the next one."""
         self._runner.forget(context)
 
+    def launch_reused(self, context: RunContext) -> "Reused":
+        """Fork a process that serves one attempt after the other."""
+        from evflow.worker.reused import Pipes, Reused, serve
+
+        pipes = Pipes.new()
+        try:
+            started = self._fork(lambda: serve(self._runner, context, pipes.orders, pipes.done), pipes.orders, pipes.done)
+        except OSError:
+            pipes.close(pipes.give, pipes.hear)
+            raise
+        finally:
+            pipes.close(pipes.orders, pipes.done)
+        return Reused(started, pipes, context)
+
     def _wait(self, context: RunContext, orders: int) -> int:
         """In the spare: wait for an order; an end-of-file says that none will come."""
         self._runner.rehearse(context)
@@ -146,7 +169,7 @@ class ForkLauncher:
             self._runner.prepare(context)
         return self._runner(context, bytes(told[begin:]))
 
-    def _fork(self, act: Callable[[], int], own: int | None = None) -> Started:
+    def _fork(self, act: Callable[[], int], *own: int) -> Started:
         stdout, out_write = os.pipe()
         stderr, err_write = os.pipe()
         try:
@@ -163,7 +186,7 @@ class ForkLauncher:
             os.close(err_write)
         return Started(pid, stdout, stderr)
 
-    def _become(self, act: Callable[[], int], stdout: int, stderr: int, own: int | None) -> NoReturn:
+    def _become(self, act: Callable[[], int], stdout: int, stderr: int, own: tuple[int, ...]) -> NoReturn:
         """In the child: never returns, whatever happens."""
         code = EXIT_DEFECT
         try:
@@ -172,7 +195,7 @@ class ForkLauncher:
             default_signals()
             os.dup2(stdout, 1)
             os.dup2(stderr, 2)
-            descriptors.close_all_but(self._kept if own is None else sorted({*self._kept, own}))
+            descriptors.close_all_but(sorted({*self._kept, *own}) if own else self._kept)
             locks.forget_held()
             code = act()
         except parentage.Orphaned:

@@ -5,7 +5,7 @@ A frame is a msgpack array that begins with its kind; msgpack tells where it end
 To the supervisor:
 
     context  run, RunContext.pack()             before the first launch of a run
-    launch   run, task, attempt, AttemptOrder.pack()
+    launch   run, task, attempt, AttemptOrder.pack(), AttemptOrder.reuse
     forget   run                                no launch of the run will follow, unless its context comes again
     cancel   run, task, attempt, grace_s        SIGTERM, after the grace SIGKILL
     shutdown grace_s                            cancel everything, then leave

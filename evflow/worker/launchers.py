@@ -5,11 +5,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from evflow.worker.forks import ForkLauncher, Runner, Started, settle_memory
 from evflow.worker.method import StartMethod, choose
 from evflow.worker.spec import RunContext
+
+if TYPE_CHECKING:
+    from evflow.worker.reused import Reused
 
 _NOT_LOADED: Final = "the flow could not be loaded"
 
@@ -44,6 +47,13 @@ class LazyForkLauncher:
             self.prepare(context)
         assert self._launcher is not None
         return self._launcher.launch(context, order)
+
+    def launch_reused(self, context: RunContext) -> "Reused":
+        """A process for one attempt after the other, as the flow allows."""
+        if self._launcher is None:
+            self.prepare(context)
+        assert self._launcher is not None
+        return self._launcher.launch_reused(context)
 
     def make_spare(self, context: RunContext) -> None:
         """Have a process ready for the next order, where the flow allows."""
@@ -85,6 +95,23 @@ class SpawnLauncher:
 
     def launch(self, context: RunContext, order: bytes) -> Started:
         """Start an interpreter that reads its order from a file that has no name."""
+        return self._start(context, order, {})
+
+    def launch_reused(self, context: RunContext) -> "Reused":
+        """Start an interpreter that serves one attempt after the other."""
+        from evflow.worker.reused import Pipes, Reused
+
+        pipes = Pipes.new()
+        try:
+            started = self._start(context, b"", {4: pipes.orders, 5: pipes.done}, "--orders", "4", "--done", "5")
+        except OSError:
+            pipes.close(pipes.give, pipes.hear)
+            raise
+        finally:
+            pipes.close(pipes.orders, pipes.done)
+        return Reused(started, pipes, context)
+
+    def _start(self, context: RunContext, order: bytes, more: Mapping[int, int], *arguments: str) -> Started:
         import tempfile
 
         packed = context.pack()
@@ -95,8 +122,8 @@ class SpawnLauncher:
                 file.write(len(packed).to_bytes(4, "big") + packed + order)
                 file.flush()
                 file.seek(0)
-                of = {0: None, 1: out_write, 2: err_write, 3: file.fileno()}
-                pid = start("evflow.worker.entry", of, "--fd", "3", "--owner", str(os.getpid()))
+                of = {0: None, 1: out_write, 2: err_write, 3: file.fileno(), **more}
+                pid = start("evflow.worker.entry", of, "--fd", "3", "--owner", str(os.getpid()), *arguments)
         except OSError:
             os.close(stdout)
             os.close(stderr)

@@ -17,6 +17,7 @@ import fcntl
 import os
 import struct
 import sys
+from contextlib import suppress
 from typing import Final
 
 from evflow.errors import Conflict, EnvironmentProblem
@@ -85,6 +86,14 @@ def take(lock_file: str, task: int, attempt: int) -> None:
         raise LocksUnusable(lock_file, error) from error
     if given_up:
         raise AttemptGivenUp(lock_file, task, attempt)
+
+
+def release(lock_file: str) -> None:
+    """Free this process's locks of a run: its attempt is over, and the process goes on to another one."""
+    descriptor = _held.pop(lock_file, None)
+    if descriptor is not None:
+        with suppress(OSError):  # the body closed it, which freed them
+            os.close(descriptor)
 
 
 def give_up(lock_file: str, task: int, attempt: int) -> bool:

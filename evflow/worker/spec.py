@@ -98,6 +98,7 @@ class AttemptOrder(_Plain):
         timeout_s: The limit of the attempt, 0 for none.
         joined: The split that a join closes, as in `frames`, with any index; None for other steps.
         priority: The run's, when the attempt was launched: what waits for a worker of a pool goes by it.
+        reuse: How many attempts the process may serve that runs it; 0 and 1 for this one alone.
     """
 
     step: str
@@ -113,3 +114,4 @@ class AttemptOrder(_Plain):
     timeout_s: float = 0
     joined: tuple[str, int, str, int, int, bytes | None, str | None] | None = None
     priority: int = 0
+    reuse: int = 0

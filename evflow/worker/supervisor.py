@@ -12,6 +12,7 @@ What holds:
   their other ends keeps nobody waiting.
 * When its owner is gone (end-of-file, or the kernel's signal), everything is killed, whatever session it is in.
 * What the owner does not read is bounded: the pipes are left alone until it does.
+* A process that serves several attempts (`evflow.worker.reused`) has one at a time, and the end of each is said as an exit with 0.
 """
 
 import os
@@ -29,6 +30,7 @@ from evflow.store.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
 from evflow.worker import frames, leftovers, parentage
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, Started
 from evflow.worker.method import StartMethod
+from evflow.worker.reused import Reused, ReusedProcesses
 from evflow.worker.spec import RunContext
 
 READ_BYTES: Final = 64 * 1024
@@ -66,6 +68,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def launch_reused(self, context: RunContext) -> Reused:
+        """Start a process, as `launch` does, that serves one attempt after the other."""
+        ...
+
     def make_spare(self, context: RunContext) -> None:
         """Have a process ready for the next order of a run, where that saves time; called when there is time."""
         ...
@@ -80,13 +86,15 @@ class Launcher(Protocol):
 
 
 class _Attempt:
-    """A running attempt."""
+    """A running attempt; of a process that serves `most` of them, where it says that it is over by a word."""
 
-    __slots__ = ("cancelled", "captures", "kill_at", "log", "name", "pid")
+    __slots__ = ("cancelled", "captures", "kill_at", "log", "most", "name", "pid", "process")
 
-    def __init__(self, name: Name, pid: int, log: LogWriter) -> None:
+    def __init__(self, name: Name, pid: int, log: LogWriter, process: Reused | None, most: int) -> None:
         self.name = name
         self.pid = pid
+        self.process = process
+        self.most = most
         self.log = log
         self.captures: list[_Capture] = []
         self.cancelled = False
@@ -117,7 +125,8 @@ class Supervisor:
         self._running: dict[Name, _Attempt] = {}
         self._by_pid: dict[int, _Attempt] = {}
         self._current: dict[tuple[str, int], _Attempt] = {}
-        self._waiting: dict[tuple[str, int], deque[tuple[int, bytes]]] = {}
+        self._waiting: dict[tuple[str, int], deque[tuple[int, bytes, int]]] = {}
+        self._reused = ReusedProcesses(launcher, monotonic_s)
         self._unsent = bytearray()
         self._latest: RunContext | None = None
         self._forgotten: set[str] = set()
@@ -165,8 +174,10 @@ class Supervisor:
                 self._be_ready()
                 events = self._selector.select(self._pause_s())
             for key, mask in events:
-                if key.data is not None:
+                if isinstance(key.data, _Capture):
                     self._capture(key.data)
+                elif key.data is not None:
+                    self._hear_end(key.data)
                 elif key.fd == self._wake_read:
                     with suppress(BlockingIOError):
                         os.read(self._wake_read, 4096)
@@ -176,6 +187,7 @@ class Supervisor:
             self._kill_overdue()
             self._sweep_cancelled()
             self._drop_forgotten()
+            self._reused.drop_overdue()
 
     def _be_ready(self) -> None:
         """Use the time: where attempts come one after the other, the next one's process can be there already."""
@@ -183,9 +195,11 @@ class Supervisor:
             self._launcher.make_spare(self._latest)
 
     def _pause_s(self) -> float | None:
-        """Until the first attempt's grace is over; for ever where none runs out, since every event wakes."""
+        """Until the first attempt's grace is over, or a process has waited too long; for ever where there is neither: every event wakes."""
         deadlines = [attempt.kill_at for attempt in self._running.values() if attempt.kill_at is not None]
-        return max(0.0, min(deadlines) - monotonic_s()) if deadlines else None
+        pause_s = max(0.0, min(deadlines) - monotonic_s()) if deadlines else None
+        idle_s = self._reused.pause_s()
+        return pause_s if idle_s is None else idle_s if pause_s is None else min(pause_s, idle_s)
 
     def _receive(self) -> None:
         try:
@@ -210,6 +224,7 @@ class Supervisor:
             elif kind == frames.SHUTDOWN:
                 self._leaving = True
                 self._launcher.drop_spare()
+                self._reused.drop_all()
                 for name in list(self._running):
                     self._cancel(*name, values[0])
                 for run, task in list(self._waiting):
@@ -244,31 +259,34 @@ class Supervisor:
 
     # --- starting ----------------------------------------------------------------------------------------
 
-    def _order(self, run: str, task: int, number: int, order: bytes) -> None:
+    def _order(self, run: str, task: int, number: int, order: bytes, reuse: int = 0) -> None:
         name = (run, task, number)
         if name in self._running:
             return
         if (run, task) in self._current:
-            self._waiting.setdefault((run, task), deque()).append((number, order))
+            self._waiting.setdefault((run, task), deque()).append((number, order, reuse))
         elif self._leaving:
             self._say(frames.EXITED, *name, None, None, "never-started")
         else:
-            self._start(name, order)
+            self._start(name, order, reuse)
 
-    def _start(self, name: Name, order: bytes) -> None:
+    def _start(self, name: Name, order: bytes, reuse: int) -> None:
         run, task, number = name
         context = self._latest = self._contexts[run]
         try:
-            started = self._launcher.launch(context, order)
+            process = self._reused.take(context, order) if reuse > 1 else None
+            started = self._launcher.launch(context, order) if process is None else process.started
         except OSError as error:
             self._say(frames.EXITED, *name, None, None, f"never-started: {error.strerror or error}")
             return
         pid = started.pid
         log = LogWriter(context.log_folder, task, number, int(context.options.get("max_log_size_mb", DEFAULT_LIMIT_MB) * 1_000_000))
-        attempt = _Attempt(name, pid, log)
+        attempt = _Attempt(name, pid, log, process, reuse)
         self._running[name] = self._by_pid[pid] = self._current[run, task] = attempt
         self._watch(attempt, "stdout", started.stdout)
         self._watch(attempt, "stderr", started.stderr)
+        if process is not None:
+            self._selector.register(process.hear, selectors.EVENT_READ, attempt)
         self._say(frames.STARTED, *name, pid, now_us())
 
     def _watch(self, attempt: _Attempt, stream: Stream, descriptor: int) -> None:
@@ -317,11 +335,12 @@ class Supervisor:
         self._pass_on_partial(capture)
         with suppress(KeyError):
             self._selector.unregister(capture.descriptor)
-        os.close(capture.descriptor)
+        if capture.attempt.process is None:  # else it goes on to the next attempt, or is closed with all that is the process's
+            os.close(capture.descriptor)
         capture.descriptor = -1
 
     def _drain(self, capture: _Capture) -> None:
-        """Read what was in the pipe when its writer exited, and close it."""
+        """Read what was in the pipe at the attempt's end, and close it."""
         left = MAX_DRAIN_BYTES
         while left > 0 and (size := self._capture(capture)):
             left -= size
@@ -357,8 +376,36 @@ class Supervisor:
     def _reap(self) -> None:
         while (dead := _reap_child(self._by_pid)) is not None:
             attempt = self._by_pid.get(dead[0])
-            if attempt is not None:  # else an orphan of an attempt
+            if attempt is None:  # an orphan of an attempt, or a process that waited for one
+                self._reused.ended(dead[0])
+                continue
+            process = attempt.process
+            if process is None:
                 self._exited(attempt, os.waitstatus_to_exitcode(dead[1]))
+                continue
+            code = 0 if process.has_finished() else os.waitstatus_to_exitcode(dead[1])
+            self._hear_no_more(process)
+            self._exited(attempt, code)
+            process.close()
+
+    def _hear_end(self, attempt: _Attempt) -> None:
+        """A process that goes on has finished an attempt; or it has ended, which `_reap` sees."""
+        process = attempt.process
+        if process is None or self._running.get(attempt.name) is not attempt:
+            return  # it was reaped in this round
+        finished = process.has_finished()
+        self._hear_no_more(process)  # an end-of-file would wake for ever
+        if not finished:
+            return
+        self._exited(attempt, 0)
+        if attempt.cancelled or self._leaving:  # it is being ended
+            process.close()
+        else:
+            self._reused.put_back(process, attempt.most)
+
+    def _hear_no_more(self, process: Reused) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(process.hear)
 
     def _exited(self, attempt: _Attempt, code: int) -> None:
         run, task, _ = attempt.name
@@ -374,10 +421,10 @@ class Supervisor:
         self._say(frames.EXITED, *attempt.name, code_or_none, number, WHY.get(code, ""))
         waiting = self._waiting.get((run, task))
         if waiting:
-            number, order = waiting.popleft()
+            number, order, reuse = waiting.popleft()
             if not waiting:
                 del self._waiting[run, task]
-            self._start((run, task, number), order)
+            self._start((run, task, number), order, reuse)
 
     def _sweep_cancelled(self) -> None:
         """Kill what cancelled attempts started and what left their groups."""
@@ -392,6 +439,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._launcher.drop_spare()
+        self._reused.drop_all()
         for attempt in self._running.values():
             leftovers.kill_group(attempt.pid, signal.SIGKILL)
         with suppress(ChildProcessError):

@@ -126,7 +126,7 @@ class LocalExecutor:
             return
         if attempt.run not in self._contexts or attempt.run in self._forgotten:
             raise RunUnknown(attempt.run)
-        launch = frames.frame(frames.LAUNCH, str(attempt.run), attempt.task, attempt.attempt, order.pack())
+        launch = frames.frame(frames.LAUNCH, str(attempt.run), attempt.task, attempt.attempt, order.pack(), order.reuse)
         self._launched[attempt] = _Launched(launch)
         await self._send(launch)
 

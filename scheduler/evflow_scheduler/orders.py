@@ -25,6 +25,7 @@ def order_of(state: RunState, task: Task) -> AttemptOrder:
         timeout_s=node.policy.timeout_us / 1e6,
         joined=_frame(state.splits[task.parent], 0) if node.takes_inputs else None,
         priority=state.priority,
+        reuse=node.policy.reuse,
     )
 
 
