@@ -167,16 +167,17 @@ def take_number(
     expected: Seq | None = None,
     change: DeploymentChange | BackfillChange | None = None,
     store: str = "",
+    now_us: int = 0,
 ) -> RunId:
     """Take the flow's next run number, for a request that names its user, who also is its principal if none is given.
 
     A server that remembers no number, new or emptied, goes on behind the runs that are in its index and those that were archived to the
-    store: the one at the URL `store`, or the configured one.
+    store: the one at the URL `store`, or the configured one. The server's time is asked for where `now_us` does not say it.
 
     Raises:
         Conflict: The flow's log does not end where it was expected to: nothing was taken.
     """
-    payload = flow_events.encode(requested, at_us=log.now_us(), principal=principal or f"user:{requested.user}")
+    payload = flow_events.encode(requested, at_us=now_us or log.now_us(), principal=principal or f"user:{requested.user}")
     minimum = 0 if log.counter(flow) else _last_known(log, flow, store or config.get("store"))
     return RunId(flow, log.request_run(flow, payload, minimum, expected, change))
 

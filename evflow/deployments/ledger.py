@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from evflow import diagnostics
+from evflow import clock, diagnostics
 from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent
 from evflow.core.deployments import Deployment, after, began_by_itself, pack, unpacked
@@ -23,13 +23,17 @@ from evflow.core.values import entity, field
 from evflow.deployments.beginning import take_number
 from evflow.deployments.catalog import shown
 from evflow.deployments.offers import offer_again
-from evflow.deployments.request import Asked, Ready, make_ready, offer
+from evflow.deployments.request import Asked, Contents, Ready, make_ready, offer, read_contents
 from evflow.log.protocol import DeploymentChange, LogClient
 from evflow.store import Store, open_store
 
 PRINCIPAL: Final = "scheduler"
 _TAIL: Final = 50
 """Events at a flow's end in which a request is looked for whose deployment is gone, and with it the note of it."""
+
+
+_MOST_KEPT: Final = 100
+"""Deployments whose manifests are kept: a few kilobytes each."""
 
 
 @entity
@@ -69,6 +73,7 @@ class Ledger:
         self._on_offer = on_offer
         self._host = host or os.uname().nodename
         self._offered: dict[FlowName, set[int]] = {}
+        self._contents: dict[tuple[str, bytes], Contents] = {}  # by store and digest
 
     def load(self, name: FlowName, end: Seq) -> Known:
         """Read what is deployed, after the end that is known: a change between the two is a conflict of the next decision."""
@@ -96,7 +101,15 @@ class Ledger:
             EvflowError: As `evflow.deployments.request.make_ready`.
         """
         asked = Asked(parameters, (), deployment.user, self._host, trigger)
-        return make_ready(self.stores(deployment.store), deployment, asked)
+        store = self.stores(deployment.store)
+        known = (deployment.store, deployment.manifest)
+        contents = self._contents.get(known)
+        if contents is None:
+            contents = read_contents(store, deployment, self._host)
+            while len(self._contents) >= _MOST_KEPT:
+                del self._contents[next(iter(self._contents))]
+            self._contents[known] = contents
+        return make_ready(store, deployment, asked, contents)
 
     def start(self, flow: Known, ready: Ready, at_us: int) -> RunId:
         """Decide that a run starts, and offer it.
@@ -109,15 +122,23 @@ class Ledger:
         Raises:
             Conflict: The flow's log has moved on: nothing was decided.
         """
+        now_us, began_s = self.log.now_us(), clock.monotonic_s()
         requested, principal = ready.requested(), ready.asked.principal
         change = self._change(flow, ready.deployment.name, requested, principal)
         run = take_number(
-            self.log, flow.name, requested, principal=principal, expected=flow.seq, change=change, store=ready.deployment.store
+            self.log,
+            flow.name,
+            requested,
+            principal=principal,
+            expected=flow.seq,
+            change=change,
+            store=ready.deployment.store,
+            now_us=now_us,
         )
         self._decided(flow, change)
-        offer(self.log, ready, run, patience_s=0.0)
+        offer(self.log, ready, run, patience_s=0.0, now_us=now_us)
         kind: str = (ready.asked.trigger or {}).get("kind", "")
-        self._on_offer(kind, (self.log.now_us() - at_us) / 1e6)
+        self._on_offer(kind, (now_us - at_us) / 1e6 + clock.monotonic_s() - began_s)
         self._offered[flow.name].add(flow.seq)
         return run
 

@@ -4,8 +4,8 @@ The offer is the complete `RunStarted`, in the inbox of the shared shard that is
 makes it the first event of the run's log, and needs nothing else to begin.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from evflow.core.codec import encode_report
 from evflow.core.decide import LOGIC
@@ -120,6 +120,34 @@ class Requested:
     deployment: Deployment
 
 
+class Contents(NamedTuple):
+    """What a version of a deployment is, as it lies in the store: it never changes.
+
+    Attributes:
+        manifest: Its manifest.
+        values: The flow's constants and its parameters' defaults.
+        held: The names of those.
+    """
+
+    manifest: DeploymentManifest
+    values: ArtifactView
+    held: Collection[str]
+
+
+def read_contents(store: Store, deployment: Deployment, host: str) -> Contents:
+    """Read a deployment from its store, on this host.
+
+    Raises:
+        DeploymentIsElsewhere, ObjectDamaged, NotADeployment: It cannot be read.
+    """
+    try:
+        manifest = read(store, deployment.manifest)
+        values = ArtifactView.open(store, manifest.values)
+        return Contents(manifest, values, values.names())
+    except ObjectMissing as missing:
+        raise DeploymentIsElsewhere(deployment, host, missing) from missing
+
+
 def request_run(log: LogClient, store: Store, deployment: Deployment, asked: Asked) -> Requested:
     """Ask for a run; what can be wrong with the request is found before it takes a number.
 
@@ -139,19 +167,36 @@ def request_run(log: LogClient, store: Store, deployment: Deployment, asked: Ask
     return offer(log, ready, take_number(log, FlowName(ready.manifest.flow), ready.requested(), store=deployment.store))
 
 
-def make_ready(store: Store, deployment: Deployment, asked: Asked) -> Ready:
+def make_ready(store: Store, deployment: Deployment, asked: Asked, contents: Contents | None = None) -> Ready:
     """Do what comes before a number is taken.
+
+    Args:
+        store: The deployment's store.
+        deployment: What to run.
+        asked: Who wants what.
+        contents: The deployment's, where it has been read.
 
     Raises:
         EvflowError: As `request_run`, but for the log, which is not used.
     """
-    manifest, given = _given(store, deployment, asked)
+    contents = contents or read_contents(store, deployment, asked.host)
+    manifest, given = contents.manifest, _given(store, contents, asked)
     check_tags((*asked.tags, *manifest.tags))
     return Ready(deployment, manifest, given, asked)
 
 
-def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0) -> Requested:
+def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0, now_us: int = 0) -> Requested:
     """Write the run's line in the index, unless it is listed, and offer the run to schedulers; one that began minds no second offer.
+
+    Which log it is stands in the run's first event, and its owner puts it there.
+
+    Args:
+        log: The log.
+        ready: What is asked for.
+        run: The number that was taken.
+        listed: The line is there.
+        patience_s: How long a server that is away is waited for.
+        now_us: The server's time, where it is known.
 
     Raises:
         LogUnavailable: The server cannot be used, for longer than the patience lasts.
@@ -165,12 +210,11 @@ def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, pat
         user=asked.user,
         tags=asked.tags,
         trigger=asked.trigger or {"kind": "request", "deployment": deployment.name, "version": deployment.version},
-        installation=log.installation(),
         store=deployment.store,
         options=asked.options,
     )
     if not listed:
-        log.index_run(RunEntry(run, shard, _line(started, asked, log.now_us())))
+        log.index_run(RunEntry(run, shard, _line(started, asked, now_us or log.now_us())))
     log.report(shard, run, encode_report(started, principal=asked.principal), patience_s=patience_s)
     return Requested(run, shard, started, deployment)
 
@@ -185,7 +229,6 @@ def started_event(
     tags: tuple[str, ...],
     trigger: dict[str, Any],
     store: str,
-    installation: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> RunStarted:
     """The first event of a run, but for what the owner puts into it: its host, its logic, and which log it is."""
@@ -205,19 +248,13 @@ def started_event(
         tags=tuple(sorted({*tags, *manifest.tags})),
         system_tags=(*about, *manifest.system_tags, f"user:{user}"),
         trigger=trigger,
-        installation=installation,
         store=store,
     )
 
 
-def _given(store: Store, deployment: Deployment, asked: Asked) -> tuple[DeploymentManifest, Given]:
-    """The deployment's manifest, and what this run begins with, stored."""
-    try:
-        manifest = read(store, deployment.manifest)
-        defaults = ArtifactView.open(store, manifest.values)
-        held = defaults.names()
-    except ObjectMissing as missing:
-        raise DeploymentIsElsewhere(deployment, asked.host, missing) from missing
+def _given(store: Store, contents: Contents, asked: Asked) -> Given:
+    """What this run begins with, stored."""
+    manifest, defaults, held = contents
     flow = stand_in(manifest.flow, manifest.parameters)
     try:
         values = parameter_values.resolve(flow, asked.parameters, {}, user=asked.user, held=held)
@@ -226,7 +263,7 @@ def _given(store: Store, deployment: Deployment, asked: Asked) -> tuple[Deployme
     by_default = {spec.name: spec.default_shown for spec in manifest.parameters if spec.attribute not in values}
     shown = {**by_default, **shown_parameters(flow, values)}
     ordered = {spec.name: shown[spec.name] for spec in manifest.parameters}
-    return manifest, Given(save(store, values, defaults).manifest if values else manifest.values, ordered)
+    return Given(save(store, values, defaults).manifest if values else manifest.values, ordered)
 
 
 def _line(started: RunStarted, asked: Asked, now_us: int) -> dict[str, Any]:
