@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, environment, retry, schedule, step, timeout
+from evflow import FlowSpec, environment, pool, retry, schedule, step, timeout
 from evflow.core.schedule import Schedule
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
+from evflow.flow.decorators.pool import REUSE
 from evflow.flow.decorators.retry import Retry
 from evflow.flow.decorators.schedule import ScheduleDecorator, mistakes as schedule_mistakes, schedule_of
 from evflow.flow.decorators.spec import apply_with, from_spec
@@ -239,3 +240,32 @@ def test_a_schedule_that_is_misplaced_is_told_at_once(monkeypatch: pytest.Monkey
         on_function("0 0 * * *")
     with pytest.raises(DecoratorInvalid, match="has no field 'chron'"):
         on_function(chron="0 0 * * *")
+
+
+@pytest.mark.parametrize(("spec", "reuse"), [("", 0), (",reuse=False", 0), (",reuse=True", REUSE), (",reuse=50", 50), (",reuse=0", 0)])
+def test_pool_says_how_many_attempts_a_process_may_serve(spec: str, reuse: int) -> None:
+    policy = from_spec(f"pool:name=gpu{spec}").policy()
+    assert policy == {"executor": "pool:gpu", "reuse": reuse}
+
+
+@pytest.mark.parametrize("reuse", ["-1", "often", "1.5", "1000001", "None"])
+def test_pool_refuses_what_is_no_number_of_attempts(reuse: str) -> None:
+    with pytest.raises(DecoratorInvalid, match="it is True, False, or how many attempts a process may serve"):
+        from_spec(f"pool:reuse={reuse}")
+
+
+def test_pool_as_people_write_it() -> None:
+    class Written(FlowSpec):
+        @pool("gpu", reuse=True)
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+        @pool(reuse=7)
+        @step
+        def end(self) -> None:
+            pass
+
+    graph = read_graph(Written)
+    found = {name: (node.policy.executor, node.policy.reuse) for name, node in graph.nodes.items()}
+    assert found == {"start": ("pool:gpu", REUSE), "end": ("pool:default", 7)}
