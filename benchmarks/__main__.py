@@ -1,48 +1,56 @@
-"""Measure evflow beside Metaflow: ``python -m benchmarks``, or ``make bench``."""
+"""Measure evflow beside Metaflow and beside Temporal: ``python -m benchmarks``, or ``make bench``."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from benchmarks import engines, report
+from benchmarks import engines, page, report
 from benchmarks.processes import CommandFailed, kill_descendants
-from benchmarks.workloads import WORKLOADS, Lab, Workload, warm_up
+from benchmarks.suites import SUITES, Suite
+from benchmarks.workloads import Lab, Workload
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 
 
 def main() -> int:
-    """Run the chosen workloads, print the table, and write the page when all were run."""
+    """Run the chosen workloads, print a table for each suite, and write the page's sections of those that were run as a whole."""
     options = parse()
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / ".gitignore").write_text("*\n")
-
-    both = {"metaflow": lambda: engines.metaflow(options.folder / "metaflow"), "evflow": engines.evflow}
-    chosen = [make() for name, make in both.items() if options.engine in (None, name)]
-    workloads = [workload for workload in WORKLOADS if not options.only or workload.name in options.only]
-    result = report.Result.of(chosen, quick=options.quick)
-    lab = Lab(options.folder / "runs", quick=options.quick)
+    results: dict[str, report.Result] = {}
     try:
-        for engine in chosen:
-            say(f"warming up {engine.name}")
-            warm_up(lab, engine)
-        for workload in workloads:
-            measure(workload, chosen, lab, result, options.rounds or workload.rounds)
+        for suite in SUITES:
+            workloads = [workload for workload in suite.workloads if not options.only or workload.name in options.only]
+            if workloads and options.suite in (None, suite.name):
+                run(suite, workloads, options, results)
     except CommandFailed as failed:
         print(f"\n{failed}", file=sys.stderr)
         return 1
     finally:
         kill_descendants()
         if options.json:
-            options.json.write_text(json.dumps(result.as_json(), indent=2) + "\n")
-
-    print(report.terminal(result, workloads))
-    if options.engine is None and not options.only:
-        PAGE.write_text(report.markdown(result, workloads))
-        print(f"\nwrote {PAGE.relative_to(REPOSITORY)}")
+            options.json.write_text(json.dumps({name: result.as_json() for name, result in results.items()}, indent=2) + "\n")
     return 0
+
+
+def run(suite: Suite, workloads: list[Workload], options: argparse.Namespace, results: dict[str, report.Result]) -> None:
+    """Run one suite's workloads; what was measured before one fails is kept in ``results``."""
+    needed = {name for workload in workloads for name in workload.engines}
+    both = {suite.peer: lambda: suite.install(options.folder / suite.peer), "evflow": engines.evflow}
+    chosen = [make() for name, make in both.items() if options.engine in (None, name) and name in needed]
+    result = results[suite.name] = report.Result.of(chosen, peer=suite.peer, quick=options.quick)
+    lab = Lab(options.folder / "runs", quick=options.quick)
+    for engine in chosen if suite.warm_up else ():
+        say(f"warming up {engine.name}")
+        suite.warm_up(lab, engine)
+    for workload in workloads:
+        measure(workload, chosen, lab, result, options.rounds or workload.rounds)
+    print(report.terminal(result, workloads, suite.peer_title))
+    if options.engine is None and not options.only:
+        PAGE.write_text(page.with_section(PAGE.read_text(), suite.name, report.markdown(result, suite)))
+        print(f"\nwrote {PAGE.relative_to(REPOSITORY)}, {suite.title}")
 
 
 def measure(workload: Workload, chosen: list[engines.Engine], lab: Lab, result: report.Result, rounds: int) -> None:
@@ -65,16 +73,17 @@ def say(progress: str) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    names = [workload.name for workload in WORKLOADS]
+    names = [workload.name for suite in SUITES for workload in suite.workloads]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--suite", choices=[suite.name for suite in SUITES], help="this suite alone (default: both)")
     parser.add_argument("--only", action="append", choices=names, help="this workload; may be repeated (default: all)")
-    parser.add_argument("--rounds", type=int, help="measure each engine so many times (default: the workload's own, 1 to 5)")
-    parser.add_argument("--engine", choices=["metaflow", "evflow"], help="one engine alone; there will be no ratios")
+    parser.add_argument("--rounds", type=int, help="measure each engine so many times (default: the workload's own, 1 to 15)")
+    parser.add_argument("--engine", choices=["evflow", *(suite.peer for suite in SUITES)], help="one engine alone; there will be no ratios")
     parser.add_argument(
-        "--quick", action="store_true", help="run Metaflow's wide flows with 100 tasks and scale: minutes, not half an hour"
+        "--quick", action="store_true", help="run Metaflow's wide flows with 100 tasks and scale, and leave the foreach of 100,000 out"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading to a file")
-    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".bench", help="for the environment and the runs (default: .bench)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading to a file, by suite")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".bench", help="for the environments and the runs (default: .bench)")
     options = parser.parse_args()
     options.folder = options.folder.resolve()
     return options

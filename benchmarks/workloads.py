@@ -26,7 +26,7 @@ class Metric:
         name: Of the reading.
         title: As the table prints it.
         unit: As printed behind the figure; times are in the unit that the reading has.
-        at_most: The goal for evflow ÷ Metaflow; None where the figure only informs.
+        at_most: The goal for evflow ÷ the other engine; None where the figure only informs.
         own_at_most: The goal for evflow's figure itself, in the unit.
         own_at_least: Likewise, where more is better.
     """
@@ -45,7 +45,7 @@ class Workload:
 
     Attributes:
         rounds: How many times each engine is measured, unless ``--rounds`` says otherwise.
-        engines: Metaflow is left out where the figure is evflow's own.
+        engines: The other engine is left out where the figure is evflow's own.
     """
 
     name: str
@@ -260,16 +260,6 @@ WORKLOADS = (
             Metric("p90", "the same, 90th percentile", "ms"),
         ),
         rounds=3,
-    ),
-    Workload(
-        "pool-dispatch",
-        pool_dispatch,
-        (
-            Metric("median", "order of a task to its attempt on a pool's worker, median of a chain of 50", "ms", own_at_most=3),
-            Metric("p90", "the same, 90th percentile", "ms"),
-        ),
-        rounds=3,
-        engines=("evflow",),
     ),
     Workload("foreach", foreach_1000, (Metric("wide", "foreach of 1,000, 16 workers", "s", at_most=0.012),), rounds=1),
     Workload("memory", memory, (Metric("pss", "its peak PSS, all processes", "MB", at_most=0.25),), rounds=1),

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.engines import Engine, place
+from benchmarks.page import with_section
 from benchmarks.report import Result, Samples, figure, markdown, row, terminal
-from benchmarks.workloads import WORKLOADS, Lab, Metric, Workload, chain
+from benchmarks.suites import SUITES, Suite
+from benchmarks.workloads import Lab, Metric, chain
 from tests.conftest import REPOSITORY
 
 RATIO = Metric("t", "a thing", "s", at_most=0.2)
@@ -50,25 +52,55 @@ def test_figures_have_the_digits_that_count(value: float, text: str) -> None:
     assert figure(value) == text
 
 
-def test_the_page_and_the_table_hold_every_figure_of_a_full_run() -> None:
-    engines = [Engine(name, REPOSITORY, "1.0") for name in ("metaflow", "evflow")]
-    result = Result.of(engines, quick=True)
-    for workload in WORKLOADS:
-        for engine in engines:
-            result.add(workload, engine, {metric.name: 1.0 for metric in workload.metrics})
-    for text in (terminal(result, WORKLOADS), markdown(result, WORKLOADS)):
-        for workload in WORKLOADS:
+def measured(suite: Suite, *, quick: bool) -> Result:
+    """Every figure of a suite, as if both engines had run all of it."""
+    both = [Engine(name, REPOSITORY, "1.0") for name in (suite.peer, "evflow")]
+    result = Result.of(both, peer=suite.peer, quick=quick)
+    for workload in suite.workloads:
+        for engine in both:
+            if engine.name in workload.engines:
+                result.add(workload, engine, {metric.name: 1.0 for metric in workload.metrics})
+    return result
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+def test_the_section_and_the_table_hold_every_figure_of_a_full_run(suite: Suite) -> None:
+    result = measured(suite, quick=True)
+    for text in (terminal(result, suite.workloads, suite.peer_title), markdown(result, suite)):
+        assert suite.peer_title in text
+        for workload in suite.workloads:
             for metric in workload.metrics:
                 assert metric.title in text
-    assert "Quick" in markdown(result, WORKLOADS)
+    assert "Quick" in markdown(result, suite)
+    assert "Quick" not in markdown(measured(suite, quick=False), suite)
 
 
-def test_a_page_without_metaflow_scaled_does_not_say_quick() -> None:
-    workload = Workload("w", lambda _lab, _engine: {}, (RATIO,), rounds=1)
-    engine = Engine("evflow", REPOSITORY, "1.0")
-    result = Result.of([engine], quick=False)
-    result.add(workload, engine, {"t": 1.0})
-    assert "Quick" not in markdown(result, [workload])
+def test_a_ratio_is_to_the_suites_own_peer() -> None:
+    theirs_and_ours: Samples = {"temporal": {"t": [8.0]}, "evflow": {"t": [1.0]}}
+    assert row(RATIO, theirs_and_ours, "temporal")[1:] == ("8.00 s", "1.00 s", "0.125", "≤ 0.2", "met")
+
+
+def test_workloads_of_both_suites_have_names_of_their_own() -> None:
+    names = [workload.name for suite in SUITES for workload in suite.workloads]
+    assert len(names) == len(set(names))
+    assert all({"evflow"} <= set(workload.engines) <= {suite.peer, "evflow"} for suite in SUITES for workload in suite.workloads)
+
+
+def test_a_suite_that_is_measured_anew_leaves_the_section_of_the_other_as_it_was() -> None:
+    text = with_section(with_section("", "flows", "## Old\n\n| 1 |\n"), "scheduler", "## Other\n\n| 2 |\n")
+    again = with_section(text, "flows", "## New\n\n| 3 |\n")
+    assert again == text.replace("## Old\n\n| 1 |", "## New\n\n| 3 |")
+    assert with_section(again, "scheduler", "## Other\n\n| 2 |\n") == again
+
+
+def test_the_page_is_one_that_the_program_writes() -> None:
+    text = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    found = [suite for suite in SUITES if f"<!-- suite: {suite.name} -->\n" in text]
+    assert SUITES[0] in found
+    for suite in found:
+        section = text.partition(f"<!-- suite: {suite.name} -->\n")[2].partition("<!-- suite: ")[0]
+        assert f"## {suite.title}" in section
+        assert with_section(text, suite.name, section) == text
 
 
 def test_a_chain_has_as_many_steps_as_asked_for() -> None:
@@ -163,3 +195,18 @@ class TestFinish:
             tmp_path,
         )
         assert ran.returncode == 0, ran.stderr
+
+    def test_a_driver_that_fails_is_an_error_that_shows_what_it_said(self, tmp_path: Path) -> None:
+        ran = in_a_process_of_its_own(
+            """
+            import sys
+            from pathlib import Path
+            from benchmarks.engines import Engine
+            from benchmarks.scheduler_workloads import drive
+            from benchmarks.workloads import Lab
+            drive(Lab(Path("lab")), Engine("evflow", Path(sys.executable), "1.0"), "takeover")
+            """,
+            tmp_path,
+        )
+        assert "takeover.py ended with 1:" in ran.stderr
+        assert "IndexError" in ran.stderr
