@@ -8,6 +8,7 @@ What stands in it is part of the format: a released list never changes, else the
 field of the state that people are shown gets into a new list, under the next version of the decision logic.
 """
 
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -36,36 +37,57 @@ SCALARS_2 = ("priority",)
 
 
 def digest(state: RunState) -> bytes:
-    """SHA-256 of the state, 32 bytes. Costs O(tasks)."""
-    return sha256(encode(state)).digest()
+    """SHA-256 of the state, 32 bytes. Costs O(tasks) of time; of memory no more than its largest part."""
+    hashed = sha256()
+    for part in _parts(state):
+        hashed.update(part)
+    return hashed.digest()
 
 
 def encode(state: RunState) -> bytes:
     """The state's canonical encoding: msgpack arrays in the order of the fields, maps sorted."""
-    plain: list[Any] = [
+    return b"".join(_parts(state))
+
+
+def _parts(state: RunState) -> Iterator[bytes]:
+    """The encoding in parts, one for each task."""
+    before: list[Any] = [
         [getattr(state, name) for name in SCALARS],
         _sorted(state.header),
         [_ending(state.failing), _ending(state.outcome)],
-        [_task(task) for task in state.tasks],
+    ]
+    after: list[Any] = [
         [_split(split) for _, split in sorted(state.splits.items())],
         list(state.waiting),
         list(state.live),
         [[step, c.created, c.succeeded, c.failed] for step, c in state.steps.items()],
     ]
     if state.logic >= 2:
-        plain += [
+        after += [
             [getattr(state, name) for name in SCALARS_2],
             list(state.held),
             [_pause(state.pause), _pause(state.stuck)],
             [[task.id, *(getattr(task, name) for name in TASK_2)] for task in state.tasks if task.renewed or task.settled_by],
             [c.skipped for c in state.steps.values()],
         ]
+    packer = msgpack.Packer()
+    yield packer.pack_array_header(len(before) + 1 + len(after))
+    for plain in before:
+        yield _packed(packer, plain)
+    yield packer.pack_array_header(len(state.tasks))
+    for task in state.tasks:
+        yield _packed(packer, _task(task))
+    for plain in after:
+        yield _packed(packer, plain)
+
+
+def _packed(packer: msgpack.Packer, plain: Any) -> bytes:
     try:
-        packed: bytes = msgpack.packb(plain)
+        return packer.pack(plain)
     except UnicodeEncodeError:
         # Half a surrogate pair, which only the live state has: a log holds it as the codec writes it, and so does the digest.
-        packed = msgpack.packb(plain, unicode_errors="backslashreplace")
-    return packed
+        packed: bytes = msgpack.packb(plain, unicode_errors="backslashreplace")
+        return packed
 
 
 def _task(task: Task) -> list[Any]:

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import fields, replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgpack
 import pytest
 
 from evflow.core import canonical
@@ -114,3 +117,25 @@ def test_places_and_arrivals_count() -> None:
     assert frame is not None
     run.task(2).frame = replace(frame, index=1)
     assert canonical.digest(run.state) != before
+
+
+def test_the_digest_is_that_of_one_whole_value() -> None:
+    """It is made in parts; the format knows none."""
+    state = world().run.state
+    whole = canonical.encode(state)
+    assert canonical.digest(state) == sha256(whole).digest()
+    assert msgpack.packb(msgpack.unpackb(whole, strict_map_key=False)) == whole
+
+
+def test_the_digest_of_a_wide_run_needs_no_memory_for_all_of_its_tasks() -> None:
+    """Else a scheduler would need as much again as the state has, for every wide run that ends."""
+    run = CoreRun(*fan())
+    run.done(1, "body", splits=20_000)
+    encoded = len(canonical.encode(run.state))
+    tracemalloc.start()
+    try:
+        canonical.digest(run.state)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < encoded / 2
