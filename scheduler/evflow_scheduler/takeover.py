@@ -117,8 +117,12 @@ async def _load(run: OwnedRun, writer: ShardWriter) -> None:
 
 async def _read(run: OwnedRun, writer: ShardWriter) -> None:
     after = 0
-    while chunk := await writer.read(run.id, after, _CHUNK):
-        run.load(chunk)
-        after = chunk[-1].seq
+    while True:
+        chunk = await writer.read(run.id, after, _CHUNK)
+        if chunk:
+            run.load(chunk)
+            after = chunk[-1].seq
+        if len(chunk) < _CHUNK:  # nobody else writes it: another question would be answered with nothing
+            break
     if not after:
         raise RunVanished(run.id)
