@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import engines, page, report
-from benchmarks.processes import CommandFailed, kill_descendants
+from benchmarks.processes import CommandFailed, adopt_orphans, kill_descendants
 from benchmarks.suites import SUITES, Suite
 from benchmarks.workloads import Lab, Workload
 
@@ -20,6 +20,7 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / ".gitignore").write_text("*\n")
     results: dict[str, report.Result] = {}
+    adopt_orphans()  # so that servers and attempts of what is killed are ended with it
     try:
         for suite in SUITES:
             workloads = [workload for workload in suite.workloads if not options.only or workload.name in options.only]
