@@ -225,6 +225,27 @@ def _places_of_events(raw: Any) -> tuple[str, ...]:
     return found
 
 
+def _read_by(name: str) -> Reader:
+    """A list, each of which a function of `evflow.core.notifications` can read; what is wrong is part of the message."""
+
+    def read(raw: Any) -> tuple[str, ...]:
+        found: tuple[str, ...] = _words(",")(raw)
+        if found:
+            from evflow.core import notifications
+
+            for text in found:
+                getattr(notifications, name)(text)
+        return found
+
+    return read
+
+
+def _http_url(raw: Any) -> str:
+    if not _text(raw).startswith(("http://", "https://")) or not raw.partition("://")[2]:
+        raise ValueError
+    return str(raw)
+
+
 def _listen_address(raw: Any) -> str:
     """`host:port`; a port alone listens on this machine only."""
     if isinstance(raw, bool) or not isinstance(raw, int | str):
@@ -258,6 +279,9 @@ FACTOR = Kind("a number, at least 0", _seconds)
 LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
 SWITCH = Kind("true or false", _switch)
 PLACES = Kind("a list of PLACE=EVENT", _places_of_events)
+QUEUES = Kind("a list of URL=EVENT, URL?prefix=…&suffix=…&on=created|removed|any=EVENT", _read_by("queue_of"))
+BUCKETS = Kind("a list of s3://BUCKET/PREFIX=EVENT, s3://BUCKET/PREFIX?suffix=…&every=SECONDS=EVENT", _read_by("bucket_of"))
+ENDPOINT = Kind("a URL like http://localhost:4566", _http_url)
 SECRET = Kind("a text", _text)
 SHARDS = Kind("shards from 0 to 7, like 0-3,6", _shards)
 LISTEN = Kind("HOST:PORT, or PORT alone for this machine only", _listen_address)
@@ -347,6 +371,12 @@ SETTINGS: dict[str, Setting] = {
         ),
         Setting("event_streams", PLACES, (), "Redis Streams at the log's server whose entries are events, as STREAM=EVENT."),
         Setting("event_folders", PLACES, (), "Folders of this machine whose new files are events, as FOLDER=EVENT."),
+        Setting("event_queues", QUEUES, (), "Queues of SQS whose messages are events, S3's notifications most of all, as URL=EVENT."),
+        Setting(
+            "event_buckets", BUCKETS, (), "Parts of buckets whose new objects are events, found by listing, as s3://BUCKET/PREFIX=EVENT."
+        ),
+        Setting("aws_region", NAME, None, "AWS's region, where a queue's URL does not name it; unset: what the platform says."),
+        Setting("aws_endpoint", ENDPOINT, None, "URL of another server than AWS's: LocalStack, MinIO, ElasticMQ; unset: AWS."),
         Setting("http_token", SECRET, None, "Bearer token of those who publish events over HTTP; unset: none is taken.", secret=True),
         Setting("http_secret", SECRET, None, "Secret of the signatures of events over HTTP; unset: none is taken.", secret=True),
         Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),

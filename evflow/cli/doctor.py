@@ -30,6 +30,10 @@ def command(ctx: click.Context, as_json: bool, verbose: bool) -> None:
             for place, key in config.unknown_keys()
         ]
         findings += diagnose(config.get("redis_url"), config.home(), config.get("store"))
+        if config.get("event_queues") or config.get("event_buckets"):
+            from evflow.cli.doctor_aws import check_sources
+
+            findings += check_sources()
     worst = "error" if any(f.level == "error" for f in findings) else "warning" if any(f.level == "warning" for f in findings) else "ok"
     if as_json:
         write_json({"level": worst, "findings": [asdict(finding) for finding in findings]})

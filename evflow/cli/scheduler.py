@@ -1,17 +1,19 @@
 """`evflow scheduler`: carry out the runs that are asked of deployed flows, for as long as the process lives."""
 
 from contextlib import suppress
+from typing import Any
 
 import click
 
 from evflow import config
 from evflow.cli import session
-from evflow.cli.output import write_json
+from evflow.cli.output import instant, write_json
 from evflow.cli.setting_option import setting_option, take_given_of_service
 from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
 from evflow.log.shard_sets import may_own, shown
+from evflow.log.sources import said_of_sources
 
 _SETTINGS = ("shards", "max_workers", "durability", "warm_memory", "drain_timeout", "hot_for", "http", "log_level", "log_format")
 
@@ -35,6 +37,8 @@ def _scheduler(ctx: click.Context, /, **given: object) -> None:
             drain_s=config.get("drain_timeout"),
             streams=config.get("event_streams"),
             folders=config.get("event_folders"),
+            queues=config.get("event_queues"),
+            buckets=config.get("event_buckets"),
             http=config.get("http"),
             hot_for_s=config.get("hot_for"),
             shards=config.get("shards") or (),
@@ -72,11 +76,13 @@ def status(ctx: click.Context, as_json: bool) -> None:
     owners: dict[str, str | None] = dict.fromkeys(shared_shards())
     found: dict[str, list[str]] = {}
     limited: dict[str, tuple[int, ...]] = {}
+    sources: dict[str, list[dict[str, Any]]] = {}
     with suppress(session.NoRunsYet), session.log() as log:
         owners = {shard: seen_owner(log, shard) for shard in shared_shards()}
         living = log.schedulers()
         found = {_process(name): [] for name in living}
         limited = {_process(name): may_own(name) for name in living}
+        sources = {_process(name): list(one.get("sources", ())) for name, one in said_of_sources(log.url).items()}
     for shard, held in owners.items():
         if held is not None:
             found.setdefault(_process(held), []).append(shard)
@@ -84,7 +90,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
     reach = {f"s{number}" for numbers in limited.values() for number in numbers}
     nobodys = [shard for shard in free if limited and shard not in reach]
     if as_json:
-        write_json({"schedulers": [_plain(name, shards, limited.get(name)) for name, shards in found.items()], "free": free})
+        plain = [_plain(name, shards, limited.get(name), sources.get(name, [])) for name, shards in found.items()]
+        write_json({"schedulers": plain, "free": free})
     elif not found:
         click.echo("No scheduler runs. `evflow scheduler` starts one; runs that are asked for wait in the log.", err=True)
     else:
@@ -92,6 +99,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
             may = limited.get(name, ())
             only = f"  (may own {shown(may)})" if 0 < len(may) < len(owners) else ""
             click.echo(f"{shown_owner(name)}  {len(shards)} of {len(owners)} shards{': ' if shards else ''}{', '.join(shards)}{only}")
+            for one in sources.get(name, ()):
+                click.echo(f"  {one['place']}  {_shown_source(one)}")
         if free:
             click.echo(f"Nobody owns {', '.join(free)}: runs of theirs wait.")
         if nobodys:
@@ -105,11 +114,21 @@ def _process(owner: str) -> str:
     return ":".join(owner.split(":")[:2])
 
 
-def _plain(process: str, shards: list[str], may: tuple[int, ...] | None) -> dict[str, object]:
+def _shown_source(one: dict[str, Any]) -> str:
+    """How the reading of a queue or a bucket goes, in a line."""
+    came = ", ".join(f"{one[name]} {name}" for name in ("published", "known", "passed", "refused") if one[name]) or "nothing came"
+    if one["is_up"] is None:
+        return "not read yet"
+    since = instant(one["since_us"])
+    return f"read since {since}: {came}" if one["is_up"] else f"not read since {since}: {one['why']} ({came})"
+
+
+def _plain(process: str, shards: list[str], may: tuple[int, ...] | None, sources: list[dict[str, Any]]) -> dict[str, object]:
     host, _, pid = process.partition(":")
     return {
         "host": host,
         "pid": int(pid) if pid.isdecimal() else None,
         "shards": shards,
         "may_own": None if may is None else [f"s{number}" for number in may],
+        "sources": sources,
     }

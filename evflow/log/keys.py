@@ -73,18 +73,17 @@ class LimitKeys(NamedTuple):
 
 
 class EventKeys(NamedTuple):
-    """The keys of what is published: the log, where it begins and ends, known ids, up to where each flow has looked at it, and each source was read."""
+    """The keys of what is published: the log, where it begins and ends, known ids, up to where each flow has looked at it, and each source was read, and how reading goes."""
 
     log: str
     meta: str
     ids: str
     looked: str
     sources: str
+    readers: str
 
 
-EVENT_KEYS: Final = EventKeys(
-    "{evflow:events}:log", "{evflow:events}:meta", "{evflow:events}:ids", "{evflow:events}:looked", "{evflow:events}:sources"
-)
+EVENT_KEYS: Final = EventKeys(*(f"{{evflow:events}}:{name}" for name in ("log", "meta", "ids", "looked", "sources", "readers")))
 
 
 class PoolKeys(NamedTuple):

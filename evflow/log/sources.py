@@ -1,10 +1,12 @@
-"""What events come from besides publishers: streams that others write, and how far each source has been read."""
+"""What events come from besides publishers: streams that others write, how far each source has been read, and how that goes."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from evflow.log.commands import Operation
 from evflow.log.keys import EVENT_KEYS
+from evflow.log.transport import connect_blocking, perform
+from evflow.log.url import parse as parse_url
 from evflow.log.wire import type_of_reply
 
 
@@ -44,3 +46,55 @@ def entries(stream: str, after: str, timeout_s: float, limit: int) -> Operation[
 
     command = ("XREAD", "COUNT", limit, "BLOCK", max(1, round(timeout_s * 1_000)), "STREAMS", stream, after)
     return Operation((command,), parse)
+
+
+# --- how reading goes ------------------------------------------------------------------------------------
+
+_SILENT_US: Final = 3_600_000_000
+"""A scheduler that reads says every half minute how it goes."""
+
+
+def say(reader: str, body: bytes) -> Operation[None]:
+    """Say how a scheduler's sources go: JSON, with `at_us` and `sources`."""
+    return Operation((("HSET", EVENT_KEYS.readers, reader, body),), lambda _: None)
+
+
+def unsay(reader: str) -> Operation[None]:
+    """Take that back: the scheduler ends."""
+    return Operation((("HDEL", EVENT_KEYS.readers, reader),), lambda _: None)
+
+
+def said() -> Operation[Mapping[str, Mapping[str, Any]]]:
+    """What schedulers said, by their names; what is no JSON is left out."""
+
+    def parse(replies: list[type_of_reply]) -> Mapping[str, Mapping[str, Any]]:
+        import json
+
+        pairs = iter(replies[0])
+        found: dict[str, dict[str, Any]] = {}
+        for name, body in zip(pairs, pairs, strict=True):
+            try:
+                found[name.decode()] = json.loads(body)
+            except ValueError:
+                found[name.decode()] = {}
+        return found
+
+    return Operation((("HGETALL", EVENT_KEYS.readers),), parse)
+
+
+def silent(found: Mapping[str, Mapping[str, Any]], now_us: int) -> list[str]:
+    """Those who have said nothing for so long that they are dead."""
+    return [name for name, told in found.items() if now_us - int(told.get("at_us", 0)) > _SILENT_US]
+
+
+def said_of_sources(url: str) -> Mapping[str, Mapping[str, Any]]:
+    """What schedulers say of their sources, by their names.
+
+    Raises:
+        LogUnavailable: The server cannot be used.
+    """
+    transport = connect_blocking(parse_url(url))
+    try:
+        return perform(transport, said())
+    finally:
+        transport.close()

@@ -16,13 +16,14 @@ import signal
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 from anyio import CancelScope
 
-from evflow import diagnostics
+from evflow import aws, diagnostics
 from evflow.archives import connect
 from evflow.core.admit import Slots
 from evflow.core.events import RunStarted
@@ -50,6 +51,7 @@ from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 from evflow_scheduler.ticks import look_after
 
 if TYPE_CHECKING:
+    from evflow_scheduler.cloud import Cloud
     from evflow_scheduler.http.health import Condition
     from evflow_scheduler.metrics.census import Census
 
@@ -76,6 +78,8 @@ class Duty:
         warm_bytes: Memory that fork servers without work may keep.
         streams: Redis Streams whose entries are events, as STREAM=EVENT.
         folders: Folders whose new files are, as FOLDER=EVENT.
+        queues: Queues of SQS whose messages are, as URL=EVENT.
+        buckets: Parts of buckets whose new objects are, as s3://BUCKET/PREFIX=EVENT.
         drain_s: How long attempts may go on after the first signal; None: until they end.
         http: Where it answers HTTP, `HOST:PORT`; None: nowhere.
         hot_for_s: How long the log of a run that is over stays at the server.
@@ -89,6 +93,8 @@ class Duty:
     drain_s: float | None = None
     streams: Sequence[str] = ()
     folders: Sequence[str] = ()
+    queues: Sequence[str] = ()
+    buckets: Sequence[str] = ()
     http: str | None = None
     hot_for_s: float = 86_400.0
     shards: Sequence[int] = ()
@@ -98,8 +104,10 @@ def serve(duty: Duty) -> None:
     """Be a scheduler until this process is told to end.
 
     Raises:
-        EnvironmentProblem: The log cannot be used at all, or the address of HTTP cannot.
+        EnvironmentProblem: The log cannot be used at all, or the address of HTTP cannot, or a package is missing.
     """
+    if duty.queues or duty.buckets:
+        aws.installed("A scheduler with `event_queues` or `event_buckets`")
     face = _face(duty.http)
     try:
         _serve(duty, face)
@@ -162,6 +170,7 @@ class Daemon:
         self._heard_s = 0.0
         self._waiting: set[CancelScope] = set()
         self._draining = False
+        self._cloud: Cloud | None = None
 
     @property
     def log_url(self) -> str:
@@ -181,6 +190,7 @@ class Daemon:
                     around.start_soon(look_after, self._premises, self._owned, self._face.on_offer)
                     around.start_soon(self._face.serve, self)
                     around.start_soon(self._follow_sources)
+                    around.start_soon(self._follow_cloud)
                     around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s)
                     for shard in map(shared_shards().__getitem__, may_own(self._name)):
                         owners.start_soon(self._own, shard, tenancies)
@@ -199,6 +209,16 @@ class Daemon:
 
             streams, folders = map(sources.source_of, self._duty.streams), map(sources.folder_of, self._duty.folders)
             await sources.follow(self._premises.log_url, self._premises.host, self._owned, [*streams], [*folders])
+
+    async def _follow_cloud(self) -> None:
+        """Publish what comes from AWS."""
+        if self._duty.queues or self._duty.buckets:
+            from evflow_scheduler.cloud import Cloud
+
+            self._cloud = Cloud(
+                self._premises.log_url, self._duty.durability, self._name, self._owned, self._duty.queues, self._duty.buckets
+            )
+            await self._cloud.follow()
 
     # --- its share -----------------------------------------------------------------------------------------
 
@@ -264,7 +284,8 @@ class Daemon:
         """It in numbers, for those who measure it."""
         from evflow_scheduler.metrics.census import census
 
-        return census(self._share, self._lease_ages_s(), self._slots, self._shards.values(), self._executor)
+        counted = census(self._share, self._lease_ages_s(), self._slots, self._shards.values(), self._executor)
+        return replace(counted, sources=self._cloud.now) if self._cloud is not None else counted
 
     def _lease_ages_s(self) -> dict[str, float]:
         return {shard: writer.lease_age_s for shard, writer in sorted(self._writers.items())}

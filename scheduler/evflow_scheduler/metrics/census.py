@@ -6,6 +6,7 @@ from evflow.core.admit import Slots
 from evflow.core.tally import Tally, tally, total
 from evflow.core.values import value
 from evflow_executors.packages import PackagedExecutor
+from evflow_scheduler.reading import Seen
 from evflow_scheduler.shard import Shard
 
 
@@ -24,6 +25,7 @@ class Census:
         busy: Fork servers with work.
         fork_servers: Their processes.
         unarchived_bytes: What sealed runs hold in the log until they are archived; None where nothing archives.
+        sources: Queues and buckets that are read.
     """
 
     share: int
@@ -36,6 +38,7 @@ class Census:
     busy: int
     fork_servers: tuple[int, ...] = ()
     unarchived_bytes: int | None = None
+    sources: tuple[Seen, ...] = ()
 
 
 def census(share: int, lease_ages_s: Mapping[str, float], slots: Slots, shards: Collection[Shard], executor: PackagedExecutor) -> Census:

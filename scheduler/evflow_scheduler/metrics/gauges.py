@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Info, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from evflow import __version__
 from evflow.core.tally import REASONS
 from evflow_executors.packages import sizes_bytes
 from evflow_scheduler.metrics.census import Census
+from evflow_scheduler.reading import OUTCOMES, Seen
 
 
 class Measured(Protocol):
@@ -65,6 +66,25 @@ class Gauges(Collector):
         yield _gauge("evflow_fork_servers_memory_bytes", "Their memory; pages that they share count once.", self._memory_bytes)
         if census.unarchived_bytes is not None:
             yield _gauge("evflow_unarchived_bytes", "What sealed runs hold in the log until they are archived.", census.unarchived_bytes)
+
+        yield from _of_sources(census.sources)
+
+
+def _of_sources(sources: tuple[Seen, ...]) -> Iterator[Metric]:
+    """Queues and buckets; nothing where none is read."""
+    if not sources:
+        return
+    yield _labelled(
+        "evflow_source_up", "1 where a source of events could be read.", "place", {one.place: one.is_up is True for one in sources}
+    )
+    events = CounterMetricFamily("evflow_source_events", "What came from a source, by what became of it.", labels=["place", "outcome"])
+    failures = CounterMetricFamily("evflow_source_failures", "Tries to read a source that failed.", labels=["place"])
+    for one in sources:
+        for outcome in OUTCOMES:
+            events.add_metric([one.place, outcome], getattr(one, outcome))
+        failures.add_metric([one.place], one.failures)
+    yield events
+    yield failures
 
 
 def _gauge(name: str, text: str, number: float) -> GaugeMetricFamily:
