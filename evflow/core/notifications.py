@@ -14,7 +14,7 @@ The field names are those of the Amazon S3 User Guide, "Event message structure"
 import json
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from typing import Any, Final, Literal, TypeGuard, cast
+from typing import Any, Final, Literal, TypeGuard
 from urllib.parse import parse_qsl, unquote_plus
 
 from evflow.core.published import MOST_ID_CHARS
@@ -22,7 +22,7 @@ from evflow.core.values import value
 
 Change = Literal["created", "removed", "other"]
 On = Literal["created", "removed", "any"]
-_ON: Final = ("created", "removed", "any")
+_ON: Final[Mapping[str, On]] = {"created": "created", "removed": "removed", "any": "any"}
 _CHANGES: Final[Mapping[str, Change]] = {
     "ObjectCreated": "created",
     "Object Created": "created",
@@ -261,9 +261,10 @@ def queue_of(text: str) -> Watched:
     if not place.startswith(("https://", "http://")) or place.count("/") < 3:
         raise ValueError(f"'{place}' is no URL of a queue, as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME")
     said = options.get("on", "created")
-    if said not in _ON:
+    on = _ON.get(said)
+    if on is None:
         raise ValueError(f"on={said}: it is {', '.join(_ON)}")
-    return Watched(place, Rule(event, options.get("prefix", ""), options.get("suffix", ""), cast("On", said)))
+    return Watched(place, Rule(event, options.get("prefix", ""), options.get("suffix", ""), on))
 
 
 def bucket_of(text: str) -> Watched:

@@ -154,7 +154,7 @@ class QueueReader:
         Raises:
             AwsProblem: SQS does not do it.
         """
-        done = list(deletable)
+        done: list[_Taken] = [*deletable]
         for pause_s in range(_DELETE_TRIES):
             if not done:
                 return

@@ -115,7 +115,7 @@ class Between:
                 except OSError:
                     self.close_connection = True  # it was killed meanwhile
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
