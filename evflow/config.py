@@ -273,6 +273,7 @@ def _shards(raw: Any) -> tuple[int, ...]:
 NAME = Kind("a text of printable characters", _name)
 PATH = Kind("a path", _text, is_path=True)
 PATIENCE = Kind("a number of seconds, at least 2", _patience)
+TIMEOUT = Kind("a number of seconds, at least 0.1", _number(0.1).read)
 SECONDS = Kind("a number of seconds, at least 0", _seconds)
 SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
 FACTOR = Kind("a number, at least 0", _seconds)
@@ -320,6 +321,12 @@ SETTINGS: dict[str, Setting] = {
             None,
             "The log's server (redis://, rediss://, unix://, redis+sentinel://, redis+cluster://); unset: the embedded one.",
             secret=True,
+        ),
+        Setting(
+            "log_timeout",
+            TIMEOUT,
+            5.0,
+            "Seconds after which a server that does not answer counts as gone; its connection is made anew.",
         ),
         Setting("store", PATH, _default_store, "Where artifacts and tasks' output are kept: a folder or a file:// URL.", secret=True),
         Setting("server_binary", PATH, None, "The valkey-server or redis-server that the embedded log runs; unset: found."),

@@ -191,6 +191,8 @@ class RedisEventLog:
                 return self._commands
             self._commands, self._wrote, self._policy = connection, False, ""
             self.generation += 1
+            if self._waiting is not None:  # who hangs here hangs there, and would wait on for as long as it asked to
+                await self._waiting.aclose()
         return connection
 
     async def _fsync_policy(self, connection: AsyncTransport) -> str:

@@ -25,14 +25,13 @@ from evflow.log.errors import (
 )
 from evflow.log.url import Address, parse
 from evflow.log.wire import (
-    BLOCKING_MARGIN_S,
     CONNECT_TIMEOUT_S,
-    REPLY_TIMEOUT_S,
     Argument,
     Command,
     Following,
     one_after_the_other,
     packed,
+    reply_timeout_s,
     type_of_reply,
 )
 
@@ -120,7 +119,7 @@ class RedisPyTransport:
     def __init__(self, address: Address) -> None:
         self.where = address.shown
         self._address = address
-        self._connection: RedisPyConnection | None = self._connected(REPLY_TIMEOUT_S)
+        self._connection: RedisPyConnection | None = self._connected(reply_timeout_s())
         self._waiting: RedisPyConnection | None = None
         self._waiting_s = 0.0
 
@@ -150,14 +149,14 @@ class RedisPyTransport:
         """See `Transport.pipeline`."""
         if self._connection is None:
             raise LogConnectionLost(self.where, "it is closed")
-        return self._exchange(self._connection, commands, REPLY_TIMEOUT_S)
+        return self._exchange(self._connection, commands, reply_timeout_s())
 
     def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """See `Transport.call_blocking`; on a connection of its own, whose time-out is the wait's."""
         if self._waiting is None or self._waiting_s < wait_s:
             if self._waiting is not None:
                 self._waiting.disconnect()
-            self._waiting = self._connected(wait_s + BLOCKING_MARGIN_S)
+            self._waiting = self._connected(wait_s + reply_timeout_s())
             self._waiting_s = wait_s
         (reply,) = self._exchange(self._waiting, (command,), self._waiting_s)
         if isinstance(reply, Exception):

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from evflow.log.errors import LogConnectionLost
 from evflow.log.redis_py import RedisPyConnection, broken, is_reply, refused, reply_error, settings_of
 from evflow.log.url import Address, parse
-from evflow.log.wire import BLOCKING_MARGIN_S, REPLY_TIMEOUT_S, Argument, Command, packed, type_of_reply
+from evflow.log.wire import Argument, Command, packed, reply_timeout_s, type_of_reply
 
 _CLOSE_S = 1.0
 
@@ -52,11 +52,11 @@ class AsyncRedisPyTransport:
 
     async def pipeline(self, commands: Sequence[Command]) -> list[type_of_reply]:
         """See `AsyncTransport.pipeline`."""
-        return await self._exchange(commands, REPLY_TIMEOUT_S)
+        return await self._exchange(commands, reply_timeout_s())
 
     async def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """See `AsyncTransport.call_blocking`."""
-        (reply,) = await self._exchange((command,), wait_s + BLOCKING_MARGIN_S)
+        (reply,) = await self._exchange((command,), wait_s + reply_timeout_s())
         if isinstance(reply, Exception):
             raise reply
         return reply

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
 
+from evflow import config
 from evflow.log.errors import LogConnectionLost, LogForeign, LogRefused, LogTimeout, LogUnreachable, error_of
 from evflow.log.url import Address, parse
 
@@ -26,12 +27,17 @@ Following = Callable[[type_of_reply], Command | None]
 """The command that follows from a reply, or None."""
 
 CONNECT_TIMEOUT_S = 5.0
-REPLY_TIMEOUT_S = 30.0
-"""For a command that does not wait by itself: a live server answers in milliseconds, a swapping one in seconds."""
-BLOCKING_MARGIN_S = 5.0
-"""How much later than asked a blocking command may answer before the connection counts as broken."""
 _CHUNK_BYTES = 256 * 1024
 _pack: Callable[[tuple[Argument, ...]], bytes] = cast("Any", hiredis).pack_command  # its stub allows one word only
+
+
+def reply_timeout_s() -> float:
+    """How long a command may take, beside the wait that it asks for, before its connection counts as broken.
+
+    A live server answers in milliseconds; one that hangs does not break its connections, and nothing but the time says so.
+    """
+    timeout_s: float = config.get("log_timeout")
+    return timeout_s
 
 
 class Transport(Protocol):
@@ -142,15 +148,15 @@ class Wire:
 
     __slots__ = ("_reader", "_sock", "_timeout_s", "where")
 
-    def __init__(self, sock: socket.socket, where: str, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+    def __init__(self, sock: socket.socket, where: str, *, timeout_s: float | None = None) -> None:
         self.where = where
         self._sock: socket.socket | None = sock
         self._reader = new_reader()
-        self._timeout_s = timeout_s
-        sock.settimeout(timeout_s)
+        self._timeout_s = reply_timeout_s() if timeout_s is None else timeout_s
+        sock.settimeout(self._timeout_s)
 
     @classmethod
-    def connect(cls, url: str | Address, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, timeout_s: float = REPLY_TIMEOUT_S) -> "Wire":
+    def connect(cls, url: str | Address, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, timeout_s: float | None = None) -> "Wire":
         """Connect to a `unix://` or `redis://` server and say who we are.
 
         Raises:
@@ -160,6 +166,7 @@ class Wire:
         address = parse(url) if isinstance(url, str) else url
         if address.scheme == "rediss":
             raise LogRefused(address.shown, "TLS is not for the thin client.")
+        timeout_s = reply_timeout_s() if timeout_s is None else timeout_s  # raises: a socket would be left open
         wire = cls(connect_socket(address, connect_timeout_s), address.shown, timeout_s=timeout_s)
         hello = introduction(address)
         if hello:
@@ -186,7 +193,7 @@ class Wire:
 
     def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """Send a command that waits at the server: see `Transport.call_blocking`."""
-        deadline_s = wait_s + BLOCKING_MARGIN_S
+        deadline_s = wait_s + self._timeout_s
         self._send(packed(command))
         try:
             self._live().settimeout(deadline_s)

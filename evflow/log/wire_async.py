@@ -21,15 +21,14 @@ import hiredis
 from evflow.log.errors import LogConnectionLost, LogForeign, LogRefused, LogTimeout, LogUnavailable, LogUnreachable, error_of
 from evflow.log.url import Address, parse
 from evflow.log.wire import (
-    BLOCKING_MARGIN_S,
     CONNECT_TIMEOUT_S,
-    REPLY_TIMEOUT_S,
     Argument,
     Command,
     introduction,
     new_reader,
     packed,
     reason_of,
+    reply_timeout_s,
     type_of_reply,
 )
 
@@ -61,11 +60,11 @@ class _Waiting:
 class AsyncWire:
     """A connection to the server for one event loop."""
 
-    def __init__(self, sock: socket.socket, where: str, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+    def __init__(self, sock: socket.socket, where: str, *, timeout_s: float | None = None) -> None:
         self.where = where
         self._sock = sock
         self._fd = sock.fileno()
-        self._timeout_s = timeout_s
+        self._timeout_s = reply_timeout_s() if timeout_s is None else timeout_s
         self._loop = asyncio.get_running_loop()
         self._reader = new_reader()
         self._waiting: deque[_Waiting] = deque()
@@ -77,7 +76,7 @@ class AsyncWire:
 
     @classmethod
     async def connect(
-        cls, url: str | Address, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, timeout_s: float = REPLY_TIMEOUT_S
+        cls, url: str | Address, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, timeout_s: float | None = None
     ) -> "AsyncWire":
         """Connect to a `unix://` or `redis://` server and say who we are.
 
@@ -88,6 +87,7 @@ class AsyncWire:
         address = parse(url) if isinstance(url, str) else url
         if address.scheme == "rediss":
             raise LogRefused(address.shown, "TLS is not for the thin client.")
+        timeout_s = reply_timeout_s() if timeout_s is None else timeout_s  # raises: a socket would be left open
         try:
             async with asyncio.timeout(connect_timeout_s):
                 sock = await _connected_socket(address)
@@ -123,7 +123,7 @@ class AsyncWire:
 
     async def call_blocking(self, wait_s: float, *command: Argument) -> type_of_reply:
         """Send a command that may wait at the server for `wait_s`; commands after it wait too."""
-        (reply,) = await self._exchange(packed(command), 1, command[0], wait_s + BLOCKING_MARGIN_S)
+        (reply,) = await self._exchange(packed(command), 1, command[0], wait_s + self._timeout_s)
         if isinstance(reply, Exception):
             raise reply
         return reply

@@ -137,7 +137,7 @@ class ShardWriter:
 
     @property
     def lease_age_s(self) -> float:
-        """Seconds since the lease was last taken or renewed."""
+        """Seconds since the lease was last taken or asked to be renewed, of those times that were answered."""
         return anyio.current_time() - self._leased_s
 
     # --- the lease ---------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class ShardWriter:
         """
         while True:
             await anyio.sleep(self._ttl_s / 3)
-            lease = self.lease
+            lease, asked_s = self.lease, anyio.current_time()
             try:
                 await self.patiently(partial(self.log.renew, lease))
             except LeaseLost as lost:
@@ -184,7 +184,7 @@ class ShardWriter:
                         self._refuse_a_rival(lost)
                         await self._repair(fence=True)
             else:
-                self._leased_s = anyio.current_time()
+                self._leased_s = max(self._leased_s, asked_s)  # the answer may have taken its time
             await self._repair_after_reconnection()
 
     async def release(self) -> None:

@@ -63,6 +63,8 @@ LEASE_S: Final = 4.0
 _SAY_EVERY_S: Final = 1.0
 _LIVES_FOR_S: Final = 3.0
 """A scheduler that has not said for so long that it lives has no share any more."""
+_MIND_EVERY_S: Final = 0.25
+"""How often it is looked whether the log still answers: so much later than its leases end its attempts do."""
 _ASK_EVERY_S: Final = 0.5
 """How often a shard of this scheduler's share is asked for that another one still owns."""
 
@@ -187,6 +189,7 @@ class Daemon:
                 async with anyio.create_task_group() as owners:
                     around.start_soon(self._heed_signals, owners.cancel_scope)
                     around.start_soon(self._say_that_it_lives)
+                    around.start_soon(self._mind_the_silence)
                     around.start_soon(look_after, self._premises, self._owned, self._face.on_offer)
                     around.start_soon(self._face.serve, self)
                     around.start_soon(self._follow_sources)
@@ -231,7 +234,6 @@ class Daemon:
                 living = await anyio.to_thread.run_sync(self._client.schedulers, self._name, _LIVES_FOR_S)
             except LogUnavailable as error:
                 diagnostics.debug("nobody can be asked which schedulers live", why=str(error))
-                self._give_way()
             else:
                 self._heard_s, self._living = asked_s, len(living)
                 self._rivals = any(host_of(name) != self._premises.host for name in living)
@@ -263,12 +265,18 @@ class Daemon:
         """Whether the shard is one of its share."""
         return self._mine_to_be is None or shard in self._mine_to_be
 
-    def _give_way(self) -> None:
-        """Give all shards up when their leases have run out unheard and there are others to take them."""
-        if self._rivals and self._owning and anyio.current_time() - self._heard_s > LEASE_S:
-            diagnostics.warning("the log is out of reach, and other schedulers live: shards given up", shards=len(self._owning))
-            for scope in self._owning.values():
-                scope.cancel()
+    async def _mind_the_silence(self) -> None:
+        """Give shards up whose leases have run out unheard, where there are others to take them.
+
+        Who waits for an answer cannot do it: where connections hang, that takes as long as `log_timeout` says.
+        """
+        while True:
+            await anyio.sleep(_MIND_EVERY_S)
+            lost = [shard for shard, age_s in self._lease_ages_s().items() if age_s > LEASE_S and shard in self._owning]
+            if self._rivals and lost:
+                diagnostics.warning("the log is out of reach, and other schedulers live: shards given up", shards=len(lost))
+                for shard in lost:
+                    self._owning[shard].cancel()
 
     # --- what it says of itself ----------------------------------------------------------------------------
 

@@ -286,6 +286,30 @@ def test_a_scheduler_that_is_cut_off_ends_its_attempts_only_where_another_machin
     assert (sum(len(site.began(run, 0)) for run in runs) > 8) == rivals
 
 
+def test_a_scheduler_whose_log_hangs_ends_its_attempts_when_its_leases_have_run_out(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for answers for a minute, and does not wait so long with this."""
+    monkeypatch.setenv("EVFLOW_LOG_TIMEOUT", "60")
+    with DebianRedis.started() as server:
+        monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
+        site.deploy("Nightly", "a")
+        with closing(connect(server.url)) as log:
+            log.schedulers("elsewhere:1:2:3", 3_600.0)
+        with scheduler(root, shards=4):
+            runs = [site.ask("Nightly", folder=site.said, times=1) for _ in range(8)]
+            [body, *_] = wait_until(lambda: running(site, runs), "a body runs", WITHIN_S)
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                wait_until(lambda: not psutil.pid_exists(body), "the attempt is ended", 40.0)
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            with closing(connect(server.url)) as log:
+                log.schedulers("elsewhere:1:2:3", 0.0)
+            site.go()
+            assert [ended(run) for run in runs] == ["succeeded"] * 8
+
+
 def test_a_killed_scheduler_is_followed_by_another_one(site: Site, root: Path) -> None:
     """They share the shards; the attempts of the one that is killed die with it, and what had finished is not repeated."""
     site.deploy("Nightly", "a")

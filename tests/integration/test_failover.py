@@ -14,7 +14,7 @@ from evflow.log.errors import DurabilityLate, LogUnavailable, NotDurable
 from evflow.log.event_log import RedisEventLog
 from evflow.log.feeds import Feeds
 from evflow.log.keys import shared_shard, shared_shards
-from evflow.log.protocol import AppendCall, Head
+from evflow.log.protocol import AppendCall, Head, Inbound
 from evflow.log.slots import slot_of
 from evflow.log.writer import ShardWriter
 from tests.redis_groups import Cluster, Server, Watched, cluster, watched
@@ -172,3 +172,37 @@ async def test_the_feeds_of_all_shards_are_followed_wherever_they_lie(nodes: Clu
     await mine.append()
     assert feeds.wait(5.0) == {(SHARD, str(RUN))}
     feeds.close()
+
+
+async def test_a_primary_that_hangs_is_left_for_the_one_that_takes_its_place(
+    group: Watched, owner: Callable[[str], Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped, so its connections stay open and say nothing; the wait for reports hangs as the appends do."""
+    monkeypatch.setenv("EVFLOW_LOG_TIMEOUT", "1")
+    mine = owner(group.url)
+    await mine.writer.take()
+    await mine.append()
+    old, received, arrived = group.primary, list[Inbound](), anyio.Event()
+    assert old.process is not None
+
+    async def receive() -> None:
+        received.extend(await mine.writer.receive(b"0", 3_600.0))
+        arrived.set()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.sleep(0.1)  # it waits at the old primary
+            old.process.send_signal(signal.SIGSTOP)
+            with anyio.fail_after(30):
+                await mine.append(durable=False)
+            assert group.primary is not old
+            client = RedisLogClient(group.url)
+            assert client.report(SHARD, RUN, b"a report")
+            assert [one.payload for one in client.read(SHARD, RUN)] == mine.written
+            client.close()
+            with anyio.fail_after(30):
+                await arrived.wait()
+    finally:
+        old.process.send_signal(signal.SIGCONT)
+    assert [one.payload for one in received] == [b"a report"]

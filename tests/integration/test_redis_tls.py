@@ -72,7 +72,7 @@ async def test_a_certificate_that_is_not_trusted_is_refused(port: int) -> None:
 
 
 def test_speaking_tls_to_a_server_that_does_not_ends_with_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evflow.log.redis_py.REPLY_TIMEOUT_S", 0.3)
+    monkeypatch.setenv("EVFLOW_LOG_TIMEOUT", "0.3")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # as Redis is, which waits for the end of a line
         client = connect(f"rediss://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(LogUnreachable, match="does not speak TLS"):
