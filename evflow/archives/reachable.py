@@ -6,7 +6,7 @@ everything, because nobody knows what it would have named.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set as AbstractSet
 from typing import Any, Final, Self
 
 import msgpack
@@ -15,7 +15,7 @@ from evflow.archives.format import Archive, Unsound
 from evflow.archives.reading import FOLDER, number_in, open_in
 from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent, decode
-from evflow.core.flow_events import RunForgotten
+from evflow.core.flow_events import RunForgotten, RunRequested
 from evflow.core.ids import Digest, FlowName, RunId, RunNumber
 from evflow.core.summary import OVER
 from evflow.errors import EnvironmentProblem, EvflowError
@@ -27,6 +27,8 @@ from evflow.store import ObjectMissing, Store
 from evflow.store.manifests import NotAManifest, read_manifest
 
 _CHUNK: Final = 5_000
+_LAST_REQUESTS: Final = 1_000
+"""As many events as `evflow.deployments.unconfirmed` looks at."""
 _DIGEST_BYTES: Final = 32
 _MANIFEST: Final = b"evfm"
 _OF_MANIFESTS: Final = ("manifest", "parameters")
@@ -110,6 +112,7 @@ class Needed:
             for entry in entries:
                 self.runs.add(entry.run)
                 self._run(entry)
+            self._requests(flow, {entry.run.number for entry in entries if not entry.is_requested})
         for shard in shared_shards():
             self._inbox(shard)
         self._published()
@@ -158,6 +161,17 @@ class Needed:
             return open_store(url).url == self._store.url
         except UnknownStore:
             return False
+
+    def _requests(self, flow: FlowName, begun: AbstractSet[int]) -> None:
+        """Requests whose offers may still be made: see `evflow.deployments.unconfirmed`."""
+        end = self._log.flow_seq(flow)
+        for seq, payload in self._log.flow_events(flow, max(0, end - _LAST_REQUESTS), _LAST_REQUESTS):
+            try:
+                event = flow_events.decode(seq, payload).event
+            except UnreadableEvent:
+                continue  # it names nothing that could be offered
+            if isinstance(event, RunRequested) and event.number not in begun:
+                self._mark(_digests(event.offer), f"a request for '{flow}/{event.number}'")
 
     def _inbox(self, shard: str) -> None:
         """Reports that nobody took yet; what is no report names nothing."""

@@ -30,6 +30,8 @@ class RunRequested(Fact):
         version: The version of that deployment.
         trigger: What asked for it, where that was no person, as the run's `RunStarted` has it: `kind` and what belongs to it.
         parameters: Parameter name to value, where an event gave any: whoever offers the run again needs them.
+        offer: Of a request of a person, what else whoever offers the run again needs: `given` (manifest of what the run begins with), `shown`
+            (parameters for people), `tags`, `options`.
     """
 
     number: int
@@ -41,6 +43,7 @@ class RunRequested(Fact):
     version: int = 0
     trigger: dict[str, Plain] | None = None
     parameters: dict[str, Plain] | None = None
+    offer: dict[str, Plain] | None = None
 
 
 @value

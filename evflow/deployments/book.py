@@ -135,6 +135,7 @@ class Book:
         ends = self._log.flow_seqs(mine)
         for name, end in zip(mine, ends, strict=True):
             self._bring_up_to_date(name, end, now_us, batch)
+        self._ledger.unconfirmed.look(now_us)
         self._say_where(dict(zip(mine, ends, strict=True)), now_us)
         return self._wait_s(now_us)
 

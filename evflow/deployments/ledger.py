@@ -24,6 +24,7 @@ from evflow.deployments.beginning import take_number
 from evflow.deployments.catalog import shown
 from evflow.deployments.offers import offer_again
 from evflow.deployments.request import Asked, Contents, Ready, make_ready, offer, read_contents
+from evflow.deployments.unconfirmed import Unconfirmed
 from evflow.log.protocol import DeploymentChange, LogClient
 from evflow.store import Store, open_store
 
@@ -74,6 +75,7 @@ class Ledger:
         self._host = host or os.uname().nodename
         self._offered: dict[FlowName, set[int]] = {}
         self._contents: dict[tuple[str, bytes], Contents] = {}  # by store and digest
+        self.unconfirmed = Unconfirmed(log, stores)
 
     def load(self, name: FlowName, end: Seq) -> Known:
         """Read what is deployed, after the end that is known: a change between the two is a conflict of the next decision."""
@@ -85,6 +87,7 @@ class Ledger:
         for seq in sorted(requests - self._offered[name] - {0}):
             self._offer_again(name, seq)
             self._offered[name].add(seq)
+        self.unconfirmed.read(name, end)
         return flow
 
     def keep(self, flows: Collection[FlowName]) -> list[FlowName]:
@@ -92,6 +95,7 @@ class Ledger:
         gone = [name for name in self._offered if name not in flows]
         for name in gone:
             del self._offered[name]
+        self.unconfirmed.keep(flows)
         return gone
 
     def ready(self, deployment: Deployment, parameters: Mapping[str, object], trigger: dict[str, Any]) -> Ready:
@@ -187,9 +191,7 @@ class Ledger:
         if record is None or not isinstance(record.event, RunRequested):
             diagnostics.warning("no request stands where one should", flow=flow, seq=seq)
             return
-        asked = record.event
-        again = Asked(asked.parameters or {}, (), asked.user, asked.host, asked.trigger)
-        offer_again(self.log, self.stores, flow, asked, again)
+        offer_again(self.log, self.stores, flow, record.event)
 
 
 def _record(seq: int, payload: bytes) -> FlowRecord | None:

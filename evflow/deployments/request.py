@@ -100,7 +100,13 @@ class Ready:
         """The event that takes the number."""
         deployment, asked = self.deployment, self.asked
         given = dict(asked.parameters) if asked.trigger is not None and asked.parameters else None
-        return RunRequested(0, asked.user, None, SHARED, asked.host, deployment.name, deployment.version, asked.trigger, given)
+        offered = None if asked.trigger is not None else self._offered()
+        return RunRequested(0, asked.user, None, SHARED, asked.host, deployment.name, deployment.version, asked.trigger, given, offered)
+
+    def _offered(self) -> dict[str, Any]:
+        """What a person's request says that nobody could know who makes its offer again: its values may be of any type, and are stored by now."""
+        given, asked = self.given, self.asked
+        return {"given": given.manifest, "shown": given.shown, "tags": list(asked.tags), "options": dict(asked.options)}
 
 
 @value
@@ -183,6 +189,25 @@ def make_ready(store: Store, deployment: Deployment, asked: Asked, contents: Con
     manifest, given = contents.manifest, _given(store, contents, asked)
     check_tags((*asked.tags, *manifest.tags))
     return Ready(deployment, manifest, given, asked)
+
+
+def ready_again(store: Store, deployment: Deployment, requested: RunRequested) -> Ready:
+    """What a request in a flow's log was made of.
+
+    Raises:
+        EvflowError: As `make_ready`.
+    """
+    said: dict[str, Any] | None = requested.offer
+    if said is None:
+        asked = Asked(requested.parameters or {}, (), requested.user, requested.host, requested.trigger)
+        return make_ready(store, deployment, asked)
+    asked = Asked({}, tuple(said["tags"]), requested.user, requested.host, None, said["options"])
+    manifest = read_contents(store, deployment, requested.host).manifest
+    try:
+        ArtifactView.open(store, said["given"])
+    except ObjectMissing as missing:
+        raise DeploymentIsElsewhere(deployment, requested.host, missing) from missing
+    return Ready(deployment, manifest, Given(said["given"], said["shown"]), asked)
 
 
 def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0, now_us: int = 0) -> Requested:

@@ -22,10 +22,13 @@ from evflow.core import flow_events
 from evflow.core.deployments import pack, tick_of
 from evflow.core.flow_events import FlowUnpaused, RunRequested, ScheduleTicked
 from evflow.core.ids import FlowName, RunId
+from evflow.deployments.beginning import take_number
 from evflow.deployments.catalog import deployed
+from evflow.deployments.request import Asked, make_ready
 from evflow.log import connect
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import DeploymentChange
+from evflow.store import open_store
 from evflow_scheduler.daemon import LEASE_S
 from tests.real_runs import evflow, open_log, python, verified
 from tests.redis_server import DebianRedis
@@ -171,6 +174,22 @@ def test_a_run_keeps_the_version_that_it_was_asked_of(site: Site, root: Path) ->
     with scheduler(root):
         assert [ended(old), ended(new)] == ["succeeded", "succeeded"]
     assert ["'a'" in evflow("logs", f"{run}/end").stdout for run in (old, new)] == [True, False]
+
+
+def test_who_asked_and_died_before_the_offer_has_its_run(site: Site, root: Path, evflow_home: Path) -> None:
+    site.deploy("Nightly", "a")
+    flow = FlowName("Nightly")
+    with open_log(evflow_home) as opened:
+        log = opened.client
+        deployment = deployed(log, flow)["default"]
+        ready = make_ready(open_store(deployment.store), deployment, Asked({"times": "3"}, ("mine",), "bob", "desk"))
+        run = take_number(log, flow, ready.requested(), store=deployment.store)  # and no more: it was killed
+    with scheduler(root):
+        wait_until(lambda: evflow("show", str(run)).returncode == 0, "the run has its line", WITHIN_S)
+        assert ended(str(run)) == "succeeded"
+    shown = told("show", str(run))
+    assert shown["parameters"]["times"] == "3"
+    assert shown["tags"] == ["mine"]
 
 
 def test_sigterm_lets_what_runs_end_and_the_next_scheduler_goes_on(site: Site, root: Path) -> None:

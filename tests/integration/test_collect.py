@@ -17,7 +17,7 @@ from evflow.core import flow_events
 from evflow.core.codec import encode_report
 from evflow.core.deployments import Deployment, pack
 from evflow.core.events import AttemptSucceeded
-from evflow.core.flow_events import RunForgotten
+from evflow.core.flow_events import RunForgotten, RunRequested
 from evflow.core.ids import Digest, RunId, RunNumber
 from evflow.core.retention import Kept
 from evflow.deployments.manifest import DeploymentManifest, write
@@ -124,6 +124,16 @@ def test_what_a_report_on_its_way_refers_to_stays(world: ArchiveWorld) -> None:
     age(world)
     assert gone(world).objects == 0
     assert [ArtifactView.open(world.store, manifest).load("x")[0] for manifest in manifests] == [0, 1]
+
+
+def test_what_a_request_without_its_offer_refers_to_stays(world: ArchiveWorld) -> None:
+    """Whoever asked died before the offer, and before the run's line: a scheduler makes the offer yet."""
+    given = save(world.store, {"x": LARGE}).manifest
+    asked = RunRequested(0, "ada", None, "shared", deployment="default", version=1, offer={"given": given})
+    world.log.request_run(FLOW, flow_events.encode(asked, at_us=1, principal="user:ada"))
+    age(world)
+    assert gone(world).objects == 0
+    assert list(ArtifactView.open(world.store, given).load("x")) == list(LARGE)
 
 
 def test_the_payload_of_an_event_that_triggers_may_still_hear_stays(world: ArchiveWorld) -> None:

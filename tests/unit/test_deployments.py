@@ -301,7 +301,9 @@ def test_a_run_has_its_request_and_its_line(world: World) -> None:
     world.deploy()
     requested = world.request()
     event = flow_events.decode(*world.log.flow_events(FLOW)[-1]).event
-    assert event == RunRequested(1, "bob", None, "shared", "desk", "default", 2)
+    started = requested.started
+    offer = {"given": started.parameters, "shown": started.parameters_shown, "tags": ("mine",), "options": {}}
+    assert event == RunRequested(1, "bob", None, "shared", "desk", "default", 2, offer=offer)
     entry = world.log.run(requested.run)
     assert isinstance(entry, RunEntry)
     assert entry.shard == requested.shard

@@ -16,7 +16,8 @@ from evflow.core.ids import FlowName
 from evflow.deployments.book import Book
 from evflow.deployments.ticks import upcoming_us
 from evflow.log.errors import LogUnavailable
-from evflow.log.protocol import DeploymentChange, LogClient
+from evflow.log.keys import shared_shard
+from evflow.log.protocol import DeploymentChange, Head, LogClient
 from evflow.store.protocol import Store, StoreUnusable
 from evflow.testing.faults import Crash
 from tests.effort import scaled
@@ -366,11 +367,25 @@ def test_a_run_that_began_is_not_offered_again(world: TickWorld) -> None:
     world.now_us += HOUR_US
     world.look()
     (run,) = world.requested
+    world.server.state.run(shared_shard(run), run).head = Head(1, b"d" * 32)
+    world.look()
+    assert len(world.offers(run)) == 1
+
+
+def test_a_run_whose_log_was_lost_is_offered_again_though_its_line_says_that_it_runs(world: TickWorld) -> None:
+    """The line may be of another run of its number, which the server has lost and whose owner went on for a moment."""
+    world.schedule()
+    world.now_us += HOUR_US
+    world.look()
+    (run,) = world.requested
     line = world.log.run(run)
     assert line is not None
     world.log.index_run(replace(line, summary={**line.summary, "status": "running"}))
     world.look()
-    assert len(world.offers(run)) == 1
+    assert len(world.offers(run)) == 2
+    line = world.log.run(run)
+    assert line is not None
+    assert line.is_requested
 
 
 STEPS = st.lists(
