@@ -203,7 +203,7 @@ def _lines(entries: "list[Entry]") -> list[str]:
 _FEW = 5
 _FIRST_US, _LAST_US = 1_000_000, 253_370_764_800_000_000
 """What can be asked about: from 1970 to 9998, so that an instant is one in each time zone."""
-_COLORS = {"started": "green", "skipped": "yellow", "undecided": "red"}
+_COLORS = {"started": "green", "skipped": "yellow", "undecided": "red", "given-up": "red"}
 
 
 def _notes(flow: str, deployed: Mapping[str, Any], at_us: int) -> list[str]:

@@ -30,7 +30,7 @@ class RunRequested(Fact):
         version: The version of that deployment.
         trigger: What asked for it, where that was no person, as the run's `RunStarted` has it: `kind` and what belongs to it.
         parameters: Parameter name to value, where an event gave any: whoever offers the run again needs them.
-        offer: Of a request of a person, what else whoever offers the run again needs: `given` (manifest of what the run begins with), `shown`
+        offer: Of a request of a person, what else whoever offers the run again needs: `id` (of the request), `given` (manifest of what the run begins with), `shown`
             (parameters for people), `tags`, `options`.
     """
 
@@ -339,6 +339,23 @@ class TriggerSkipped(Fact):
     at_us: int
 
 
+@value
+class RunGivenUp(Fact):
+    """A run that had begun was given up by its owner: the server lost its log and its request, and another run has its number or its cause.
+
+    Attributes:
+        number: The number that it had.
+        reason: Why.
+        user: Who had asked for it.
+        trigger: What had started it, as its `RunStarted` had it.
+    """
+
+    number: int
+    reason: str
+    user: str = ""
+    trigger: dict[str, Plain] | None = None
+
+
 TAGS: dict[str, type[Event]] = {
     "RunRequested": RunRequested,
     "RunTagged": RunTagged,
@@ -356,6 +373,7 @@ TAGS: dict[str, type[Event]] = {
     "BackfillEnded": BackfillEnded,
     "TriggerReceived": TriggerReceived,
     "TriggerSkipped": TriggerSkipped,
+    "RunGivenUp": RunGivenUp,
 }
 """The format's tags. Append only."""
 

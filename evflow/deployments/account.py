@@ -16,6 +16,7 @@ from evflow.core.flow_events import (
     FlowRecord,
     FlowUndeployed,
     FlowUnpaused,
+    RunGivenUp,
     RunRequested,
     ScheduleTicked,
     TriggerReceived,
@@ -46,10 +47,10 @@ class Entry:
     Attributes:
         at_us: When it came.
         deployment: The deployment that it is about, or an empty string.
-        what: `tick`, `event`, `request`, `deployed`, `undeployed`, `paused`, `unpaused`.
+        what: `tick`, `event`, `request`, `deployed`, `undeployed`, `paused`, `unpaused`, `run`.
         name: The tick by its own clock, the event's name, who did it.
         id: The event's id, or an empty string.
-        outcome: `started`, `waits`, `skipped`, `not-wanted`, `undecided`, or an empty string.
+        outcome: `started`, `waits`, `skipped`, `not-wanted`, `undecided`, `given-up`, or an empty string.
         reason: Why, as a stable name or in words.
         run: The run that it started, or an empty string.
         decided_us: When it was decided; 0 where it was not.
@@ -179,6 +180,9 @@ def _of_record(flow: FlowName, record: FlowRecord) -> Iterator[Entry]:
             yield from (_decided(record, one, "started", reason, run) for one in event.trigger["events"])
         else:
             yield Entry(record.at_us, event.deployment, "request", record.principal, "", "started", "", run, record.at_us)
+    elif isinstance(event, RunGivenUp):
+        deployment = str((event.trigger or {}).get("deployment", ""))
+        yield Entry(record.at_us, deployment, "run", f"{flow}/{event.number}", "", "given-up", event.reason, "", record.at_us)
     elif type(event) in _DID:
         named: Any = event
         yield Entry(record.at_us, named.name, _DID[type(event)], record.principal, decided_us=record.at_us)

@@ -4,6 +4,7 @@ The offer is the complete `RunStarted`, in the inbox of the shared shard that is
 makes it the first event of the run's log, and needs nothing else to begin.
 """
 
+import os
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -89,12 +90,14 @@ class Ready:
         manifest: The deployment's.
         given: What the run begins with.
         asked: Who wants what.
+        id: Of a request of a person: tells it from another one for the same.
     """
 
     deployment: Deployment
     manifest: DeploymentManifest
     given: Given
     asked: Asked
+    id: str = ""
 
     def requested(self) -> RunRequested:
         """The event that takes the number."""
@@ -106,7 +109,7 @@ class Ready:
     def _offered(self) -> dict[str, Any]:
         """What a person's request says that nobody could know who makes its offer again: its values may be of any type, and are stored by now."""
         given, asked = self.given, self.asked
-        return {"given": given.manifest, "shown": given.shown, "tags": list(asked.tags), "options": dict(asked.options)}
+        return {"id": self.id, "given": given.manifest, "shown": given.shown, "tags": list(asked.tags), "options": dict(asked.options)}
 
 
 @value
@@ -188,7 +191,7 @@ def make_ready(store: Store, deployment: Deployment, asked: Asked, contents: Con
     contents = contents or read_contents(store, deployment, asked.host)
     manifest, given = contents.manifest, _given(store, contents, asked)
     check_tags((*asked.tags, *manifest.tags))
-    return Ready(deployment, manifest, given, asked)
+    return Ready(deployment, manifest, given, asked, "" if asked.trigger is not None else os.urandom(8).hex())
 
 
 def ready_again(store: Store, deployment: Deployment, requested: RunRequested) -> Ready:
@@ -207,7 +210,7 @@ def ready_again(store: Store, deployment: Deployment, requested: RunRequested) -
         ArtifactView.open(store, said["given"])
     except ObjectMissing as missing:
         raise DeploymentIsElsewhere(deployment, requested.host, missing) from missing
-    return Ready(deployment, manifest, Given(said["given"], said["shown"]), asked)
+    return Ready(deployment, manifest, Given(said["given"], said["shown"]), asked, said["id"])
 
 
 def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0, now_us: int = 0) -> Requested:
@@ -234,7 +237,7 @@ def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, pat
         parameters_shown=ready.given.shown,
         user=asked.user,
         tags=asked.tags,
-        trigger=asked.trigger or {"kind": "request", "deployment": deployment.name, "version": deployment.version},
+        trigger=asked.trigger or {"kind": "request", "deployment": deployment.name, "version": deployment.version, "id": ready.id},
         store=deployment.store,
         options=asked.options,
     )

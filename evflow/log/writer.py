@@ -63,6 +63,16 @@ class LogLostTooMuch(Conflict):
         )
 
 
+class RunNumberTaken(Conflict):
+    """The server lost a whole run and its request, and the flow's log says that another run goes on in its place."""
+
+    code = "run-number-taken"
+
+    def __init__(self, run: RunId, why: str) -> None:
+        super().__init__(f"The run '{run}' is given up: {why}.", f"`evflow why-not {run.flow} --at TIME` says what became of it.")
+        self.run = run
+
+
 class Incident(NamedTuple):
     """Something that happened to a run's log, for its owner to append as a fact."""
 
@@ -91,6 +101,7 @@ class ShardWriter:
         restart: Brings the server back, where the caller can (the embedded one). Called when nobody listens.
         on_trouble: Hears of each try that failed: the error, and how long the server has been away.
         events_kept: How much of what is published is kept.
+        claim: Asked before a run is written again from its first event: claims its number, and answers why it must be given up, or nothing.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class ShardWriter:
         restart: Callable[[], Awaitable[None]] | None = None,
         on_trouble: Callable[[LogUnavailable, float], None] | None = None,
         events_kept: Keep = KEEP,
+        claim: Callable[[RunId, bytes], Awaitable[str]] | None = None,
     ) -> None:
         self.shard = shard
         self.owner = owner
@@ -114,6 +126,7 @@ class ShardWriter:
         self._restart = restart
         self._on_trouble = on_trouble
         self._events_kept = events_kept
+        self._claim = claim
         self._lease: Lease | None = None
         self._leased_s = 0.0
         self._generation = 0
@@ -317,6 +330,7 @@ class ShardWriter:
         Args:
             fence: Take the shard anew first, because the server does not know our lease.
         """
+        taken: RunNumberTaken | None = None
         while True:
             generation = self.log.generation
             try:
@@ -325,7 +339,10 @@ class ShardWriter:
                 for run, written in list(self._heads.items()):
                     found = await self.patiently(partial(self.log.head, self.shard, run))
                     if found != written and not self._is_pending(run, found):
-                        await self._write_again(run, written, found)
+                        try:
+                            await self._write_again(run, written, found)
+                        except RunNumberTaken as one:
+                            taken = one
             except LeaseLost as lost:
                 self._refuse_a_rival(lost)
                 fence = True
@@ -334,6 +351,8 @@ class ShardWriter:
                 await self._refuse_a_rival_s_runs()
             if self.log.generation == generation:
                 self._generation = generation
+                if taken is not None:  # what else was lost is there again: whoever takes the shard next goes on with all but this run
+                    raise self._stop(taken)
                 return
             fence = False
 
@@ -360,6 +379,13 @@ class ShardWriter:
                 return
             kept_from = calls[0].expected.seq + 1 if calls else written.seq + 1
             raise self._stop(LogLostTooMuch(run, written.seq, found.seq, kept_from))
+        if found.seq == 0 and self._claim is not None and missing[0].events:
+            claim = self._claim
+            why = await self.patiently(partial(claim, run, missing[0].events[0]))
+            if why:
+                diagnostics.warning("run given up", run=run, why=why)
+                self._heads.pop(run)
+                raise RunNumberTaken(run, why)
         # Under a new epoch: whoever was told of the old one is fenced off.
         await self._take_again()
         for call in missing:

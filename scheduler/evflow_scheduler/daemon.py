@@ -15,7 +15,7 @@ import os
 import signal
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +27,9 @@ from evflow import aws, diagnostics
 from evflow.archives import connect
 from evflow.core.admit import Slots
 from evflow.core.events import RunStarted
+from evflow.core.ids import RunId
 from evflow.core.values import value
+from evflow.deployments.claims import claim_again
 from evflow.errors import Conflict, EvflowError
 from evflow.log import open_event_log
 from evflow.log.errors import LogUnavailable
@@ -359,7 +361,7 @@ class Daemon:
 
     async def _own_once(self, shard: str, tenancies: Tenancies) -> None:
         log = await open_event_log(self._premises.log_url)
-        writer = self._face.writer(log, shard, ttl_s=LEASE_S, restart=self._connection.restart)
+        writer = self._face.writer(log, shard, ttl_s=LEASE_S, restart=self._connection.restart, claim=self._claim)
         try:
             if not await self._take(writer):
                 return
@@ -372,6 +374,15 @@ class Daemon:
         finally:
             with CancelScope(shield=True):
                 await log.aclose()
+
+    async def _claim(self, run: RunId, first: bytes) -> str:
+        """Claim a run's number that the server may have lost; see `evflow.deployments.claims`."""
+
+        def ask() -> str:
+            with closing(connect(self._premises.log_url)) as client:
+                return claim_again(client, run, first)
+
+        return await anyio.to_thread.run_sync(ask)
 
     async def _take(self, writer: ShardWriter) -> bool:
         """Wait for the shard; False when the scheduler is drained before."""

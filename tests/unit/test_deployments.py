@@ -283,7 +283,8 @@ def test_the_offer_lies_in_the_inbox_of_the_run_s_shared_shard(world: World) -> 
     assert event.user == "bob"
     assert event.tags == ("mine",)
     assert {"user:bob", "deployment:default", "runtime:scheduler"} <= set(event.system_tags)
-    assert event.trigger == {"kind": "request", "deployment": "default", "version": 1}
+    assert event.trigger is not None
+    assert {**event.trigger, "id": ""} == {"kind": "request", "deployment": "default", "version": 1, "id": ""}
 
 
 def test_the_offer_is_what_a_run_begins_with(world: World) -> None:
@@ -302,7 +303,13 @@ def test_a_run_has_its_request_and_its_line(world: World) -> None:
     requested = world.request()
     event = flow_events.decode(*world.log.flow_events(FLOW)[-1]).event
     started = requested.started
-    offer = {"given": started.parameters, "shown": started.parameters_shown, "tags": ("mine",), "options": {}}
+    offer = {
+        "id": (started.trigger or {})["id"],
+        "given": started.parameters,
+        "shown": started.parameters_shown,
+        "tags": ("mine",),
+        "options": {},
+    }
     assert event == RunRequested(1, "bob", None, "shared", "desk", "default", 2, offer=offer)
     entry = world.log.run(requested.run)
     assert isinstance(entry, RunEntry)
@@ -331,7 +338,8 @@ def test_the_run_s_values_are_of_the_version_that_was_deployed(world: World, mon
     world.deploy(user="eve")
     requested = request_run(world.log, world.store, before, Asked({"day": "monday"}, user="bob"))
     assert world.values(requested)["author"] == "ada deployed"
-    assert requested.started.trigger == {"kind": "request", "deployment": "default", "version": 1}
+    assert requested.started.trigger is not None
+    assert {**requested.started.trigger, "id": ""} == {"kind": "request", "deployment": "default", "version": 1, "id": ""}
 
 
 @pytest.mark.parametrize(

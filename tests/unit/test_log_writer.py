@@ -12,7 +12,7 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import Conflict
 from evflow.log.errors import LogAccessDenied, LogOutOfMemory, LogUnavailable, LogUnreachable
 from evflow.log.protocol import AppendCall, Head, LeaseHeld, LeaseLost
-from evflow.log.writer import KEPT_S, LogLostTooMuch, ShardWriter
+from evflow.log.writer import KEPT_S, LogLostTooMuch, RunNumberTaken, ShardWriter
 from evflow.testing.faults import Crash, RandomFaults
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
 from tests.effort import rng, seeds
@@ -149,6 +149,24 @@ async def test_what_the_server_lost_is_written_again_under_a_new_epoch() -> None
     ((run, event),) = me.writer.take_incidents()
     assert (run, event) == (RUN, LogRegressed(2, 4, me.writer.lease.epoch))
     assert me.writer.take_incidents() == []
+
+
+async def test_a_run_whose_number_is_another_s_is_not_written_again_and_what_else_was_lost_is() -> None:
+    """The owner stops, and whoever takes the shard next goes on with what is there."""
+    asked: list[tuple[RunId, bytes]] = []
+
+    async def claim(run: RunId, first: bytes) -> str:
+        asked.append((run, first))
+        return "its number is another run's" if run == RUN else ""
+
+    made = await owner(claim=claim)
+    await made.write(b"a")
+    await made.write(b"b", run=OTHER)
+    made.server.regress(2)
+    with pytest.raises(RunNumberTaken, match="given up: its number is another run's"):
+        await made.write(b"c", run=OTHER)
+    assert asked == [(RUN, b"a"), (OTHER, b"b")]
+    assert (made.written(), made.written(OTHER)) == ([], [b"b"])
 
 
 async def test_a_loss_is_found_without_an_append_when_the_lease_is_renewed() -> None:

@@ -72,8 +72,8 @@ def test_wherever_who_asks_dies_the_run_that_has_a_number_is_offered_as_it_was_a
     ask(world)  # for comparison: another one, of somebody who lives
     for made in offers(world):
         [told] = offers(world, 2)
-        assert (made.parameters, made.parameters_shown, made.tags, made.system_tags, made.options, made.trigger, made.user, made.graph) == (
-            told.parameters, told.parameters_shown, told.tags, told.system_tags, told.options, told.trigger, told.user, told.graph,
+        assert (made.parameters, made.parameters_shown, made.tags, made.system_tags, made.options, made.user, made.graph) == (
+            told.parameters, told.parameters_shown, told.tags, told.system_tags, told.options, told.user, told.graph,
         )  # fmt: skip
     assert offers(world)
     line = world.log.run(RUN)
