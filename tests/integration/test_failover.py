@@ -6,8 +6,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import anyio
 import pytest
 
-from evflow.core import chain
+from evflow.core import chain, flow_events
+from evflow.core.codec import encode
+from evflow.core.events import RunStarted
+from evflow.core.flow_events import RunGivenUp, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.deployments.claims import claim_again
 from evflow.log.client import RedisLogClient
 from evflow.log.durability import check
 from evflow.log.errors import DurabilityLate, LogUnavailable, NotDurable
@@ -16,7 +20,7 @@ from evflow.log.feeds import Feeds
 from evflow.log.keys import shared_shard, shared_shards
 from evflow.log.protocol import AppendCall, Head, Inbound
 from evflow.log.slots import slot_of
-from evflow.log.writer import ShardWriter
+from evflow.log.writer import RunNumberTaken, ShardWriter
 from tests.redis_groups import Cluster, Server, Watched, cluster, watched
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
@@ -206,3 +210,46 @@ async def test_a_primary_that_hangs_is_left_for_the_one_that_takes_its_place(
     finally:
         old.process.send_signal(signal.SIGCONT)
     assert [one.payload for one in received] == [b"a report"]
+
+
+async def test_a_run_whose_number_a_fail_over_gave_to_another_one_is_given_up(group: Watched) -> None:
+    """Request and run are written while the replica is cut off; then it is promoted, and somebody else asks for a run."""
+
+    def request(name: str) -> bytes:
+        asked = RunRequested(0, "ada", None, "shared", "box", "default", 1, offer={"id": name})
+        return flow_events.encode(asked, at_us=1, principal="user:ada")
+
+    async def claim(run: RunId, first: bytes) -> str:
+        client = RedisLogClient(group.url)
+        try:
+            return claim_again(client, run, first)
+        finally:
+            client.close()
+
+    log = RedisEventLog(group.url)
+    writer = ShardWriter(log, SHARD, "owner", patience_s=60.0, claim=claim)
+    await writer.take()
+    old, replica, client = group.primary, group.replica, RedisLogClient(group.url)
+    assert replica.process is not None
+    replica.process.send_signal(signal.SIGSTOP)
+    old.call("CLIENT", "KILL", "TYPE", "REPLICA")  # or what is sent to it now lies in its socket when it goes on
+    assert client.request_run(RUN.flow, request("first")) == RUN.number
+    client.close()
+    started = RunStarted(
+        RUN.flow, RUN.number, 2, {}, b"p" * 32, {}, {}, {}, "ada", "", trigger={"kind": "request", "deployment": "default", "version": 1, "id": "first"}
+    )  # fmt: skip
+    events = (encode(started, turn=1, at_us=1, principal="user:ada", cause=0),)
+    head = await writer.append(AppendCall(RUN, Head(), events, tuple(chain.links(Head().digest, events))))
+    old.kill()
+    replica.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: replica.info.get("role") == "master", "the replica is promoted", 60.0)
+    wait_until(lambda: group.primary is replica, "the Sentinels say so", 60.0)
+    client = RedisLogClient(group.url)
+    assert client.request_run(RUN.flow, request("second")) == RUN.number
+    with pytest.raises(RunNumberTaken):
+        await writer.append(AppendCall(RUN, head, (b"more",), tuple(chain.links(head.digest, [b"more"]))))
+    told = [flow_events.decode(*stored).event for stored in client.flow_events(RUN.flow)]
+    assert [type(event) for event in told] == [RunRequested, RunGivenUp]
+    assert client.head(SHARD, RUN).seq == 0, "the other run begins there"
+    client.close()
+    await log.aclose()
