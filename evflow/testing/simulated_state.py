@@ -36,6 +36,7 @@ from evflow.log.protocol import (
     StoredEvent,
     TagChange,
 )
+from evflow.testing.simulated_keys import Keys
 from evflow.testing.simulated_limits import LimitedNames
 
 _EMPTY = Head()
@@ -117,6 +118,7 @@ class State:
     schedulers: dict[str, int] = field(default_factory=dict[str, int])
     limited: LimitedNames = field(default_factory=LimitedNames)
     publications: Publications = field(default_factory=Publications)
+    keys: Keys = field(default_factory=Keys)
 
     def shard(self, name: str) -> ShardState:
         """A shard, made where there is none."""

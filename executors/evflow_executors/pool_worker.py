@@ -109,6 +109,7 @@ class PoolWorker:
         self._fetching: CancelScope | None = None
         self._fenced = False
         self._heard_s = 0.0
+        self._unsure_until_s = 0.0  # a wait whose connection is gone may go on at the server for so long
         self.draining = False
         self._all_ended = anyio.Event()
 
@@ -188,7 +189,8 @@ class PoolWorker:
                     with anyio.move_on_after(left_s):
                         await self._link.do(pools.beat(self._job.pool, self._name, self._job.patience_s, self._about()))
                         self._heard_s = asked_s
-                        if self.draining:  # an order may have come to the wait that was ended
+                        # An order may have come to a wait that was ended, or whose answer was lost: nobody else would ever get it.
+                        if self.draining or asked_s < self._unsure_until_s:
                             await self._link.do(pools.give_back(self._job.pool, self._name))
                 except LogUnavailable as error:
                     if not error.transient:
@@ -248,9 +250,8 @@ class PoolWorker:
                     await anyio.sleep(_AGAIN_AFTER_S)  # the next beat begins anew
                 except LogUnavailable as error:
                     diagnostics.debug("no order can be had", why=str(error))
+                    self._unsure_until_s = anyio.current_time() + WAIT_S
                     await anyio.sleep(_AGAIN_AFTER_S)
-                    with suppress(LogUnavailable):  # the next wait fails as well then
-                        await self._link.do(pools.give_back(self._job.pool, self._name))
         finally:
             await wait.aclose()
 

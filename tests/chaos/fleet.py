@@ -1,21 +1,20 @@
-"""Several schedulers on one real server behind a proxy, work for them, and everything that may happen to them.
+"""Schedulers and workers of a pool on one real server behind a proxy, work for them, and everything that may happen to them.
 
-Pool workers may join them: what strikes is `Fleet.acts`, who is struck is `Fleet.schedulers`.
+What strikes is `Fleet.acts`, who is struck is `Fleet.schedulers` and `Fleet.workers`.
 """
 
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Self
+from typing import Self, TypeVar
 
 import psutil
 
@@ -24,46 +23,23 @@ from evflow.client.connection import disconnect
 from evflow.core.ids import FlowName
 from evflow.deployments import backfills
 from evflow.deployments.catalog import Reference, find
-from evflow.log import connect
+from evflow.log import connect, pools
 from evflow.log.errors import LogUnavailable
 from evflow.log.protocol import LogClient
 from evflow.store import open_store
+from tests.chaos.members import Member, Scheduler, Worker
 from tests.chaos.proxy import Proxy
 from tests.chaos.tcp_server import TcpServer
 from tests.waiting import wait_until
 
 FLOW = FlowName("FleetFlow")
 FILE = Path(__file__).parent / "fleet_flow.py"
-WITHIN_S = 120.0
+POOL = "crew"
 SCHEDULERS = 3
-
-
-class Scheduler:
-    """A scheduler's process, and what it says."""
-
-    def __init__(self, root: Path, number: int) -> None:
-        self.said = root / f"scheduler-{number}"
-        with self.said.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "evflow.cli", "scheduler", "--max-workers", "3"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True,
-            )  # fmt: skip
-
-    def kill(self) -> None:
-        """Kill -9."""
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """SIGTERM: it ends in order, unless it has not begun."""
-        begun = b"share changes" in self.said.read_bytes()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(WITHIN_S)
-        assert code == 0 or (not begun and code == -signal.SIGTERM), (code, self.said.read_text()[-5_000:])
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
+WORKERS = 4
+PATIENCE_S = 5.0
+"""Of a worker: the default."""
+M = TypeVar("M", bound=Member)
 
 
 class Fleet:
@@ -72,40 +48,35 @@ class Fleet:
     Args:
         root: The test's folder.
         random: Where everything that happens comes from.
-        loses: Fail-overs lose what had been acknowledged.
     """
 
-    def __init__(self, root: Path, random: Random, *, loses: bool = False) -> None:
+    def __init__(self, root: Path, random: Random) -> None:
         self.root = root
         self.random = random
         self.book = root / "book"
         self.book.mkdir()
         self.server, self.replica = TcpServer(root / "server-a"), TcpServer(root / "server-b")
         self.schedulers: list[Scheduler] = []
+        self.workers: list[Worker] = []
         self.happened: list[str] = []
         self.unknown = 0  # requests of which nobody knows whether they arrived
-        self.lost_bytes = 0
-        self._begun = 0
+        self.may_have_twins: set[str] = set()  # names of tasks
+        self.proxies: list[Proxy] = []
         self._over = threading.Event()
         self._asking = threading.Thread(target=self._ask, name="requests")
         self.acts: list[Callable[[], None]] = [
-            self.kill_scheduler, self.pause_scheduler, self.drain_scheduler, self.cut, self.lose_replies, self.kill_server, self.fill_up,
+            self.kill_scheduler, self.pause_scheduler, self.drain_scheduler, self.kill_worker, self.kill_worker, self.pause_worker,
+            self.drain_worker, self.cut, self.lose_replies, self.kill_server, self.fill_up,
         ]  # fmt: skip
-        if loses:
-            self.acts += [self.fail_over, self.fail_over, self.fail_over]
 
     def __enter__(self) -> Self:
-        self.server.start()
-        self.replica.start(self.server)
-        self._proxy = Proxy(self.server.port).__enter__()
-        self.url = os.environ["EVFLOW_REDIS_URL"] = f"redis://127.0.0.1:{self._proxy.port}"  # put back after the test
+        os.environ["EVFLOW_REDIS_URL"] = self.start_servers()  # put back after the test
         os.environ["CHAOS_BOOK"] = str(self.book)
         folder = self.root / "flows"
         folder.mkdir()
         shutil.copy(FILE, folder / "flow.py")
         self.deployed = Deployer(folder / "flow.py", show_output=False).scheduler().create()
-        for _ in range(SCHEDULERS):
-            self.start_scheduler()
+        self.fill_up_ranks()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,11 +84,19 @@ class Fleet:
         if self._asking.is_alive():
             self._asking.join()
         disconnect()
-        for scheduler in self.schedulers:
-            scheduler.kill()
-        self._proxy.__exit__()
+        for member in self.members:
+            member.kill()
+        for proxy in self.proxies:
+            proxy.__exit__()
         self.server.kill()
         self.replica.kill()
+
+    def start_servers(self) -> str:
+        """Start a server and its replica; answers the URL at which evflow finds them."""
+        self.server.start()
+        self.replica.start(self.server)
+        self.proxies = [Proxy(self.server.port).__enter__()]
+        return f"redis://127.0.0.1:{self.proxies[0].port}"
 
     def log(self) -> "closing[LogClient]":
         """A connection past the proxy."""
@@ -150,19 +129,21 @@ class Fleet:
         self._over.set()
         self._asking.join()
         self.happened.append("calm")
-        while sum(scheduler.alive for scheduler in self.schedulers) < SCHEDULERS:
-            self.start_scheduler()
+        self.fill_up_ranks()
         self.deployed.pause()
 
     def end(self) -> None:
-        """Stop the schedulers; each ends in order."""
-        for scheduler in self.schedulers:
-            if scheduler.alive:
-                scheduler.stop()
+        """Stop schedulers and workers; each ends in order."""
+        for member in living(self.members):
+            member.stop()
 
     def story(self) -> str:
         """What happened, for a test that failed."""
         return ", ".join(self.happened)
+
+    def tally(self) -> str:
+        """How often what happened, for people."""
+        return ", ".join(f"{count} x {act.replace('_', ' ')}" for act, count in sorted(Counter(self.happened).items()) if act != "calm")
 
     # --- what happens --------------------------------------------------------------------------------------
 
@@ -171,45 +152,75 @@ class Fleet:
         act = self.random.choice(self.acts)
         self.happened.append(act.__name__)
         act()
-        while len(self.living) < SCHEDULERS:
-            self.start_scheduler()
+        self.fill_up_ranks()
 
     @property
-    def living(self) -> list[Scheduler]:
-        """The schedulers that have not ended."""
-        return [scheduler for scheduler in self.schedulers if scheduler.alive]
+    def members(self) -> list[Member]:
+        """All processes of evflow that were ever started."""
+        return [*self.schedulers, *self.workers]
 
-    def start_scheduler(self) -> None:
-        """Start one more."""
-        self.schedulers.append(Scheduler(self.root, self._begun))
-        self._begun += 1
+    def fill_up_ranks(self) -> None:
+        """Start as many schedulers and workers as are missing."""
+        while len(living(self.schedulers)) < SCHEDULERS:
+            self.schedulers.append(Scheduler(self.root, len(self.schedulers)))
+        while len(living(self.workers)) < WORKERS:
+            self.workers.append(Worker(self.root, len(self.workers)))
 
     def kill_scheduler(self) -> None:
         """Kill -9 of one."""
-        self.random.choice(self.living).kill()
+        self.random.choice(living(self.schedulers)).kill()
 
     def drain_scheduler(self) -> None:
         """SIGTERM for one: what runs ends, the rest is handed over."""
-        self.random.choice(self.living).stop()
+        self.random.choice(living(self.schedulers)).stop()
 
     def pause_scheduler(self) -> None:
         """Let one sleep, for less or for longer than its leases last."""
-        scheduler = self.random.choice(self.living)
+        scheduler = self.random.choice(living(self.schedulers))
         scheduler.process.send_signal(signal.SIGSTOP)
         time.sleep(self.random.choice((0.5, 3.0, 6.5)))
         scheduler.process.send_signal(signal.SIGCONT)
 
+    def kill_worker(self) -> None:
+        """Kill -9 of one; what it runs dies with it."""
+        self.random.choice(living(self.workers)).kill()
+
+    def drain_worker(self) -> None:
+        """SIGTERM for one: what it runs ends."""
+        self.random.choice(living(self.workers)).stop()
+
+    def pause_worker(self) -> None:
+        """Let one sleep, for less or for longer than it may be silent; what it runs goes on."""
+        worker, length_s = self.random.choice(living(self.workers)), self.random.choice((0.5, 3.0, 6.5))
+        worker.process.send_signal(signal.SIGSTOP)
+        if length_s > PATIENCE_S - 1:  # it cannot end what it runs, which others may begin: a known flaw
+            self.may_have_twins |= self.claimed(worker)
+        time.sleep(length_s)
+        worker.process.send_signal(signal.SIGCONT)
+
+    def claimed(self, worker: Worker | None = None) -> set[str]:
+        """The tasks that a worker, or any, has claimed."""
+        with self.log() as log:
+            picture = pools.ask(log.url, pools.picture(POOL))
+        mine = f":{worker.process.pid}:" if worker is not None else ""
+        return {attempt.rpartition(".")[0] for attempt, (name, _) in picture.running.items() if mine in name}
+
     def cut(self) -> None:
         """End all connections, one after the other a few times."""
         for _ in range(self.random.randint(1, 5)):
-            self._proxy.cut()
+            self._cut()
             time.sleep(self.random.uniform(0, 0.3))
 
     def lose_replies(self) -> None:
         """Commands arrive, their replies do not; then the connections end."""
-        self._proxy.lose_replies()
+        for proxy in self.proxies:
+            proxy.lose_replies()
         time.sleep(self.random.uniform(0.05, 2.0))
-        self._proxy.cut()
+        self._cut()
+
+    def _cut(self) -> None:
+        for proxy in self.proxies:
+            proxy.cut()
 
     def kill_server(self) -> None:
         """Kill -9 of the server, which comes back with what its file holds: all that it acknowledged."""
@@ -224,15 +235,10 @@ class Fleet:
         time.sleep(self.random.uniform(0.2, 2.5))
         self.server.call("CONFIG", "SET", "maxmemory", "0")
 
-    def fail_over(self) -> None:
-        """The replica takes over without the last writes, which the server had acknowledged."""
-        self.replica.promote()
-        time.sleep(self.random.uniform(0.0, 0.5))
-        self.lost_bytes += self.server.written() - self.replica.written()
-        self.server.kill()
-        self._proxy.lead_to(self.replica.port)
-        self.server, self.replica = self.replica, self.server
-        self.replica.start(self.server)
+
+def living(members: Iterable[M]) -> list[M]:
+    """Those that have not ended."""
+    return [member for member in members if member.alive]
 
 
 def processes_of(root: Path) -> list[psutil.Process]:

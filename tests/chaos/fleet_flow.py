@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from evflow import FlowSpec, Parameter, current, schedule, step
+from evflow import FlowSpec, Parameter, current, pool, schedule, step
 
 BOOK = os.environ.get("CHAOS_BOOK", "")
 
@@ -24,7 +24,7 @@ def noted(seconds: float) -> None:
 
 @schedule(cron="* * * * *", catch_up="all", catch_up_most=50)
 class FleetFlow(FlowSpec):
-    """A foreach and a join."""
+    """A foreach in a pool of workers, and a join on the scheduler's machine."""
 
     width = Parameter("width", default=3)
     pace = Parameter("pace", default=0.05)
@@ -35,6 +35,7 @@ class FleetFlow(FlowSpec):
         self.items = list(range(self.width))
         self.next(self.work, foreach="items")
 
+    @pool("crew")
     @step
     def work(self) -> None:
         noted(self.pace)
@@ -47,6 +48,7 @@ class FleetFlow(FlowSpec):
         self.everything = [one.made for one in inputs]
         self.next(self.end)
 
+    @pool("crew")
     @step
     def end(self) -> None:
         noted(self.pace)

@@ -1,6 +1,7 @@
 """What must hold of all logs of a fleet when everything is over."""
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from evflow.core.codec import decode
 from evflow.core.deployments import fold, tick_of
 from evflow.core.events import Event
 from evflow.core.flow_events import BackfillTicksSkipped, RunRequested, ScheduleTicked
+from evflow.core.graph import pool_of
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.deployments.catalog import deployed
-from evflow.log.keys import shared_shard
+from evflow.log import pools
+from evflow.log.commands import Operation
+from evflow.log.keys import pool_keys, shared_shard
 from evflow.log.protocol import LogClient
 from evflow.replay.verify import verify
 from tests.chaos.driver import Results, results
@@ -28,6 +32,10 @@ class Found:
     Attributes:
         succeeded: Runs that succeeded.
         failed: Runs that were lost too often.
+        tasks: Tasks of all runs.
+        in_pools: Those of them whose step has a pool.
+        attempts: Their attempts.
+        lost: Attempts that were lost.
         ticks: Ticks that were decided.
         never_begun: Runs with a number that nobody was offered.
         numbers_given_again: Ticks whose run has the number of another one that had begun: a known flaw of fail-overs (docs/critiques.md).
@@ -36,10 +44,22 @@ class Found:
 
     succeeded: int = 0
     failed: int = 0
+    tasks: int = 0
+    in_pools: int = 0
+    attempts: int = 0
+    lost: int = 0
     ticks: int = 0
     never_begun: list[RunId] = field(default_factory=list)
     numbers_given_again: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """For people."""
+        return (
+            f"{self.succeeded} runs succeeded, {self.failed} failed, {len(self.never_begun)} were never offered; {self.tasks} tasks, "
+            f"{self.in_pools} of them in pools; {self.attempts} attempts, {self.lost} of them lost; {self.ticks} ticks; "
+            f"numbers given again: {self.numbers_given_again}"
+        )
 
 
 def flow_log(log: LogClient, flow: FlowName) -> list[Event]:
@@ -62,7 +82,28 @@ def open_runs(log: LogClient, flow: FlowName) -> list[RunId]:
     return [run for run, head in heads if head.status != "sealed" and (head.seq or run.number in ticks or run in waiting)]
 
 
-def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool) -> Found:
+def left_in_pool(url: str, pool: str) -> str:
+    """What a pool has left: orders, entries that somebody read, claims; empty if nothing."""
+    picture = pools.ask(url, pools.picture(pool))
+    queue = pool_keys(pool).queue
+    entries, unread = pools.ask(
+        url, Operation((("XLEN", queue), ("XPENDING", queue, pools.GROUP)), lambda replies: (replies[0], replies[1][0]))
+    )
+    if not (picture.queued or picture.running or entries):
+        return ""
+    return f"{picture.queued} orders, {entries} entries, {unread} of them read, claims {dict(picture.running)}"
+
+
+def last_events(log: LogClient, runs: list[RunId], count: int = 15) -> str:
+    """How the logs of runs end, for people."""
+    lines: list[str] = []
+    for run in runs:
+        stored = log.read(shared_shard(run), run, 0, 100_000)[-count:]
+        lines += [f"{run} {record.seq}: {record.event}" for record in (decode(one.seq, one.payload) for one in stored)]
+    return "\n".join(lines)
+
+
+def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool, may_have_twins: Container[str] = ()) -> Found:
     """Look at everything.
 
     Args:
@@ -70,6 +111,7 @@ def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool) -> Found:
         flow: The flow.
         book: What bodies wrote.
         lost: The server had lost writes that it had acknowledged: then a tick's decision may be among them.
+        may_have_twins: Tasks whose worker could not know that it was given up, by name.
     """
     found = Found()
     made: list[tuple[RunId, Results]] = []
@@ -99,13 +141,18 @@ def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool) -> Found:
     if not lost:
         found.problems += found.numbers_given_again
         found.problems += [f"{count} runs have the tick {tick}" for tick, count in triggers.items() if count > 1]
-    found.problems += [f"a body ran beside its twin: {path.name}" for path in book.glob("*.twin")]
+    twins = [path.stem for path in book.glob("*.twin")]
+    found.problems += [f"a body ran beside its twin: {twin}" for twin in twins if f"{flow}/{twin.replace('.', '/')}" not in may_have_twins]
     return found
 
 
 def _results(run: RunId, state: RunState, found: Found, made: list[tuple[RunId, Results]]) -> None:
     """One accepted result for each task; a run fails only where a task was lost too often."""
     for task in state.all_tasks():
+        found.tasks += 1
+        found.in_pools += pool_of(state.graph[task.step].policy.executor) is not None
+        found.attempts += len(task.attempts)
+        found.lost += sum(attempt.outcome == "lost" for attempt in task.attempts)
         won = sum(attempt.outcome == "succeeded" for attempt in task.attempts)
         if won != (task.status == "succeeded"):
             found.problems.append(f"{run}: task {task.id} is {task.status} and has {won} accepted results")

@@ -1,5 +1,6 @@
 """A `redis-server` on loopback that may be killed, started again on its file, filled up, and made the replica of another one."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,20 +14,25 @@ class TcpServer:
 
     Args:
         folder: Where its files are; made.
+
+    Attributes:
+        known_as: The port that it announces as a replica, and at which a replica of it is to find it: a proxy's, where one is before it.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
         self.port = free_port()
+        self.known_as = self.port
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, replica_of: "TcpServer | None" = None) -> None:
         """Start it on what its file holds; a replica begins with nothing."""
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "repl-diskless-sync-delay": "0"}
-        options["appendonly"] = "yes" if replica_of is None else "no"
+        options["replica-announce-port"] = str(self.known_as)
+        options["appendonly"] = "yes"
         words = [word for key, value in options.items() for word in (f"--{key}", value)]
-        words += ["--replicaof", "127.0.0.1", str(replica_of.port)] if replica_of is not None else []
+        words += ["--replicaof", "127.0.0.1", str(replica_of.known_as)] if replica_of is not None else []
         self._process = subprocess.Popen(
             ["redis-server", *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -41,10 +47,15 @@ class TcpServer:
             self._process.wait()
             self._process = None
 
-    def promote(self) -> None:
-        """Replicate no more: be a server of its own, with what it has until now."""
-        self.call("REPLICAOF", "NO", "ONE")
-        self.call("CONFIG", "SET", "appendonly", "yes")
+    def pause(self) -> None:
+        """SIGSTOP."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def answers(self) -> bool:
         """Whether it takes commands."""

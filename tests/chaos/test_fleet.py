@@ -1,7 +1,7 @@
-"""Three schedulers on a real server, and everything that may happen to processes, connections and servers.
+"""Three schedulers and four workers of a pool on a real server, and everything that may happen to processes, connections and servers.
 
 Afterwards all logs are looked at: every run is sealed and verifies, each task has one accepted result and each tick one decision, what was
-made is what an undisturbed run makes, no process is left. `make chaos` goes on for longer; EVFLOW_TEST_SEED repeats a failure.
+made is what an undisturbed run makes, the pool has no order and no claim, no process is left. `make chaos` goes on for longer; EVFLOW_TEST_SEED repeats a failure.
 """
 
 import signal
@@ -16,14 +16,17 @@ from evflow.deployments.backfills import Name
 from evflow.log.keys import shard_keys, shared_shards
 from evflow.log.protocol import LogClient
 from evflow_scheduler.daemon import LEASE_S
-from tests.chaos.fleet import FLOW, WITHIN_S, Fleet, processes_of
-from tests.chaos.inspection import Found, inspect, open_runs, runs
+from tests.chaos.fleet import FLOW, POOL, Fleet, processes_of
+from tests.chaos.inspection import Found, inspect, last_events, left_in_pool, open_runs, runs
+from tests.chaos.members import WITHIN_S
+from tests.chaos.sentinel_fleet import SentinelFleet
 from tests.effort import rng, scaled
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
 LENGTH_S = scaled(40, at_least=10)
 """Of each of the two long tests: less than two minutes in CI together."""
+POOL_WITHIN_S = 30.0
 pytestmark = [
     pytest.mark.skipif(DebianRedis.why_missing() is not None, reason=str(DebianRedis.why_missing())),
     pytest.mark.timeout(LENGTH_S + 400),
@@ -50,18 +53,24 @@ def calm(fleet: Fleet, *, lost: bool = False) -> Found:
         try:
             wait_until(lambda: settled(fleet, log), "everything is over", WITHIN_S)
         except TimeoutError as error:
-            raise AssertionError(f"{open_runs(log, FLOW)} are open after: {fleet.story()}") from error
+            stuck = open_runs(log, FLOW)
+            raise AssertionError(
+                f"{stuck} are open after: {fleet.story()}\n{left_in_pool(log.url, POOL)}\n{last_events(log, stuck)}"
+            ) from error
+        try:
+            wait_until(lambda: not left_in_pool(log.url, POOL), "no order and no claim is left", POOL_WITHIN_S)
+        except TimeoutError as error:
+            raise AssertionError(f"the pool has {left_in_pool(log.url, POOL)} left after: {fleet.story()}") from error
         fleet.end()
         disconnect()
-        found = inspect(log, FLOW, fleet.book, lost=lost)
+        found = inspect(log, FLOW, fleet.book, lost=lost, may_have_twins=fleet.may_have_twins)
     for shard in shared_shards():
         keys = shard_keys(shard)
         if fleet.server.call("SCARD", keys.active) or (fleet.server.call("XLEN", keys.inbox) and not lost):
             left = fleet.server.call("SMEMBERS", keys.active), fleet.server.call("XRANGE", keys.inbox, "-", "+")
             found.problems.append(f"shard {shard} has something left: {left}")
     wait_until(lambda: not processes_of(fleet.root), "no process is left")
-    seen = f"{found.succeeded} runs, {found.failed} failed, {found.ticks} ticks, {len(found.never_begun)} never offered"
-    print(f"{fleet.story()}\n{seen}, {fleet.lost_bytes} bytes lost, numbers given again: {found.numbers_given_again}")
+    print(f"\nwhat happened: {fleet.tally()}\nwhat was found: {found.summary()}")
     return found
 
 
@@ -86,7 +95,7 @@ def test_nothing_is_lost_or_done_twice_whatever_dies_sleeps_is_cut_off_or_full(r
 
 def test_fail_overs_that_lose_acknowledged_writes_leave_whole_logs(root: Path, name: str) -> None:
     """What a server forgot may be decided anew; what stands in the logs holds all the same."""
-    with Fleet(root, rng("fleet", name), loses=True) as fleet:
+    with SentinelFleet(root, rng("fleet", name)) as fleet:
         fleet.begin(minutes=20)
         disturb(fleet, LENGTH_S)
         while not fleet.lost_bytes:

@@ -1,6 +1,7 @@
 """What a pool's queue promises, over each server: the scripts, and what their answers mean."""
 
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import anyio
@@ -11,6 +12,8 @@ from evflow.log import pools
 from evflow.log.keys import pool_keys
 from evflow.log.link import Link
 from evflow.log.pools import Entry, Fate, PoolFenced, PoolInvalid, WorkerLost
+from evflow.testing.simulated_log import SimulatedServer
+from evflow.testing.simulated_transport import URL, connector, run
 from tests.contract.log_worlds import RawServer, RealWorld, raw_server, real_world, valkey_binary
 from tests.redis_server import DebianRedis
 
@@ -37,7 +40,7 @@ def servers() -> Iterator[dict[str, RawServer | str]]:
 class Queue:
     """A pool of two workers, `a` and `b`, and an owner of attempts."""
 
-    def __init__(self, world: RealWorld) -> None:
+    def __init__(self, world: "RealWorld | SimulatedPoolWorld") -> None:
         self.world = world
         self.link = Link(world.url, connector=world.async_connector)
         self.wait = self.link.wait()
@@ -77,9 +80,28 @@ class Queue:
         self.world.call("ZADD", pool_keys(POOL).workers, "1", worker)
 
 
-@pytest.fixture(params=("valkey-unix", "valkey-redis-py", "redis7-unix"))
+class SimulatedPoolWorld:
+    """The simulated server, reached like a real one."""
+
+    url = URL
+
+    def __init__(self, clock_us: Callable[[], int] | None = None) -> None:
+        self.server = SimulatedServer(clock_us or (lambda: time.time_ns() // 1_000))
+        self.async_connector = connector(self.server)
+
+    def call(self, *command: str | bytes) -> object:
+        return run(self.server, command)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@pytest.fixture(params=("valkey-unix", "valkey-redis-py", "redis7-unix", "simulated"))
 async def queue(request: pytest.FixtureRequest, servers: dict[str, RawServer | str]) -> AsyncIterator[Queue]:
     name: str = request.param
+    if name == "simulated":
+        yield Queue(SimulatedPoolWorld())
+        return
     server = servers[name.partition("-")[0]]
     if isinstance(server, str):
         pytest.skip(server)

@@ -1,0 +1,178 @@
+"""The scripts of a pool, `evflow/log/lua/pool_*.lua`, line by line, over simulated keys."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from evflow.testing.simulated_keys import Keys, RefusedByServer
+
+_GROUP: Final = b"workers"
+_BATCH: Final = b"1000"
+
+
+class PoolScripts:
+    """The scripts at one instant.
+
+    Args:
+        keys: What they work on.
+        now_us: The server's clock.
+        names: Their KEYS: the queue, what waits, claims, workers, and what each script has besides.
+    """
+
+    def __init__(self, keys: Keys, now_us: int, names: Sequence[bytes]) -> None:
+        self._keys = keys
+        self._now_us = now_us
+        self._queue, self._waiting, self._claims, self._workers, *self._rest = names
+
+    def _call(self, name: str, *arguments: bytes) -> Any:
+        return self._keys.call(self._now_us, name, *arguments)
+
+    def claim(self, worker: bytes, *orders: bytes) -> list[Any]:
+        """`pool_claim.lua`."""
+        if not self._lives(worker):
+            return [b"dead"]
+        answer: list[Any] = [b"ok"]
+        for entry, attempt in zip(orders[::2], orders[1::2], strict=True):
+            mine = self._claimed_by(attempt) == worker
+            if self._call("HGET", self._waiting, attempt) == entry:
+                mine = True
+                self._call("HDEL", self._waiting, attempt)
+                self._call("HSET", self._claims, attempt, b"%d %s" % (self._now_us, worker))
+            self._done(entry)
+            answer.append(int(mine))
+        return answer
+
+    # --- the owner's orders --------------------------------------------------------------------------------
+
+    def order(self, verb: bytes, shard: bytes, epoch: bytes, *rest: bytes) -> list[Any]:
+        """`pool_order.lua`."""
+        (fences,) = self._rest
+        held, last = self._fence(fences, shard)
+        if held > int(epoch):
+            return [b"fenced", b"%d" % held]
+        if verb == b"cancel":
+            attempt, grace_ms, to = rest
+            return self._cancel(attempt, grace_ms, to)
+        number, *orders = rest
+        if held == int(epoch) and int(number) <= last:
+            return [b"ok"]
+        for attempt, packed in zip(orders[::2], orders[1::2], strict=True):
+            if not self._call("HEXISTS", self._waiting, attempt) and not self._call("HEXISTS", self._claims, attempt):
+                self._call("HSET", self._waiting, attempt, self._call("XADD", self._queue, b"*", b"a", attempt, b"o", packed))
+        self._call("HSET", fences, shard, b"%s %s" % (epoch, number))
+        return [b"ok"]
+
+    def _cancel(self, attempt: bytes, grace_ms: bytes, to: bytes) -> list[Any]:
+        entry = self._call("HGET", self._waiting, attempt)
+        if entry is not None:
+            self._done(entry)
+            self._call("HDEL", self._waiting, attempt)
+            return [b"withdrawn"]
+        worker = self._claimed_by(attempt)
+        if worker is None:
+            return [b"unknown"]
+        if not self._lives(worker):
+            self._call("HDEL", self._claims, attempt)
+            return [b"lost", worker]
+        self._call("XADD", to + worker, b"*", b"cancel", attempt, b"grace", grace_ms)
+        return [b"told", worker]
+
+    # --- the life of workers -------------------------------------------------------------------------------
+
+    def life(self, verb: bytes, to: bytes, *rest: bytes) -> list[Any]:
+        """`pool_life.lua`."""
+        about, fences = self._rest
+        for worker in self._call("ZRANGEBYSCORE", self._workers, b"-inf", b"%d" % self._now_us):
+            self._bury(worker, about, to)
+        for worker in self._readers():
+            if self._call("ZSCORE", self._workers, worker) is None:
+                self._bury(worker, about, to)
+        if verb == b"look":
+            shard, epoch, *attempts = rest
+            return self._look(fences, shard, epoch, attempts)
+        worker = rest[0]
+        if verb == b"return":
+            self._give_back(worker)
+        elif verb == b"leave":
+            self._bury(worker, about, to)
+        else:
+            _, ttl_us, said = rest
+            if verb == b"join":
+                self._make_group()
+            elif self._call("ZSCORE", self._workers, worker) is None:
+                return [b"lost"]
+            self._call("ZADD", self._workers, b"%d" % (self._now_us + int(ttl_us)), worker)
+            self._call("HSET", about, worker, said)
+        return [b"ok"]
+
+    def _look(self, fences: bytes, shard: bytes, epoch: bytes, attempts: Sequence[bytes]) -> list[Any]:
+        answer: list[Any] = [b"ok", self._call("ZCARD", self._workers)]
+        if epoch:
+            held, _ = self._fence(fences, shard)
+            if held > int(epoch):
+                return [b"fenced", b"%d" % held]
+            if held < int(epoch):
+                self._call("HSET", fences, shard, b"%s 0" % epoch)
+        return [*answer, *map(self._fate, attempts)]
+
+    def _fate(self, attempt: bytes) -> bytes:
+        worker = self._claimed_by(attempt)
+        if worker is None:
+            return b"" if self._call("HEXISTS", self._waiting, attempt) else b"?"
+        if self._call("ZSCORE", self._workers, worker) is not None:
+            return b"+" + worker
+        self._call("HDEL", self._claims, attempt)
+        return b"-" + worker
+
+    def _bury(self, worker: bytes, about: bytes, to: bytes) -> None:
+        self._give_back(worker)
+        with suppress(RefusedByServer):  # as with `pcall`: a server that lost its memory has no group
+            self._call("XGROUP", b"DELCONSUMER", self._queue, _GROUP, worker)
+        self._call("ZREM", self._workers, worker)
+        self._call("HDEL", about, worker)
+        self._call("DEL", to + worker)
+
+    def _give_back(self, worker: bytes) -> None:
+        while True:
+            try:
+                pending = self._call("XPENDING", self._queue, _GROUP, b"-", b"+", _BATCH, worker)
+            except RefusedByServer:
+                return
+            if not pending:
+                return
+            for entry, *_ in pending:
+                found = self._call("XRANGE", self._queue, entry, entry)
+                if found:
+                    values = found[0][1]
+                    if self._call("HGET", self._waiting, values[1]) == entry:
+                        self._call("HSET", self._waiting, values[1], self._call("XADD", self._queue, b"*", *values))
+                self._done(entry)
+
+    # --- parts -----------------------------------------------------------------------------------------------
+
+    def _readers(self) -> list[bytes]:
+        """The consumers that have read something and acknowledged nothing of it."""
+        try:
+            summary = self._call("XPENDING", self._queue, _GROUP)
+        except RefusedByServer:
+            return []
+        return [consumer for consumer, _ in summary[3] or ()]
+
+    def _make_group(self) -> None:
+        with suppress(RefusedByServer):  # it is there
+            self._call("XGROUP", b"CREATE", self._queue, _GROUP, b"0", b"MKSTREAM")
+
+    def _lives(self, worker: bytes) -> bool:
+        return int(self._call("ZSCORE", self._workers, worker) or b"0") > self._now_us
+
+    def _claimed_by(self, attempt: bytes) -> bytes | None:
+        claim: bytes | None = self._call("HGET", self._claims, attempt)
+        return None if claim is None else claim.partition(b" ")[2]
+
+    def _fence(self, fences: bytes, shard: bytes) -> tuple[int, int]:
+        epoch, _, number = (self._call("HGET", fences, shard) or b"0 0").partition(b" ")
+        return int(epoch), int(number)
+
+    def _done(self, entry: bytes) -> None:
+        self._call("XACK", self._queue, _GROUP, entry)
+        self._call("XDEL", self._queue, entry)

