@@ -27,6 +27,9 @@ class Link:
     Args:
         url: Where the log is.
         restart: Brings the server back, where the caller can (the embedded one). Called when it does not answer.
+
+    Attributes:
+        connections: How many there have been for commands: with each the server may be another one, which has lost something.
     """
 
     def __init__(self, url: str, restart: Callable[[], Awaitable[None]] | None = None, connector: AsyncConnector = connect_async) -> None:
@@ -36,6 +39,7 @@ class Link:
         self._connector = connector
         self._transport: AsyncTransport | None = None
         self._connecting = anyio.Lock()
+        self.connections = 0
 
     async def do(self, operation: Operation[T]) -> T:
         """Carry an operation out.
@@ -83,6 +87,7 @@ class Link:
         async with self._connecting:
             if self._transport is None or self._transport.closed:
                 self._transport = await self._connect()
+                self.connections += 1
             return self._transport
 
 

@@ -119,7 +119,7 @@ class PoolPicture:
         queued: Orders that no worker has claimed.
         oldest_us: Since when the first of them waits; 0 if none does.
         workers: The workers that live, by name.
-        running: Attempt to its worker, and the instant of its claim.
+        running: Attempt to its worker, which lives, and the instant of its claim.
     """
 
     name: str
@@ -222,14 +222,24 @@ def join(pool: str, worker: str, ttl_s: float, about: Mapping[str, Any]) -> Oper
     return Operation((("SADD", POOLS, pool), life), _nothing)
 
 
-def beat(pool: str, worker: str, ttl_s: float, about: Mapping[str, Any]) -> Operation[None]:
-    """Say that a worker lives, as `join`: raises WorkerLost."""
+def beat(pool: str, worker: str, ttl_s: float, about: Mapping[str, Any], has: Sequence[str] | None = None) -> Operation[None]:
+    """Say that a worker lives, as `join`: raises WorkerLost.
+
+    Args:
+        pool: The pool.
+        worker: The worker.
+        ttl_s: For so long.
+        about: What it says of itself.
+        has: The attempts that it runs or is about to claim, where the server may have gone back since it last said so: a fail-over that loses
+            a release leaves a claim that nobody else would ever see to.
+    """
+    said = () if has is None else ("has", *has)
 
     def parse(replies: list[type_of_reply]) -> None:
         if replies[0][0] != b"ok":
             raise WorkerLost(pool, worker)
 
-    return Operation((_life(pool, "beat", worker, round(ttl_s * _MICROS), _packed(about)),), parse)
+    return Operation((_life(pool, "beat", worker, round(ttl_s * _MICROS), _packed(about), *said),), parse)
 
 
 def give_back(pool: str, worker: str) -> Operation[None]:
@@ -317,7 +327,8 @@ def picture(pool: str) -> Operation[PoolPicture]:
         running: dict[str, tuple[str, int]] = {}
         for attempt, claimed in _pairs(claims):
             at_us, _, worker = claimed.decode().partition(" ")
-            running[attempt.decode()] = (worker, int(at_us))
+            if worker.encode() in living:  # else it died, and whoever owned the attempt has not looked since
+                running[attempt.decode()] = (worker, int(at_us))
         oldest_us = int(first[0][0].partition(b"-")[0]) * 1_000 if first else 0
         return PoolPicture(
             pool, queued, oldest_us, tuple(WorkerEntry(name.decode(), known.get(name, {})) for name in sorted(living)), running

@@ -192,7 +192,7 @@ class Lab:
 
 
 def _begun(world: World, run: RunId) -> dict[int, int]:
-    return {int(task): times for (of, task), times in world.machine.begun.items() if of == run}
+    return {int(task): times for (of, task), times in world.machine.books.begun.items() if of == run}
 
 
 def _by_step(state: RunState, begun: dict[int, int]) -> dict[str, int]:

@@ -20,7 +20,7 @@ import msgpack
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.log.commands import INBOX_BATCH, check_limits
-from evflow.log.errors import LogConnectionLost, LogUnavailable, LogUnreachable, NotDurable
+from evflow.log.errors import LogConnectionLost, LogOutOfMemory, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.flow_commands import look_at_us
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
@@ -145,9 +145,14 @@ class SimulatedServer:
         """What it holds; to look at."""
         return self._state
 
-    def write(self, act: Callable[[State], T]) -> T:
-        """Carry out an act that changes something. An act that raises has changed nothing."""
-        if self.refusal is not None:
+    def write(self, act: Callable[[State], T], *, frees: bool = False) -> T:
+        """Carry out an act that changes something. An act that raises has changed nothing.
+
+        Args:
+            act: The act.
+            frees: It takes no memory: a server that is full lets it happen.
+        """
+        if self.refusal is not None and not (frees and isinstance(self.refusal, LogOutOfMemory)):
             raise self.refusal
         result = act(self._state)
         self._journal.append(act)

@@ -8,6 +8,7 @@ from evflow.testing.simulated_keys import Keys, RefusedByServer
 
 _GROUP: Final = b"workers"
 _BATCH: Final = b"1000"
+_CLAIM_KEPT_US: Final = 86_400_000_000
 
 
 class PoolScripts:
@@ -96,14 +97,30 @@ class PoolScripts:
         elif verb == b"leave":
             self._bury(worker, about, to)
         else:
-            _, ttl_us, said = rest
+            _, ttl_us, said, *has = rest
             if verb == b"join":
                 self._make_group()
+                self._drop_old_claims()
             elif self._call("ZSCORE", self._workers, worker) is None:
                 return [b"lost"]
             self._call("ZADD", self._workers, b"%d" % (self._now_us + int(ttl_us)), worker)
             self._call("HSET", about, worker, said)
+            if has:
+                self._drop_claims(worker, has[1:])
         return [b"ok"]
+
+    def _drop_old_claims(self) -> None:
+        claims = self._call("HGETALL", self._claims)
+        for attempt, claim in list(zip(claims[::2], claims[1::2], strict=True)):
+            at_us, _, owner = claim.partition(b" ")
+            if int(at_us) < self._now_us - _CLAIM_KEPT_US and self._call("ZSCORE", self._workers, owner) is None:
+                self._call("HDEL", self._claims, attempt)
+
+    def _drop_claims(self, worker: bytes, has: Sequence[bytes]) -> None:
+        claims = self._call("HGETALL", self._claims)
+        for attempt, claim in list(zip(claims[::2], claims[1::2], strict=True)):
+            if attempt not in has and claim.partition(b" ")[2] == worker:
+                self._call("HDEL", self._claims, attempt)
 
     def _look(self, fences: bytes, shard: bytes, epoch: bytes, attempts: Sequence[bytes]) -> list[Any]:
         answer: list[Any] = [b"ok", self._call("ZCARD", self._workers)]

@@ -24,6 +24,8 @@ from evflow.testing.simulated_state import State
 URL: Final = "redis://simulation:6379/0"
 _WHERE: Final = "simulation"
 _READS: Final = frozenset({"TIME", "SMEMBERS", "HGET", "HLEN", "HGETALL", "ZRANGE", "XRANGE", "XLEN", "XREAD", "XPENDING"})
+_FREES: Final = frozenset({"XREADGROUP", "HDEL", "DEL", "EXPIRE", "XDEL", "XACK", "ZREM"})
+"""What a full server carries out all the same: the commands without the flag `denyoom`."""
 _POOL_SCRIPTS: Final[dict[str, Callable[..., Any]]] = {
     "pool_claim": PoolScripts.claim,
     "pool_order": PoolScripts.order,
@@ -132,7 +134,7 @@ def run(server: SimulatedServer, command: Command) -> type_of_reply:
         return server.state.keys.call(now_us, name, *words)
     if name == "XREADGROUP" and not _has_news(server, words):
         return None  # else each wait would wake all others
-    return server.write(lambda state: state.keys.call(now_us, name, *words))
+    return server.write(lambda state: state.keys.call(now_us, name, *words), frees=name in _FREES)
 
 
 def _script(name: str, words: list[bytes], now_us: int) -> Callable[[State], Any]:

@@ -13,10 +13,11 @@ second one, or the end of the time that draining may take, ends what runs; the r
 
 import os
 from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.to_thread
@@ -34,10 +35,10 @@ from evflow.log import commands, pools
 from evflow.log.errors import LogUnavailable
 from evflow.log.link import Link, Wait
 from evflow.log.pools import Entry, WorkerLost
-from evflow_executors.packages import PackagedExecutor
+from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_live import LiveSender
 from evflow_executors.pool_orders import PoolOrder, settle, unsettled
-from evflow_executors.protocol import Observation
+from evflow_executors.protocol import Observation, OutputLine
 
 WAIT_S: Final = 30.0
 """How long one wait at the server lasts; then the next one begins."""
@@ -52,6 +53,30 @@ KEPT_FOR_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 0.5
 STOPPED: Final = "worker-stopped"
 NEVER_STARTED: Final = "never-started"
+
+
+class Workshop(Protocol):
+    """What a worker needs of the executor that runs its attempts: see `PackagedExecutor`."""
+
+    async def prepare(self, context: RunContext) -> None:
+        """Tell what all attempts of a run share."""
+        ...
+
+    async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
+        """Start an attempt."""
+        ...
+
+    async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
+        """End an attempt."""
+        ...
+
+    def watch(self) -> AsyncIterator[Observation | OutputLine]:
+        """What happens to attempts."""
+        ...
+
+    async def release(self, run: RunId) -> None:
+        """Forget a run."""
+        ...
 
 
 @value
@@ -86,7 +111,7 @@ class PoolWorker:
         link: The log; the caller closes it.
     """
 
-    def __init__(self, job: WorkerJob, executor: PackagedExecutor, link: Link) -> None:
+    def __init__(self, job: WorkerJob, executor: Workshop, link: Link) -> None:
         self._job = job
         self._executor = executor
         self._link = link
@@ -105,6 +130,8 @@ class PoolWorker:
         self._slot_freed = anyio.Event()
         self._emptied = anyio.Event()
         self._claiming = False
+        self._in_hand: tuple[str, ...] = ()  # read, and perhaps claimed
+        self._confirmed = 0  # the connection of the log's that knows which attempts are here
         self._live = LiveSender(link)
         self._fetching: CancelScope | None = None
         self._fenced = False
@@ -161,7 +188,7 @@ class PoolWorker:
 
     async def _join(self) -> None:
         """Be a worker, under a name that no other one ever has."""
-        self._name = f"{self._job.label}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._name = self._new_name()
         told = False
         while True:
             self._heard_s = anyio.current_time()
@@ -178,6 +205,9 @@ class PoolWorker:
                 break
         diagnostics.info("worker begins", pool=self._job.pool, name=self._name, slots=self._job.slots)
 
+    def _new_name(self) -> str:
+        return f"{self._job.label}:{os.getpid()}:{os.urandom(4).hex()}"
+
     async def _beat(self) -> None:
         while True:
             await anyio.sleep(pools.BEAT_EVERY_S)
@@ -187,8 +217,11 @@ class PoolWorker:
             if not lost:
                 try:
                     with anyio.move_on_after(left_s):
-                        await self._link.do(pools.beat(self._job.pool, self._name, self._job.patience_s, self._about()))
+                        connection = self._link.connections
+                        has = None if connection == self._confirmed else [*map(str, self._claimed), *self._in_hand]
+                        await self._link.do(pools.beat(self._job.pool, self._name, self._job.patience_s, self._about(), has))
                         self._heard_s = asked_s
+                        self._confirmed = connection
                         # An order may have come to a wait that was ended, or whose answer was lost: nobody else would ever get it.
                         if self.draining or asked_s < self._unsure_until_s:
                             await self._link.do(pools.give_back(self._job.pool, self._name))
@@ -264,6 +297,7 @@ class PoolWorker:
         if not entries or self.draining or self._is_given_up(name):
             return  # what was read goes back with the burial of the name, or when the worker leaves
         self._claiming = True
+        self._in_hand = tuple(entry.attempt for entry in entries)
         try:
             # A claim whose answer is lost is repeated: it would be nobody's otherwise, as long as this worker lives.
             mine = await self._link.repeated(pools.claim(self._job.pool, name, entries), float("inf"))
@@ -272,6 +306,7 @@ class PoolWorker:
         if not self._is_given_up(name):  # else their owner will see that
             for entry in mine:
                 self._accept(entry, group)
+        self._in_hand = ()
         self._check_end()
 
     def _is_given_up(self, name: str) -> bool:
@@ -297,7 +332,7 @@ class PoolWorker:
             if run not in self._settled:
                 async with self._settling.setdefault(run, anyio.Lock()):
                     if run not in self._settled:
-                        await self._executor.prepare(await anyio.to_thread.run_sync(settle, order.context, self._job.home, self._link.url))
+                        await self._executor.prepare(await self._settle(order.context))
                         self._settled.add(run)
         except Exception as error:  # noqa: BLE001 - what a package holds is its writer's: it fails its run, and no other one
             diagnostics.warning("a run's code cannot be had", run=run, why=f"{type(error).__name__}: {error}")
@@ -307,6 +342,10 @@ class PoolWorker:
         if self._claimed.get(attempt) is order and attempt not in self._unwanted:
             self._launched.add(attempt)
             await self._executor.launch(attempt, order.order)
+
+    async def _settle(self, context: RunContext) -> RunContext:
+        """A run's context for the attempts of this machine."""
+        return await anyio.to_thread.run_sync(settle, context, self._job.home, self._link.url)
 
     async def _heed_messages(self) -> None:
         """End attempts whose owners say so."""

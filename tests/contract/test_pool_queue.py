@@ -274,6 +274,34 @@ async def test_a_dead_worker_neither_claims_nor_beats_any_more(queue: Queue) -> 
     assert await queue.take("b") == ["Flow/1/1.0"]
 
 
+async def test_a_worker_that_says_what_it_has_keeps_no_other_claim(queue: Queue) -> None:
+    """A fail-over that lost its release brings a claim back, of which nobody else would know that it is none."""
+    await queue.join("a", "b")
+    await queue.order(1, 2, 3)
+    await queue.take("a", 2)
+    await queue.take("b", 1)
+    await queue.link.do(pools.beat(POOL, "a", 60.0, ABOUT))
+    assert await queue.look(1, 2, 3) == [Fate("claimed", "a"), Fate("claimed", "a"), Fate("claimed", "b")]
+    await queue.link.do(pools.beat(POOL, "a", 60.0, ABOUT, [str(attempt(2))]))
+    assert await queue.look(1, 2, 3) == [Fate("gone"), Fate("claimed", "a"), Fate("claimed", "b")]
+
+
+async def test_a_dead_worker_s_claim_that_nobody_looked_at_is_not_shown_and_goes_after_a_day(queue: Queue) -> None:
+    """Its attempt had reported, and its owner had ended."""
+    claims = pool_keys(POOL).claims
+    await queue.join("a", "b")
+    await queue.order(1, 2)
+    await queue.take("a")
+    queue.die("a")
+    await queue.join("c")
+    assert (await queue.link.do(pools.picture(POOL))).running == {}
+    assert queue.world.call("HLEN", claims) == 2
+    queue.world.call("HSET", claims, str(attempt(1)), "1700000000000000 a")
+    queue.world.call("HSET", claims, str(attempt(3)), "1700000000000000 b")
+    await queue.join("d")
+    assert await queue.look(1, 2, 3) == [Fate("gone"), Fate("lost", "a"), Fate("claimed", "b")]
+
+
 async def test_an_order_that_answers_the_wait_of_a_buried_worker_goes_to_a_living_one(queue: Queue) -> None:
     """A suspended process, or one behind a connection that nobody closed, still waits at the server."""
     await queue.join("a", "b")

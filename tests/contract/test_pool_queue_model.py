@@ -36,6 +36,7 @@ ACTS = st.one_of(
     st.tuples(st.just("cancel"), st.integers(1, 5), epochs),
     st.tuples(st.just("look"), tasks, st.sampled_from((None, None, 5, 6))),
     st.tuples(st.just("release"), tasks),
+    st.tuples(st.just("confirm"), workers, tasks),
     st.tuples(st.sampled_from(("join", "beat", "give_back", "leave", "die", "hear")), workers),
     st.tuples(st.sampled_from(("forget", "litter"))),
 )
@@ -74,11 +75,14 @@ class Program:
         return [(entry.attempt, entry.order) for entry in found]
 
     async def claim(self, worker: str, back: int) -> Any:
-        return await self.link.do(pools.claim(POOL, worker, self.entries[-1 - back :][:2])) if self.entries else None
+        if not self.entries:
+            return None
+        claimed = await self.link.do(pools.claim(POOL, worker, self.entries[-1 - back :][:2]))
+        return claimed
 
     async def take(self, worker: str, count: int) -> Any:
         found = await self.fetch(worker, count)
-        return found, await self.link.do(pools.claim(POOL, worker, self.entries[-count:])) if found else None
+        return (found, await self.link.do(pools.claim(POOL, worker, self.entries[-count:]))) if found else found
 
     async def cancel(self, task: int, epoch: int) -> Any:
         return await self.link.do(pools.cancel(POOL, SHARD, epoch, attempt(task), 2.5))
@@ -96,6 +100,9 @@ class Program:
 
     async def beat(self, worker: str) -> Any:
         return await self.link.do(pools.beat(POOL, worker, 60.0, ABOUT))
+
+    async def confirm(self, worker: str, numbers: list[int]) -> Any:
+        return await self.link.do(pools.beat(POOL, worker, 60.0, ABOUT, [str(attempt(task)) for task in numbers]))
 
     async def give_back(self, worker: str) -> Any:
         return await self.link.do(pools.give_back(POOL, worker))

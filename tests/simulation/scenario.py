@@ -5,10 +5,11 @@ from hashlib import sha256
 from random import Random
 
 from evflow.core import events as ev
-from evflow.core.graph import Graph, Node
+from evflow.core.graph import POOL_PREFIX, Graph, Node
 from evflow.log.protocol import Durability
 from evflow.testing.simulation import scenario as simulation
-from evflow.testing.simulation.scenario import Fault, Report, faults, requests
+from evflow.testing.simulation.pooled import CREW_KINDS, POOL
+from evflow.testing.simulation.scenario import Crew, Fault, Report, faults, requests
 from evflow.worker.spec import AttemptOrder
 from tests.random_flows import RandomFlow, Step, choose, grow, spoil
 
@@ -34,6 +35,15 @@ class Scenario(simulation.Scenario):
         reach = random.choice((20, 100, 400))
         return replace(scenario, faults=faults(random, reach=reach, count=random.choice((0, 1, 2, 3, 5, 8))))
 
+    def with_crew(self) -> "Scenario":
+        """The same, most steps of which run in a pool, whose workers have faults of their own."""
+        random = Random(f"{self.seed}/crew")
+        crew = Crew(random.choice((1, 2, 4)), random.choice((1, 2, 4)), random.choice((3.0, 5.0)))
+        kinds = random.choices(list(CREW_KINDS), list(CREW_KINDS.values()), k=random.choice((0, 1, 2, 4, 6)))
+        reach = random.choice((50, 200, 800))
+        struck = [Fault(int(random.random() * reach), kind, random.random()) for kind in kinds]
+        return replace(self, crew=crew, faults=tuple(sorted((*self.faults, *struck))))
+
     def with_requests(self) -> "Scenario":
         """The same, and people ask for things."""
         random = Random(f"{self.seed}/requests")
@@ -42,7 +52,7 @@ class Scenario(simulation.Scenario):
 
     def quiet(self) -> "Scenario":
         """See the base."""
-        return replace(self, faults=(), wild=False, steered=False)
+        return replace(self, faults=(), wild=False, steered=False, crew=None)
 
     def name(self, index: int) -> str:
         """See the base."""
@@ -50,8 +60,11 @@ class Scenario(simulation.Scenario):
 
     def graph(self, index: int) -> Graph:
         """A flow's graph, with the waits and limits that the simulation wants to see kept."""
-        random = Random(f"{self.seed}/{index}/policies")
-        return Graph({node.name: _policed(node, random) for node in self.flows[index].graph().nodes.values()})
+        random, places = Random(f"{self.seed}/{index}/policies"), Random(f"{self.seed}/{index}/places")
+        nodes = [_policed(node, random) for node in self.flows[index].graph().nodes.values()]
+        if self.crew is not None:
+            nodes = [_pooled(node) if places.random() < 0.7 else node for node in nodes]
+        return Graph({node.name: node for node in nodes})
 
     def report(self, index: int, order: AttemptOrder) -> Report:
         """See the base."""
@@ -73,6 +86,10 @@ def _policed(node: Node, random: Random) -> Node:
     if random.random() < 0.2:
         policy = replace(policy, timeout_us=random.choice((30_000_000, 100_000_000)))
     return replace(node, policy=policy)
+
+
+def _pooled(node: Node) -> Node:
+    return replace(node, policy=replace(node.policy, executor=POOL_PREFIX + POOL))
 
 
 def report_of(flow: RandomFlow, order: AttemptOrder) -> Report:

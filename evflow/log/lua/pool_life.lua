@@ -6,15 +6,17 @@
 --       6 fences (hash: shard to '<epoch> <number>')   7 given (hash: worker to what its last call claimed)
 -- ARGV: 1 'join', 'beat', 'return', 'leave' or 'look'   2 how the names of the workers' own streams begin
 --       join, beat: 3 worker   4 time to live in microseconds   5 what it says of itself
+--       beat:       6 'has'    7.. the attempts that it has: claims of its for others are none (a fail-over brought them back), if it says so
 --       return, leave: 3 worker; what it had read and not claimed goes back into the queue
 --       look:       3 shard   4 epoch of its new owner, which fences former ones, or ''   5.. attempts
 -- Result: join, return, leave: {'ok'}      beat: {'ok'}, or {'lost'}: it does not count as living any more, and another one may have its work
 --         look: {'ok', number of living workers, for each attempt: '' waiting, '+<worker>' claimed by a living one, '-<worker>' by a dead
 --         one (its claim is gone now), '?' neither}, or {'fenced', epoch}
 -- Atomicity: one act. Each call buries the workers that are dead: what they had read and not claimed is put into the queue again, where
--- it wakes those who wait; their claims stay, for the owners of the attempts to look at. Time is this server's alone.
+-- it wakes those who wait; their claims stay, for the owners of the attempts to look at. An owner that ended before it looked never does, so
+-- whoever joins removes those that are a day old. Time is this server's alone.
 
-local GROUP, BATCH = 'workers', 1000
+local GROUP, BATCH, CLAIM_KEPT = 'workers', 1000, 86400000000
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -105,9 +107,28 @@ if verb == 'leave' then
 end
 if verb == 'join' then
   redis.pcall('XGROUP', 'CREATE', KEYS[1], GROUP, '0', 'MKSTREAM')
+  local claims = redis.call('HGETALL', KEYS[3])
+  for i = 1, #claims, 2 do
+    local at, owner = string.match(claims[i + 1], '^(%d+) (.*)$')
+    if tonumber(at) < now - CLAIM_KEPT and not redis.call('ZSCORE', KEYS[4], owner) then
+      redis.call('HDEL', KEYS[3], claims[i])
+    end
+  end
 elseif not redis.call('ZSCORE', KEYS[4], worker) then
   return {'lost'}
 end
 redis.call('ZADD', KEYS[4], string.format('%.0f', now + tonumber(ARGV[4])), worker)
 redis.call('HSET', KEYS[5], worker, ARGV[5])
+if ARGV[6] then
+  local has = {}
+  for i = 7, #ARGV do
+    has[ARGV[i]] = true
+  end
+  local claims = redis.call('HGETALL', KEYS[3])
+  for i = 1, #claims, 2 do
+    if not has[claims[i]] and string.match(claims[i + 1], '^%d+ (.*)$') == worker then
+      redis.call('HDEL', KEYS[3], claims[i])
+    end
+  end
+end
 return {'ok'}

@@ -5,6 +5,7 @@ from collections import Counter
 from evflow.core import canonical, events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
+from evflow.core.graph import LOCAL
 from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.log.protocol import StoredEvent
@@ -57,8 +58,9 @@ def _walk(world: World, run: RunId) -> None:
             raise Violation(f"{run}: event {stored.seq} gives a slot in a run that is paused")
         _join_has_its_branches(run, state, record.event)
         _timer_is_kept(run, state, record, due)
-        if len(state.live) > world.scenario.slots:
-            raise Violation(f"I11: {run}: {len(state.live)} attempts have a slot at event {stored.seq}, of {world.scenario.slots}")
+        here = sum(state.tasks[number].attempt.executor == LOCAL for number in state.live)
+        if here > world.scenario.slots:
+            raise Violation(f"I11: {run}: {here} attempts have a slot at event {stored.seq}, of {world.scenario.slots}")
         if isinstance(record.event, ev.AttemptSucceeded):
             manifest = state.tasks[record.event.task].manifest
             if manifest is not None and accepted.setdefault(record.event.task, manifest) != manifest:
@@ -116,10 +118,12 @@ def _bodies(world: World) -> None:
 
     A server that loses more than a writer keeps (five seconds, at `everysec`) takes the launches with it that nobody can write again.
     """
-    if world.machine.twins and not world.beyond_repair:
-        raise Violation(f"twins ran at once: {world.machine.twins}")
-    if world.machine.repeated and not world.lost:
-        raise Violation(f"ran again although reported: {world.machine.repeated}")
+    books = world.machine.books
+    twins = [attempt for attempt in books.twins if (attempt.run, attempt.task) not in world.excused]
+    if twins and not world.beyond_repair:
+        raise Violation(f"twins ran at once: {twins}")
+    if books.repeated and not world.lost:
+        raise Violation(f"ran again although reported: {books.repeated}")
 
 
 def _no_report_waits(world: World) -> None:

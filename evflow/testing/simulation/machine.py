@@ -24,8 +24,6 @@ from evflow_executors.protocol import Observation, OutputLine
 
 DIES_WITHIN_S: Final = 0.05
 """How long an attempt takes to follow its owner."""
-MAX_ATTEMPTS: Final = 20
-"""More than any task of a simulation has."""
 _SIGKILL: Final = 9
 _SIGTERM: Final = 15
 
@@ -77,6 +75,39 @@ class _Process:
     gone: anyio.Event = field(default_factory=anyio.Event)
 
 
+@dataclass(slots=True)
+class Books:
+    """What no log can be trusted with, of all machines: which bodies ran, and what had been reported when they began.
+
+    Attributes:
+        twins: Attempts whose body began beside another one of their task.
+        repeated: Attempts whose body began after a result of their task had been reported.
+        begun: How often the bodies of each task began.
+        reported: The tasks of which a result has been reported.
+        bodies: Whose bodies run.
+    """
+
+    twins: list[AttemptId] = field(default_factory=list[AttemptId])
+    repeated: list[AttemptId] = field(default_factory=list[AttemptId])
+    begun: Counter[tuple[RunId, TaskId]] = field(default_factory=Counter[tuple[RunId, TaskId]])
+    reported: set[tuple[RunId, TaskId]] = field(default_factory=set[tuple[RunId, TaskId]])
+    bodies: dict[tuple[RunId, TaskId], list[AttemptId]] = field(default_factory=dict[tuple[RunId, TaskId], list[AttemptId]])
+
+    def begin(self, attempt: AttemptId) -> None:
+        """A body begins."""
+        task = attempt.run, attempt.task
+        self.begun[task] += 1
+        if task in self.reported:
+            self.repeated.append(attempt)
+        if self.bodies.get(task):
+            self.twins.append(attempt)
+        self.bodies.setdefault(task, []).append(attempt)
+
+    def end(self, attempt: AttemptId) -> None:
+        """A body has ended."""
+        self.bodies[attempt.run, attempt.task].remove(attempt)
+
+
 class Machine:
     """Where attempts run.
 
@@ -86,11 +117,7 @@ class Machine:
         deliver: Takes reports to the log.
         now_us: The machine's clock.
         outlives: Attempts go on when their owner dies, and its successor adopts them.
-
-    Attributes:
-        twins: Attempts whose body began beside another one of their task.
-        repeated: Attempts whose body began after a result of their task had been reported.
-        begun: How often the bodies of each task began.
+        books: What all machines have in common.
     """
 
     def __init__(
@@ -101,10 +128,9 @@ class Machine:
         now_us: Callable[[], int],
         *,
         outlives: bool,
+        books: Books | None = None,
     ) -> None:
-        self.twins: list[AttemptId] = []
-        self.repeated: list[AttemptId] = []
-        self.begun: Counter[tuple[RunId, TaskId]] = Counter()
+        self.books = books or Books()
         self._group = group
         self._conduct = conduct
         self._deliver = deliver
@@ -112,7 +138,6 @@ class Machine:
         self._outlives = outlives
         self._processes: dict[AttemptId, list[_Process]] = {}
         self._given_up: set[AttemptId] = set()
-        self._reported: set[tuple[RunId, TaskId]] = set()
         self._pid = 100
 
     @property
@@ -181,7 +206,7 @@ class Machine:
         code: int | None = None
         with process.scope:
             code = await self._body(process)
-        process.in_body = False
+        self._leave_body(process)
         attempt = process.attempt
         self._processes[attempt].remove(process)
         if not self._processes[attempt]:
@@ -198,7 +223,7 @@ class Machine:
         if attempt in self._given_up or any(other.in_body for other in self._processes[attempt]):
             return EXIT_TWIN
         process.in_body = True
-        self._note(attempt)
+        self.books.begin(attempt)
         if conduct.dies is not None:
             await anyio.sleep(conduct.runs_for_s / 2)
             _end(process, conduct.dies)
@@ -207,19 +232,16 @@ class Machine:
             if not await self._deliver(attempt, conduct.report):
                 return EXIT_UNREPORTED
         if isinstance(conduct.report, AttemptSucceeded):
-            self._reported.add((attempt.run, attempt.task))
+            self.books.reported.add((attempt.run, attempt.task))
         # Whoever has reported runs no code of the flow any more.
-        process.in_body = False
+        self._leave_body(process)
         await anyio.sleep(conduct.leaves_after_s)
         return 0
 
-    def _note(self, attempt: AttemptId) -> None:
-        self.begun[attempt.run, attempt.task] += 1
-        if (attempt.run, attempt.task) in self._reported:
-            self.repeated.append(attempt)
-        others = (AttemptId(attempt.run, attempt.task, number) for number in range(MAX_ATTEMPTS) if number != attempt.attempt)
-        if any(process.in_body for other in others for process in self._processes.get(other, ())):
-            self.twins.append(attempt)
+    def _leave_body(self, process: _Process) -> None:
+        if process.in_body:
+            process.in_body = False
+            self.books.end(process.attempt)
 
 
 def _end(process: _Process, signal: int, why: str = "") -> None:

@@ -55,6 +55,21 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Crew:
+    """The workers of a pool.
+
+    Attributes:
+        workers: How many there are at a time.
+        slots: Of each.
+        patience_s: How long each may be silent.
+    """
+
+    workers: int
+    slots: int
+    patience_s: float = 5.0
+
+
+@dataclass(frozen=True)
 class Scenario:
     """One simulated shard.
 
@@ -69,6 +84,7 @@ class Scenario:
         offered: The runs are offers in the inbox, and owners serve the shard until all are sealed, as a scheduler's.
         steered: What fails is held, and somebody sees to runs that wait.
         options: Options of the runs.
+        crew: Workers of the pool in which steps of the flows are to run; without them there is no pool.
         patience_s: Virtual time by which every run is over, or will never be.
     """
 
@@ -82,11 +98,12 @@ class Scenario:
     offered: bool = False
     steered: bool = False
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    crew: Crew | None = None
     patience_s: float = 86_400.0
 
     def quiet(self) -> "Scenario":
         """The same with nothing going wrong and nobody asking for anything."""
-        return replace(self, faults=(), wild=False, steered=False)
+        return replace(self, faults=(), wild=False, steered=False, crew=None)
 
     def name(self, index: int) -> str:
         """A flow's name."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from evflow.testing.simulation.checks import check
+from evflow.testing.simulation.pooled import PoolWorld
 from evflow.testing.simulation.scenario import Scenario
 from evflow.testing.simulation.world import LIMITS, World, first_of
 
@@ -27,12 +28,12 @@ def failure(scenario: Scenario, *, limits: Mapping[str, int] = LIMITS, each_turn
         limits: Options of its runs.
         each_turn: Compare the state at each turn, not at the seal only; not of runs that are offered.
     """
-    world = World(scenario, each_turn=each_turn and not scenario.offered, limits=dict(limits))
+    world = (PoolWorld if scenario.crew else World)(scenario, each_turn=each_turn and not scenario.offered, limits=dict(limits))
     try:
         world.play()
         check(world)
     except BaseExceptionGroup as group:
-        error = first_of(group)
+        error = first_of(group.subgroup(Exception) or group)
         if not isinstance(error, Exception):
             raise
         return Played(_text(error), world)

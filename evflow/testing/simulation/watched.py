@@ -1,17 +1,19 @@
 """The parts of a simulated shard that take notes: what was promised, who held which epoch, which states owners had."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from evflow.core import canonical, events as ev
 from evflow.core.codec import Record
 from evflow.core.ids import RunId
 from evflow.log.protocol import Lease
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
+from evflow.testing.simulated_state import State
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.run import OwnedRun
 
 SHARD: Final = "simulated"
+T = TypeVar("T")
 
 
 class Violation(AssertionError):
@@ -25,6 +27,14 @@ class WatchedServer(SimulatedServer):
         super().__init__(clock_us)
         self.durable: dict[RunId, int] = {}
         self.epochs: dict[int, str] = {}
+        self.look: Callable[[State], None] | None = None
+
+    def write(self, act: Callable[[State], T], *, frees: bool = False) -> T:
+        """See `SimulatedServer.write`; whoever looks sees the state after each."""
+        result = super().write(act, frees=frees)
+        if self.look is not None:
+            self.look(self.state)
+        return result
 
     def make_durable(self) -> None:
         """See `SimulatedServer.make_durable`."""

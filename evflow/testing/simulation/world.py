@@ -4,7 +4,7 @@ Owners are incarnations of one program: each begins or takes over whatever it fi
 or is done; then another one comes. All the world's I/O passes `World.point`, where the scenario's faults strike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -18,7 +18,7 @@ from evflow.core.apply import apply
 from evflow.core.codec import decode, encode_report
 from evflow.core.control import refusal
 from evflow.core.decide import LOGIC
-from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
+from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState, Task
 from evflow.errors import Conflict
 from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable
@@ -31,6 +31,7 @@ from evflow.testing.simulation.scenario import REQUESTS, Fault, Report, Scenario
 from evflow.testing.simulation.watched import SHARD, Host, Listener, RecordedRun, Violation, WatchedLog, WatchedServer
 from evflow.testing.virtual_time import run as run_in_virtual_time
 from evflow.worker.spec import AttemptOrder
+from evflow_executors.protocol import Executor
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.takeover import RunVanished, TakeOver
@@ -101,6 +102,7 @@ class World:
     def __post_init__(self) -> None:
         self.random = Random(f"{self.scenario.seed}/world")
         self.skew_us = 0
+        self.excused: set[tuple[RunId, TaskId]] = set()  # tasks that may run beside a twin, by a flaw that is known
         self._plan: dict[int, list[Fault]] = {}
         for fault in self.scenario.faults:
             self._plan.setdefault(fault.point, []).append(fault)
@@ -129,11 +131,26 @@ class World:
                     self._offer()
                 if self.scenario.steered:
                     group.start_soon(self._see_to_what_waits)
+                self._open()
                 self._hire()
                 await self._until_sealed()
+                await self._close()
                 group.cancel_scope.cancel()
         if limit.cancelled_caught:
             raise Violation(f"I10: after {self.scenario.patience_s:g} s of virtual time something is not over")
+
+    def _open(self) -> None:
+        """What else is there before the first owner comes: nothing."""
+
+    async def _close(self) -> None:
+        """What else must come to its end when the runs are over: nothing."""
+
+    def _places(self, process: Process, writer: ShardWriter, executor: Hold) -> Mapping[str, Executor]:
+        """The executors of an owner, by the names that steps have for them."""
+        return {executor.name: executor}
+
+    async def _leave(self, places: Mapping[str, Executor]) -> None:
+        """An owner that ends closes its executors, but for that of the machine."""
 
     async def _until_sealed(self) -> None:
         while True:
@@ -175,7 +192,7 @@ class World:
             if self.after_crash is not None:
                 self.after_crash(self)
             self.machine.orphan(executor)
-            if self.random.random() < 0.5:  # somebody looks, and knows that the process is gone
+            if self.random.random() < 0.5 and self.server.refusal is None:  # somebody looks, and knows that the process is gone
                 self.server.write(lambda state: state.bury(SHARD, process.name))
         self._working -= 1
         self._one_left.set()
@@ -190,10 +207,12 @@ class World:
         try:
             await writer.take(wait_s=2 * LEASE_S)
             self.trace.append(f"owner {process.number} has the shard")
+            places = self._places(process, writer, executor)
             try:
-                await self._serve(writer, executor)
+                await self._serve(writer, executor, places)
             finally:
                 with anyio.CancelScope(shield=True):
+                    await self._leave(places)
                     await executor.aclose()
                     await writer.release()
         finally:
@@ -206,16 +225,16 @@ class World:
             self.report(run, encode_report(self._started(run), principal="user:ada"))
         self.server.make_durable()
 
-    async def _serve(self, writer: ShardWriter, executor: Hold) -> None:
+    async def _serve(self, writer: ShardWriter, executor: Hold, places: Mapping[str, Executor]) -> None:
         if self.scenario.offered:
-            await self._serve_shared(writer, executor)
+            await self._serve_shared(writer, executor, places)
         else:
-            await self._serve_own(writer, executor)
+            await self._serve_own(writer, executor, places)
 
-    async def _serve_shared(self, writer: ShardWriter, executor: Hold) -> None:
-        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), Listener(), self.scenario.level, Host())
+    async def _serve_shared(self, writer: ShardWriter, executor: Hold, places: Mapping[str, Executor]) -> None:
+        shard = Shard(writer, places, Slots(Capacity(self.scenario.slots)), Listener(), self.scenario.level, Host())
         runs = [OwnedRun(run) for run in await writer.active()]
-        batch = await TakeOver("host", "ada").of(runs, writer, executor)
+        batch = await TakeOver("host", "ada").of(runs, writer, executor, elsewhere=places)
         for run in runs:
             shard.add(run)
 
@@ -230,10 +249,10 @@ class World:
             await shard.serve(batch)
             group.cancel_scope.cancel()
 
-    async def _serve_own(self, writer: ShardWriter, executor: Hold) -> None:
+    async def _serve_own(self, writer: ShardWriter, executor: Hold, places: Mapping[str, Executor]) -> None:
         runs = [RecordedRun(run, self.digests.setdefault(run, {}) if self.each_turn else None) for run in self.runs]
-        batch = await self._begin(runs, writer, executor)
-        shard = Shard(writer, {"local": executor}, Slots(Capacity(self.scenario.slots)), Listener(), self.scenario.level)
+        batch = await self._begin(runs, writer, executor, places)
+        shard = Shard(writer, places, Slots(Capacity(self.scenario.slots)), Listener(), self.scenario.level)
         for run in runs:
             shard.add(run)
         async with anyio.create_task_group() as group:
@@ -241,11 +260,11 @@ class World:
             await shard.serve(batch)
             group.cancel_scope.cancel()
 
-    async def _begin(self, runs: Sequence[RecordedRun], writer: ShardWriter, executor: Hold) -> Batch:
+    async def _begin(self, runs: Sequence[RecordedRun], writer: ShardWriter, executor: Hold, places: Mapping[str, Executor]) -> Batch:
         """The first round: a start of those that have no events, a take-over of the others."""
         heads = {run: await writer.head(run.id) for run in runs}
         fresh = [run for run, head in heads.items() if head.seq == 0]
-        batch = await TakeOver("host", "ada").of([run for run in runs if run not in fresh], writer, executor)
+        batch = await TakeOver("host", "ada").of([run for run in runs if run not in fresh], writer, executor, elsewhere=places)
         for run in fresh:
             batch.facts[run.id] = [(self._started(run.id), "user:ada", 0)]
         return batch
@@ -299,7 +318,7 @@ class World:
 
     async def _deliver(self, attempt: AttemptId, report: Report) -> bool:
         deadline_s = anyio.current_time() + REPORT_WITHIN_S
-        while self.server.down:
+        while self.server.down or self.server.refusal is not None:
             if anyio.current_time() >= deadline_s:
                 return False
             await anyio.sleep(0.1)
@@ -339,7 +358,7 @@ class World:
         match fault.kind:
             case "crash":
                 self._die(process, place)
-            case "lost-request" | "lost-reply" if act not in ("launch", "cancel", "adopt", "close"):
+            case "lost-request" | "lost-reply" if act not in ("launch", "cancel", "adopt", "close", "prepare", "release"):
                 raise LogConnectionLost("simulation") if amount < 0.7 else LogTimeout("simulation", act, 0.0)
             case "delay":
                 await anyio.sleep(amount * 8)

@@ -1,0 +1,27 @@
+"""A pool of workers in virtual time: whatever dies, sleeps or is cut off, each invariant holds, and the pool is empty afterwards.
+
+Owners, the pool's executor and the workers are the real ones; the queue is the simulated one, which is compared with real servers act by
+act (`tests/contract/test_pool_queue_model.py`). A seed that fails is printed with the smallest scenario that fails as well.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.effort import seeds
+from tests.simulation.scenario import STEERED, Scenario
+from tests.simulation.shrink import demand
+
+BLOCK = 25
+OFFERED = 2
+"""In one scenario of so many the runs are offers to a shared shard."""
+SEEDS = seeds(1_000)
+
+
+@pytest.mark.parametrize("block", range(0, len(SEEDS), BLOCK))
+@pytest.mark.timeout(600)
+def test_a_pool_loses_no_order_and_leaks_no_slot_whatever_happens_to_owners_and_workers(block: int) -> None:
+    """I1 to I6, I8 to I11, I13, and what a run makes is what an undisturbed one makes."""
+    for seed in SEEDS[block : block + BLOCK]:
+        scenario = replace(Scenario.of(seed).with_crew(), outlives=False, offered=seed % OFFERED == 0)
+        demand(scenario.with_requests() if seed % STEERED == 0 else scenario)
