@@ -78,7 +78,7 @@ class Program:
         if not self.entries:
             return None
         claimed = await self.link.do(pools.claim(POOL, worker, self.entries[-1 - back :][:2]))
-        return claimed
+        return claimed  # noqa: RET504 - returned at once, mypy takes what is expected here for its type
 
     async def take(self, worker: str, count: int) -> Any:
         found = await self.fetch(worker, count)
