@@ -25,3 +25,16 @@ def test_a_pool_loses_no_order_and_leaks_no_slot_whatever_happens_to_owners_and_
     for seed in SEEDS[block : block + BLOCK]:
         scenario = replace(Scenario.of(seed).with_crew(), outlives=False, offered=seed % OFFERED == 0)
         demand(scenario.with_requests() if seed % STEERED == 0 else scenario)
+
+
+FOUND = {
+    "a fail-over brought a claim back, of which its living worker knew nothing, and the run waited for ever": 1013,
+    "a dead worker's claim stayed, since its attempt had reported and its owner had ended": 1017,
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_was_found_in_pools_does_not_come_back(what: str) -> None:
+    """Seeds of the test above."""
+    seed = FOUND[what]
+    demand(replace(Scenario.of(seed).with_crew(), outlives=False, offered=seed % OFFERED == 0))
