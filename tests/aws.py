@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from tests.contract.log_worlds import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 REGION = "eu-west-1"
