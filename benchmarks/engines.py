@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,11 +35,13 @@ class Engine:
         name: The package that flows import: ``evflow`` or ``metaflow``; or ``temporal``.
         python: The interpreter of the environment that has it.
         version: As installed.
+        bytecode: Python may write bytecode caches.
     """
 
     name: str
     python: Path
     version: str
+    bytecode: bool = True
 
     def environment(self, data: Path) -> dict[str, str]:
         """Build the variables of one run, its data under ``data``."""
@@ -48,7 +51,8 @@ class Engine:
             "metaflow": {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(data), "METAFLOW_HOME": str(data / "home"), "METAFLOW_USER": "bench"},
             "temporal": {},
         }
-        return kept | own[self.name] | {"PATH": f"{self.python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}", "USER": "bench"}
+        caches = {} if self.bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}
+        return kept | own[self.name] | caches | {"PATH": f"{self.python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}", "USER": "bench"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +141,30 @@ def metaflow(folder: Path) -> Engine:
     return installed("metaflow", folder, METAFLOW, *(f"{name}=={version(name)}" for name in SHARED))
 
 
+def without_bytecode(engine: Engine, folder: Path) -> Engine:
+    """Take an engine as it is where nobody writes bytecode: as uv installs packages, and evflow as ``make`` leaves it.
+
+    Its processes may write none either, as in most container images.
+    """
+    if engine.name == "metaflow":
+        requirements = (METAFLOW, *(f"{name}=={version(name)}" for name in SHARED))
+        engine = installed("metaflow", folder, *requirements, options=("--no-compile",))
+    return replace(engine, bytecode=False)
+
+
 def temporal(folder: Path) -> Engine:
     """Take Temporal's SDK and its development server from an environment of their own, which is made on the first call."""
     return installed("temporal", folder, *TEMPORAL)
 
 
-def installed(name: str, folder: Path, *requirements: str) -> Engine:
+def installed(name: str, folder: Path, *requirements: str, options: Sequence[str] = ()) -> Engine:
     """Make an environment where it is not there yet, or has other versions than these; the first one names the engine's."""
     python, made = folder / "bin" / "python", folder / "requirements"
-    wanted = "\n".join([sys.version, *requirements])
+    wanted = "\n".join([sys.version, *options, *requirements])
     if not made.exists() or made.read_text() != wanted:
         print(f"making {folder} with {', '.join(requirements)}", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, *requirements], check=True)
         made.write_text(wanted)
     return Engine(name, python, requirements[0].partition("==")[2])

@@ -35,7 +35,10 @@ class Suite:
 FLOWS_NOTES = """\
 * `make bench` makes an environment for Metaflow, lays out the same flows (`benchmarks/flows/`) for both engines with only the import
   line changed, and runs them in turn: Metaflow, evflow, Metaflow, evflow. One unmeasured run of each goes first.
-* Each run has a fresh data folder. Bytecode caches are allowed for both.
+* Each run has a fresh data folder. Bytecode caches are allowed for both, but for the rows that say otherwise: there Metaflow is installed as uv does,
+  without any, evflow is as `make` leaves it, and neither writes any (`PYTHONDONTWRITEBYTECODE`, as in container images). Metaflow's processes
+  then compile its modules anew, each time. The goals of starts and of chains were set by figures taken so
+  ([decision 123](decisions/0123-which-metaflow-the-goals-mean.md)).
 * The time of a command ends when the last process that it started is gone. For evflow that includes the start and the stop of its embedded
   server and of the reaper that stops it (`EVFLOW_LINGER_S=0`; the default is 10 s, so that consecutive commands share a server).
 * Memory is the largest sum of PSS over all processes of the command, sampled each 100 ms in a run of its own.

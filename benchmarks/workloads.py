@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 
+from benchmarks import engines
 from benchmarks.engines import FLOWS, Engine, Place, place
 
 Readings = Mapping[str, float]
@@ -144,6 +145,15 @@ def chain_of_20(lab: Lab, engine: Engine) -> Readings:
     return {"chain": lab.place(engine, chain(20)).flow("run").all_s}
 
 
+def without_bytecode(lab: Lab, engine: Engine) -> Readings:
+    """The same two runs where no bytecode is written: what a container image has that was made with uv."""
+    plain = engines.without_bytecode(engine, lab.folder.parent / f"{engine.name}-without-bytecode")
+    return {
+        "two_steps": lab.place(plain, flow("two_steps")).flow("run").all_s,
+        "chain": lab.place(plain, chain(20)).flow("run").all_s,
+    }
+
+
 def dispatch(lab: Lab, engine: Engine) -> Readings:
     """From the end of one body to the beginning of the next, in a chain of 50."""
     there = lab.place(engine, chain(50))
@@ -252,6 +262,15 @@ WORKLOADS = (
         rounds=15,
     ),
     Workload("chain", chain_of_20, (Metric("chain", "chain of 20 steps", "s", at_most=0.035),), rounds=3),
+    Workload(
+        "without-bytecode",
+        without_bytecode,
+        (
+            Metric("two_steps", "two-step run, no bytecode written", "s", at_most=0.18),
+            Metric("chain", "chain of 20 steps, no bytecode written", "s", at_most=0.035),
+        ),
+        rounds=3,
+    ),
     Workload(
         "dispatch",
         dispatch,
