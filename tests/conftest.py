@@ -23,6 +23,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from evflow import diagnostics
+from evflow.log.wire import reply_timeout_s
 from evflow.testing.virtual_time import VirtualTimeLoop
 from tests.effort import SCALE, SEED, scaled
 from tests.leaks import TEST_ROOT_VARIABLE, Before, hear_signals, new_tasks
@@ -162,6 +163,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @functools.cache
 def _blockbuster() -> BlockBuster:
+    reply_timeout_s()  # read once a process, and in one of ours before there is a loop
     return BlockBuster(scanned_modules=["evflow", "evflow_scheduler", "evflow_executors"])
 
 

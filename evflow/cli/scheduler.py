@@ -13,7 +13,6 @@ from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
 from evflow.log.shard_sets import may_own, shown
-from evflow.log.sources import said_of_sources
 
 _SETTINGS = ("shards", "max_workers", "durability", "warm_memory", "drain_timeout", "hot_for", "http", "log_level", "log_format")
 
@@ -82,7 +81,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         living = log.schedulers()
         found = {_process(name): [] for name in living}
         limited = {_process(name): may_own(name) for name in living}
-        sources = {_process(name): list(one.get("sources", ())) for name, one in said_of_sources(log.url).items()}
+        sources = {_process(name): list(one.get("sources", ())) for name, one in log.sources().items()}
     for shard, held in owners.items():
         if held is not None:
             found.setdefault(_process(held), []).append(shard)

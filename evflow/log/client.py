@@ -7,8 +7,8 @@ patience is over; a report that arrives twice counts once, because a task has on
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from evflow import clock
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
@@ -221,6 +221,12 @@ class RedisLogClient:
     def schedulers(self, name: str = "", ttl_s: float = 0.0) -> list[str]:
         """See `LogClient.schedulers`."""
         return self._do(commands.schedulers(name, ttl_s))
+
+    def sources(self) -> Mapping[str, Mapping[str, Any]]:
+        """See `LogClient.sources`."""
+        from evflow.log import sources  # one command asks for it
+
+        return self._do(sources.said())
 
     def limits(self) -> dict[str, int]:
         """See `LogClient.limits`."""

@@ -189,9 +189,10 @@ class RedisEventLog:
                 # Another coroutine was faster.
                 await connection.aclose()
                 return self._commands
+            was_lost = self._commands is not None
             self._commands, self._wrote, self._policy = connection, False, ""
             self.generation += 1
-            if self._waiting is not None:  # who hangs here hangs there, and would wait on for as long as it asked to
+            if was_lost and self._waiting is not None:  # who hung here hangs there, and would wait on for as long as it asked to
                 await self._waiting.aclose()
         return connection
 

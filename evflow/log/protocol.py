@@ -8,8 +8,8 @@ Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simul
 `evflow.testing`. One contract suite runs over all of them.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.errors import Conflict
@@ -418,6 +418,10 @@ class LogClient(Protocol):
             name: Whoever says that it is one of them, or nobody.
             ttl_s: For how long it counts as living, from now; 0: it ends.
         """
+        ...
+
+    def sources(self) -> Mapping[str, Mapping[str, Any]]:
+        """How reading of queues and buckets goes: what each scheduler that reads some said last, by its owner name."""
         ...
 
     def limits(self) -> dict[str, int]:

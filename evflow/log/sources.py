@@ -5,8 +5,6 @@ from typing import Any, Final, NamedTuple
 
 from evflow.log.commands import Operation
 from evflow.log.keys import EVENT_KEYS
-from evflow.log.transport import connect_blocking, perform
-from evflow.log.url import parse as parse_url
 from evflow.log.wire import type_of_reply
 
 
@@ -85,16 +83,3 @@ def said() -> Operation[Mapping[str, Mapping[str, Any]]]:
 def silent(found: Mapping[str, Mapping[str, Any]], now_us: int) -> list[str]:
     """Those who have said nothing for so long that they are dead."""
     return [name for name, told in found.items() if now_us - int(told.get("at_us", 0)) > _SILENT_US]
-
-
-def said_of_sources(url: str) -> Mapping[str, Mapping[str, Any]]:
-    """What schedulers say of their sources, by their names.
-
-    Raises:
-        LogUnavailable: The server cannot be used.
-    """
-    transport = connect_blocking(parse_url(url))
-    try:
-        return perform(transport, said())
-    finally:
-        transport.close()

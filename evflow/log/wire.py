@@ -12,6 +12,7 @@ one shape on every server (bytes, int, None, lists). The async half is `evflow.l
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
@@ -35,7 +36,13 @@ def reply_timeout_s() -> float:
     """How long a command may take, beside the wait that it asks for, before its connection counts as broken.
 
     A live server answers in milliseconds; one that hangs does not break its connections, and nothing but the time says so.
+    Files of settings are read for it once: it is asked for at each command.
     """
+    return _set_timeout_s(os.environ.get("EVFLOW_LOG_TIMEOUT"))
+
+
+@cache
+def _set_timeout_s(_variable: str | None) -> float:
     timeout_s: float = config.get("log_timeout")
     return timeout_s
 

@@ -10,7 +10,7 @@ suffix of them (`regress`) as a fail-over does.
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -512,6 +512,11 @@ class SimulatedLogClient:
         server = self._live()
         now_us = server.now_us()
         return server.write(lambda state: state.announce(name, round(ttl_s * 1e6), now_us))
+
+    def sources(self) -> Mapping[str, Mapping[str, Any]]:
+        """See `LogClient.sources`: nobody here reads any."""
+        self._live()
+        return {}
 
     def limits(self) -> dict[str, int]:
         """See `LogClient.limits`."""

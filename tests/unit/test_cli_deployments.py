@@ -367,9 +367,9 @@ def test_the_status_names_who_owns_what_and_who_waits(world: World) -> None:
     world.log.schedulers("elsewhere:900:1:ee", 60)
     said = json.loads(evflow("scheduler", "status", "--json").stdout)
     assert said["schedulers"] == [
-        {"host": "elsewhere", "pid": 900, "shards": [], "may_own": [f"s{number}" for number in range(8)]},
-        {"host": "elsewhere", "pid": 812, "shards": ["s3"], "may_own": None},
-        {"host": "nobody we know", "pid": None, "shards": ["s5"], "may_own": None},
+        {"host": "elsewhere", "pid": 900, "shards": [], "may_own": [f"s{number}" for number in range(8)], "sources": []},
+        {"host": "elsewhere", "pid": 812, "shards": ["s3"], "may_own": None, "sources": []},
+        {"host": "nobody we know", "pid": None, "shards": ["s5"], "may_own": None, "sources": []},
     ]
     assert said["free"] == ["s0", "s1", "s2", "s4", "s6", "s7"]
     lines = evflow("scheduler", "status").stdout.splitlines()
