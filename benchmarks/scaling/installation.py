@@ -203,6 +203,9 @@ class Scheduler:
     def dismiss(self, run: RunId) -> None:
         """See `RunHost.dismiss`."""
 
+    async def refuse(self, run: RunId, why: str) -> None:
+        """See `RunHost.refuse`."""
+
     def has_room(self) -> None:
         """See `RunHost.has_room`."""
         for loop in self._loops:

@@ -63,7 +63,7 @@ def outdated(log: LogKeeper, flow: FlowName, kept: Kept, tags: frozenset[str] = 
     over = [
         Finished(
             entry.run.number,
-            int(entry.summary.get("finished_us") or 0),
+            int(entry.summary.get("finished_us") or entry.summary.get("requested_us") or 0),
             not tags.isdisjoint(changed[entry.run.number] if entry.run.number in changed else entry.summary.get("tags", ())),
         )
         for entry in log.runs(flow)

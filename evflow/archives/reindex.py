@@ -16,10 +16,10 @@ from evflow.core import backfill, flow_events
 from evflow.core.apply import ImpossibleEvent, apply
 from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.deployments import Deployments, pack
-from evflow.core.flow_events import RunForgotten, RunRequested, RunTagged
+from evflow.core.flow_events import RunForgotten, RunGivenUp, RunRefused, RunRequested, RunTagged
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.core.state import RunState
-from evflow.core.summary import summary
+from evflow.core.summary import GIVEN_UP, GONE, REFUSED, summary
 from evflow.core.values import entity, field
 from evflow.errors import Conflict, EvflowError
 from evflow.log.archived import Archived, LogKeeper, Projection
@@ -78,6 +78,7 @@ class _Own:
     seq: Seq = Seq(0)
     requested: dict[RunNumber, flow_events.FlowRecord] = field(default_factory=dict[RunNumber, flow_events.FlowRecord])
     tags: dict[RunNumber, tuple[str, ...]] = field(default_factory=dict[RunNumber, tuple[str, ...]])
+    gone: dict[RunNumber, tuple[str, str]] = field(default_factory=dict[RunNumber, tuple[str, str]])
     forgotten: set[RunNumber] = field(default_factory=set[RunNumber])
     deployments: Deployments = field(default_factory=Deployments)
     plans: list[flow_events.FlowRecord] = field(default_factory=list[flow_events.FlowRecord])
@@ -132,10 +133,10 @@ class _Flow:
         lines = {entry.run.number: entry for entry in log.runs(flow)}
         noted = log.all_archived(flow)
         tags_of_archives: dict[RunNumber, tuple[str, ...]] = {}
-        numbers = {*own.requested, *lines, *noted, *self._archives} - own.forgotten
+        numbers = {*own.requested, *own.gone, *lines, *noted, *self._archives} - own.forgotten
         self._note_found({number: self._archives[number] for number in numbers & self._archives.keys() - noted.keys()}, tags_of_archives)
         for number in sorted(numbers):
-            self._run(RunId(flow, number), lines.get(number), own.requested.get(number))
+            self._run(RunId(flow, number), lines.get(number), own.requested.get(number), own.gone.get(number))
         self._project(tags_of_archives, max(numbers, default=0))
         return self._found
 
@@ -212,7 +213,7 @@ class _Flow:
 
     # --- runs ----------------------------------------------------------------------------------------------
 
-    def _run(self, run: RunId, line: RunEntry | None, asked: flow_events.FlowRecord | None) -> None:
+    def _run(self, run: RunId, line: RunEntry | None, asked: flow_events.FlowRecord | None, gone: tuple[str, str] | None) -> None:
         shard = self._shard_of(run, line)
         if shard is not None:
             self._found.at_server += 1
@@ -222,7 +223,7 @@ class _Flow:
             return
         archived = self._notes.get(run.number) or self._log.archived(run)
         if archived is None:
-            self._without_log(run, line, asked)
+            self._without_log(run, line, asked, gone)
             return
         self._found.archived += 1
         entry = self._of_archive(run, archived, line)
@@ -260,17 +261,35 @@ class _Flow:
             return None
         return state if state.header else None
 
-    def _without_log(self, run: RunId, line: RunEntry | None, asked: flow_events.FlowRecord | None) -> None:
+    def _without_log(self, run: RunId, line: RunEntry | None, asked: flow_events.FlowRecord | None, gone: tuple[str, str] | None) -> None:
         if line is not None and line.summary.get("finished_us"):
             self._found.lost += 1
             return
         self._found.empty += 1
+        if gone is not None:
+            self._gone(run, line, asked, *gone)
+            return
         if line is not None or asked is None or not isinstance(asked.event, RunRequested) or not asked.event.deployment:
             return
         about = {"status": REQUESTED, "requested_us": asked.at_us, "user": asked.event.user, "host": asked.event.host}
         self._found.added += 1
         if self._write:  # it may wait for a scheduler still
             self._log.list_run(RunEntry(run, shared_shard(run), about), only_missing=True)
+
+    def _gone(self, run: RunId, line: RunEntry | None, asked: flow_events.FlowRecord | None, status: str, reason: str) -> None:
+        """The line of a run that was refused or given up."""
+        if line is not None and line.summary.get("status") in GONE:
+            return
+        about: dict[str, Any] = dict(line.summary) if line is not None else {}
+        if line is None and asked is not None and isinstance(asked.event, RunRequested):
+            about = {"requested_us": asked.at_us, "user": asked.event.user, "host": asked.event.host}
+        entry = RunEntry(run, shared_shard(run), {**about, "status": status, "reason": reason})
+        if line is None:
+            self._found.added += 1
+        else:
+            self._found.corrected += 1
+        if self._write:
+            self._log.list_run(entry, only_missing=False)
 
     def _compare(self, entry: RunEntry, line: RunEntry | None, *, sealed: bool, hot: bool) -> None:
         if line is None:
@@ -289,8 +308,13 @@ def _fold_one(own: _Own, record: flow_events.FlowRecord) -> None:
     event = record.event
     if isinstance(event, RunRequested):
         own.requested[RunNumber(event.number)] = record
+        own.gone.pop(RunNumber(event.number), None)
     elif isinstance(event, RunTagged):
         own.tags[RunNumber(event.number)] = event.tags
+    elif isinstance(event, RunRefused):
+        own.gone[RunNumber(event.number)] = REFUSED, event.reason
+    elif isinstance(event, RunGivenUp) and RunNumber(event.number) not in own.requested:  # else another run has its number
+        own.gone[RunNumber(event.number)] = GIVEN_UP, event.reason
     elif isinstance(event, RunForgotten):
         own.forgotten.add(RunNumber(event.number))
         own.tags.pop(RunNumber(event.number), None)

@@ -12,6 +12,7 @@ from evflow.cli.naming import parse, resolve
 from evflow.cli.output import instant, iso, write_json, write_json_line
 from evflow.core.codec import Record, decode, fields_of, tag_of
 from evflow.core.events import TAGS
+from evflow.core.summary import GONE
 from evflow.errors import did_you_mean
 from evflow.log.protocol import LogClient, RunEntry, StoredEvent
 
@@ -59,7 +60,7 @@ def _entry(log: LogClient, text: str, *, follow: bool) -> RunEntry:
     entry = log.run(run)
     if entry is None:
         raise RunNotFound(run, log)
-    if entry.is_requested and not follow and not log.head(entry.shard, run).seq:
+    if (entry.summary.get("status") in GONE or (entry.is_requested and not follow)) and not log.head(entry.shard, run).seq:
         raise never_began(log, entry)
     return entry
 

@@ -20,7 +20,7 @@ from evflow.core.state import RunState, Task
 from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient
-from evflow.replay.load import RunWaits
+from evflow.replay.load import RunGone, RunWaits
 
 if TYPE_CHECKING:
     from evflow.log.pools import PoolPicture
@@ -42,7 +42,7 @@ def command(what: str, as_json: bool) -> None:
     with session.log() as log:
         try:
             found, state = session.folded(log, resolve(log, reference))
-        except RunWaits as waits:
+        except (RunWaits, RunGone) as waits:
             _say(what, [f"{waits.message} {waits.hint}".strip()], as_json=as_json)
             return
         owned = state.over or is_owned(log, found.entry.shard)

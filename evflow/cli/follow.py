@@ -7,6 +7,7 @@ from evflow.core.apply import apply
 from evflow.core.codec import decode
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.state import RunState
+from evflow.core.summary import GONE
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient
 from evflow.store.logs import find_folder, read_on
@@ -28,6 +29,7 @@ def follow(log: LogClient, run: RunId, shard: str, *, quiet: bool) -> RunState:
 
     Raises:
         LogUnavailable: The log cannot be read any more; the run goes on.
+        RunGone: The run never begins.
         KeyboardInterrupt: Ctrl-C: the run goes on, and that is said.
     """
     view = make_view(quiet=quiet, followed=True)
@@ -45,6 +47,8 @@ def follow(log: LogClient, run: RunId, shard: str, *, quiet: bool) -> RunState:
                 apply(state, record)
                 output.hear(record.event, state)
                 view.on_event(record, state)
+            if not state.seq:
+                _raise_if_gone(log, run)
             output.look(state)
             view.tick()
     except KeyboardInterrupt:
@@ -53,6 +57,14 @@ def follow(log: LogClient, run: RunId, shard: str, *, quiet: bool) -> RunState:
     finally:
         view.close()
     return state
+
+
+def _raise_if_gone(log: LogClient, run: RunId) -> None:
+    line = log.run(run)
+    if line is not None and line.summary.get("status") in GONE:
+        from evflow.replay.load import RunGone
+
+        raise RunGone(line)
 
 
 class _Output:

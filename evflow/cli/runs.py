@@ -8,6 +8,7 @@ from evflow.cli import session
 from evflow.cli.complete import of_flows
 from evflow.cli.output import duration, instant, iso, table, write_json
 from evflow.core.ids import FlowName
+from evflow.core.summary import GONE
 from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient, RunEntry
@@ -20,6 +21,8 @@ STATUS_COLORS = {
     "paused": "yellow",
     "interrupted": "magenta",
     "requested": "blue",
+    "refused": "red",
+    "given-up": "red",
 }
 
 
@@ -101,6 +104,7 @@ def plain(entry: RunEntry) -> dict[str, Any]:
         "host": summary.get("host"),
         "tasks": summary.get("tasks"),
         "origin": summary.get("origin"),
+        "reason": summary.get("reason") or None,
         "priority": summary.get("priority", 0),
     }
 
@@ -133,6 +137,9 @@ def _print(runs: list[RunEntry], *, all_of_them: bool) -> None:
     dead = next((entry.run for entry in interrupted if not is_of_scheduler(entry.summary)), None)
     left = next((entry.run for entry in interrupted if is_of_scheduler(entry.summary)), None)
     waiting = next((entry.run for entry in runs if entry.is_requested), None)
+    gone = next((entry for entry in runs if entry.summary.get("status") in GONE), None)
+    if gone is not None:
+        click.echo(f"{gone.run} has no log: `evflow show {gone.run}` says why.", err=True)
     if waiting is not None:
         click.echo(f"A requested run waits for a scheduler: `evflow explain {waiting}` says whether there is one.", err=True)
     if left is not None:

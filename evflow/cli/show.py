@@ -19,7 +19,7 @@ from evflow.core.state import Attempt, Pause, RunState, Task
 from evflow.core.tags import is_of_scheduler
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient
-from evflow.replay.load import RunWaits
+from evflow.replay.load import RunGone, RunWaits
 
 FEW_TASKS = 20
 """A run of so few tasks is shown with all of them."""
@@ -35,7 +35,7 @@ def command(what: str, as_json: bool) -> None:
         run = resolve(log, reference)
         try:
             found, state = session.folded(log, run)
-        except RunWaits as error:
+        except (RunWaits, RunGone) as error:
             _requested(log, run, error, as_json=as_json)
             return
         interrupted = not state.sealed and not is_owned(log, found.entry.shard)
@@ -49,8 +49,8 @@ def command(what: str, as_json: bool) -> None:
         click.echo(line)
 
 
-def _requested(log: LogClient, run: RunId, error: RunWaits, *, as_json: bool) -> None:
-    """A run that no scheduler has taken: what its line in the index says."""
+def _requested(log: LogClient, run: RunId, error: RunWaits | RunGone, *, as_json: bool) -> None:
+    """A run that no scheduler has taken, or never takes: what its line in the index says."""
     entry = log.run(run)
     assert entry is not None  # whoever raised the error had it
     if as_json:

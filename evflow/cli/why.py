@@ -53,18 +53,25 @@ class RunHasNoRequest(UsageError):
 def why_command(run: str, as_json: bool) -> None:
     """Say it."""
     from evflow.cli.naming import NoSuchRun, parse, resolve
+    from evflow.core.summary import GONE
     from evflow.deployments.account import chain
     from evflow.deployments.finding import request_of
+    from evflow.replay.load import RunGone
 
     with session.log() as log:
         found = resolve(log, parse(run))
         request = request_of(log, found.flow, found.number)
         if request is None:
-            if log.run(found) is None:
+            line = log.run(found)
+            if line is None:
                 raise NoSuchRun(str(found), log.flows())
+            if line.summary.get("status") in GONE:
+                raise RunGone(line)
             raise RunHasNoRequest(found)
         asked: Any = request.event
         trigger: Mapping[str, Any] = asked.trigger or {}
+        line = log.run(found)
+        gone = line is not None and line.summary.get("status") in GONE and not log.head(line.shard, found).seq
         entries = chain(log, found.flow, trigger, request.seq) if trigger.get("kind") == "event" else []
     if as_json:
         write_json(
@@ -79,13 +86,16 @@ def why_command(run: str, as_json: bool) -> None:
                 "trigger": asked.trigger,
                 "parameters": asked.parameters,
                 "chain": [plain(one) for one in entries],
+                "gone": {"status": line.summary.get("status"), "reason": line.summary.get("reason")} if line is not None and gone else None,
             }
         )
         return
-    for line in _because(found, request, trigger):
-        click.echo(line)
-    for line in _lines(entries):
-        click.echo(f"  {line}")
+    for text in _because(found, request, trigger):
+        click.echo(text)
+    for text in _lines(entries):
+        click.echo(f"  {text}")
+    if line is not None and gone:
+        click.echo(RunGone(line).message)
 
 
 @click.command(
@@ -203,7 +213,7 @@ def _lines(entries: "list[Entry]") -> list[str]:
 _FEW = 5
 _FIRST_US, _LAST_US = 1_000_000, 253_370_764_800_000_000
 """What can be asked about: from 1970 to 9998, so that an instant is one in each time zone."""
-_COLORS = {"started": "green", "skipped": "yellow", "undecided": "red", "given-up": "red"}
+_COLORS = {"started": "green", "skipped": "yellow", "undecided": "red", "given-up": "red", "refused": "red"}
 
 
 def _notes(flow: str, deployed: Mapping[str, Any], at_us: int) -> list[str]:

@@ -69,6 +69,11 @@ class RunHistory:
         """Where its log is."""
         return self.entry.shard
 
+    def told(self) -> str:
+        """The status that the index tells now, of a run that has no log."""
+        line = self.log.ask(lambda log: log.run(self.run)) or self.entry
+        return str(line.summary.get("status", ""))
+
     @property
     def data(self) -> RunData:
         """Its artifacts."""

@@ -9,6 +9,7 @@ from evflow.client.history import PARAMETERS, RunHistory
 from evflow.client.objects import Parent, local_time
 from evflow.client.step import Step
 from evflow.client.task import Task, TaskData
+from evflow.core.summary import GONE
 from evflow.flow.started_by import StartedBy
 from evflow.log.owners import is_owned
 from evflow.log.protocol import REQUESTED
@@ -64,13 +65,16 @@ class Run(Parent[Step]):
 
     @property
     def status(self) -> str:
-        """`requested`, `running`, `paused`, `succeeded`, `failed`, `cancelled`, or `interrupted` where its owner died; as it is now."""
+        """`requested`, `running`, `paused`, `succeeded`, `failed`, `cancelled`, or `interrupted` where its owner died.
+
+        `refused` where no scheduler can carry it out, `given-up` where a server lost it. As it is now.
+        """
         history = self._history
         state = history.now()
         if state.over:
             return state.status
-        if not state.seq and history.entry.is_requested:
-            return REQUESTED
+        if not state.seq and (told := history.told()) in (REQUESTED, *GONE):
+            return told
         return state.phase if history.log.ask(lambda log: is_owned(log, history.shard)) else "interrupted"
 
     @property

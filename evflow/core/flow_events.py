@@ -356,6 +356,19 @@ class RunGivenUp(Fact):
     trigger: dict[str, Plain] | None = None
 
 
+@value
+class RunRefused(Fact):
+    """A run that was asked for can be carried out by no scheduler: it never begins, and is not offered again.
+
+    Attributes:
+        number: The run.
+        reason: Why.
+    """
+
+    number: int
+    reason: str
+
+
 TAGS: dict[str, type[Event]] = {
     "RunRequested": RunRequested,
     "RunTagged": RunTagged,
@@ -374,6 +387,7 @@ TAGS: dict[str, type[Event]] = {
     "TriggerReceived": TriggerReceived,
     "TriggerSkipped": TriggerSkipped,
     "RunGivenUp": RunGivenUp,
+    "RunRefused": RunRefused,
 }
 """The format's tags. Append only."""
 

@@ -17,6 +17,7 @@ from evflow.core.flow_events import (
     FlowUndeployed,
     FlowUnpaused,
     RunGivenUp,
+    RunRefused,
     RunRequested,
     ScheduleTicked,
     TriggerReceived,
@@ -50,7 +51,7 @@ class Entry:
         what: `tick`, `event`, `request`, `deployed`, `undeployed`, `paused`, `unpaused`, `run`.
         name: The tick by its own clock, the event's name, who did it.
         id: The event's id, or an empty string.
-        outcome: `started`, `waits`, `skipped`, `not-wanted`, `undecided`, `given-up`, or an empty string.
+        outcome: `started`, `waits`, `skipped`, `not-wanted`, `undecided`, `given-up`, `refused`, or an empty string.
         reason: Why, as a stable name or in words.
         run: The run that it started, or an empty string.
         decided_us: When it was decided; 0 where it was not.
@@ -180,6 +181,8 @@ def _of_record(flow: FlowName, record: FlowRecord) -> Iterator[Entry]:
             yield from (_decided(record, one, "started", reason, run) for one in event.trigger["events"])
         else:
             yield Entry(record.at_us, event.deployment, "request", record.principal, "", "started", "", run, record.at_us)
+    elif isinstance(event, RunRefused):
+        yield Entry(record.at_us, "", "run", f"{flow}/{event.number}", "", "refused", event.reason, "", record.at_us)
     elif isinstance(event, RunGivenUp):
         deployment = str((event.trigger or {}).get("deployment", ""))
         yield Entry(record.at_us, deployment, "run", f"{flow}/{event.number}", "", "given-up", event.reason, "", record.at_us)

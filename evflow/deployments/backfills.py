@@ -24,6 +24,7 @@ from evflow.core.events import Event, RunCancelled, RunFailed, RunSucceeded
 from evflow.core.flow_events import BackfillCancelRequested, BackfillRequested, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.schedule import Schedule, from_plain
+from evflow.core.summary import OVER
 from evflow.core.values import field, value
 from evflow.deployments.catalog import DeploymentsChangeTooFast, Reference
 from evflow.deployments.request import Asked, make_ready
@@ -32,7 +33,6 @@ from evflow.log.keys import shared_shard
 from evflow.log.protocol import BackfillChange, LogClient
 from evflow.store.protocol import Store
 
-OVER: Final = frozenset({"succeeded", "failed", "cancelled"})
 _OUTCOMES: Final[dict[type[Event], str]] = {RunSucceeded: "succeeded", RunFailed: "failed", RunCancelled: "cancelled"}
 _LAST_EVENTS: Final = 5
 _MOST_TRIES: Final = 100

@@ -15,6 +15,7 @@ from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.events import RunStarted
 from evflow.core.flow_events import RunGivenUp, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.deployments.refusals import give_up
 from evflow.errors import Conflict
 from evflow.log.protocol import BackfillChange, DeploymentChange, LogClient
 
@@ -55,6 +56,8 @@ def claim_again(log: LogClient, run: RunId, first: bytes) -> str:
             )  # fmt: skip
             told = RunGivenUp(run.number, why, event.user, event.trigger)
             log.append_flow(run.flow, end, flow_events.encode(told, at_us=log.now_us(), principal=PRINCIPAL))
+            if found.verdict == "decided-again":  # else the line of this number is another run's
+                give_up(log, run, why)
         except Conflict:
             continue  # somebody else appended: it is looked at again
         return why

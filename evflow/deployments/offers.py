@@ -10,6 +10,7 @@ from evflow.core.flow_events import RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.summary import OVER
 from evflow.deployments.catalog import Reference, version_of
+from evflow.deployments.refusals import refuse
 from evflow.deployments.request import Asked, make_ready, offer, ready_again
 from evflow.errors import EvflowError
 from evflow.log.errors import LogUnavailable
@@ -46,15 +47,19 @@ def offer_again(
     try:
         deployment = version_of(log, Reference(flow, requested.deployment), requested.version)
         if deployment is None:
-            diagnostics.warning("a run cannot be offered: its deployment is not in the log", run=run)
-            return True
+            return _refused(log, run, f"version {requested.version} of its deployment '{requested.deployment}' is not in the log")
         store = stores(deployment.store)
         ready = ready_again(store, deployment, requested) if asked is None else make_ready(store, deployment, asked)
         offer(log, ready, run, listed=line is not None and line.is_requested, patience_s=0.0)
     except (LogUnavailable, StoreFull, StoreUnusable):
         raise
     except EvflowError as error:
-        diagnostics.warning("a run cannot be offered", run=run, why=str(error))
-        return True
+        return _refused(log, run, error.message)
     diagnostics.info("run is offered again", run=run)
     return False
+
+
+def _refused(log: LogClient, run: RunId, why: str) -> bool:
+    diagnostics.warning("a run cannot be offered", run=run, why=why)
+    refuse(log, run, f"it cannot be offered: {why}", "scheduler")
+    return True

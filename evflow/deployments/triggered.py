@@ -11,13 +11,13 @@ from evflow.client.run import Run
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.summary import GONE, OVER
 from evflow.errors import EnvironmentProblem
 from evflow.imports import framework_view
 from evflow.log.owners import seen_owner
 
 _LOOK_EVERY_S: Final = 0.1
 """Looks are short questions: a read that waits at the server would keep the process's one connection from everybody else."""
-_OVER: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class RunLate(EnvironmentProblem, TimeoutError):
@@ -77,13 +77,16 @@ class TriggeredRun:
 
     @property
     def status(self) -> str:
-        """`requested`, then as `Run.status`: `running`, `succeeded`, `failed`, `cancelled` or `interrupted`; as it is now."""
+        """`requested`, then as `Run.status`: `running`, `succeeded`, `failed`, `cancelled` or `interrupted`.
+
+        `refused` or `given-up` where it never runs. As it is now.
+        """
         return self._as_run(self._history).status
 
     @property
     def is_running(self) -> bool:
         """Whether it is not over."""
-        return self.status not in _OVER
+        return self.status not in OVER
 
     def wait_for_run(self, check_interval: float | None = None, timeout: float | None = None) -> Run:
         """Wait until a scheduler has begun the run.
@@ -94,9 +97,10 @@ class TriggeredRun:
 
         Raises:
             RunLate: It has not begun by then; a `TimeoutError`.
+            RunGone: It never begins: no scheduler can carry it out.
         """
         for pause_s in self._looks(check_interval, timeout, "begun"):
-            found = self.run
+            found = self._begun()
             if found is not None:
                 return found
             time.sleep(pause_s)
@@ -121,7 +125,7 @@ class TriggeredRun:
             from anyio.to_thread import run_sync
 
         for pause_s in self._looks(check_interval, timeout, "begun"):
-            found = await run_sync(lambda: self.run)
+            found = await run_sync(self._begun)
             if found is not None:
                 return found
             await sleep(pause_s)
@@ -150,7 +154,7 @@ class TriggeredRun:
             False if it was over before.
         """
         history = self._history
-        if self._as_run(history).status in _OVER:
+        if self._as_run(history).status in OVER:
             return False
         report = encode_report(RunCancelRequested(reason), principal=f"user:{config.get('user')}")
         return history.log.ask(lambda log: log.report(history.shard, self._id, report))
@@ -173,6 +177,16 @@ class TriggeredRun:
     @property
     def _history(self) -> RunHistory:
         return find_run(self._id.flow, str(self._id.number))
+
+    def _begun(self) -> Run | None:
+        history = self._history
+        if history.now().seq:
+            return self._as_run(history)
+        if history.entry.summary.get("status") in GONE:
+            from evflow.replay.load import RunGone
+
+            raise RunGone(history.entry)
+        return None
 
     def _as_run(self, history: RunHistory) -> Run:
         return Run.of((self._id.flow, str(self._id.number)), history)

@@ -12,7 +12,7 @@ from evflow import diagnostics
 from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent
 from evflow.core.deployments import began_by_itself
-from evflow.core.flow_events import RunArchived, RunForgotten, RunRequested
+from evflow.core.flow_events import RunArchived, RunForgotten, RunRefused, RunRequested
 from evflow.core.ids import FlowName, RunNumber, Seq
 from evflow.core.summary import OVER
 from evflow.core.values import entity, field
@@ -110,7 +110,7 @@ class Unconfirmed:
         event = record.event
         if isinstance(event, RunRequested) and (event.offer is not None or began_by_itself(event)):
             flow.waiting[event.number] = _Waiting(event, record.at_us + PATIENCE_US)
-        elif isinstance(event, RunArchived | RunForgotten):
+        elif isinstance(event, RunArchived | RunForgotten | RunRefused):
             flow.waiting.pop(event.number, None)
 
     def _strike_what_is_over(self, name: FlowName, flow: _Flow) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from evflow.collector import paused
 from evflow.core.ids import RunId
+from evflow.core.summary import GONE, REFUSED
 from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, EvflowError, UsageError
 from evflow.log.owners import seen_owner
@@ -44,6 +45,26 @@ class RunWaits(RunNeverBegan):
 
     def __init__(self, entry: RunEntry, owner: str | None) -> None:
         EvflowError.__init__(self, *waits(entry, owner))
+
+
+class RunGone(RunNeverBegan):
+    """The run was asked for and never begins, or a server lost it and its owner gave it up."""
+
+    code = "run-is-gone"
+
+    def __init__(self, entry: RunEntry) -> None:
+        EvflowError.__init__(self, *gone(entry))
+
+
+def gone(entry: RunEntry) -> tuple[str, str]:
+    """What to say of a run that never begins or was given up, and what to do."""
+    why = str(entry.summary.get("reason") or "nothing says why").rstrip(".")
+    if entry.summary.get("status") == REFUSED:
+        return (
+            f"'{entry.run}' was refused and does not begin: {why}.",
+            "Ask for a new run; where that is refused too, deploy the flow again.",
+        )
+    return f"'{entry.run}' was given up: {why}.", f"`evflow why-not {entry.run.flow} --at TIME` says what else was decided then."
 
 
 def waits(entry: RunEntry, owner: str | None) -> tuple[str, str]:
@@ -93,7 +114,7 @@ def look(log: LogClient, run: RunId) -> RunLog:
 
     Raises:
         RunNotFound: There is no such run.
-        RunNeverBegan: It never had an event; RunWaits: because no scheduler has taken it yet.
+        RunNeverBegan: It never had an event; RunWaits: because no scheduler has taken it yet; RunGone: because it never begins.
     """
     entry = log.run(run)
     if entry is None:
@@ -106,7 +127,9 @@ def look(log: LogClient, run: RunId) -> RunLog:
 
 
 def never_began(log: LogClient, entry: RunEntry) -> RunNeverBegan:
-    """The error for a run without an event: it waits for a scheduler, or its process died."""
+    """The error for a run without an event: it waits for a scheduler, was refused or given up, or its process died."""
+    if entry.summary.get("status") in GONE:
+        return RunGone(entry)
     if not entry.is_requested:
         return RunNeverBegan(entry.run)
     return RunWaits(entry, seen_owner(log, entry.shard))

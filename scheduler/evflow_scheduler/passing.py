@@ -104,6 +104,9 @@ class _OneRound:
     def dismiss(self, run: RunId) -> None:
         pass
 
+    async def refuse(self, run: RunId, why: str) -> None:
+        pass
+
 
 def serve_in_passing(entry: RunEntry, host: str, what: str, *, within_s: float, to_its_end: bool) -> RunState:
     """Take a run that nobody owns, do what its inbox asks for, and give its shard back.

@@ -119,6 +119,10 @@ class RunHost(Protocol):
         """The run is sealed; nothing more is asked of it."""
         ...
 
+    async def refuse(self, run: RunId, why: str) -> None:
+        """The run cannot begin, here or elsewhere: have that be known. Repeated where this owner dies before the offer is struck off."""
+        ...
+
 
 class Observer(Protocol):
     """Hears of what is durable: the live view, the index of runs."""
@@ -430,7 +434,7 @@ class Shard:
             if entry.run in self.aside:
                 continue
             offer = None if known(entry.run) else offer_of(entry)
-            if offer is None or await self._is_repeated(offer) or not self._begin(offer, host):
+            if offer is None or await self._is_repeated(offer) or not await self._begin(offer, host):
                 rest.append(entry)
         return rest
 
@@ -445,7 +449,7 @@ class Shard:
             raise BegunElsewhere(offer.run)
         return bool(head.seq)
 
-    def _begin(self, offer: Offer, host: RunHost) -> bool:
+    async def _begin(self, offer: Offer, host: RunHost) -> bool:
         """Begin an offered run, if its first event can be one."""
         run = OwnedRun(offer.run)
         try:
@@ -453,6 +457,7 @@ class Shard:
         except _UNFOLDABLE as error:
             diagnostics.warning("offer refused", run=run.id, by=offer.principal, why=f"{type(error).__name__}: {error}")
             host.dismiss(run.id)
+            await host.refuse(run.id, str(error))
             return False
         self._roster.add(run)
         diagnostics.info("run begins", run=run.id, by=offer.principal)

@@ -7,6 +7,7 @@ prepared is observed as attempts that failed, with the reason.
 
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,10 +17,12 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from evflow import diagnostics
+from evflow.archives import connect
 from evflow.core.decide import LOGIC
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, RunStarted
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import value
+from evflow.deployments.refusals import refuse
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.log.keys import shared_shard
 from evflow.store import open_store
@@ -147,6 +150,21 @@ class Tenancy:
         if run in self._ready:
             self._ready.discard(run)
             self._group.start_soon(self._executor.release, run)
+
+    async def refuse(self, run: RunId, why: str) -> None:
+        """Have the flow's log say that a run of this shard which was asked for cannot begin.
+
+        Raises:
+            LogUnavailable: The server is away; the offer is still there.
+        """
+        if shared_shard(run) != self._shard:
+            return  # its own shard may have a better offer of it
+
+        def record() -> bool:
+            with closing(connect(self._premises.log_url)) as client:
+                return refuse(client, run, why, "scheduler")
+
+        await anyio.to_thread.run_sync(record)
 
     async def end(self) -> None:
         """The shard is no longer ours: kill what runs of it here, and forget its runs.

@@ -9,8 +9,8 @@ from evflow import config
 from evflow.archives.reindex import FlowFindings, reindex
 from evflow.core import backfill, flow_events
 from evflow.core.deployments import unpacked
-from evflow.core.flow_events import BackfillRequested, FlowDeployed, RunForgotten, RunTagged
-from evflow.core.ids import RunId
+from evflow.core.flow_events import BackfillRequested, FlowDeployed, RunForgotten, RunGivenUp, RunRefused, RunRequested, RunTagged
+from evflow.core.ids import RunId, RunNumber
 from evflow.errors import Conflict
 from evflow.log.keys import flow_keys, own_shard
 from evflow.log.protocol import ArchiveChange, DeploymentChange, RunEntry, TagChange
@@ -174,3 +174,15 @@ def test_a_run_whose_log_is_nowhere_keeps_its_line(world: ArchiveWorld) -> None:
     run = world.sealed().id
     world.call("DEL", *(f"{{evflow:{own_shard(run)}}}:{kind}:{run}" for kind in ("run", "meta")))
     assert (rebuilt(world).lost, world.log.run(run) is not None) == (1, True)
+
+
+@pytest.mark.parametrize("event", [RunRefused(5, "why not"), RunGivenUp(7, "why not")], ids=["refused", "given-up"])
+def test_a_run_that_was_refused_or_given_up_is_listed_as_such(world: ArchiveWorld, event: RunRefused | RunGivenUp) -> None:
+    world.sealed()
+    append(world, RunRequested(5, "ada", None, "shared", "here", "default", 1))
+    append(world, event)
+    assert rebuilt(world).changed
+    line = world.log.run(RunId(FLOW, RunNumber(event.number)))
+    assert line is not None
+    assert (line.summary["status"], line.summary["reason"]) == ("refused" if isinstance(event, RunRefused) else "given-up", "why not")
+    assert not rebuilt(world).changed

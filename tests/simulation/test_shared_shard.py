@@ -54,12 +54,16 @@ class Host:
 
     def __init__(self) -> None:
         self.dismissed: list[RunId] = []
+        self.refused: list[RunId] = []
 
     def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
         return replace(offered, host="box")
 
     def dismiss(self, run: RunId) -> None:
         self.dismissed.append(run)
+
+    async def refuse(self, run: RunId, why: str) -> None:
+        self.refused.append(run)
 
 
 class House:

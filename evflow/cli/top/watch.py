@@ -15,6 +15,7 @@ from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.deployments import Deployment, unpacked
 from evflow.core.ids import FlowName, RunId, Seq
 from evflow.core.state import RunState
+from evflow.core.summary import OVER
 from evflow.core.tally import tally
 from evflow.deployments.catalog import shown
 from evflow.deployments.ticks import upcoming_us
@@ -31,7 +32,6 @@ _MOST_LIVE: Final = 500
 """Runs that are folded at once; the rest is shown as the index has it."""
 _CHUNK: Final = 5_000
 _RATE_US: Final = 10_000_000
-_OVER: Final = ("succeeded", "failed", "cancelled")
 _ENDS: Final = (ev.AttemptSucceeded, ev.AttemptFailed, ev.AttemptLost, ev.AttemptCrashed, ev.AttemptTimedOut, ev.AttemptCancelled)
 
 
@@ -236,7 +236,7 @@ def _line(entry: RunEntry, owner: str) -> RunRow:
 
 
 def _is_over(entry: RunEntry) -> bool:
-    return entry.summary.get("status") in _OVER
+    return entry.summary.get("status") in OVER
 
 
 def _process(owner: str) -> str:

@@ -92,3 +92,6 @@ class Host:
 
     def dismiss(self, run: RunId) -> None:
         """See `RunHost.dismiss`."""
+
+    async def refuse(self, run: RunId, why: str) -> None:
+        """See `RunHost.refuse`."""
