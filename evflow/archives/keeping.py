@@ -9,6 +9,7 @@ from typing import Final
 
 from evflow import diagnostics
 from evflow.archives.archiving import Archivist, NotArchivable, Sealed
+from evflow.archives.backlog import Backlog
 from evflow.archives.reading import ArchiveDamaged, ArchiveMissing
 from evflow.core.ids import FlowName, RunId
 from evflow.core.retention import next_move
@@ -116,6 +117,7 @@ class Caretaker:
 
     Attributes:
         counts: What was done so far.
+        unarchived_bytes: The events of runs of its flows that are over and not archived, as of its last look.
     """
 
     def __init__(self, log: LogKeeper, archivist: Archivist, hot_for_us: int) -> None:
@@ -125,7 +127,9 @@ class Caretaker:
         self._refused: dict[RunId, str] = {}
         self._segments: dict[FlowName, int] = {}
         self._away = 0
+        self._backlog = Backlog(log)
         self.counts = Counts()
+        self.unarchived_bytes = 0
 
     def look(self, is_mine: Callable[[FlowName], bool]) -> float:
         """Do what is due with the flows that are mine, at most `BATCH` runs of each; returns after how many seconds to look again.
@@ -134,6 +138,11 @@ class Caretaker:
             LogUnavailable: The server is away.
         """
         flows = [flow for flow in self._log.flows() if is_mine(flow)]
+        wait_s = self._work(flows)
+        self.unarchived_bytes = self._backlog.bytes(flows, [run for run in self._refused if run.flow in flows])
+        return wait_s
+
+    def _work(self, flows: Sequence[FlowName]) -> float:
         try:
             more = self._look(flows)
             self._trim(flows)

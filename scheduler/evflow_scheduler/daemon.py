@@ -175,6 +175,7 @@ class Daemon:
         self._waiting: set[CancelScope] = set()
         self._draining = False
         self._cloud: Cloud | None = None
+        self._unarchived_bytes: int | None = None
 
     @property
     def log_url(self) -> str:
@@ -196,7 +197,7 @@ class Daemon:
                     around.start_soon(self._face.serve, self)
                     around.start_soon(self._follow_sources)
                     around.start_soon(self._follow_cloud)
-                    around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s)
+                    around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s, self._hear_of_backlog)
                     for shard in map(shared_shards().__getitem__, may_own(self._name)):
                         owners.start_soon(self._own, shard, tenancies)
                 around.cancel_scope.cancel()
@@ -295,7 +296,11 @@ class Daemon:
         from evflow_scheduler.metrics.census import census
 
         counted = census(self._share, self._lease_ages_s(), self._slots, self._shards.values(), self._executor)
+        counted = replace(counted, unarchived_bytes=self._unarchived_bytes)
         return replace(counted, sources=self._cloud.now) if self._cloud is not None else counted
+
+    def _hear_of_backlog(self, size_bytes: int | None) -> None:
+        self._unarchived_bytes = size_bytes
 
     def _lease_ages_s(self) -> dict[str, float]:
         return {shard: writer.lease_age_s for shard, writer in sorted(self._writers.items())}

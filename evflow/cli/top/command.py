@@ -26,15 +26,16 @@ _AT_ONCE_S = 0.001
 @click.option("--json", "as_json", is_flag=True, help="Show it once, as JSON.")
 def command(flow: str, sort: Order, once: bool, as_json: bool) -> None:
     """Look at the log alone, so that no scheduler has to be reached."""
+    from evflow.archives import connect
+    from evflow.archives.backlog import Backlog
     from evflow.cli.screen import is_terminal
-    from evflow.log import connect
     from evflow.log.feeds import Feeds
     from evflow.log.url import parse
 
     wish = Wish(sort, flow)
     with session.own_url() as url, closing(connect(url)) as log, closing(Feeds(url)) as feeds:
         where = parse(url).shown if config.get("redis_url") else f"embedded in {config.get('home')}"
-        watch = Watch(log, feeds, where)
+        watch = Watch(log, feeds, where, Backlog(log))
         if not (once or as_json) and is_terminal(sys.stdout) and sys.stdin.isatty():
             from evflow.cli.top.screen import show
 

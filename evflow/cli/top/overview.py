@@ -70,6 +70,7 @@ class Overview:
         where: The server, for people.
         free: Shared shards that nobody owns.
         rate: Tasks that ended per second, over the last ten.
+        unarchived_bytes: Size of the events of runs that are over and not archived.
         trouble: Why this picture may be old, or an empty string.
     """
 
@@ -82,6 +83,7 @@ class Overview:
     ticks: tuple[TickRow, ...] = ()
     rate: float = 0.0
     trouble: str = ""
+    unarchived_bytes: int = 0
 
     @property
     def running(self) -> int:
@@ -142,6 +144,7 @@ def plain(overview: Overview, wish: Wish) -> dict[str, Any]:
         "tasks_running": overview.running,
         "tasks_waiting": overview.waiting,
         "tasks_per_s": round(overview.rate, 3),
+        "unarchived_bytes": overview.unarchived_bytes,
         "runs": [_plain_run(row) for row in chosen(overview.live, wish)],
         "failures": [_plain_run(row) for row in failures(overview, wish)],
         "next_ticks": [

@@ -20,7 +20,7 @@ from datetime import datetime
 from rich.cells import cell_len  # noqa: TID253 - this module is imported lazily itself
 from rich.text import Text  # noqa: TID253 - this module is imported lazily itself
 
-from evflow.cli.output import count, duration
+from evflow.cli.output import count, duration, size
 from evflow.cli.panel import STATUS_STYLE, UNICODE, Glyphs
 from evflow.cli.top.overview import Overview, RunRow, Wish, chosen, failures
 
@@ -56,6 +56,8 @@ def _head(overview: Overview) -> Text:
     text = Text.assemble(("evflow", "bold"), f"  {_clock(overview.now_us)}  ", (overview.where, "dim"), "   ")
     text.append(f"{overview.running:,} running", style="cyan" if overview.running else "")
     text.append(f", {overview.waiting:,} waiting, {overview.rate:.1f} tasks/s")
+    if overview.unarchived_bytes:
+        text.append(f", {size(overview.unarchived_bytes)} not archived")
     if overview.trouble:
         text.append(f"   {overview.trouble}", style="red")
     return text

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from evflow.archives.backlog import Backlog
 from evflow.cli.top.overview import Overview, RunRow, SchedulerRow, TickRow
 from evflow.core import events as ev
 from evflow.core.apply import ImpossibleEvent, apply
@@ -26,6 +27,8 @@ from evflow.log.protocol import LogClient, RunEntry
 
 LOOK_EVERY_US: Final = 2_000_000
 """How often is asked for schedulers, owners, and the ends of flows' logs: all flows in one request."""
+_MEASURE_EVERY_US: Final = 10_000_000
+"""How often is measured what is not archived, which schedulers do as often."""
 _NEWEST: Final = 30
 """Runs of a flow that are looked at: those that go on are among them, or have said so in a feed."""
 _MOST_LIVE: Final = 500
@@ -51,9 +54,13 @@ class Watch:
         log: The log; nobody else uses it meanwhile.
         feeds: Its feeds.
         where: The server, for people.
+        backlog: Measures what is not archived; None: nobody asks.
     """
 
-    def __init__(self, log: LogClient, feeds: Feeds, where: str) -> None:
+    def __init__(self, log: LogClient, feeds: Feeds, where: str, backlog: Backlog | None = None) -> None:
+        self._backlog = backlog
+        self._unarchived_bytes = 0
+        self._measured_us = 0
         self._log = log
         self._feeds = feeds
         self._where = where
@@ -101,6 +108,7 @@ class Watch:
             ended=tuple(sorted(ended, key=lambda row: -row.until_us)),
             ticks=tuple(sorted(self._tick_rows(), key=lambda row: row.at_us)),
             rate=len(self._ended_us) / (_RATE_US / 1e6),
+            unarchived_bytes=self._unarchived_bytes,
             trouble=trouble,
         )
 
@@ -113,6 +121,9 @@ class Watch:
             if self._ends.get(flow) != end:
                 self._load_flow(flow)
                 self._ends[flow] = end
+        if self._backlog is not None and not 0 <= self._now_us - self._measured_us < _MEASURE_EVERY_US:
+            self._unarchived_bytes = self._backlog.bytes(flows)
+            self._measured_us = self._now_us
         self._schedulers = self._log.schedulers()
         shards = {*shared_shards(), *(one.entry.shard for one in self._live.values())}
         self._owners = {shard: seen_owner(self._log, shard) for shard in sorted(shards)}

@@ -24,7 +24,7 @@ class Census:
         warm: Fork servers without work.
         busy: Fork servers with work.
         fork_servers: Their processes.
-        unarchived_bytes: What sealed runs hold in the log until they are archived; None where nothing archives.
+        unarchived_bytes: Size of the events of runs that are over and not archived; None where this process looks after no flow.
         sources: Queues and buckets that are read.
     """
 

@@ -65,7 +65,7 @@ class Gauges(Collector):
         yield _labelled("evflow_fork_servers", "Processes that have a flow loaded.", "state", {"warm": census.warm, "busy": census.busy})
         yield _gauge("evflow_fork_servers_memory_bytes", "Their memory; pages that they share count once.", self._memory_bytes)
         if census.unarchived_bytes is not None:
-            yield _gauge("evflow_unarchived_bytes", "What sealed runs hold in the log until they are archived.", census.unarchived_bytes)
+            yield _gauge("evflow_unarchived_bytes", "Events of runs that are over and not archived.", census.unarchived_bytes)
 
         yield from _of_sources(census.sources)
 
