@@ -33,7 +33,8 @@ MAX_REPORT_BYTES = MAX_EVENT_BYTES - 128
 MAX_START_BYTES = 512 * 1024
 """The limit of `RunStarted`, which holds the graph: replay must not need anything else."""
 
-_HEAD = 5
+HEAD = 5
+"""Values of an event before its own fields."""
 _REPORT_HEAD = 2
 _TAG_OF: dict[type[Event], str] = {cls: tag for tag, cls in TAGS.items()}
 _FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(declared(cls)) for cls in TAGS.values()}
@@ -141,13 +142,13 @@ def decode(seq: int, payload: bytes) -> Record:
 def _decode_unusual(seq: int, payload: bytes) -> Record:
     place: Any = seq
     values = unpack(payload)
-    head = values[:_HEAD]
+    head = values[:HEAD]
     if tuple(map(type, head)) != (str, int, int, str, int):
         raise UnreadableEvent("not an array that begins with a tag, a turn, a time, a principal and a cause")
     tag, turn, at_us, principal, cause = head
     cls = TAGS.get(tag)
-    event = build(tag, cls, values[_HEAD:])
-    if cls is not None and cls is not RunStarted and len(values) <= _HEAD + len(_FIELDS[cls]):
+    event = build(tag, cls, values[HEAD:])
+    if cls is not None and cls is not RunStarted and len(values) <= HEAD + len(_FIELDS[cls]):
         kind = tag, len(values)
         _met[kind] = _met.get(kind, 0) + 1
         if _met[kind] == _OFTEN:

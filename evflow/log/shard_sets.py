@@ -42,9 +42,18 @@ def _spans(numbers: list[int]) -> Iterator[tuple[int, int]]:
             low = following
 
 
-def announced(owner: str, numbers: Collection[int]) -> str:
-    """A scheduler's name among those that live; behind its owner's name the shards that it may own, unless it may own all."""
-    return f"{owner}:{shown(numbers)}" if 0 < len(set(numbers)) < SHARED_SHARDS else owner
+def announced(owner: str, numbers: Collection[int], generation: str = "") -> str:
+    """A scheduler's name among those that live.
+
+    Behind its owner's name stand the shards that it may own, unless it may own all, and what it can go on with (`evflow.core.versions`).
+    """
+    may = shown(numbers) if 0 < len(set(numbers)) < SHARED_SHARDS else ""
+    return ":".join((owner, may, generation)).rstrip(":")
+
+
+def generation_of(name: str) -> str:
+    """What a scheduler says that it can go on with; empty where it says nothing."""
+    return (name.split(":") + [""] * 6)[5]
 
 
 def may_own(name: str) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from anyio import CancelScope
 
 from evflow import aws, diagnostics
 from evflow.archives import connect
+from evflow.core import versions
 from evflow.core.admit import Slots
 from evflow.core.events import RunStarted
 from evflow.core.ids import RunId
@@ -47,7 +48,7 @@ from evflow_scheduler.faceless import Faceless
 from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
-from evflow_scheduler.shares import Holding, assigned, fair_share, moves
+from evflow_scheduler.shares import Holding, assigned, fair_share, is_superseded, moves
 from evflow_scheduler.takeover import TakeOver
 from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 from evflow_scheduler.ticks import look_after
@@ -159,7 +160,7 @@ class Daemon:
         self._premises = premises
         self._face = face
         self._executor = PackagedExecutor(warm_bytes=duty.warm_bytes)
-        self._name = announced(owner_name(), duty.shards)
+        self._name = announced(owner_name(), duty.shards, versions.shown(versions.GENERATION))
         self._mine_to_be: frozenset[str] | None = None  # where schedulers may own certain shards only; None: any, up to the share
         self._client = connect(premises.log_url)  # used by one thread at a time
         self._pools = PoolsOf(premises.log_url, connection.restart)
@@ -176,6 +177,7 @@ class Daemon:
         self._draining = False
         self._cloud: Cloud | None = None
         self._unarchived_bytes: int | None = None
+        self._superseded = False  # a scheduler of a later version lives
 
     @property
     def log_url(self) -> str:
@@ -240,11 +242,17 @@ class Daemon:
             else:
                 self._heard_s, self._living = asked_s, len(living)
                 self._rivals = any(host_of(name) != self._premises.host for name in living)
+                self._note_version(is_superseded(self._name, living))
                 mine = assigned(self._name, living)
                 self._own_at_most(fair_share(len(living)) if mine is None else len(mine), mine)
             await self._pause(_SAY_EVERY_S)
         with suppress(LogUnavailable):  # it is forgotten soon enough
             await anyio.to_thread.run_sync(self._client.schedulers, self._name, 0.0)
+
+    def _note_version(self, superseded: bool) -> None:
+        if superseded and not self._superseded:
+            diagnostics.warning("a scheduler of a later version lives: shards are handed over to it")
+        self._superseded = superseded
 
     def _own_at_most(self, share: int, mine: frozenset[str] | None) -> None:
         if (share, mine) != (self._share, self._mine_to_be):
@@ -256,7 +264,10 @@ class Daemon:
                 scope.cancel()
         held = {name: Holding(shard.live, shard.draining) for name, shard in self._shards.items()}
         told = moves(
-            held, len(self._mine) - share, has_room=bool(self._slots.unused), strange=[name for name in held if not self._is_due(name)]
+            held,
+            len(self._mine) - share,
+            has_room=bool(self._slots.unused) and not self._superseded,
+            strange=[name for name in held if not self._is_due(name)],
         )
         for name in told.leave:
             diagnostics.info("shard is to be another scheduler's", shard=name, attempts=held[name].live)

@@ -34,6 +34,7 @@ from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, is_here
 from evflow_scheduler.inbox import Accepted, BegunElsewhere, Offer, accept, is_a_word, offer_of, waiting_reports
 from evflow_scheduler.names import NameLog, Names
+from evflow_scheduler.newer import RunIsNewer
 from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OWNER, OwnedRun
@@ -454,6 +455,11 @@ class Shard:
         run = OwnedRun(offer.run)
         try:
             run.turn([(host.welcome(offer.event), offer.principal, 0)], self._now_us(), [offer.entry])
+        except RunIsNewer as error:
+            diagnostics.warning("offer left to a scheduler of a later version", run=run.id, by=offer.principal, why=error.message)
+            host.dismiss(run.id)
+            self.aside.add(str(run.id))
+            return True
         except _UNFOLDABLE as error:
             diagnostics.warning("offer refused", run=run.id, by=offer.principal, why=f"{type(error).__name__}: {error}")
             host.dismiss(run.id)

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from evflow.core.versions import Generation, parsed
 from evflow.log.keys import SHARED_SHARDS, shared_shards
-from evflow.log.shard_sets import may_own
+from evflow.log.shard_sets import generation_of, may_own
 
 
 class Holding(NamedTuple):
@@ -29,6 +30,8 @@ def fair_share(living: int) -> int:
 def assigned(name: str, living: Collection[str]) -> frozenset[str] | None:
     """The shards of a scheduler where some may own certain shards only; None where each may own all, and a number is enough.
 
+    A shard is one of the latest version's among those that may own it: what a later version has written of a run an older one cannot go on with.
+
     Every scheduler that knows the same of the others comes to the same: each shard that somebody may own is somebody's, those that the fewest
     may own first, each to the one that has the fewest by then.
 
@@ -37,9 +40,10 @@ def assigned(name: str, living: Collection[str]) -> frozenset[str] | None:
         living: All of them.
     """
     reach = {one: may_own(one) for one in sorted({*living, name})}
-    if all(len(shards) == SHARED_SHARDS for shards in reach.values()):
+    versions = {one: parsed(generation_of(one)) for one in reach}
+    if all(len(shards) == SHARED_SHARDS for shards in reach.values()) and len(set(versions.values())) == 1:
         return None
-    owners = {shard: [one for one, shards in reach.items() if shard in shards] for shard in range(SHARED_SHARDS)}
+    owners = {shard: _latest([one for one, shards in reach.items() if shard in shards], versions) for shard in range(SHARED_SHARDS)}
     given = dict.fromkeys(reach, 0)
     mine: set[str] = set()
     for shard in sorted((shard for shard, able in owners.items() if able), key=lambda shard: (len(owners[shard]), shard)):
@@ -48,6 +52,16 @@ def assigned(name: str, living: Collection[str]) -> frozenset[str] | None:
         if heir == name:
             mine.add(shared_shards()[shard])
     return frozenset(mine)
+
+
+def is_superseded(name: str, living: Collection[str]) -> bool:
+    """Whether a scheduler of a later version lives: then shards of its are handed over, whatever runs in them."""
+    return any(parsed(generation_of(one)) > parsed(generation_of(name)) for one in living)
+
+
+def _latest(able: list[str], versions: Mapping[str, Generation]) -> list[str]:
+    newest = max((versions[one] for one in able), default=None)
+    return [one for one in able if versions[one] == newest]
 
 
 def moves(held: Mapping[str, Holding], beyond: int, *, has_room: bool, strange: Collection[str] = ()) -> Moves:

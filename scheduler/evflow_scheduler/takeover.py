@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from evflow import diagnostics
-from evflow.core import events as ev
+from evflow.core import events as ev, versions
 from evflow.core.apply import ImpossibleEvent
 from evflow.core.codec import UnreadableEvent
+from evflow.core.decide import LOGIC
 from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.values import value
@@ -19,6 +20,7 @@ from evflow.errors import Conflict, EvflowError
 from evflow.log.writer import ShardWriter
 from evflow_executors.protocol import Executor, Observation
 from evflow_scheduler.inbox import waiting_reports
+from evflow_scheduler.newer import RunIsNewer, newer_logic
 from evflow_scheduler.run import LogBroken, OwnedRun
 from evflow_scheduler.shard import Batch
 
@@ -73,13 +75,14 @@ class TakeOver:
 
         Raises:
             RunVanished: The server has lost one of them.
+            RunIsNewer: A later version has written one of their logs.
             LogBroken: A log is not what its owners wrote.
         """
         batch = Batch()
         for run in runs:
             try:
                 await _load(run, writer)
-            except (RunVanished, LogBroken, UnreadableEvent, ImpossibleEvent) as error:
+            except (RunVanished, RunIsNewer, LogBroken, UnreadableEvent, ImpossibleEvent) as error:
                 if set_aside is None:
                     raise
                 set_aside(run, error)
@@ -120,7 +123,12 @@ async def _read(run: OwnedRun, writer: ShardWriter) -> None:
     while True:
         chunk = await writer.read(run.id, after, _CHUNK)
         if chunk:
+            for stored in chunk:
+                if what := versions.is_of_later(stored.payload):
+                    raise RunIsNewer(run.id, f"event {stored.seq} of its log is {what}")
             run.load(chunk)
+            if run.state.logic > LOGIC:
+                raise RunIsNewer(run.id, newer_logic(run.state.logic))
             after = chunk[-1].seq
         if len(chunk) < _CHUNK:  # nobody else writes it: another question would be answered with nothing
             break

@@ -32,6 +32,7 @@ from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler import offers
+from evflow_scheduler.newer import RunIsNewer, newer_logic
 from evflow_scheduler.start import RunFolder, context_of, shared_context
 
 END_WITHIN_S: Final = 10.0
@@ -133,8 +134,11 @@ class Tenancy:
         """Complete a run's first event with what only its owner knows.
 
         Raises:
+            RunIsNewer: Whoever asked for it was of a later version.
             OfferUnfit: The run cannot be carried out here.
         """
+        if offered.logic > LOGIC:
+            raise RunIsNewer(RunId.parse(f"{offered.flow}/{offered.number}"), newer_logic(offered.logic))
         offers.check(offered, self._shard)
         started = replace(offered, logic=LOGIC, host=self._premises.host, installation=self._premises.installation)
         self.resume(started)

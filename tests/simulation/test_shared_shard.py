@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from evflow.core import events as ev, published
+from evflow.core import events as ev, published, versions
 from evflow.core.admit import Capacity, Slots
 from evflow.core.codec import MAX_REPORT_BYTES, Record, decode, encode_report
 from evflow.core.decide import LOGIC
@@ -18,6 +18,7 @@ from evflow.log.writer import ShardWriter
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
 from evflow.worker.spec import AttemptOrder
+from evflow_scheduler.newer import RunIsNewer
 from evflow_scheduler.observer import RunObserver
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Shard
@@ -122,11 +123,14 @@ class House:
         executor = SimulatedExecutor(self.machines.setdefault(shard_name, SimulatedMachine(self._fate, self._deliver)))
         await writer.take(wait_s=60)
         runs = [OwnedRun(run) for run in await writer.active()]
-        first = await TakeOver("box", "ada").of(runs, writer, executor)
+        aside: list[OwnedRun] = []
+        first = await TakeOver("box", "ada").of(runs, writer, executor, lambda run, _: aside.append(run))
         observer = RunObserver(shard_name, writer.index_run, None)
         shard = Shard(writer, {"local": executor}, self.slots, observer, host=host or Host())
+        shard.aside.update(str(run.id) for run in aside)
         for run in runs:
-            shard.add(run)
+            if run not in aside:
+                shard.add(run)
         async with anyio.create_task_group() as group:
             group.start_soon(writer.keep)
             group.start_soon(shard.serve, first)
@@ -272,6 +276,51 @@ async def test_a_run_that_cannot_be_folded_on_is_set_aside_and_hinders_no_other(
     assert house.is_sealed(named(2))
     assert not house.is_sealed(named(1))
     assert {run for run, _ in house.inbox()} == {str(named(1))}
+
+
+@pytest.mark.parametrize("later", ["logic", "kind", "field"])
+async def test_a_run_that_a_later_version_has_written_is_left_to_it(later: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one, which knows all of it, finds the log as it left it."""
+    house = House()
+    house.offer(named(1))
+    async with house.owned():
+        await anyio.sleep(5)
+    written = house.events(named(1))
+    house.offer(named(2))
+    with monkeypatch.context() as older:
+        if later == "logic":
+            older.setattr("evflow_scheduler.takeover.LOGIC", LOGIC - 1)
+        elif later == "kind":
+            older.delitem(versions._FIELDS, "TasksCreated")
+        else:
+            older.setitem(versions._FIELDS, "TasksCreated", versions._FIELDS["TasksCreated"] - 1)
+        async with house.owned() as shard:
+            await anyio.sleep(100)
+            assert shard.aside == {str(named(1))}
+    assert house.events(named(1)) == written
+    assert house.is_sealed(named(2)), "other runs of the shard go on"
+    async with house.owned():
+        await anyio.sleep(100)
+    assert house.is_sealed(named(1))
+
+
+async def test_an_offer_of_a_later_version_waits_for_it_and_hinders_no_other() -> None:
+    class Older(Host):
+        def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
+            if offered.number == named(1).number:
+                raise RunIsNewer(named(1), "it is")
+            return super().welcome(offered)
+
+    house, host = House(), Older()
+    house.offer(named(1))
+    house.offer(named(2))
+    async with house.owned(host):
+        await anyio.sleep(100)
+        assert (house.events(named(1)), house.is_sealed(named(2)), host.refused) == ([], True, [])
+        assert [run for run, _ in house.inbox()] == [str(named(1))]
+    async with house.owned():
+        await anyio.sleep(100)
+    assert house.is_sealed(named(1))
 
 
 async def test_an_offer_under_another_run_s_name_is_none() -> None:
