@@ -136,6 +136,8 @@ class State:
         """`lease.lua`, take."""
         held = self.shard(shard).held
         if held.owner not in ("", owner) and held.expires_us > now_us and held.epoch >= since:
+            if held.expires_us - now_us > _LONGEST_LEASE_US >= ttl_s * 1e6:  # the clock went back
+                held = self.shard(shard).held = held._replace(expires_us=now_us + round(ttl_s * 1e6))
             raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6, held.epoch)
         epoch = max(held.epoch + 1, since + 1, now_us)
         self.shard(shard).held = Held(owner, epoch, now_us + round(ttl_s * 1e6))
@@ -348,8 +350,11 @@ class State:
             self.schedulers[name] = now_us + ttl_us
         else:
             self.schedulers.pop(name, None)
-        self.schedulers = {living: until for living, until in self.schedulers.items() if until > now_us}
+        self.schedulers = {living: until for living, until in self.schedulers.items() if now_us < until <= now_us + _LONGEST_LEASE_US}
         return sorted(self.schedulers)
+
+
+_LONGEST_LEASE_US = 300_000_000
 
 
 def entry_id(entry: bytes) -> tuple[int, int]:

@@ -59,7 +59,7 @@ def decided(world: TickWorld) -> list[str]:
     return found
 
 
-@settings(max_examples=scaled(25), deadline=None)
+@settings(max_examples=scaled(200, at_least=30), deadline=None)
 @given(STEPS)
 def test_each_tick_up_to_the_latest_instant_is_decided_once(steps: list[tuple[str, int, str, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def test_each_tick_up_to_the_latest_instant_is_decided_once(steps: list[tuple[st
         world.check()
 
 
-@settings(max_examples=scaled(25), deadline=None)
+@settings(max_examples=scaled(200, at_least=30), deadline=None)
 @given(STEPS, st.sampled_from([{"event": "a"}, {"event": "a", "debounce": "10s"}, {"event": "a", "throttle": "10s"}]))
 def test_each_event_is_decided_once(steps: list[tuple[str, int, str, int]], trigger: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:

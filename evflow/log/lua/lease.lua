@@ -7,7 +7,8 @@
 --       or the last one the claimant held (take; '0' for none): a lease of an earlier one came back from before, with a fail-over
 -- Result: {'ok', epoch} (epochs are text)      {'held', owner, microseconds left, epoch}
 -- Atomicity: every check stands before the writes. The key never expires by itself: it must outlive the lease, because the epoch in it
--- fences whoever still believes to own the shard. Time is this server's alone.
+-- fences whoever still believes to own the shard. Time is this server's alone. Where its clock went back, a lease seems to last for hours: one of more
+-- than five minutes, which no owner asks for, is counted anew from now, as the claimant's. An owner that lives renews it meanwhile.
 
 local lease = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'expires')
 local owner, epoch, expires = lease[1] or '', lease[2] or '0', tonumber(lease[3] or '0')
@@ -18,6 +19,10 @@ local verb, claimant = ARGV[1], ARGV[2]
 if verb == 'take' then
   local since = tonumber(ARGV[4])
   if owner ~= '' and owner ~= claimant and expires > now and tonumber(epoch) >= since then
+    if expires - now > 300000000 and tonumber(ARGV[3]) <= 300000000 then
+      expires = now + tonumber(ARGV[3])
+      redis.call('HSET', KEYS[1], 'expires', string.format('%.0f', expires))
+    end
     return {'held', owner, string.format('%.0f', expires - now), epoch}
   end
   -- Not only old + 1: a fail-over can take the counter back, and the clock goes on.
