@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from evflow import clock
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.core.line import Waiter
 from evflow.log import commands, flow_commands, limits
 from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
@@ -243,6 +244,10 @@ class RedisLogClient:
     def holders(self, name: str) -> list[Holder]:
         """See `LogClient.holders`."""
         return self._do(limits.holders(name))
+
+    def line(self, name: str) -> list[Waiter]:
+        """See `LogClient.line`."""
+        return self._do(limits.line(name))
 
     def wake(self, shards: Sequence[str]) -> None:
         """See `LogClient.wake`."""

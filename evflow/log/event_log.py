@@ -12,6 +12,7 @@ import anyio
 
 from evflow import clock
 from evflow.core.ids import Micros, RunId
+from evflow.core.line import NO_RANK, Rank
 from evflow.log import commands, flow_commands, limits
 from evflow.log.commands import Operation
 from evflow.log.durability import why_not_fsynced
@@ -130,13 +131,17 @@ class RedisEventLog:
         """See `EventLog.index_run`."""
         await self._write(flow_commands.index_run(entry))
 
-    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
+    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str], rank: Rank = NO_RANK) -> Grants:
         """See `EventLog.acquire`."""
-        return await self._write(limits.acquire(name, most, shard, holders))
+        grants, called = await self._write(limits.acquire(name, most, shard, holders, rank))
+        if called:
+            await self._write(limits.wake(called))
+        return grants
 
     async def hold(self, name: str, shard: str, holders: Sequence[str]) -> Grants:
         """See `EventLog.hold`."""
-        return await self._write(limits.hold(name, shard, holders))
+        grants, _ = await self._write(limits.hold(name, shard, holders))
+        return grants
 
     async def give_back(self, name: str, holders: Sequence[str]) -> None:
         """See `EventLog.give_back`."""

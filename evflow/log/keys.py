@@ -69,7 +69,7 @@ class LimitKeys(NamedTuple):
     """The keys of a limited name."""
 
     held: str
-    waiting: str
+    line: str
 
 
 class EventKeys(NamedTuple):
@@ -159,7 +159,7 @@ def flow_keys(flow: FlowName) -> FlowKeys:
 def limit_keys(name: str) -> LimitKeys:
     """The keys of a limited name (`evflow.core.limits`)."""
     tag = f"{{evflow:limit:{name.replace('}', ')')}}}"  # a brace would end the hash tag early
-    return LimitKeys(f"{tag}:held", f"{tag}:waiting")
+    return LimitKeys(f"{tag}:held", f"{tag}:line")
 
 
 @lru_cache(maxsize=64)

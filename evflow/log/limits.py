@@ -1,8 +1,9 @@
 """Limited names at the server: who holds them, and what the operator allows.
 
 The names and who needs them are `evflow.core.limits`'. A name's holders are one hash, changed by one script, so that however many
-owners ask at once, no more hold it than may. Whoever is refused is noted with its shard; whoever gives the name back puts a
-word into those shards' inboxes (`LOOK`), which is no report and wakes their owners.
+owners ask at once, no more hold it than may. Whoever is refused stands in the name's line with its shard, by rank; whoever gives the name
+back puts a word into those shards' inboxes (`LOOK`), which is no report and wakes their owners. Of free places one each is kept for
+the shards that come before the asker, for a second.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Final
 import msgpack
 
 from evflow.core.ids import Micros
+from evflow.core.line import KEPT_US, NO_RANK, Rank, Waiter
 from evflow.log.commands import Operation
 from evflow.log.keys import LIMIT_NAMES, LIMIT_TABLE, limit_keys, shard_keys
 from evflow.log.protocol import Grants, Holder
@@ -23,20 +25,22 @@ LOOK: Final = b"look"
 """The payload of an inbox entry, of no run, that says: look again."""
 
 
-def acquire(name: str, most: int, shard: str, holders: Sequence[str]) -> Operation[Grants]:
-    """Hold a name, as many of the holders as may, in their order; the shard is told when it may be had again."""
-    return _ask("acquire", name, most, shard, holders)
+def acquire(name: str, most: int, shard: str, holders: Sequence[str], rank: Rank) -> Operation[tuple[Grants, list[str]]]:
+    """Hold a name, as many of the holders as may, in their order; the shard is told when it may be had again.
+
+    Answers the shards, too, for which a place is kept and which nobody has told yet.
+    """
+    return _ask("acquire", name, most, shard, holders, rank)
 
 
-def hold(name: str, shard: str, holders: Sequence[str]) -> Operation[Grants]:
+def hold(name: str, shard: str, holders: Sequence[str]) -> Operation[tuple[Grants, list[str]]]:
     """Hold a name whatever the limit: the holders run, and a server that lost its memory has to know it."""
-    return _ask("hold", name, 0, shard, holders)
+    return _ask("hold", name, 0, shard, holders, NO_RANK)
 
 
 def release(name: str, holders: Sequence[str]) -> Operation[list[str]]:
-    """Give a name back; answers the shards that waited for it."""
-    keys = limit_keys(name)
-    command = invocation("limit", (keys.held, keys.waiting), "release", 0, "", *holders)
+    """Give a name back; answers the shards that wait for it, the first in line first."""
+    command = invocation("limit", limit_keys(name), "release", 0, "", 0, 0, KEPT_US, *holders)
     return Operation((command,), lambda replies: [shard.decode() for shard in replies[0]])
 
 
@@ -84,20 +88,30 @@ def set_most(name: str, most: int | None) -> Operation[None]:
     return Operation((command,), lambda _: None)
 
 
-def waiting(name: str) -> Operation[list[str]]:
-    """The shards that wait for a name."""
-    return Operation((("SMEMBERS", limit_keys(name).waiting),), lambda replies: sorted(shard.decode() for shard in replies[0]))
+def line(name: str) -> Operation[list[Waiter]]:
+    """Who waits for a name, the first one first."""
+
+    def parse(replies: list[type_of_reply]) -> list[Waiter]:
+        pairs = iter(replies[0])
+        found = [(shard.decode(), msgpack.unpackb(value)) for shard, value in zip(pairs, pairs, strict=True)]
+        waiters = [
+            Waiter(shard, holder, Rank(int(priority), int(began)), int(since), int(called))
+            for shard, (priority, began, since, called, holder) in found
+        ]
+        return sorted(waiters, key=lambda one: one.place)
+
+    return Operation((("HGETALL", limit_keys(name).line),), parse)
 
 
-def _ask(verb: str, name: str, most: int, shard: str, holders: Sequence[str]) -> Operation[Grants]:
+def _ask(verb: str, name: str, most: int, shard: str, holders: Sequence[str], rank: Rank) -> Operation[tuple[Grants, list[str]]]:
     if len(holders) > MOST_HOLDERS:
         raise ValueError(f"{len(holders)} holders in one call")
-    keys = limit_keys(name)
-    command = invocation("limit", (keys.held, keys.waiting), verb, most, shard, *holders)
+    command = invocation("limit", limit_keys(name), verb, most, shard, rank.priority, rank.began_us, KEPT_US, *holders)
 
-    def parse(replies: list[type_of_reply]) -> Grants:
-        held, *granted = replies[-1]
+    def parse(replies: list[type_of_reply]) -> tuple[Grants, list[str]]:
+        held, kept_us, called, *granted = replies[-1]
         each = iter(granted)
-        return Grants(held, {holder.decode(): slot for holder, slot in zip(each, each, strict=True)})
+        slots = {holder.decode(): slot for holder, slot in zip(each, each, strict=True)}
+        return Grants(held, slots, kept_us), [one.decode() for one in called]
 
     return Operation((("SADD", LIMIT_NAMES, name), command), parse)

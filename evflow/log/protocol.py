@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.core.line import NO_RANK, Rank, Waiter
 from evflow.errors import Conflict
 from evflow.log.errors import LogUnavailable as LogUnavailable
 from evflow.log.keys import shown_shard
@@ -193,10 +194,11 @@ class EventLog(Protocol):
         """Write a run's line in the index of runs."""
         ...
 
-    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
+    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str], rank: Rank = NO_RANK) -> Grants:
         """Hold a limited name, as many of the holders as may at once, in their order: see `evflow.log.limits`.
 
-        Whoever holds it already goes on to. Where one is refused, the shard gets the word to look again when the name is given back.
+        Whoever holds it already goes on to. Where one is refused, the shard stands in the name's line with that one, at its rank, and
+        gets the word to look again when the name is given back. Places are kept, for a second, for shards that come first in the line.
         """
         ...
 
@@ -438,6 +440,10 @@ class LogClient(Protocol):
 
     def holders(self, name: str) -> list[Holder]:
         """Who holds a limited name, by slot."""
+        ...
+
+    def line(self, name: str) -> list[Waiter]:
+        """Who waits for a limited name, one of each shard, the first one first."""
         ...
 
     def wake(self, shards: Sequence[str]) -> None:

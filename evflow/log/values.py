@@ -113,10 +113,12 @@ class Grants(NamedTuple):
     Attributes:
         held: How many hold it now.
         slots: Those of the askers that do, and the number of the slot that each has.
+        kept_us: Where one is refused and places are free: for how many microseconds the next of them is kept for a shard that comes first.
     """
 
     held: int
     slots: dict[str, int]
+    kept_us: int = 0
 
 
 class Holder(NamedTuple):

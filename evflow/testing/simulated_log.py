@@ -19,6 +19,7 @@ import anyio
 import msgpack
 
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
+from evflow.core.line import NO_RANK, Rank, Waiter
 from evflow.log.commands import INBOX_BATCH, check_limits
 from evflow.log.errors import LogConnectionLost, LogOutOfMemory, LogUnavailable, LogUnreachable, NotDurable
 from evflow.log.flow_commands import look_at_us
@@ -254,13 +255,13 @@ class SimulatedEventLog:
         self._latest_us = max(self._latest_us, self.server.now_us())
         return Micros(self._latest_us)
 
-    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str]) -> Grants:
+    async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str], rank: Rank = NO_RANK) -> Grants:
         """See `EventLog.acquire`."""
-        return await self._ask("acquire", name, most, shard, holders)
+        return await self._ask("acquire", name, most, shard, holders, rank)
 
     async def hold(self, name: str, shard: str, holders: Sequence[str]) -> Grants:
         """See `EventLog.hold`."""
-        return await self._ask("hold", name, None, shard, holders)
+        return await self._ask("hold", name, None, shard, holders, NO_RANK)
 
     async def give_back(self, name: str, holders: Sequence[str]) -> None:
         """See `EventLog.give_back`."""
@@ -293,9 +294,9 @@ class SimulatedEventLog:
         now_us = self.server.now_us()
         return await self._io("report", lambda: self.server.write(lambda state: state.report(shard, run, payload, now_us)))
 
-    async def _ask(self, verb: str, name: str, most: int | None, shard: str, holders: Sequence[str]) -> Grants:
+    async def _ask(self, verb: str, name: str, most: int | None, shard: str, holders: Sequence[str], rank: Rank) -> Grants:
         now_us = self.server.now_us()
-        return await self._io(verb, lambda: self.server.write(lambda state: state.limited.ask(name, most, shard, holders, now_us)))
+        return await self._io(verb, lambda: self.server.write(lambda state: state.acquire(name, most, shard, holders, rank, now_us)))
 
     async def index_run(self, entry: RunEntry) -> None:
         """See `EventLog.index_run`."""
@@ -533,6 +534,10 @@ class SimulatedLogClient:
     def holders(self, name: str) -> list[Holder]:
         """See `LogClient.holders`."""
         return self._live().state.limited.holders(name)
+
+    def line(self, name: str) -> list[Waiter]:
+        """See `LogClient.line`."""
+        return self._live().state.limited.line(name)
 
     def wake(self, shards: Sequence[str]) -> None:
         """See `LogClient.wake`."""

@@ -13,6 +13,7 @@ import msgpack
 from evflow.core.chain import LINK_BYTES
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.core.line import Rank
 from evflow.log.archived import SEGMENT_EVENTS, Projection
 from evflow.log.commands import after
 from evflow.log.flow_commands import FlowLogMoved
@@ -25,6 +26,7 @@ from evflow.log.protocol import (
     DeploymentChange,
     FlowChange,
     FlowEvent,
+    Grants,
     Head,
     HeadMoved,
     Keep,
@@ -335,9 +337,15 @@ class State:
         self.installation = self.installation or candidate
         return self.installation
 
+    def acquire(self, name: str, most: int | None, shard: str, holders: Sequence[str], rank: Rank, now_us: int) -> Grants:
+        """`limit.lua`, acquire and hold, and the word to the shards for which a place is kept."""
+        grants, called = self.limited.ask(name, most, shard, holders, rank, now_us)
+        self.wake(called, now_us)
+        return grants
+
     def give_back(self, name: str, holders: Sequence[str], now_us: int) -> None:
-        """`limit.lua`, release, and the word to the shards that waited."""
-        self.wake(self.limited.release(name, holders), now_us)
+        """`limit.lua`, release, and the word to the shards that wait."""
+        self.wake(self.limited.release(name, holders, now_us), now_us)
 
     def wake(self, shards: Sequence[str], now_us: int) -> None:
         """XADD to the inboxes of shards."""

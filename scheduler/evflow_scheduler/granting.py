@@ -14,7 +14,7 @@ from evflow.core.admit import Admission, Grant, Slots, Waiting, admit, admit_els
 from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import Task
-from evflow_scheduler.names import AGAIN_AFTER_S, Names
+from evflow_scheduler.names import Names
 from evflow_scheduler.orders import name_of
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OWNER, OwnedRun
@@ -65,7 +65,6 @@ class Granting:
         self._is_live = is_live
         self._instead = instead
         self._option = most
-        self._ask_again_us = 0
         self._wake = wake
         self._rest = False  # some wait for slots, as the last round left them
         self._called_us = 0
@@ -121,7 +120,7 @@ class Granting:
     @property
     def again_us(self) -> int | None:
         """When to look again: names that were refused may be had, or a shard that slots were left to has not taken them; None where neither is."""
-        again = [self._ask_again_us] if self._names.refused else []
+        again = [] if self._names.again_us is None else [self._names.again_us]
         return min([*again, self._left_us + ANSWERS_WITHIN_US + 1] if self._left_us else again, default=None)
 
     async def take_back(self, concerned: Iterable[RunId]) -> None:
@@ -146,7 +145,8 @@ class Granting:
             grant: Slots are given at all.
         """
         self._called_us = 0
-        if woken or (self._names.refused and self._ask_again_us <= now_us):
+        again_us = self._names.again_us
+        if woken or (again_us is not None and again_us <= now_us):
             await self._names.look_again()
         facts: dict[RunId, list[Fact]] = {}
         if grant:
@@ -198,7 +198,6 @@ class Granting:
                     self._tell(facts, grant)
             if not refused:
                 return admission
-            self._ask_again_us = now_us + round(AGAIN_AFTER_S * 1e6)
 
     async def _grant_elsewhere(self, facts: dict[RunId, list[Fact]], now_us: int) -> None:
         """Let tasks go that run on other machines, beside those that got a slot of this one."""
@@ -209,8 +208,6 @@ class Granting:
             free = (number for number in away if self._names.free_for(run, tasks[number]))
             names = [name_of(run.id, tasks[number]) for number in islice(free, max(0, room))]
             refused = await self._names.take(self._roster.runs, names)
-            if refused:
-                self._ask_again_us = now_us + round(AGAIN_AFTER_S * 1e6)
             taken = {tasks[number].attempt.slot for number in run.state.live if not is_here(tasks[number])}
             for grant in admit_elsewhere([name for name in names if name not in refused], taken, self._most(run)):
                 self._tell(facts, grant)

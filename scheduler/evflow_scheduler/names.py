@@ -8,7 +8,7 @@ not asked for again until a word comes that somebody gave it back, or some secon
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from evflow import diagnostics
 from evflow.core import limits
@@ -16,6 +16,7 @@ from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.limits import Limit, RunLimit
+from evflow.core.line import Rank
 from evflow.core.state import RunState, Task
 from evflow.log.limits import MOST_HOLDERS
 from evflow.log.protocol import EventLog, Holder
@@ -37,16 +38,28 @@ class NameLog(Protocol):
         ...
 
 
+class Refusal(NamedTuple):
+    """What came of asking for a name that was not to be had.
+
+    Attributes:
+        held: How many held it.
+        again_us: When to ask again, if no word comes.
+    """
+
+    held: int
+    again_us: int
+
+
 class Names:
     """What a shard's attempts and runs hold.
 
     Attributes:
-        refused: Names that were all taken when they were last asked for, and by how many.
+        refused: Names that were not to be had when they were last asked for.
         attempts: The attempts that hold any.
     """
 
     def __init__(self, writer: NameLog) -> None:
-        self.refused: dict[str, int] = {}
+        self.refused: dict[str, Refusal] = {}
         self.attempts: set[AttemptId] = set()
         self._writer = writer
         self._table: Mapping[str, int] = {}
@@ -84,6 +97,11 @@ class Names:
                 for holder in part:
                     self._held.setdefault(holder, set()).add(name)
 
+    @property
+    def again_us(self) -> int | None:
+        """When what was refused is to be asked for again, whatever is heard; None where nothing was."""
+        return min((refusal.again_us for refusal in self.refused.values()), default=None)
+
     async def look_again(self) -> None:
         """What was refused may be had, and what the operator allows may have changed."""
         self._table = await self._do(self._log.limits)
@@ -99,11 +117,12 @@ class Names:
         return not any(limit.name in self.refused and limit.name not in held for limit in self._needed(run, task))
 
     def is_stuck(self, run: OwnedRun) -> RunLimit | None:
-        """What keeps a run from its beginning, if something was refused that it needs itself."""
+        """What keeps a run from its beginning, if other runs hold all of what it needs itself; a place that is kept for one is not held."""
         own = limits.of_run(run.state, self._table)
-        if own is None or own.limit.name not in self.refused or own.limit.name in self._held.get(str(run.id), ()):
+        if own is None or own.limit.name in self._held.get(str(run.id), ()):
             return None
-        return own
+        refusal = self.refused.get(own.limit.name)
+        return own if refusal is not None and refusal.held >= own.limit.most else None
 
     async def take(self, runs: Mapping[RunId, OwnedRun], attempts: Iterable[AttemptId]) -> set[AttemptId]:
         """Hold what attempts need, each all of it or nothing.
@@ -119,7 +138,7 @@ class Names:
                 holder = str(run.id if limit.name.startswith("runs:") else attempt)
                 if limit.name in self._held.get(holder, ()):
                     continue
-                if limit.name in self.refused or not await self._acquire(limit, holder):
+                if limit.name in self.refused or not await self._acquire(limit, holder, Rank(run.state.priority, run.state.started_us)):
                     refused.add(attempt)
                     for name, other in got:
                         await self._give_back(name, [other])
@@ -169,12 +188,13 @@ class Names:
         needed = list(limits.of_attempt(run.state, task, self._table))
         return needed if own is None else [own.limit, *needed]
 
-    async def _acquire(self, limit: Limit, holder: str) -> bool:
-        grants = await self._do(partial(self._log.acquire, limit.name, limit.most, self._writer.shard, [holder]))
-        if holder not in grants.slots and await self._bury_the_dead(limit.name):
-            grants = await self._do(partial(self._log.acquire, limit.name, limit.most, self._writer.shard, [holder]))
+    async def _acquire(self, limit: Limit, holder: str, rank: Rank) -> bool:
+        ask = partial(self._log.acquire, limit.name, limit.most, self._writer.shard, [holder], rank)
+        grants = await self._do(ask)
+        if holder not in grants.slots and not grants.kept_us and await self._bury_the_dead(limit.name):
+            grants = await self._do(ask)
         if holder not in grants.slots:
-            self.refused[limit.name] = grants.held
+            self.refused[limit.name] = Refusal(grants.held, self._log.clock_us() + (grants.kept_us or round(AGAIN_AFTER_S * 1e6)))
             return False
         self._held.setdefault(holder, set()).add(limit.name)
         return True

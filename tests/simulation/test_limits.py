@@ -1,13 +1,17 @@
 """Names that only so many hold at once, over shards, runs and the deaths of owners."""
 
 from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 
 import anyio
 import pytest
 
 from evflow.core import events as ev
+from evflow.core.admit import Capacity, Slots
+from evflow.core.codec import Record
 from evflow.core.ids import RunId
+from evflow.core.line import Rank
 from tests.random_flows import RandomFlow, Step
 from tests.simulation.test_shared_shard import FORK, House, named, started
 
@@ -30,6 +34,9 @@ class Busy(House):
     def ask(self, run: RunId, flow: RandomFlow, limits: dict[str, dict[str, int]] | None = None, shard: str = "s3", **options: Any) -> None:
         self.flows[run] = flow
         self.report(run, limited(run, flow, limits or {}, **options), shard)
+
+    def records(self, run: RunId, shard: str) -> list[Record]:
+        return [self.decoded(stored) for stored in self.client.read(shard, run)]
 
     def at_once(self, *runs: RunId, steps: tuple[str, ...]) -> int:
         """The most attempts of these steps that ran at one instant, by the logs."""
@@ -165,3 +172,98 @@ async def test_a_run_holds_its_place_over_the_death_of_its_owner() -> None:
         await anyio.sleep(300)
     assert [house.status(named(number)) for number in (1, 2)] == ["succeeded"] * 2
     assert house.at_once(named(1), named(2), steps=("start", "join", "end")) == 1
+
+
+async def test_a_freed_place_goes_to_the_most_urgent_run_whatever_its_shard() -> None:
+    house = Busy(slots=16)
+    house.ask(named(1), ALONE, {"start": {"db": 1}})
+    async with house.owned(), house.owned(shard_name="s4"):
+        await anyio.sleep(1)
+        for number, priority in ((2, 0), (3, 1), (101, 2), (102, 9)):
+            house.ask(named(number), ALONE, {"start": {"db": 1}}, "s4" if number > 100 else "s3", priority=priority)
+        await anyio.sleep(200)
+    began = {
+        number: next(record.at_us for record in house.records(named(number), shard) if isinstance(record.event, ev.TaskLaunched))
+        for number, shard in ((1, "s3"), (2, "s3"), (3, "s3"), (101, "s4"), (102, "s4"))
+    }
+    assert sorted(began, key=lambda number: began[number]) == [1, 102, 101, 3, 2]
+
+
+async def test_between_runs_of_a_priority_the_older_one_gets_the_place() -> None:
+    house = Busy(slots=16)
+    house.ask(named(101), ALONE, {"start": {"db": 1}}, "s4")
+    async with house.owned(), house.owned(shard_name="s4"):
+        for number in (1, 102, 2, 103):
+            await anyio.sleep(1)
+            house.ask(named(number), ALONE, {"start": {"db": 1}}, "s4" if number > 100 else "s3")
+        await anyio.sleep(200)
+    order = [(101, "s4"), (1, "s3"), (102, "s4"), (2, "s3"), (103, "s4")]
+    began = [
+        next(record.at_us for record in house.records(named(number), shard) if isinstance(record.event, ev.TaskLaunched))
+        for number, shard in order
+    ]
+    assert began == sorted(began)
+
+
+async def test_a_place_that_is_kept_for_a_dead_owner_s_shard_is_passed_on() -> None:
+    house = Busy(slots=16)
+    house.ask(named(101), ALONE, {"start": {"db": 1}}, "s4")
+    log = house.log()
+    async with house.owned(shard_name="s4"):
+        await anyio.sleep(1)
+        await log.acquire("key:db", 1, "s5", ["Urgent/1/1.0"], Rank(9))  # its owner dies at once
+        house.ask(named(102), ALONE, {"start": {"db": 1}}, "s4")
+        await anyio.sleep(60)
+    assert house.is_sealed(named(102), "s4")
+    assert house.client.line("key:db") == []
+
+
+async def test_a_run_that_skips_is_not_skipped_because_a_place_is_kept() -> None:
+    house = Busy()
+    runs: dict[str, Any] = {"at_most": 1, "when_busy": "skip", "key": None}
+    log = house.log()
+    await log.acquire("runs:Nightly", 1, "s5", ["Nightly/8"], Rank(9))
+    await log.acquire("runs:Nightly", 1, "s6", ["Nightly/9"], Rank(9))
+    await log.give_back("runs:Nightly", ["Nightly/8"])
+    house.ask(named(1), ALONE, runs=runs)
+    async with house.owned():
+        await anyio.sleep(60)
+    assert house.status(named(1)) == "succeeded"
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_owners_come_and_go_and_nobody_waits_for_ever_or_has_too_much(seed: int) -> None:
+    """I11 over shards: a key and a limit of runs, few slots, priorities, and owners that die and are followed by others."""
+    chance = Random(seed)
+    house = Busy()
+    slots = chance.randint(2, 6)
+    most = chance.randint(1, 2)
+    runs = [named(number) for number in (1, 2, 3, 101, 102, 103)]
+    shard_of = {run: "s4" if run.number > 100 else "s3" for run in runs}
+    for run in runs:
+        key = {"at_most": 1, "when_busy": "queue", "key": chance.choice(["ada", "bob"])} if chance.random() < 0.5 else None
+        house.ask(
+            run,
+            FORK,
+            {"one": {"db": most}, "two": {"db": most}},
+            shard_of[run],
+            priority=chance.randint(0, 2),
+            **({"runs": key} if key else {}),
+        )
+
+    async def owners(shard: str) -> None:
+        for _ in range(chance.randint(0, 4)):
+            house.slots = Slots(Capacity(slots))  # of a process of its own
+            async with house.owned(shard_name=shard):
+                await anyio.sleep(chance.uniform(0.5, 40))
+            await anyio.sleep(chance.uniform(0, 20))
+        house.slots = Slots(Capacity(slots))
+        async with house.owned(shard_name=shard):
+            await anyio.sleep(1_500)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(owners, "s3")
+        group.start_soon(owners, "s4")
+    assert [run for run in runs if not house.is_sealed(run, shard_of[run])] == []
+    assert house.at_once(*runs, steps=("one", "two")) <= most
+    assert house.client.holders("key:db") == []
