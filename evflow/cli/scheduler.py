@@ -51,7 +51,7 @@ command = click.Group(
     invoke_without_command=True,
     params=[
         setting_option("shards", "0-3,6", "Shards that this one may own  [default: all]"),
-        setting_option("max_workers", "N", "Tasks at once on this machine  [default: 16]"),
+        setting_option("max_workers", "N", "Tasks at once on this machine  [default: 16]", "--concurrency"),
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
         setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
         setting_option("drain_timeout", "SECONDS", "How long what runs may go on after SIGTERM  [default: until it ends]"),

@@ -8,9 +8,9 @@ import click
 from evflow import config
 
 
-def setting_option(name: str, metavar: str, text: str) -> click.Option:
-    """The option `--<name>`; without it the setting keeps its value."""
-    return click.Option([option_of(name)], type=_SettingKind(name), metavar=metavar, help=text)
+def setting_option(name: str, metavar: str, text: str, *others: str) -> click.Option:
+    """The option `--<name>`, and by other names; without it the setting keeps its value."""
+    return click.Option([name, option_of(name), *others], type=_SettingKind(name), metavar=metavar, help=text)
 
 
 def option_of(name: str) -> str:

@@ -1,0 +1,73 @@
+"""Limits that span schedulers, by what bodies write themselves: real processes, one log."""
+
+import json
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.e2e.test_scheduler import WITHIN_S, ended, owned_by, scheduler, told
+from tests.real_runs import evflow, python, verified
+from tests.waiting import wait_until
+
+RUNS = 40
+FLOW = """
+import os, time
+from evflow import FlowSpec, Parameter, current, limit, step
+
+class Warehouse(FlowSpec):
+    folder = Parameter("folder", default="")
+
+    @limit("warehouse", at_most=2)
+    @step
+    def start(self):
+        with open(os.path.join(self.folder, f"{current.run_id}.{os.getpid()}"), "w", buffering=1) as file:
+            for _ in range(8):
+                file.write(f"{time.monotonic_ns()}\\n")
+                time.sleep(0.02)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Warehouse()
+"""
+
+
+def spans(folder: Path) -> list[tuple[int, int]]:
+    """From when to when each body was at work, by its own first and last word: a killed one has no more to say."""
+    stamps = [[int(line) for line in file.read_text().split()] for file in folder.iterdir()]
+    return [(said[0], said[-1]) for said in stamps if said]
+
+
+def at_once(found: list[tuple[int, int]]) -> int:
+    return max(sum(other[0] <= began <= other[1] for other in found) for began, _ in found)
+
+
+def test_three_schedulers_and_the_death_of_one_never_exceed_a_limit(root: Path) -> None:
+    """I11, from outside: forty runs over one limit of two; the killed one's attempts are ended before others take their places."""
+    site, said = root / "site", root / "said"
+    site.mkdir()
+    said.mkdir()
+    (site / "flow.py").write_text(textwrap.dedent(FLOW))
+    done = python("flow.py", "deploy", cwd=site)
+    assert done.returncode == 0, done.stderr
+    with (
+        scheduler(root, "--concurrency", "4") as first,
+        scheduler(root, "--concurrency", "4", shards=4) as second,
+        scheduler(root, "--concurrency", "4", shards=2) as third,
+    ):
+        with ThreadPoolExecutor(2) as pool:
+            asked = list(pool.map(lambda _: told("run", "Warehouse", "--param", f"folder={said}"), range(RUNS)))
+        runs = [str(one["run"]) for one in asked]
+        wait_until(lambda: len(spans(said)) >= 6, "bodies are at work", WITHIN_S)
+        victim = next(one for one in (first, second, third) if owned_by(one.pid))
+        victim.kill()
+        victim.wait()
+        assert [ended(run) for run in runs] == ["succeeded"] * RUNS
+        found = spans(said)
+        assert len(found) >= RUNS
+        assert at_once(found) == 2
+        assert [one for one in json.loads(evflow("limits", "--json").stdout) if one["held"]] == []
+    assert [problem for run in runs[::8] for problem in verified(run)["problems"]] == []
