@@ -3,18 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from evflow import clock
-from evflow.cli import session
+from evflow.cli import explain_limits, explain_owner, session
 from evflow.cli.complete import of_what
-from evflow.cli.explain_slots import said as said_of_slots, sharing
+from evflow.cli.explain_plain import plain
+from evflow.cli.explain_slots import amounts, said as said_of_slots, sharing
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, who, write_json
 from evflow.cli.picture import why
-from evflow.core import explain, limits
+from evflow.core import explain
+from evflow.core.explain_owner import IsCarriedOut, NobodyLives, Whose
+from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
 from evflow.core.tags import is_of_scheduler
@@ -30,8 +33,6 @@ _NO_POOLS: Final[Pools] = MappingProxyType({})
 MOST_TASKS = 20
 """How many tasks, and how many joins, are explained one by one; the rest is counted."""
 
-_MOST_HOLDERS = 5
-
 
 @click.command("explain", help="Say what a run, a step's tasks or a task waits for, and why it is where it is.")
 @click.argument("what", shell_complete=of_what())
@@ -40,48 +41,56 @@ def command(what: str, as_json: bool) -> None:
     """Say it."""
     reference = parse(what)
     with session.log() as log:
+        run = resolve(log, reference)
         try:
-            found, state = session.folded(log, resolve(log, reference))
-        except (RunWaits, RunGone) as waits:
-            _say(what, [f"{waits.message} {waits.hint}".strip()], as_json=as_json)
+            found, state = session.folded(log, run)
+        except RunWaits as waits:
+            _say_of_asked(log, run, waits, what, as_json=as_json)
             return
+        except RunGone as gone:
+            _say(what, [f"{gone.message} {gone.hint}".strip()], [], as_json=as_json)
+            return
+        now = clock.now_us()
+        name = f"{state.flow}/{state.number}"
         owned = state.over or is_owned(log, found.entry.shard)
+        whose = None if state.over else explain_owner.look(log, found.entry.shard)
         shared = sharing(log, found.entry, state)
         slots = [] if shared is None else list(said_of_slots(log, state, shared))
-        now = clock.now_us()
-        limited = list(_limited(log, state))
+        limited = list(explain_limits.waits(log, found.entry, state))
         tasks = tasks_of(state, reference)
-        pools = _pools(log.url, state, tasks if reference.step or reference.task is not None else explain.open_tasks(state))
+        is_whole = not reference.step and reference.task is None
+        pools = _pools(log.url, state, explain.open_tasks(state) if is_whole else tasks)
     # A task of a run that nobody runs waits for that, whatever else it waits for.
     lines = list(
-        of_tasks(state, tasks, now, owned=owned, pools=pools)
-        if reference.step or reference.task is not None
-        else of_run(state, now, owned=owned, pools=pools)
+        of_run(state, now, owned=owned, pools=pools, whose=whose)
+        if is_whole
+        else of_tasks(state, tasks, now, owned=owned, pools=pools, whose=whose)
     )
-    _say(what, [*lines, *slots, *limited], as_json=as_json)
+    if owned and whose is not None and (drained := explain_owner.said(name, whose, begun=True)):
+        lines.append(drained)
+    reasons = [plain(name, reason) for reason in ([] if whose is None else [whose])]
+    reasons += [plain(name, reason) for reason in (explain.of_run(state, owned=owned) if is_whole else ())]
+    for task in explain.open_tasks(state)[:MOST_TASKS] if is_whole else tasks:
+        reasons += [plain(pathspec(state, task), reason) for reason in explain.of_task(state, task)]
+    reasons += [plain(name, reason) for reason in islice(explain.open_splits(state) if is_whole else (), MOST_TASKS)]
+    reasons += [plain(name, reason) for reason in limited]
+    _say(what, [*lines, *slots, *(explain_limits.said(name, reason) for reason in limited)], reasons, as_json=as_json)
 
 
-def _limited(log: LogClient, state: RunState) -> Iterator[str]:
-    """The limits that keep tasks of a run from their slots: all of them are held by others."""
-    if state.stopping or not state.waiting:
-        return
-    allowed = log.limits()
-    own = limits.of_run(state, allowed)
-    asked = [] if own is None else [own.limit]
-    for number in islice(state.waiting, MOST_TASKS):
-        asked += limits.of_attempt(state, state.tasks[number], allowed)
-    run = f"{state.flow}/{state.number}"
-    for limit in dict.fromkeys(asked):
-        held = log.holders(limit.name)
-        if len(held) >= limit.most and run not in [one.name for one in held]:
-            by = ", ".join(one.name for one in held[:_MOST_HOLDERS])
-            more = f" and {len(held) - _MOST_HOLDERS} more" if len(held) > _MOST_HOLDERS else ""
-            yield f"{run} waits for limit {limit.name}: {len(held)} of {limit.most} hold it{f' ({by}{more})' if by else ''}."
+def _say_of_asked(log: LogClient, run: RunId, waits: RunWaits, what: str, *, as_json: bool) -> None:
+    """A run that was asked for, and that no scheduler has taken."""
+    entry = log.run(run)
+    whose = None if entry is None else explain_owner.look(log, entry.shard)
+    if isinstance(whose, IsCarriedOut | NobodyLives | None):
+        line = f"{waits.message} {waits.hint}".strip()
+    else:
+        line = explain_owner.said(str(run), whose, begun=False)
+    _say(what, [line], [] if whose is None else [plain(str(run), whose)], as_json=as_json)
 
 
-def _say(what: str, lines: list[str], *, as_json: bool) -> None:
+def _say(what: str, lines: list[str], reasons: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        write_json({"of": what, "explanation": lines})
+        write_json({"of": what, "explanation": lines, "reasons": reasons})
         return
     for line in lines:
         click.echo(line)
@@ -103,7 +112,7 @@ def _pools(url: str, state: RunState, tasks: Sequence[Task]) -> Pools:
     return {name: pools.ask(url, pools.picture(name)) for name in names}
 
 
-def of_run(state: RunState, now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS) -> Iterator[str]:
+def of_run(state: RunState, now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS, whose: Whose | None = None) -> Iterator[str]:
     """Why the run is where it is.
 
     Args:
@@ -111,9 +120,10 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True, pools: Pools = _
         now_us: The present instant.
         owned: Some process runs it at present.
         pools: The pools of which its tasks wait for workers.
+        whose: Which scheduler carries it out, where one is to.
     """
     for reason in explain.of_run(state, owned=owned):
-        yield said_of_run(state, reason)
+        yield _nobody(state, whose) if isinstance(reason, explain.NobodyOwns) else said_of_run(state, reason)
     if state.over:
         return
     open_tasks = explain.open_tasks(state)
@@ -127,11 +137,13 @@ def of_run(state: RunState, now_us: int, *, owned: bool = True, pools: Pools = _
         yield of_members(state, split)
 
 
-def of_tasks(state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS) -> Iterator[str]:
+def of_tasks(
+    state: RunState, tasks: Sequence[Task], now_us: int, *, owned: bool = True, pools: Pools = _NO_POOLS, whose: Whose | None = None
+) -> Iterator[str]:
     """Sentences for each task."""
     for task in tasks:
         waits = not owned and not state.over and task.status not in ("succeeded", "skipped", "failed", "cancelled")
-        yield _of_task(state, task, now_us, owned=owned, pools=pools) + (f" {_nobody(state)}" if waits else "")
+        yield _of_task(state, task, now_us, owned=owned, pools=pools) + (f" {_nobody(state, whose)}" if waits else "")
 
 
 def _of_task(state: RunState, task: Task, now_us: int, *, owned: bool, pools: Pools) -> str:
@@ -240,8 +252,10 @@ def _member(member: explain.Missing) -> str:
     return f"{member.index} ({member.step}/{member.task} {member.status})" if member.task else f"{member.index} ({member.status})"
 
 
-def _nobody(state: RunState) -> str:
+def _nobody(state: RunState, whose: Whose | None = None) -> str:
     run = f"{state.flow}/{state.number}"
+    if whose is not None and (said_so := explain_owner.said(run, whose, begun=True)):
+        return said_so
     if is_of_scheduler(state.header):
         return f"{run} waits for a scheduler: the one that ran it is gone. `evflow scheduler` goes on with it."
     return f"{run} waits for somebody to run it: its process died. `evflow continue {run}` goes on with it, `evflow cancel {run}` ends it."
@@ -259,7 +273,7 @@ def _slot(reason: explain.WaitsForSlot, now_us: int, *, shared: bool = False) ->
     before = (
         f"{count(reason.ahead_count, 'task')} ahead of it{_named(reason.ahead, reason.ahead_count)}" if reason.ahead else "it is the next"
     )
-    asks = f" It asks for {_amounts(reason.asks)}; running tasks asked for {_amounts(reason.taken)}." if not reason.asks.nothing else ""
+    asks = f" It asks for {amounts(reason.asks)}; running tasks asked for {amounts(reason.taken)}." if not reason.asks.nothing else ""
     return f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}: {busy}{holding}, {before}.{asks}"
 
 
@@ -284,11 +298,6 @@ def _ended(reason: explain.Ended) -> str:
     caught = f" (@catch took {reason.caught})" if reason.caught else ""
     went_on = f" and went on to {', '.join(reason.next_steps)}" if reason.next_steps else ""
     return f"succeeded at {instant(reason.at_us)[:19]}{caught}{went_on}."
-
-
-def _amounts(resources: explain.Resources) -> str:
-    amounts = ((resources.cpu, "cpu"), (resources.memory_mb, "MB of memory"), (resources.gpu, "gpu"))
-    return ", ".join(f"{number:g} {unit}" for number, unit in amounts if number) or "nothing"
 
 
 def _named(tasks: Sequence[tuple[str, int]], of: int | None = None) -> str:

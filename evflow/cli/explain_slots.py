@@ -3,12 +3,14 @@
 A run's own log says what it holds; who holds the rest is in the logs of the others, some of which are read here.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from evflow.cli import session
 from evflow.cli.output import count
-from evflow.core.graph import LOCAL
+from evflow.core.explain import Resources
+from evflow.core.graph import LOCAL, Policy
 from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.errors import EvflowError
@@ -59,11 +61,18 @@ def said(log: LogClient, state: RunState, shared: Sharing) -> Iterator[str]:
     """Who holds the slots, and who comes first, in sentences."""
     run = f"{state.flow}/{state.number}"
     if shared.runs:
-        held, unread = _held(log, shared.runs)
+        held, unread, of_namespace, taken = _held(log, shared.runs)
         named = ", ".join(held[:_MOST_NAMED]) + (", …" if len(held) > _MOST_NAMED else "")
         at_least = "at least " if unread else ""
         holders = f"; {at_least}{count(len(held), 'slot')} {'is' if len(held) == 1 else 'are'} held by {named}" if held else ""
         yield f"{run} shares the slots of the scheduler {shared.process} with {count(len(shared.runs), 'other run')} at work{holders}."
+        own = str(state.header["namespace"])
+        if set(of_namespace) - {own}:
+            of_namespace[own] += sum(state.tasks[number].attempt.executor == LOCAL for number in state.live)
+            each = ", ".join(f"{name} has {number}" for name, number in of_namespace.most_common(_MOST_NAMED))
+            yield f"Between runs of a priority slots go to the namespace that has the fewest: {each}; {own}, the run's own, has {of_namespace[own]}."
+        if not taken.nothing and any(not Resources.of(state.graph[state.tasks[number].step].policy).nothing for number in state.waiting):
+            yield f"What its tasks ask for of the machine's cores and memory is taken in part: running tasks of the other runs asked for {amounts(taken)}."
     if shared.before:
         come = "comes" if shared.before == 1 else "come"
         yield (
@@ -72,16 +81,27 @@ def said(log: LogClient, state: RunState, shared: Sharing) -> Iterator[str]:
         )
 
 
-def _held(log: LogClient, runs: list[RunEntry]) -> tuple[list[str], bool]:
-    """The tasks that hold slots of the machine, and whether some runs were not looked at."""
+def _held(log: LogClient, runs: list[RunEntry]) -> tuple[list[str], bool, Counter[str], Resources]:
+    """The tasks that hold slots of the machine, whether some runs were not looked at, how many each namespace has, and what they asked for."""
     held: list[str] = []
+    of_namespace: Counter[str] = Counter()
+    policies: list[Policy] = []
     for other in runs[:_MOST_READ]:
         try:
             _, state = session.folded(log, other.run)
         except EvflowError:  # it is over and gone meanwhile, or its log cannot be read: another command says so
             continue
-        held += [_name(other.run, state, number) for number in state.live if state.tasks[number].attempt.executor == LOCAL]
-    return held, len(runs) > _MOST_READ
+        here = [number for number in state.live if state.tasks[number].attempt.executor == LOCAL]
+        held += [_name(other.run, state, number) for number in here]
+        of_namespace[str(state.header["namespace"])] += len(here)
+        policies += [state.graph[state.tasks[number].step].policy for number in here]
+    return held, len(runs) > _MOST_READ, of_namespace, Resources.of(*policies)
+
+
+def amounts(resources: Resources) -> str:
+    """What tasks declare, for people."""
+    each = ((resources.cpu, "cpu"), (resources.memory_mb, "MB of memory"), (resources.gpu, "gpu"))
+    return ", ".join(f"{number:g} {unit}" for number, unit in each if number) or "nothing"
 
 
 def _name(run: RunId, state: RunState, number: int) -> str:

@@ -188,7 +188,21 @@ def test_a_request_names_the_scheduler_that_takes_it(world: World) -> None:
     world.deploy()
     world.server.write(lambda state: state.take(shared_shard(ONE), "box:812:1:ff", 30.0, world.server.now_us()))
     assert "A scheduler takes it: process 812 on box." in evflow("run", "Nightly", "-p", "day=x").stderr
+    assert "box:812, which has it, was told to end and begins nothing more" in evflow("explain", "Nightly/1").stdout
+    world.log.schedulers("box:812:1:ff", 30.0)
     assert "process 812 on box, a scheduler, is to take it" in evflow("explain", "Nightly/1").stdout
+    said = json.loads(evflow("explain", "Nightly/1", "--json").stdout)
+    assert said["reasons"] == [{"of": "Nightly/1", "reason": "is-carried-out", "by": "box:812"}]
+
+
+def test_a_run_in_a_shard_that_no_scheduler_may_own_says_so(world: World) -> None:
+    world.deploy()
+    number = int(shared_shard(ONE).removeprefix("s"))
+    world.log.schedulers(f"box:812:1:ff:{(number + 1) % 8}", 30.0)
+    evflow("run", "Nightly", "-p", "day=x")
+    said = evflow("explain", "Nightly/1").stdout
+    assert f"it is in the shard s{number}, which no scheduler that lives may own (--shards of box:812)" in said
+    assert f"`evflow scheduler --shards {number}` goes on with it" in said
 
 
 def test_a_scheduler_of_this_machine_that_is_dead_takes_nothing(world: World) -> None:
