@@ -194,6 +194,8 @@ def said_of_run(state: RunState, reason: explain.Reason) -> str:
             waits = f"it waits for {count(len(running), 'running task')} to end{_named([(step, task) for step, task, _ in running])}"
             killed = "; they are killed" if forced and running else ""
             return f"{run} is {doing} ({said(why_so)}): {waits}{killed}."
+        case explain.EndsWhenOverdue(at_us, limit_us):
+            return f"{run} is ended as overdue at {instant(at_us)[:19]}, {duration(limit_us)} after its start (--max-run-time), if it is not over by then."
         case _:
             raise TypeError(reason)
 

@@ -42,7 +42,9 @@ def said(run: str, reason: WaitsForLimit) -> str:
     if reason.kept_for:
         return f"{run} waits for limit {reason.name}: {holding}, and the next place is kept for {reason.kept_for}, which comes first."
     line = f"before it {'comes' if len(reason.before) == 1 else 'come'} {_some([_named(one) for one in reason.before])}"
-    return f"{run} waits for limit {reason.name}: {holding}; {line if reason.before else 'it is the first in line of those that wait'}."
+    return (
+        f"{run} waits for limit {reason.name}: {holding}; {line if reason.before else 'of those that asked for it none comes before it'}."
+    )
 
 
 def _named(one: Waiter) -> str:

@@ -104,6 +104,14 @@ class IsStuck:
 
 
 @value
+class EndsWhenOverdue:
+    """The run may take only so long, whatever it waits for (`--max-run-time`): then it fails."""
+
+    at_us: int
+    limit_us: int
+
+
+@value
 class IsHeld:
     """The task failed, and the run waits with it: it can be tried again, or skipped."""
 
@@ -268,6 +276,7 @@ Reason = (
     | IsPaused
     | IsStuck
     | IsEnding
+    | EndsWhenOverdue
     | IsHeld
     | WaitsForSlot
     | WaitsForWorker
@@ -304,6 +313,9 @@ def of_run(state: RunState, *, owned: bool) -> Iterator[Reason]:
         yield IsEnding("failing", state.failing.reason, running, state.forced)
     else:
         yield from _waits_for_somebody(state)
+        limit_us = state.options.get("max_run_us", 0)
+        if limit_us:
+            yield EndsWhenOverdue(state.started_us + limit_us, limit_us)
 
 
 def _waits_for_somebody(state: RunState) -> Iterator[Reason]:

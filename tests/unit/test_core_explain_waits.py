@@ -50,7 +50,7 @@ def test_a_limit_is_explained_by_its_holders_and_who_comes_first() -> None:
     )
     first = of_limit(Limit("key:db", 1), ["F/1/1.0"], line[2:], ME, NOW)
     assert first is not None
-    assert limit_words.said("F/7", first).endswith("1 of 1 hold it (F/1/1.0); it is the first in line of those that wait.")
+    assert limit_words.said("F/7", first).endswith("1 of 1 hold it (F/1/1.0); of those that asked for it none comes before it.")
 
 
 def test_a_free_place_that_is_kept_for_another_one_is_said_and_one_that_is_not_is_no_wait() -> None:
