@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from evflow.cli.output import iso
 from evflow.core.state import Attempt
@@ -24,7 +24,7 @@ def _fields(found: object) -> dict[str, Any]:
     return dict(_field(name, getattr(found, name)) for name in names)
 
 
-def _field(name: str, value: Any) -> tuple[str, Any]:
+def _field(name: str, value: Any) -> tuple[str, object]:
     """A field: instants as the other commands write them, durations in seconds."""
     if name == "limit_us":
         return "limit_s", value / 1e6
@@ -33,9 +33,9 @@ def _field(name: str, value: Any) -> tuple[str, Any]:
     return name, _value(value)
 
 
-def _value(value: Any) -> Any:
+def _value(value: object) -> object:
     if isinstance(value, Attempt):
         return value.number
     if isinstance(value, tuple):
-        return [_value(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+        return [_value(one) for one in cast("tuple[object, ...]", value)]
     return _fields(value) if hasattr(type(value), "__dataclass_fields__") else value

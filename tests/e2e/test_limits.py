@@ -3,6 +3,7 @@
 import json
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tests.e2e.test_scheduler import WITHIN_S, ended, owned_by, scheduler, told
@@ -59,7 +60,7 @@ def test_three_schedulers_and_the_death_of_one_never_exceed_a_limit(root: Path) 
         scheduler(root, "--concurrency", "4", shards=2) as third,
     ):
         with ThreadPoolExecutor(2) as pool:
-            asked = list(pool.map(lambda _: told("run", "Warehouse", "--param", f"folder={said}"), range(RUNS)))
+            asked = list(pool.map(partial(told, "run", "Warehouse", "--param"), [f"folder={said}"] * RUNS))
         runs = [str(one["run"]) for one in asked]
         wait_until(lambda: len(spans(said)) >= 6, "bodies are at work", WITHIN_S)
         victim = next(one for one in (first, second, third) if owned_by(one.pid))

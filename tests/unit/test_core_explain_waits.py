@@ -45,6 +45,7 @@ def test_a_limit_is_explained_by_its_holders_and_who_comes_first() -> None:
     line = [Waiter("s1", "F/2/1.0", Rank(4, 900), 1), Waiter("s3", "F/5/1.0", Rank(0, 50), 1), Waiter("s2", "F/9/1.0", Rank(0, 200), 1)]
     found = of_limit(Limit("key:db", 2), ["F/1/1.0", "F/3/1.0"], line, ME, NOW)
     assert found == WaitsForLimit("key:db", 2, ("F/1/1.0", "F/3/1.0"), (line[0], line[1]))
+    assert found is not None
     assert limit_words.said("F/7", found) == (
         "F/7 waits for limit key:db: 2 of 2 hold it (F/1/1.0, F/3/1.0); before it come F/2/1.0 (priority 4), F/5/1.0."
     )
