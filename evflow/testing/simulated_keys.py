@@ -76,6 +76,10 @@ class Keys:
             gone += any(one is not None for one in found)
         return gone
 
+    def exists(self, _now_us: int, key: bytes) -> int:
+        """EXISTS of one key: what is empty is none, except for a stream."""
+        return int(key in self.streams or any(kept.get(key) for kept in (self.hashes, self.scores, self.members)))
+
     def expire(self, _now_us: int, key: bytes, _seconds: bytes) -> int:
         """EXPIRE; what is meant for a live view is kept here for as long as the simulation lasts."""
         return int(key in self.streams)
@@ -109,6 +113,12 @@ class Keys:
         held = self.hashes.get(key, {})
         return sum(held.pop(name, None) is not None for name in names)
 
+    def hincrby(self, _now_us: int, key: bytes, name: bytes, by: bytes) -> int:
+        """HINCRBY."""
+        held = self.hashes.setdefault(key, {})
+        held[name] = b"%d" % (int(held.get(name, b"0")) + int(by))
+        return int(held[name])
+
     def hexists(self, _now_us: int, key: bytes, name: bytes) -> int:
         """HEXISTS."""
         return int(name in self.hashes.get(key, {}))
@@ -141,9 +151,11 @@ class Keys:
         """ZCARD."""
         return len(self.scores.get(key, {}))
 
-    def zrange(self, _now_us: int, key: bytes, *_all: bytes) -> list[bytes]:
-        """ZRANGE 0 -1 WITHSCORES."""
-        return [part for score, member in self._ranked(key) for part in (member, b"%d" % score)]
+    def zrange(self, _now_us: int, key: bytes, _first: bytes, last: bytes, *with_scores: bytes) -> list[bytes]:
+        """ZRANGE from 0."""
+        ranked = self._ranked(key)
+        found = ranked if last == b"-1" else ranked[: int(last) + 1]
+        return [part for score, member in found for part in ((member, b"%d" % score) if with_scores else (member,))]
 
     def zrangebyscore(self, _now_us: int, key: bytes, _least: bytes, most: bytes) -> list[bytes]:
         """ZRANGEBYSCORE from -inf."""
@@ -258,12 +270,14 @@ _COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "TIME": Keys.time,
     "FLUSHALL": Keys.flush,
     "DEL": Keys.delete,
+    "EXISTS": Keys.exists,
     "EXPIRE": Keys.expire,
     "SADD": Keys.sadd,
     "SMEMBERS": Keys.smembers,
     "HGET": Keys.hget,
     "HSET": Keys.hset,
     "HDEL": Keys.hdel,
+    "HINCRBY": Keys.hincrby,
     "HEXISTS": Keys.hexists,
     "HLEN": Keys.hlen,
     "HGETALL": Keys.hgetall,

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import msgpack
+
 from evflow.testing.simulated_keys import Keys, RefusedByServer
 
 _GROUP: Final = b"workers"
 _BATCH: Final = b"1000"
 _CLAIM_KEPT_US: Final = 86_400_000_000
+_ORDERS: Final = 2**40
+_HIGHEST: Final = 4_000
 
 
 class PoolScripts:
@@ -32,42 +36,83 @@ class PoolScripts:
         """`pool_claim.lua`."""
         if not self._lives(worker):
             return [b"dead"]
-        answer: list[Any] = [b"ok"]
+        ranks, given = self._rest
+        last = self._call("HGET", given, worker)
+        if last is not None:
+            first_entry, answer = msgpack.unpackb(last)
+            if first_entry == orders[0]:
+                return list(answer)
+            self._call("HDEL", given, worker)
+        answers, instead = list[Any]([b"ok"]), set[bytes]()
         for entry, attempt in zip(orders[::2], orders[1::2], strict=True):
-            mine = self._claimed_by(attempt) == worker
-            if self._call("HGET", self._waiting, attempt) == entry:
-                mine = True
-                self._call("HDEL", self._waiting, attempt)
-                self._call("HSET", self._claims, attempt, b"%d %s" % (self._now_us, worker))
-            self._done(entry)
-            answer.append(int(mine))
-        return answer
+            waits = self._call("HGET", self._waiting, attempt) == entry
+            if not waits and self._claimed_by(attempt) == worker and attempt not in instead:
+                answers.append(1)
+                continue
+            first = next(iter(self._call("ZRANGE", ranks, b"0", b"0")), None)
+            if waits and first in {None, attempt}:
+                self._take(ranks, worker, attempt, entry)
+                answers.append(1)
+                continue
+            self._put_back(entry, attempt, waits=waits)
+            found = self._entry_of(first)
+            if first is None or found is None:
+                answers.append(0)
+                continue
+            self._take(ranks, worker, first, found[0])
+            answers.append([found[0], first, found[1][3]])
+            instead.add(first)
+        if instead:
+            self._call("HSET", given, worker, msgpack.packb([orders[0], answers]))
+        return answers
+
+    def _take(self, ranks: bytes, worker: bytes, attempt: bytes, entry: bytes) -> None:
+        self._call("HDEL", self._waiting, attempt)
+        self._call("ZREM", ranks, attempt)
+        self._call("HSET", self._claims, attempt, b"%d %s" % (self._now_us, worker))
+        self._done(entry)
+
+    def _put_back(self, entry: bytes, attempt: bytes, *, waits: bool) -> None:
+        own = self._call("XRANGE", self._queue, entry, entry) if waits else []
+        self._done(entry)
+        if own:
+            self._call("HSET", self._waiting, attempt, self._call("XADD", self._queue, b"*", *own[0][1]))
+
+    def _entry_of(self, attempt: bytes | None) -> tuple[bytes, list[bytes]] | None:
+        its: bytes | None = None if attempt is None else self._call("HGET", self._waiting, attempt)
+        if its is None:
+            return None
+        found = self._call("XRANGE", self._queue, its, its)
+        return (its, found[0][1]) if found else None
 
     # --- the owner's orders --------------------------------------------------------------------------------
 
     def order(self, verb: bytes, shard: bytes, epoch: bytes, *rest: bytes) -> list[Any]:
         """`pool_order.lua`."""
-        (fences,) = self._rest
+        fences, ranks = self._rest
         held, last = self._fence(fences, shard)
         if held > int(epoch):
             return [b"fenced", b"%d" % held]
         if verb == b"cancel":
             attempt, grace_ms, to = rest
-            return self._cancel(attempt, grace_ms, to)
+            return self._cancel(ranks, attempt, grace_ms, to)
         number, *orders = rest
         if held == int(epoch) and int(number) <= last:
             return [b"ok"]
-        for attempt, packed in zip(orders[::2], orders[1::2], strict=True):
+        for attempt, packed, priority in zip(orders[::3], orders[1::3], orders[2::3], strict=True):
             if not self._call("HEXISTS", self._waiting, attempt) and not self._call("HEXISTS", self._claims, attempt):
                 self._call("HSET", self._waiting, attempt, self._call("XADD", self._queue, b"*", b"a", attempt, b"o", packed))
+                place = self._call("HINCRBY", fences, b"", b"1") - max(-_HIGHEST, min(_HIGHEST, int(priority))) * _ORDERS
+                self._call("ZADD", ranks, b"%d" % place, attempt)
         self._call("HSET", fences, shard, b"%s %s" % (epoch, number))
         return [b"ok"]
 
-    def _cancel(self, attempt: bytes, grace_ms: bytes, to: bytes) -> list[Any]:
+    def _cancel(self, ranks: bytes, attempt: bytes, grace_ms: bytes, to: bytes) -> list[Any]:
         entry = self._call("HGET", self._waiting, attempt)
         if entry is not None:
             self._done(entry)
             self._call("HDEL", self._waiting, attempt)
+            self._call("ZREM", ranks, attempt)
             return [b"withdrawn"]
         worker = self._claimed_by(attempt)
         if worker is None:
@@ -82,12 +127,12 @@ class PoolScripts:
 
     def life(self, verb: bytes, to: bytes, *rest: bytes) -> list[Any]:
         """`pool_life.lua`."""
-        about, fences = self._rest
+        about, fences, given = self._rest
         for worker in self._call("ZRANGEBYSCORE", self._workers, b"-inf", b"%d" % self._now_us):
-            self._bury(worker, about, to)
+            self._bury(worker, about, given, to)
         for worker in self._readers():
             if self._call("ZSCORE", self._workers, worker) is None:
-                self._bury(worker, about, to)
+                self._bury(worker, about, given, to)
         if verb == b"look":
             shard, epoch, *attempts = rest
             return self._look(fences, shard, epoch, attempts)
@@ -95,7 +140,7 @@ class PoolScripts:
         if verb == b"return":
             self._give_back(worker)
         elif verb == b"leave":
-            self._bury(worker, about, to)
+            self._bury(worker, about, given, to)
         else:
             _, ttl_us, said, *has = rest
             if verb == b"join":
@@ -141,12 +186,13 @@ class PoolScripts:
         self._call("HDEL", self._claims, attempt)
         return b"-" + worker
 
-    def _bury(self, worker: bytes, about: bytes, to: bytes) -> None:
+    def _bury(self, worker: bytes, about: bytes, given: bytes, to: bytes) -> None:
         self._give_back(worker)
         with suppress(RefusedByServer):  # as with `pcall`: a server that lost its memory has no group
             self._call("XGROUP", b"DELCONSUMER", self._queue, _GROUP, worker)
         self._call("ZREM", self._workers, worker)
         self._call("HDEL", about, worker)
+        self._call("HDEL", given, worker)
         self._call("DEL", to + worker)
 
     def _give_back(self, worker: bytes) -> None:

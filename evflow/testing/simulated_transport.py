@@ -23,7 +23,7 @@ from evflow.testing.simulated_state import State
 
 URL: Final = "redis://simulation:6379/0"
 _WHERE: Final = "simulation"
-_READS: Final = frozenset({"TIME", "SMEMBERS", "HGET", "HLEN", "HGETALL", "ZRANGE", "XRANGE", "XLEN", "XREAD", "XPENDING"})
+_READS: Final = frozenset({"TIME", "EXISTS", "SMEMBERS", "HGET", "HLEN", "HGETALL", "ZRANGE", "XRANGE", "XLEN", "XREAD", "XPENDING"})
 _FREES: Final = frozenset({"XREADGROUP", "HDEL", "DEL", "EXPIRE", "XDEL", "XACK", "ZREM"})
 """What a full server carries out all the same: the commands without the flag `denyoom`."""
 _POOL_SCRIPTS: Final[dict[str, Callable[..., Any]]] = {

@@ -32,6 +32,7 @@ from evflow.core.retry import WORKER_LOST
 from evflow.core.values import value
 from evflow.errors import EvflowError
 from evflow.log import commands, pools
+from evflow.log.commands import Operation
 from evflow.log.errors import LogUnavailable
 from evflow.log.link import Link, Wait
 from evflow.log.pools import Entry, WorkerLost
@@ -130,7 +131,8 @@ class PoolWorker:
         self._slot_freed = anyio.Event()
         self._emptied = anyio.Event()
         self._claiming = False
-        self._in_hand: tuple[str, ...] = ()  # read, and perhaps claimed
+        self._told_early: set[AttemptId] = set()  # to be ended, and perhaps claimed: messages do not wait for the answer of a claim
+        self._naming = anyio.Lock()  # a claim, or a beat that names what is here: what the one changes the other does not know of
         self._confirmed = 0  # the connection of the log's that knows which attempts are here
         self._live = LiveSender(link)
         self._fetching: CancelScope | None = None
@@ -217,11 +219,8 @@ class PoolWorker:
             if not lost:
                 try:
                     with anyio.move_on_after(left_s):
-                        connection = self._link.connections
-                        has = None if connection == self._confirmed else [*map(str, self._claimed), *self._in_hand]
-                        await self._link.do(pools.beat(self._job.pool, self._name, self._job.patience_s, self._about(), has))
+                        await self._say_that_it_lives()
                         self._heard_s = asked_s
-                        self._confirmed = connection
                         # An order may have come to a wait that was ended, or whose answer was lost: nobody else would ever get it.
                         if self.draining or asked_s < self._unsure_until_s:
                             await self._link.do(pools.give_back(self._job.pool, self._name))
@@ -233,6 +232,19 @@ class PoolWorker:
                     lost = True
             if lost or self._left_s() <= 0:
                 await self._begin_anew()
+
+    async def _say_that_it_lives(self) -> None:
+        """To a new connection with what it has; while a claim is on its way nobody knows that, and a later beat says it."""
+        connection = self._link.connections
+        if connection == self._confirmed or self._naming.locked():
+            await self._link.do(self._life(None))
+            return
+        async with self._naming:  # no claim begins before it is answered
+            await self._link.do(self._life([*map(str, self._claimed)]))
+        self._confirmed = connection
+
+    def _life(self, has: list[str] | None) -> Operation[None]:
+        return pools.beat(self._job.pool, self._name, self._job.patience_s, self._about(), has)
 
     def _left_s(self) -> float:
         """How long it may go on without being heard."""
@@ -297,16 +309,19 @@ class PoolWorker:
         if not entries or self.draining or self._is_given_up(name):
             return  # what was read goes back with the burial of the name, or when the worker leaves
         self._claiming = True
-        self._in_hand = tuple(entry.attempt for entry in entries)
         try:
-            # A claim whose answer is lost is repeated: it would be nobody's otherwise, as long as this worker lives.
-            mine = await self._link.repeated(pools.claim(self._job.pool, name, entries), float("inf"))
+            async with self._naming:
+                # A claim whose answer is lost is repeated: it would be nobody's otherwise, as long as this worker lives.
+                mine = await self._link.repeated(pools.claim(self._job.pool, name, entries), float("inf"))
+                if not self._is_given_up(name):  # else their owner will see that
+                    for entry in mine:
+                        self._accept(entry, group)
+        except LogUnavailable:
+            self._confirmed = 0  # refused for good, perhaps after it was carried out once: the next beat names what is here
+            raise
         finally:
             self._claiming = False
-        if not self._is_given_up(name):  # else their owner will see that
-            for entry in mine:
-                self._accept(entry, group)
-        self._in_hand = ()
+            self._told_early.clear()
         self._check_end()
 
     def _is_given_up(self, name: str) -> bool:
@@ -322,7 +337,10 @@ class PoolWorker:
         attempt = AttemptId.parse(entry.attempt)
         self._claimed[attempt] = order
         diagnostics.debug("attempt claimed", run=attempt.run, task=attempt.task, attempt=attempt.attempt, step=order.order.step)
-        group.start_soon(self._begin, attempt, order)
+        if attempt in self._told_early:
+            self._end_before_it_begins(attempt, NEVER_STARTED)
+        else:
+            group.start_soon(self._begin, attempt, order)
 
     async def _begin(self, attempt: AttemptId, order: PoolOrder) -> None:
         """Start an attempt, as soon as its run's code is here."""
@@ -358,12 +376,18 @@ class PoolWorker:
                     for message in await wait.do(pools.messages(self._job.pool, name, after, WAIT_S), WAIT_S):
                         after = message.id
                         with suppress(EvflowError):  # it names no attempt
-                            await self._end(AttemptId.parse(message.cancel), message.grace_s)
+                            await self._heed(AttemptId.parse(message.cancel), message.grace_s)
                 except LogUnavailable as error:
                     diagnostics.debug("no message can be heard", why=str(error))
                     await anyio.sleep(_AGAIN_AFTER_S)
         finally:
             await wait.aclose()
+
+    async def _heed(self, attempt: AttemptId, grace_s: float) -> None:
+        if self._claiming and attempt not in self._claimed:
+            self._told_early.add(attempt)
+        else:
+            await self._end(attempt, grace_s)
 
     async def _end(self, attempt: AttemptId, grace_s: float, why: str = "") -> None:
         """End an attempt; one that waits for its code has not begun, and has ended."""
@@ -372,8 +396,11 @@ class PoolWorker:
                 self._unwanted[attempt] = why
             await self._executor.cancel(attempt, grace_s=grace_s)
         elif attempt in self._claimed and attempt not in self._unwanted:
-            self._unwanted[attempt] = why or NEVER_STARTED
-            self._report(attempt, AttemptExited(attempt.task, attempt.attempt, None, None, self._unwanted[attempt]))
+            self._end_before_it_begins(attempt, why or NEVER_STARTED)
+
+    def _end_before_it_begins(self, attempt: AttemptId, why: str) -> None:
+        self._unwanted[attempt] = why
+        self._report(attempt, AttemptExited(attempt.task, attempt.attempt, None, None, why))
 
     # --- what happens to them ------------------------------------------------------------------------------
 

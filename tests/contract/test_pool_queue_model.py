@@ -26,10 +26,11 @@ from tests.redis_server import DebianRedis
 WAIT_S = 0.001
 workers = st.sampled_from(("a", "b", "c"))
 tasks = st.lists(st.integers(1, 5), max_size=3)
+orders = st.lists(st.tuples(st.integers(1, 5), st.sampled_from((0, 0, 0, 1, 7, -1, -5_000))), max_size=3)
 epochs = st.sampled_from((5, 5, 5, 6))
 ACTS = st.one_of(
-    st.tuples(st.just("order"), tasks, epochs, st.integers(0, 4)),
-    st.tuples(st.just("order"), tasks, epochs, st.integers(0, 4)),
+    st.tuples(st.just("order"), orders, epochs, st.integers(0, 4)),
+    st.tuples(st.just("order"), orders, epochs, st.integers(0, 4)),
     st.tuples(st.just("fetch"), workers, st.integers(1, 3)),
     st.tuples(st.just("claim"), workers, st.integers(0, 3)),
     st.tuples(st.just("take"), workers, st.integers(1, 3)),
@@ -62,11 +63,13 @@ class Program:
         picture = await self.link.do(pools.picture(POOL))
         holds = picture.queued, [worker.name for worker in picture.workers], {name: worker for name, (worker, _) in picture.running.items()}
         keys = pool_keys(POOL)
-        return answer, holds, self.world.call("XLEN", keys.queue), self.world.call("HGET", keys.fences, SHARD)
+        places = self.world.call("ZRANGE", keys.ranks, "0", "-1", "WITHSCORES")
+        counts = self.world.call("XLEN", keys.queue), self.world.call("HLEN", keys.given)
+        return answer, holds, places, counts, self.world.call("HGET", keys.fences, SHARD)
 
-    async def order(self, numbers: list[int], epoch: int, back: int) -> Any:
+    async def order(self, ordered: list[tuple[int, int]], epoch: int, back: int) -> Any:
         self.number += back == 0  # else a repeat, or an older call that comes late
-        orders = [(str(attempt(task)), b"order %d" % task) for task in numbers]
+        orders = [(str(attempt(task)), b"order %d" % task, priority) for task, priority in ordered]
         return await self.link.do(pools.order(POOL, SHARD, epoch, max(1, self.number - back), orders))
 
     async def fetch(self, worker: str, count: int) -> Any:
@@ -77,12 +80,15 @@ class Program:
     async def claim(self, worker: str, back: int) -> Any:
         if not self.entries:
             return None
-        claimed = await self.link.do(pools.claim(POOL, worker, self.entries[-1 - back :][:2]))
-        return claimed  # noqa: RET504 - returned at once, mypy takes what is expected here for its type
+        return await self._claim(worker, self.entries[-1 - back :][:2])
 
     async def take(self, worker: str, count: int) -> Any:
         found = await self.fetch(worker, count)
-        return (found, await self.link.do(pools.claim(POOL, worker, self.entries[-count:]))) if found else found
+        return (found, await self._claim(worker, self.entries[-len(found) :])) if found else found
+
+    async def _claim(self, worker: str, entries: list[Entry]) -> list[tuple[str, bytes]]:
+        claimed: list[Entry] = await self.link.do(pools.claim(POOL, worker, entries))
+        return [(entry.attempt, entry.order) for entry in claimed]
 
     async def cancel(self, task: int, epoch: int) -> Any:
         return await self.link.do(pools.cancel(POOL, SHARD, epoch, attempt(task), 2.5))
@@ -152,7 +158,7 @@ async def _compare(real: RealWorld, acts: list[tuple[Any, ...]]) -> None:
     programs = Program(real), Program(SimulatedPoolWorld())
     try:
         # Without workers and an order most acts come to nothing.
-        for number, act in enumerate([("join", "a"), ("join", "b"), ("order", [1, 2], 5, 0), *acts]):
+        for number, act in enumerate([("join", "a"), ("join", "b"), ("order", [(1, 0), (2, 0)], 5, 0), *acts]):
             expected, found = [await program.do(act) for program in programs]
             assert found == expected, f"act {number}: {act}"
     finally:

@@ -147,7 +147,7 @@ class PoolWorld(World):
         return ", ".join(f"{what}: {left}" for what, left in found.items() if left)
 
     def _look(self, state: State) -> None:
-        """After each write: an order waits once, and is there; who claimed has no more than its slots (I11)."""
+        """After each write: an order waits once, is there and has a place; who claimed has no more than its slots (I11)."""
         keys, held = pool_keys(POOL), state.keys
         waiting, claims = held.hashes.get(keys.waiting.encode(), {}), held.hashes.get(keys.claims.encode(), {})
         stream = held.streams.get(keys.queue.encode())
@@ -157,6 +157,8 @@ class PoolWorld(World):
                 raise Violation(f"I10: {attempt.decode()} waits, and has no entry in the queue")
             if attempt in claims:
                 raise Violation(f"I3: {attempt.decode()} waits, and is claimed by {claims[attempt].decode()}")
+        if held.scores.get(keys.ranks.encode(), {}).keys() != waiting.keys():
+            raise Violation("I10: what waits and what has a place in the order are not the same")
         for worker, count in Counter(claim.partition(b" ")[2] for claim in claims.values()).items():
             if count > self.crew.slots and not self.lost:  # a fail-over brings claims back
                 raise Violation(f"I11: {worker.decode()} has claimed {count} attempts, and has {self.crew.slots} slots")
