@@ -143,8 +143,13 @@ class PoolWorker:
         self._all_ended = anyio.Event()
 
     @property
+    def attempts(self) -> tuple[AttemptId, ...]:
+        """The attempts that it has claimed and not given back."""
+        return tuple(self._claimed)
+
+    @property
     def running(self) -> int:
-        """How many attempts it has claimed and not given back."""
+        """How many they are."""
         return len(self._claimed)
 
     async def serve(self) -> None:
@@ -335,6 +340,8 @@ class PoolWorker:
             diagnostics.warning("an order cannot be read", attempt=entry.attempt, why=str(error))
             return
         attempt = AttemptId.parse(entry.attempt)
+        if attempt in self._claimed:
+            return  # a fail-over lost its claim, and the order came back to where it runs: its end gives this claim back
         self._claimed[attempt] = order
         diagnostics.debug("attempt claimed", run=attempt.run, task=attempt.task, attempt=attempt.attempt, step=order.order.step)
         if attempt in self._told_early:
@@ -357,9 +364,15 @@ class PoolWorker:
             if attempt not in self._unwanted:
                 self._report(attempt, unsettled(attempt, error, self._host))
             return
-        if self._claimed.get(attempt) is order and attempt not in self._unwanted:
+        # It was suspended, perhaps: the next beat is heard, or ends what is here.
+        while self._is_wanted(attempt, order) and self._left_s() <= 0:  # noqa: ASYNC110 - what it waits for is time's doing
+            await anyio.sleep(_AGAIN_AFTER_S)
+        if self._is_wanted(attempt, order):
             self._launched.add(attempt)
             await self._executor.launch(attempt, order.order)
+
+    def _is_wanted(self, attempt: AttemptId, order: PoolOrder) -> bool:
+        return self._claimed.get(attempt) is order and attempt not in self._unwanted
 
     async def _settle(self, context: RunContext) -> RunContext:
         """A run's context for the attempts of this machine."""

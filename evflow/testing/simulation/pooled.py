@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from evflow.core.events import AttemptExited
 from evflow.core.graph import LOCAL, POOL_PREFIX
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.log.errors import LogConnectionLost, LogOutOfMemory, LogUnavailable
@@ -32,7 +33,7 @@ from evflow.testing.simulation.world import Process, World, first_of
 from evflow.worker.spec import RunContext
 from evflow_executors.pool import PoolExecutor
 from evflow_executors.pool_worker import MARGIN_S, PoolWorker, WorkerJob
-from evflow_executors.protocol import Executor
+from evflow_executors.protocol import Executor, Observation
 
 POOL: Final = "crew"
 CREW_KINDS: Final = {"crash-worker": 4, "stall-worker": 3, "cut-worker": 3, "drain-worker": 2, "stop-worker": 1, "full": 2}
@@ -85,6 +86,12 @@ class Line:
 
 class Bench(Hold):
     """What runs a worker's attempts: `evflow_executors.pool_worker.Workshop`."""
+
+    def see(self, observation: Observation) -> None:
+        """An attempt that has ended may be launched again: a fail-over that lost its claim and its report brings its order back."""
+        super().see(observation)
+        if isinstance(observation.event, AttemptExited):
+            self._launched.discard(observation.attempt)
 
     async def prepare(self, context: RunContext) -> None:
         """See `Workshop`."""
@@ -273,4 +280,5 @@ class PoolWorld(World):
 
 
 def _tasks_on(member: Member) -> set[tuple[RunId, TaskId]]:
-    return {(attempt.run, attempt.task) for attempt in member.machine.processes}
+    """The tasks that run there, or are about to: a worker that is suspended goes on at the instant at which it stopped."""
+    return {(attempt.run, attempt.task) for attempt in (*member.machine.processes, *member.worker.attempts)}
