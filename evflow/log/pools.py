@@ -230,7 +230,7 @@ def beat(pool: str, worker: str, ttl_s: float, about: Mapping[str, Any], has: Se
         worker: The worker.
         ttl_s: For so long.
         about: What it says of itself.
-        has: The attempts that it runs or is about to claim, where the server may have gone back since it last said so: a fail-over that loses
+        has: The attempts that it has claimed, while no claim is on its way, where the server may have gone back since it last said so: a fail-over that loses
             a release leaves a claim that nobody else would ever see to.
     """
     said = () if has is None else ("has", *has)
