@@ -130,6 +130,7 @@ class ShardWriter:
         self._lease: Lease | None = None
         self._leased_s = 0.0
         self._generation = 0
+        self._proven_epoch = 0
         self._heads: dict[RunId, Head] = {}
         self._known: set[RunId] = set()
         self._kept: deque[_Kept] = deque()
@@ -147,6 +148,14 @@ class ShardWriter:
         if self._lease is None:
             raise RuntimeError("The shard is not taken yet.")
         return self._lease
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under which the log was last seen to be as this owner left it: the one by which others are told anything.
+
+        A lease that was taken anew is not proven yet: while its owner slept another one may have come, done all that was left, and gone.
+        """
+        return self._proven_epoch
 
     @property
     def lease_age_s(self) -> float:
@@ -173,6 +182,7 @@ class ShardWriter:
                 await anyio.sleep(min(left_s, max(held.expires_in_s, 0.01)))
             else:
                 self._generation, self._leased_s = self.log.generation, anyio.current_time()
+                self._proven_epoch = self._lease.epoch
                 diagnostics.info("shard taken", shard=self.shard, epoch=self._lease.epoch)
                 return self._lease
 
@@ -350,7 +360,7 @@ class ShardWriter:
             if fence:
                 await self._refuse_a_rival_s_runs()
             if self.log.generation == generation:
-                self._generation = generation
+                self._generation, self._proven_epoch = generation, self.lease.epoch
                 if taken is not None:  # what else was lost is there again: whoever takes the shard next goes on with all but this run
                     raise self._stop(taken)
                 return

@@ -327,7 +327,7 @@ class PoolWorker:
         finally:
             self._claiming = False
             self._told_early.clear()
-        self._check_end()
+            self._check_end()  # also where the claim was refused: a worker that drains waits for nothing else
 
     def _is_given_up(self, name: str) -> bool:
         """Whether this worker counts as dead under a name, or is about to: what it claimed so is no longer its own to run."""

@@ -50,7 +50,7 @@ class PoolsOf:
 
         if self._link is None:
             self._link = Link(self._url, self._restart)
-        return PoolExecutor(pool, self._link, writer.shard, lambda: writer.lease.epoch, context_of, live=live)
+        return PoolExecutor(pool, self._link, writer.shard, lambda: writer.epoch, context_of, live=live)
 
     async def aclose(self) -> None:
         """Close the connection."""

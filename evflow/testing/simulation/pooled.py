@@ -174,7 +174,7 @@ class PoolWorld(World):
 
     def _places(self, process: Process, writer: ShardWriter, executor: Hold) -> Mapping[str, Executor]:
         self._link = Link(URL, connector=connector(self.server, process))
-        pool = PoolExecutor(POOL, self._link, SHARD, lambda: writer.lease.epoch, self._context_of)
+        pool = PoolExecutor(POOL, self._link, SHARD, lambda: writer.epoch, self._context_of)
         return {LOCAL: executor, POOL_PREFIX + POOL: pool}
 
     async def _leave(self, places: Mapping[str, Executor]) -> None:
