@@ -73,7 +73,7 @@ class PoolScripts:
         self._done(entry)
 
     def _put_back(self, entry: bytes, attempt: bytes, *, waits: bool) -> None:
-        own = self._call("XRANGE", self._queue, entry, entry) if waits else []
+        own: list[Any] = self._call("XRANGE", self._queue, entry, entry) if waits else []
         self._done(entry)
         if own:
             self._call("HSET", self._waiting, attempt, self._call("XADD", self._queue, b"*", *own[0][1]))

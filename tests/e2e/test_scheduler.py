@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import psutil
 import pytest
 
-from evflow.core import flow_events
+from evflow.core import flow_events, versions
 from evflow.core.deployments import pack, tick_of
 from evflow.core.flow_events import FlowUnpaused, RunRequested, ScheduleTicked
 from evflow.core.ids import FlowName, RunId
@@ -28,6 +28,7 @@ from evflow.deployments.request import Asked, make_ready
 from evflow.log import connect
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import DeploymentChange
+from evflow.log.shard_sets import announced
 from evflow.store import open_store
 from evflow_scheduler.daemon import LEASE_S
 from tests.real_runs import evflow, open_log, python, verified
@@ -35,6 +36,8 @@ from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
 WITHIN_S = 60.0
+RIVAL = announced("elsewhere:1:2:3", (), versions.shown(versions.GENERATION))
+"""A scheduler of this version on another machine, among those that live."""
 FLOW = """
 import os, sys, time
 from evflow import FlowSpec, Parameter, current, step
@@ -282,7 +285,7 @@ def test_a_scheduler_that_is_cut_off_ends_its_attempts_only_where_another_machin
 ) -> None:
     def elsewhere(lives_for_s: float) -> None:
         with closing(connect(server.url)) as log:
-            log.schedulers("elsewhere:1:2:3", lives_for_s)
+            log.schedulers(RIVAL, lives_for_s)
 
     with DebianRedis.started() as server:
         monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
@@ -314,7 +317,7 @@ def test_a_scheduler_whose_log_hangs_ends_its_attempts_when_its_leases_have_run_
         monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
         site.deploy("Nightly", "a")
         with closing(connect(server.url)) as log:
-            log.schedulers("elsewhere:1:2:3", 3_600.0)
+            log.schedulers(RIVAL, 3_600.0)
         with scheduler(root, shards=4):
             runs = [site.ask("Nightly", folder=site.said, times=1) for _ in range(8)]
             [body, *_] = wait_until(lambda: running(site, runs), "a body runs", WITHIN_S)

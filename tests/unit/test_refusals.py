@@ -94,7 +94,11 @@ def test_who_looks_at_it_is_told_why(world: TickWorld) -> None:
 
 def test_a_request_whose_deployment_is_unknown_is_refused(world: TickWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(world, 1)
-    monkeypatch.setattr("evflow.deployments.offers.version_of", lambda *_: None)
+
+    def unknown(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr("evflow.deployments.offers.version_of", unknown)
     later(world, world.book())
     [told] = refusals(world)
     assert "version 1 of its deployment 'default' is not in the log" in told.reason

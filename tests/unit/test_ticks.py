@@ -357,6 +357,7 @@ def test_a_run_that_can_never_be_offered_does_not_hold_up_the_ticks_after_it(wor
     (run,) = world.requested
     put(world, pack(replace(world.deployment, version=8)))
     world.now_us += HOUR_US
+    world.look()  # refuses the run, by an event of the flow's log, behind which the tick is decided
     world.look()
     assert world.decisions == [(1, "run"), (2, "run")]
     assert world.offers(run) == []

@@ -24,12 +24,10 @@ def test_what_this_version_writes_it_can_go_on_with() -> None:
     assert is_of_later(KNOWN) == ""
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda values: ["RunTeleported", *values[1:]], "an event of an unknown kind, RunTeleported"),
-    (lambda values: [*values, 7], "RunCancelRequested with 1 unknown field"),
-])  # fmt: skip
-def test_an_unknown_kind_and_an_unknown_field_are_a_later_version_s(change: object, said: str) -> None:
-    assert is_of_later(msgpack.packb(change(msgpack.unpackb(KNOWN)))) == said  # type: ignore[operator]
+def test_an_unknown_kind_and_an_unknown_field_are_a_later_version_s() -> None:
+    values: list[object] = msgpack.unpackb(KNOWN)
+    assert is_of_later(msgpack.packb(["RunTeleported", *values[1:]])) == "an event of an unknown kind, RunTeleported"
+    assert is_of_later(msgpack.packb([*values, 7])) == "RunCancelRequested with 1 unknown field"
 
 
 def test_a_name_says_what_its_scheduler_can_go_on_with_beside_its_shards() -> None:
