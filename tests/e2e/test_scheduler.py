@@ -291,7 +291,7 @@ def test_a_scheduler_that_is_cut_off_ends_its_attempts_only_where_another_machin
         monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
         site.deploy("Nightly", "a")
         if rivals:
-            elsewhere(lives_for_s=3_600.0)
+            elsewhere(lives_for_s=200.0)
         with scheduler(root, shards=4 if rivals else 8):
             runs = [site.ask("Nightly", folder=site.said, times=1) for _ in range(8)]
             [body, *_] = wait_until(lambda: running(site, runs), "a body runs", WITHIN_S)
@@ -317,7 +317,7 @@ def test_a_scheduler_whose_log_hangs_ends_its_attempts_when_its_leases_have_run_
         monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
         site.deploy("Nightly", "a")
         with closing(connect(server.url)) as log:
-            log.schedulers(RIVAL, 3_600.0)
+            log.schedulers(RIVAL, 200.0)
         with scheduler(root, shards=4):
             runs = [site.ask("Nightly", folder=site.said, times=1) for _ in range(8)]
             [body, *_] = wait_until(lambda: running(site, runs), "a body runs", WITHIN_S)
