@@ -4,23 +4,22 @@ See `evflow.core.claims`. A number that nobody has is taken again with the reque
 the same act as it did: so its tick or event is not decided a second time. A run that is given up is told in the flow's log.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
 from evflow import diagnostics
 from evflow.core import backfill, deployments, flow_events
 from evflow.core.claims import claim
-from evflow.core.codec import UnreadableEvent, decode
+from evflow.core.codec import decode
 from evflow.core.events import RunStarted
 from evflow.core.flow_events import RunGivenUp, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.deployments.finding import records
 from evflow.deployments.refusals import give_up
 from evflow.errors import Conflict
 from evflow.log.protocol import BackfillChange, DeploymentChange, LogClient
 
 PRINCIPAL: Final = "scheduler"
-_CHUNK: Final = 5_000
 
 
 def claim_again(log: LogClient, run: RunId, first: bytes) -> str:
@@ -42,7 +41,7 @@ def claim_again(log: LogClient, run: RunId, first: bytes) -> str:
         return ""  # of a version that this one does not know: nothing is known against it
     while True:
         end = log.flow_seq(run.flow)
-        found = claim(run.number, asdict(event), _requests(log, run.flow))
+        found = claim(run.number, asdict(event), (one.event for one in records(log, run.flow) if isinstance(one.event, RunRequested)))
         if found.verdict == "ours":
             return ""
         try:
@@ -91,16 +90,3 @@ def _change(log: LogClient, flow: FlowName, asked: RunRequested, end: Seq) -> De
         return None
     carried = backfill.after(backfill.unpacked(held), asked, 0, PRINCIPAL, end + 1)
     return None if carried is None else BackfillChange(number, backfill.pack(carried))
-
-
-def _requests(log: LogClient, flow: FlowName) -> Iterator[RunRequested]:
-    at = 0
-    while chunk := log.flow_events(flow, at, _CHUNK):
-        for seq, payload in chunk:
-            try:
-                event = flow_events.decode(seq, payload).event
-            except UnreadableEvent:
-                continue  # what cannot be read asks for nothing
-            if isinstance(event, RunRequested):
-                yield event
-        at = chunk[-1].seq

