@@ -28,6 +28,7 @@ from typing import Any, Final, cast
 
 from evflow.clock import now_us
 from evflow.core import events as ev
+from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import DEFAULT_TASK_BUDGET, RunState, Task
 from evflow.deployments.beginning import RunOptions
@@ -184,9 +185,9 @@ def run_flow(flow: type[FlowSpec], /, **parameters: object) -> FlowResult:
         FlowFailed: A transition is ill-formed, or an artifact cannot be kept.
         Exception: What the body raised that failed the run, with a note that says which step it was.
     """
-    graph_of(flow)
+    graph = graph_of(flow)
     _need_no_loop(flow, facts(flow).steps)
-    return _Play(flow, resolve(flow, _by_name(flow, parameters), user=_USER)).play()
+    return _Play(flow, graph, resolve(flow, _by_name(flow, parameters), user=_USER)).play()
 
 
 def run_step(
@@ -228,7 +229,7 @@ def run_step(
 class _Play:
     """One run: the state that decides, and a store for what tasks leave."""
 
-    def __init__(self, flow: type[FlowSpec], parameters: Mapping[str, object]) -> None:
+    def __init__(self, flow: type[FlowSpec], graph: Graph, parameters: Mapping[str, object]) -> None:
         self._flow = flow
         self._store = MemoryStore()
         self._owned = OwnedRun(RunId(FlowName(flow.__name__), _RUN))
@@ -238,7 +239,7 @@ class _Play:
         given = save_parameters(self._store, request)
         self._parameters = ArtifactView.open(self._store, given.manifest)
         self._started = started_event(
-            self._owned.id, request, graph_of(flow), given=given, package=None, host="", installation="", store=self._store.url
+            self._owned.id, request, graph, given=given, package=None, host="", installation="", store=self._store.url
         )
         self._errors: dict[int, Exception | SystemExit] = {}
 
@@ -266,11 +267,8 @@ class _Play:
         if state.status != "succeeded":
             self._fail(state)
         steps: dict[str, list[StepResult]] = {}
-        last: StepResult | None = None
         for task in state.all_tasks():
-            last = self._done(task)
-            steps.setdefault(task.step, []).append(last)
-        assert last is not None
+            steps.setdefault(task.step, []).append(self._done(task))
         ended = next(task for task in state.all_tasks() if task.next_kind == "end")
         return FlowResult(steps, self._done(ended).data)
 
@@ -308,7 +306,8 @@ class _Single:
         left = {name: value for name, value in values.items() if name not in names}
         parameters = {**facts(flow).constants, **resolve(flow, _by_name(flow, given), user=_USER)}
         own = ArtifactView.open(self._store, save(self._store, parameters).manifest)
-        takes_inputs = graph_of(flow)[step].takes_inputs
+        node = graph_of(flow)[step]
+        takes_inputs, policy = node.takes_inputs, node.policy
         if takes_inputs is not (inputs is not None):
             what = f"Step '{step}' is a join: give it `inputs`." if takes_inputs else f"Step '{step}' takes no inputs: it is no join."
             raise UsageError(what)
@@ -319,7 +318,6 @@ class _Single:
         if takes_inputs:
             parents = tuple(self._members(_named(inputs or ()), own, left))
             joined = ("before", 1, "split" if isinstance(inputs, Mapping) else "foreach", 0, len(parents), None, None)
-        policy = graph_of(flow)[step].policy
         order = AttemptOrder(
             step, 2, 0, parents=parents, takes_inputs=takes_inputs, frames=frames, timeout_s=policy.timeout_us / 1e6, joined=joined
         )
