@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from evflow import aws, diagnostics
 from evflow.client.publishing import EventInvalid, kept, made_of, own_store
-from evflow.core.published import OURS, Publication, encode
+from evflow.core.published import MOST_ID_CHARS, OURS, Publication, encode
 from evflow.core.values import value
 from evflow.errors import EvflowError
 from evflow.log.protocol import Durability, Keep, Placed
@@ -106,8 +106,7 @@ class Acceptance:
         """
         said = " ".join(why)[:_MOST_WHY].encode(errors="replace").decode()
         body = encode(Publication(REFUSED, {"source": self._reading.place, "message": what, "why": said}, self._origin, "scheduler"))
-        short = sha256(f"{self._reading.place} {what}".encode(errors="replace")).hexdigest()[:32]
-        if await self._written([(f"refused:{short}", body)]):
+        if await self._written([(f"refused:{digest_of(f'{self._reading.place} {what} {said}')}", body)]):
             diagnostics.warning("what came is no event", place=self._reading.place, message=what, why=said)
             self._reading.count("refused")
 
@@ -148,3 +147,13 @@ class Acceptance:
 
     async def _pause(self, error: EvflowError) -> None:
         await anyio.sleep(min(5.0, aws.pause_s(self._reading.fails(error.message))))
+
+
+def short_id(event_id: str) -> str:
+    """An event's id, with a digest in the place of what is too long of it."""
+    return event_id if len(event_id) <= MOST_ID_CHARS else f"{event_id[:20]}:{digest_of(event_id)}"
+
+
+def digest_of(text: str) -> str:
+    """A text in 32 characters; it may have what is no UTF-8, as paths and messages do."""
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

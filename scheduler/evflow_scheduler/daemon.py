@@ -54,9 +54,9 @@ from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 from evflow_scheduler.ticks import look_after
 
 if TYPE_CHECKING:
-    from evflow_scheduler.cloud import Cloud
     from evflow_scheduler.http.health import Condition
     from evflow_scheduler.metrics.census import Census
+    from evflow_scheduler.sources import Sources
 
 _AFTER_A_DEFECT_S: Final = 30.0
 _AGAIN_AFTER_S: Final = 1.0
@@ -175,7 +175,7 @@ class Daemon:
         self._heard_s = 0.0
         self._waiting: set[CancelScope] = set()
         self._draining = False
-        self._cloud: Cloud | None = None
+        self._sources: Sources | None = None
         self._unarchived_bytes: int | None = None
         self._superseded = False  # a scheduler of a later version lives
 
@@ -198,7 +198,6 @@ class Daemon:
                     around.start_soon(look_after, self._premises, self._owned, self._face.on_offer)
                     around.start_soon(self._face.serve, self)
                     around.start_soon(self._follow_sources)
-                    around.start_soon(self._follow_cloud)
                     around.start_soon(archiving.look_after, self._premises, self._owned, self._duty.hot_for_s, self._hear_of_backlog)
                     for shard in map(shared_shards().__getitem__, may_own(self._name)):
                         owners.start_soon(self._own, shard, tenancies)
@@ -211,22 +210,13 @@ class Daemon:
             diagnostics.info("scheduler ends")
 
     async def _follow_sources(self) -> None:
-        """Publish what comes from the streams and folders that the operator names."""
-        if self._duty.streams or self._duty.folders:
-            from evflow_scheduler import sources  # watches files
+        """Publish what comes from elsewhere."""
+        duty = self._duty
+        if duty.streams or duty.folders or duty.queues or duty.buckets:
+            from evflow_scheduler.sources import Sources
 
-            streams, folders = map(sources.source_of, self._duty.streams), map(sources.folder_of, self._duty.folders)
-            await sources.follow(self._premises.log_url, self._premises.host, self._owned, [*streams], [*folders])
-
-    async def _follow_cloud(self) -> None:
-        """Publish what comes from AWS."""
-        if self._duty.queues or self._duty.buckets:
-            from evflow_scheduler.cloud import Cloud
-
-            self._cloud = Cloud(
-                self._premises.log_url, self._duty.durability, self._name, self._owned, self._duty.queues, self._duty.buckets
-            )
-            await self._cloud.follow()
+            self._sources = Sources(self._premises, duty, self._name, self._owned)
+            await self._sources.follow()
 
     # --- its share -----------------------------------------------------------------------------------------
 
@@ -308,7 +298,7 @@ class Daemon:
 
         counted = census(self._share, self._lease_ages_s(), self._slots, self._shards.values(), self._executor)
         counted = replace(counted, unarchived_bytes=self._unarchived_bytes)
-        return replace(counted, sources=self._cloud.now) if self._cloud is not None else counted
+        return replace(counted, sources=self._sources.now) if self._sources is not None else counted
 
     def _hear_of_backlog(self, size_bytes: int | None) -> None:
         self._unarchived_bytes = size_bytes

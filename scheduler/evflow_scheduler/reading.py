@@ -1,6 +1,6 @@
 """How the reading of a source goes: counted as it happens, for metrics, for `evflow scheduler status`, and for lines that say each change once."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from evflow import clock, diagnostics
 from evflow.core.values import value
@@ -9,12 +9,25 @@ Outcome = Literal["published", "known", "passed", "refused"]
 OUTCOMES: tuple[Outcome, ...] = ("published", "known", "passed", "refused")
 
 
+class Source(NamedTuple):
+    """A stream or a folder, and the name that its events get."""
+
+    place: str
+    event: str
+
+
+def source_of(text: str) -> Source:
+    """Read `PLACE=EVENT`, which the settings have checked."""
+    place, _, event = text.rpartition("=")
+    return Source(place, event)
+
+
 @value
 class Seen:
     """A source as it is now.
 
     Attributes:
-        place: The queue or the bucket.
+        place: The stream, the folder, the queue or the bucket.
         is_up: It could be read when it was last tried; None: it was not tried yet.
         why: Why it could not.
         since_us: Since when that is so.
@@ -40,7 +53,7 @@ class Reading:
     """Counts what a source brings, and says once when it fails and when it is back.
 
     Args:
-        place: The queue or the bucket.
+        place: The stream, the folder, the queue or the bucket.
     """
 
     def __init__(self, place: str) -> None:

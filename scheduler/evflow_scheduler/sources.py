@@ -1,213 +1,169 @@
-"""Events from elsewhere, in a scheduler: streams that others write at the log's server, and files that arrive in folders.
+"""Events from elsewhere, in a scheduler: streams, folders, queues and parts of buckets, each read by a task of its own.
 
-Each becomes a published event whose id follows from where it came from, so that an entry or a file that is read twice, by this scheduler or
-by two of them, is one event. How far a source has been read stands beside the events, and moves after they are published: whoever goes on after a
-crash reads the last ones again.
-
-A stream is read by the scheduler that owns one certain shard. A folder is this machine's, and every scheduler that is told of it watches it.
+Imported only where the operator names some. Nothing that a source does ends another one, or the scheduler. How each of them goes stands in the log beside
+the events, for `evflow scheduler status`.
 """
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 import orjson
 
-from evflow import clock, diagnostics
-from evflow.client.publishing import kept, made_of, own_store
-from evflow.core.published import MOST_ID_CHARS, Publication, encode
+from evflow import aws, clock, config, diagnostics
+from evflow.core.notifications import Watched, bucket_of, by_place, queue_of
 from evflow.errors import EvflowError
-from evflow.log import commands, sources
+from evflow.log import open_event_log, sources
 from evflow.log.errors import LogUnavailable
-from evflow.log.keys import shared_shards
 from evflow.log.link import Link
+from evflow.log.protocol import Durability
+from evflow_scheduler.accepting import Acceptance
+from evflow_scheduler.reading import Reading, Seen, Source, plain, source_of
 
-_READER: Final = shared_shards()[0]
-_WAIT_S: Final = 5.0
+if TYPE_CHECKING:
+    from evflow.log.event_log import RedisEventLog
+    from evflow_scheduler.daemon import Duty
+    from evflow_scheduler.tenancy import Premises
+
+_SAY_EVERY_S: Final = 2.0
+_SAY_AGAIN_S: Final = 30.0
 _AGAIN_AFTER_S: Final = 2.0
-_PATIENCE_S: Final = 30.0
-_BATCH: Final = 100
-_SETTLED_NS: Final = 500_000_000
-"""A file that was written to so shortly ago may not be whole yet."""
-_UNFINISHED: Final = (".tmp", ".part", ".crdownload", "~")
+_AFTER_A_DEFECT_S: Final = 30.0
+_LEAVE_S: Final = 1.0
 
 
-class Source(NamedTuple):
-    """Where events come from, and the name that they get."""
-
-    place: str
-    event: str
-
-
-def source_of(text: str) -> Source:
-    """Read `PLACE=EVENT`.
-
-    Raises:
-        ValueError: It is not of this form.
-    """
-    place, equals, event = text.rpartition("=")
-    if not (equals and place and event):
-        raise ValueError(f"'{text}' is not of the form PLACE=EVENT")
-    return Source(place, event)
-
-
-def folder_of(text: str) -> Source:
-    """As `source_of`, of a folder: its whole path."""
-    place, event = source_of(text)
-    return Source(str(Path(place).absolute()), event)
-
-
-async def follow(
-    log_url: str, host: str, owned: Callable[[], frozenset[str]], streams: Sequence[Source], folders: Sequence[Source]
-) -> None:
-    """Publish what comes from streams and folders, until cancelled.
+class Sources:
+    """What a scheduler reads events from.
 
     Args:
-        log_url: The log, at whose server the streams are.
-        host: This machine.
+        premises: The log, and this machine.
+        duty: What the operator names.
+        name: This scheduler's, as others see it.
         owned: The shards that this process owns now.
-        streams: The streams, by their keys.
-        folders: The folders.
     """
-    link = Link(log_url)
-    try:
-        async with anyio.create_task_group() as group:
-            for stream in streams:
-                group.start_soon(_again_and_again, stream, partial(_read_stream, link, owned, stream))
-            for folder in folders:
-                group.start_soon(_again_and_again, folder, partial(_watch_folder, link, host, Path(folder.place), folder))
-    finally:
-        with anyio.CancelScope(shield=True):  # within a second
-            await link.aclose()
 
+    def __init__(self, premises: "Premises", duty: "Duty", name: str, owned: Callable[[], frozenset[str]]) -> None:
+        self._log_url = premises.log_url
+        self._host = premises.host
+        self._level: Durability = duty.durability
+        self._name = name
+        self._owned = owned
+        self._streams = {source.place: source for source in map(source_of, duty.streams)}
+        folders = (Source(str(Path(place).absolute()), event) for place, event in map(source_of, duty.folders))
+        self._folders = {source.place: source for source in folders}
+        self._queues = by_place(tuple(map(queue_of, duty.queues)))
+        self._buckets = by_place(tuple(map(bucket_of, duty.buckets)))
+        places = (*self._streams, *self._folders, *self._queues, *self._buckets)
+        self._readings = {place: Reading(place) for place in places}
+        self._region: str | None = config.get("aws_region")
+        self._endpoint: str | None = config.get("aws_endpoint")
 
-async def _again_and_again(source: Source, read: Callable[[], Any]) -> None:
-    """Read a source, and go on after whatever went wrong with it: other sources go on meanwhile."""
-    said = ""
-    while True:
+    @property
+    def now(self) -> tuple[Seen, ...]:
+        """How each source goes."""
+        return tuple(reading.now for reading in self._readings.values())
+
+    async def follow(self) -> None:
+        """Read all of them until cancelled."""
+        link = Link(self._log_url)
         try:
-            await read()
-        except (EvflowError, OSError) as error:
-            why = f"{type(error).__name__}: {error}"
-            (diagnostics.debug if why == said else diagnostics.warning)("a source of events cannot be read", place=source.place, why=why)
-            said = why
-        await anyio.sleep(_AGAIN_AFTER_S)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._say, link)
+                for place, stream in self._streams.items():
+                    group.start_soon(self._again_and_again, self._readings[place], partial(self._read_stream, link, stream))
+                for place, folder in self._folders.items():
+                    group.start_soon(self._again_and_again, self._readings[place], partial(self._watch_folder, link, folder))
+                for url, watched in self._queues.items():
+                    group.start_soon(self._again_and_again, self._readings[url], partial(self._read_queue, url, watched))
+                for place, watched in self._buckets.items():
+                    group.start_soon(self._again_and_again, self._readings[place], partial(self._read_bucket, link, place, watched))
+        finally:
+            with anyio.move_on_after(_LEAVE_S, shield=True):
+                try:
+                    await link.do(sources.unsay(self._name))
+                except LogUnavailable as error:  # whoever reads it sees that this scheduler is gone
+                    diagnostics.debug("what was said of sources stays", why=str(error))
+                await link.aclose()
 
+    # --- each of its kind, its reader imported where one is named ---------------------------------------------
 
-# --- streams ---------------------------------------------------------------------------------------------
+    async def _read_stream(self, link: Link, source: Source, log: "RedisEventLog") -> None:
+        from evflow_scheduler.streams import StreamReader
 
+        reading = self._readings[source.place]
+        acceptance = Acceptance(log, self._level, reading, f"stream:{source.place}")
+        await StreamReader(source, acceptance, reading, link, self._owned).read()
 
-async def _read_stream(link: Link, owned: Callable[[], frozenset[str]], source: Source) -> None:
-    if _READER not in owned():
-        return
-    name = f"stream:{source.place}"
-    after = await link.do(sources.position(name))
-    if not after:  # what was there before somebody named the stream is no event
-        after = await link.do(sources.newest(source.place))
-        await link.do(sources.move(name, after))
-    wait = link.wait()
-    try:
-        while _READER in owned():
-            found = await wait.do(sources.entries(source.place, after, _WAIT_S, _BATCH), _WAIT_S)
-            for entry in found:
-                await _publish(link, source, f"{name}:{entry.id}", _payload(entry.fields), name)
-                after = entry.id
-            if found:
-                await link.repeated(sources.move(name, after), _PATIENCE_S)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await wait.aclose()
+    async def _watch_folder(self, link: Link, source: Source, log: "RedisEventLog") -> None:
+        from evflow_scheduler.folders import FolderReader
 
+        reading = self._readings[source.place]
+        acceptance = Acceptance(log, self._level, reading, f"file:{source.place}")
+        await FolderReader(source, self._host, acceptance, reading, link).read()
 
-def _payload(fields: Sequence[bytes]) -> object:
-    """What an entry says: its fields, or what its only field `payload` holds as JSON."""
-    texts = [field.decode(errors="replace") for field in fields]
-    if len(texts) == 2 and texts[0] == "payload":
-        try:
-            return orjson.loads(fields[1])
-        except orjson.JSONDecodeError:
-            pass  # then it is a text
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    async def _read_queue(self, url: str, watched: Sequence[Watched], log: "RedisEventLog") -> None:
+        from evflow_scheduler.queues import QueueReader
 
+        region = aws.region_of(url) or self._region
+        async with aws.client("sqs", region=region, endpoint=self._endpoint or aws.origin_of(url)) as sqs:
+            reading = self._readings[url]
+            acceptance = Acceptance(log, self._level, reading, f"queue:{url.rpartition('/')[2]}")
+            await QueueReader(sqs, url, [one.rule for one in watched], acceptance, reading).read()
 
-# --- folders ---------------------------------------------------------------------------------------------
+    async def _read_bucket(self, link: Link, place: str, watched: Sequence[Watched], log: "RedisEventLog") -> None:
+        from evflow_scheduler.buckets import BucketReader
 
+        async with aws.client("s3", region=self._region, endpoint=self._endpoint) as s3:
+            reading = self._readings[place]
+            acceptance = Acceptance(log, self._level, reading, place)
+            every_s = min(one.every_s for one in watched)
+            await BucketReader(s3, place, [one.rule for one in watched], every_s, acceptance, reading, link, self._owned).read()
 
-class _File(NamedTuple):
-    changed_ns: int
-    path: str
-    size: int
+    # --- all of them -------------------------------------------------------------------------------------------
 
-
-async def _watch_folder(link: Link, host: str, folder: Path, source: Source) -> None:
-    import watchfiles
-
-    name = f"watch:{host}:{folder}"
-    position = await link.do(sources.position(name))
-    if not position:  # what lay there before somebody named the folder is no event
-        position = str(clock.now_us() * 1_000)
-        await link.do(sources.move(name, position))
-    after_ns = int(position)
-    # Its annotations are incomplete.
-    changes: AsyncIterator[object] = cast("Any", watchfiles).awatch(
-        folder, step=20, debounce=100, rust_timeout=1_000, yield_on_timeout=True
-    )
-    async for _ in changes:
-        found = await anyio.to_thread.run_sync(_arrived, folder, after_ns)
-        for file in found:
-            payload = {"path": file.path, "name": Path(file.path).name, "folder": str(folder), "size": file.size}
-            await _publish(link, source, f"file:{_short(file.path)}:{file.changed_ns}", payload, f"file:{folder}")
-            after_ns = file.changed_ns
-        if found:
-            await link.repeated(sources.move(name, str(after_ns)), _PATIENCE_S)
-
-
-def _arrived(folder: Path, after_ns: int) -> list[_File]:
-    """Files that came, or were written to, behind an instant, and are whole by now, in that order; one that is renamed has come then."""
-    settled_ns = clock.now_us() * 1_000 - _SETTLED_NS
-    return sorted(file for file in _files(folder) if after_ns < file.changed_ns <= settled_ns)
-
-
-def _files(folder: Path) -> Iterator[_File]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or name.endswith(_UNFINISHED):
-                continue
-            path = Path(root, name)
+    async def _again_and_again(self, reading: Reading, read: "Callable[[RedisEventLog], Awaitable[None]]") -> None:
+        """Read a source, and go on after whatever went wrong with it."""
+        while True:
             try:
-                about = path.stat()
-            except FileNotFoundError:  # it is gone again
-                continue
-            yield _File(about.st_ctime_ns, str(path), about.st_size)
+                await self._with_log(read)
+            except (EvflowError, OSError) as error:  # no client can be made, there is no such folder, or the log is away
+                await anyio.sleep(max(_AGAIN_AFTER_S, aws.pause_s(reading.fails(str(error)))))
+            except Exception as error:  # noqa: BLE001 - what a client of others raises must not end the scheduler; it is told
+                diagnostics.warning("a source of events is left for a while", place=reading.place, traceback=traceback.format_exc())
+                reading.fails(f"{type(error).__name__}: {error}")
+                await anyio.sleep(_AFTER_A_DEFECT_S)
 
+    async def _with_log(self, read: "Callable[[RedisEventLog], Awaitable[None]]") -> None:
+        log = await open_event_log(self._log_url)
+        try:
+            await read(log)
+        finally:
+            with anyio.CancelScope(shield=True):  # within a second
+                await log.aclose()
 
-# --- both ------------------------------------------------------------------------------------------------
+    async def _say(self, link: Link) -> None:
+        """Say in the log how the sources go, when it changes, and now and then that it is still so."""
+        said: tuple[Seen, ...] = ()
+        said_s = -_SAY_AGAIN_S
+        await self._forget_the_dead(link)
+        while True:
+            now = self.now
+            if now != said or anyio.current_time() - said_s >= _SAY_AGAIN_S:
+                try:
+                    body = orjson.dumps({"at_us": clock.now_us(), "sources": [plain(one) for one in now]})
+                    await link.do(sources.say(self._name, body))
+                    said, said_s = now, anyio.current_time()
+                except LogUnavailable as error:
+                    diagnostics.debug("how sources go is not said", why=str(error))
+            await anyio.sleep(_SAY_EVERY_S)
 
-
-async def _publish(link: Link, source: Source, event_id: str, payload: object, origin: str) -> None:
-    """Publish one event. What cannot be one is told and passed over: it would not be one at the next try, either."""
-
-    def made() -> Publication:
-        return made_of(source.event, payload, source=origin, principal="scheduler", store=own_store)
-
-    if len(event_id) > MOST_ID_CHARS:
-        event_id = f"{event_id[:20]}:{_short(event_id)}"
-    try:
-        publication = await anyio.to_thread.run_sync(made)  # a large payload goes to the store
-        placed = await link.repeated(commands.publish(event_id, encode(publication), kept()), _PATIENCE_S)
-    except LogUnavailable:
-        raise
-    except EvflowError as error:
-        diagnostics.warning("what came is no event", place=source.place, id=event_id, why=str(error))
-    else:
-        diagnostics.info("event from elsewhere", name=source.event, id=event_id, new=placed.is_new)
-
-
-def _short(text: str) -> str:
-    return sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
+    async def _forget_the_dead(self, link: Link) -> None:
+        """Remove what schedulers said that were killed long ago."""
+        try:
+            for name in sources.silent(await link.do(sources.said()), clock.now_us()):
+                await link.do(sources.unsay(name))
+        except LogUnavailable as error:
+            diagnostics.debug("what dead schedulers said of sources stays", why=str(error))

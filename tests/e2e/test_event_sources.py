@@ -5,6 +5,7 @@ import signal
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,12 @@ def read_from(home: Path, place: str) -> bool:
         return any(place in field.decode() for field in wire.call("HKEYS", EVENT_KEYS.sources))
 
 
+def seen() -> list[dict[str, Any]]:
+    """How reading goes, as the only scheduler says."""
+    [only] = json.loads(evflow("scheduler", "status", "--json").stdout)["schedulers"]
+    return list(only["sources"])
+
+
 def test_entries_and_files_are_events_once_whoever_reads_them(root: Path, evflow_home: Path, incoming: Path) -> None:
     with scheduler(root):
         add(evflow_home, "before anybody read")
@@ -92,6 +99,8 @@ def test_entries_and_files_are_events_once_whoever_reads_them(root: Path, evflow
         (incoming / "one.csv").write_text("1")
         assert "what A-1" in said(until_there_are("Orders", 1)[-1])
         assert "what one.csv" in said(until_there_are("Files", 1)[-1])
+        places = {"orders", str(incoming)}
+        wait_until(lambda: {one["place"] for one in seen() if one["is_up"] and one["published"] == 1} == places, "the status says so", WITHIN_S)
     add(evflow_home, "A-2")  # while nobody reads
     (incoming / "half.csv.tmp").rename(incoming / "half.csv")
     with scheduler(root) as first, scheduler(root, shards=4):
