@@ -370,9 +370,10 @@ def _attempt(
             stage = "artifact"
             return success(task, order, store, done, began), None
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the report, and is raised if it fails the run
+            text = explained(error, stage)
             if not order.last:
-                sys.stderr.write(explained(error, stage))
-            return failure(order, store, error, stage, began), error
+                sys.stderr.write(text)
+            return failure(order, store, error, stage, began, text), error
 
 
 @contextmanager

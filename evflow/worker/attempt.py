@@ -296,8 +296,9 @@ def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stag
     """The report of what went wrong, which is printed to the attempt's own stderr as well."""
     from evflow.flow.tracebacks import show
 
-    show(report.explained(error, stage))
-    return report.failure(order, store, error, stage, started_us)
+    text = report.explained(error, stage)
+    show(text)
+    return report.failure(order, store, error, stage, started_us, text)
 
 
 def _deliver(context: RunContext, ended: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:

@@ -107,7 +107,7 @@ def explained(error: BaseException, stage: str) -> str:
     return user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else f"{error}\n"
 
 
-def failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int) -> AttemptFailed:
+def failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int, text: str) -> AttemptFailed:
     """What went wrong, for the log; the whole text goes to the store, if that takes it.
 
     Args:
@@ -116,12 +116,13 @@ def failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage
         error: What was raised.
         stage: How far it had come: `load`, `exception` (the body), `artifact`.
         started_us: When the attempt began.
+        text: What `explained` says of it.
     """
     from evflow.flow.tracebacks import where
 
     detail = None
     with suppress(EvflowError, OSError):
-        detail = store.put([explained(error, stage).encode("utf-8", "replace")])
+        detail = store.put([text.encode("utf-8", "replace")])
     return AttemptFailed(
         order.task,
         order.attempt,
