@@ -88,9 +88,10 @@ class Watched:
 
     @property
     def primary(self) -> Server:
-        """Whom the Sentinels take for the primary."""
-        _, port = self.sentinels[0].call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        return next(one for one in self.servers if one.port == int(port))
+        """Whom the Sentinels take for the primary: the one among them that heard last of a fail-over knows, the others hear within seconds."""
+        told = [_pairs(one.call("SENTINEL", "MASTER", SERVICE)) for one in self.sentinels]
+        _, port = max((int(master["config-epoch"]), int(master["port"])) for master in told)
+        return next(one for one in self.servers if one.port == port)
 
     @property
     def replica(self) -> Server:
