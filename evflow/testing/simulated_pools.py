@@ -49,13 +49,12 @@ class PoolScripts:
             if not waits and self._claimed_by(attempt) == worker and attempt not in instead:
                 answers.append(1)
                 continue
-            first = next(iter(self._call("ZRANGE", ranks, b"0", b"0")), None)
+            first, found = self._comes_first(ranks, attempt if waits else None)
             if waits and first in {None, attempt}:
                 self._take(ranks, worker, attempt, entry)
                 answers.append(1)
                 continue
             self._put_back(entry, attempt, waits=waits)
-            found = self._entry_of(first)
             if first is None or found is None:
                 answers.append(0)
                 continue
@@ -78,12 +77,18 @@ class PoolScripts:
         if own:
             self._call("HSET", self._waiting, attempt, self._call("XADD", self._queue, b"*", *own[0][1]))
 
-    def _entry_of(self, attempt: bytes | None) -> tuple[bytes, list[bytes]] | None:
-        its: bytes | None = None if attempt is None else self._call("HGET", self._waiting, attempt)
-        if its is None:
-            return None
-        found = self._call("XRANGE", self._queue, its, its)
-        return (its, found[0][1]) if found else None
+    def _comes_first(self, ranks: bytes, own: bytes | None) -> tuple[bytes | None, tuple[bytes, list[bytes]] | None]:
+        """What comes first; unless that is `own`, with its entry and what is in it."""
+        while True:
+            first: bytes | None = next(iter(self._call("ZRANGE", ranks, b"0", b"0")), None)
+            if first in {None, own}:
+                return first, None
+            its: bytes | None = self._call("HGET", self._waiting, first)
+            found = [] if its is None else self._call("XRANGE", self._queue, its, its)
+            if its is not None and found:
+                return first, (its, found[0][1])
+            self._call("ZREM", ranks, first)
+            self._call("HDEL", self._waiting, first)
 
     # --- the owner's orders --------------------------------------------------------------------------------
 

@@ -203,6 +203,22 @@ async def test_a_repeated_claim_that_was_given_something_else_has_the_same_answe
     assert queue.world.call("EXISTS", pool_keys(POOL).given) == 0
 
 
+async def test_what_comes_first_and_has_no_entry_any_more_holds_up_nothing_and_is_seen_to_be_gone(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1, 2, priority=3)
+    await queue.order(3)
+    keys = pool_keys(POOL)
+    entries = {entry.attempt: entry.id for entry in await queue.fetch("a")}
+    queue.world.call("XDEL", keys.queue, entries["Flow/1/1.0"])
+    queue.world.call("HDEL", keys.waiting, "Flow/1/2.0")
+    read = [Entry(entries["Flow/1/3.0"], "Flow/1/3.0", b"order 3")]
+    assert await queue.claim("a", read) == read
+    assert await queue.look(1, 2, 3) == [Fate("gone"), Fate("gone"), Fate("claimed", "a")]
+    assert queue.world.call("ZCARD", keys.ranks) == 0
+    await queue.order(1)
+    assert await queue.take("a") == ["Flow/1/1.0"]
+
+
 async def test_an_urgent_order_that_is_taken_back_is_given_to_nobody(queue: Queue) -> None:
     await queue.join("a")
     await queue.order(1)

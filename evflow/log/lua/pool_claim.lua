@@ -10,7 +10,8 @@
 --         {'dead'}: the worker does not count as living; its entries go back into the queue with its burial
 -- Atomicity: check, claim and acknowledgement are one act, so that an attempt is claimed once and no entry is acknowledged that
 -- is not claimed; an attempt that waits has one entry at any time. A call that is repeated has the same answer: a claim by this worker
--- says so, and what was given instead is kept until its next call. Time is this server's alone.
+-- says so, and what was given instead is kept until its next call. What comes first and has no entry any more (somebody removed it from
+-- the stream) leaves the order and does not wait: its owner sees that and starts it again. Time is this server's alone.
 
 local GROUP = 'workers'
 
@@ -38,6 +39,23 @@ local function take(attempt, entry)
   redis.call('XDEL', KEYS[1], entry)
 end
 
+-- What comes first; unless that is `own`, with its entry and what is in it.
+local function comes_first(own)
+  while true do
+    local first = redis.call('ZRANGE', KEYS[5], 0, 0)[1]
+    if not first or first == own then
+      return first
+    end
+    local its = redis.call('HGET', KEYS[2], first)
+    local found = its and redis.call('XRANGE', KEYS[1], its, its)[1]
+    if found then
+      return first, its, found[2]
+    end
+    redis.call('ZREM', KEYS[5], first)
+    redis.call('HDEL', KEYS[2], first)
+  end
+end
+
 for i = 2, #ARGV, 2 do
   local entry, attempt = ARGV[i], ARGV[i + 1]
   local waits = redis.call('HGET', KEYS[2], attempt) == entry
@@ -45,7 +63,7 @@ for i = 2, #ARGV, 2 do
   if not waits and owner == worker and not given[attempt] then  -- the call is repeated: its answer was lost
     answer[#answer + 1] = 1
   else
-    local first = redis.call('ZRANGE', KEYS[5], 0, 0)[1]
+    local first, its, order = comes_first(waits and attempt)
     if waits and (not first or first == attempt) then
       take(attempt, entry)
       answer[#answer + 1] = 1
@@ -56,11 +74,9 @@ for i = 2, #ARGV, 2 do
       if own then
         redis.call('HSET', KEYS[2], attempt, redis.call('XADD', KEYS[1], '*', unpack(own[2])))
       end
-      local its = first and redis.call('HGET', KEYS[2], first)
-      local found = its and redis.call('XRANGE', KEYS[1], its, its)[1]
-      if found then
+      if first then
         take(first, its)
-        answer[#answer + 1] = {its, first, found[2][4]}
+        answer[#answer + 1] = {its, first, order[4]}
         swapped, given[first] = true, true
       else
         answer[#answer + 1] = 0
