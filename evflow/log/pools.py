@@ -278,7 +278,7 @@ def claim(pool: str, worker: str, entries: Sequence[Entry]) -> Operation[list[En
     return Operation((command,), parse)
 
 
-def release(pool: str, attempts: Sequence[AttemptId]) -> Operation[None]:
+def release(pool: str, attempts: Sequence[AttemptId | str]) -> Operation[None]:
     """Give claims back: the attempts are over, and their shard has been told what it must know."""
     return Operation((("HDEL", pool_keys(pool).claims, *map(str, attempts)),), _nothing)
 

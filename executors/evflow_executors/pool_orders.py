@@ -30,11 +30,16 @@ class NoPackage(EnvironmentProblem):
 
 
 class OrderUnreadable(InternalError):
-    """What stands in a pool's queue is no order."""
+    """What stands in a pool's queue is no order.
+
+    Attributes:
+        shard: Whom to tell of the attempt, or None where not even that can be read, or it names no attempt.
+    """
 
     code = "order-unreadable"
 
-    def __init__(self, attempt: str, why: str) -> None:
+    def __init__(self, attempt: str, why: str, shard: str | None = None) -> None:
+        self.shard = shard
         super().__init__(f"The order of '{attempt}' in the pool's queue cannot be read: {why}.")
 
 
@@ -70,17 +75,28 @@ class PoolOrder:
         Raises:
             OrderUnreadable: The bytes are something else, or another attempt's.
         """
+        shard: str | None = None
         try:
             values: list[Any] = msgpack.unpackb(data)
+            AttemptId.parse(attempt)
+            shard = _shard_in(values[0])
             found = cls(RunContext.unpack(values[0]), AttemptOrder.unpack(values[1]), bool(values[2]))
             if attempt != f"{found.run}/{found.order.task}.{found.order.attempt}":
-                raise OrderUnreadable(attempt, "it is another attempt's")
-            AttemptId.parse(attempt)
+                raise OrderUnreadable(attempt, "it is another attempt's", shard)
         except (ValueError, TypeError, LookupError, msgpack.UnpackException, EvflowError) as error:
             if isinstance(error, OrderUnreadable):
                 raise
-            raise OrderUnreadable(attempt, f"{type(error).__name__}: {error}") from error
+            raise OrderUnreadable(attempt, f"{type(error).__name__}: {error}", shard) from error
         return found
+
+
+def _shard_in(context: bytes) -> str:
+    """The shard that a context names, which this version may not be able to read as a whole."""
+    values: list[Any] = msgpack.unpackb(context, strict_map_key=False, unicode_errors="surrogateescape")
+    shard = values[RunContext.__match_args__.index("shard")]
+    if not isinstance(shard, str):
+        raise TypeError("no shard is named")
+    return shard
 
 
 def settle(context: RunContext, home: Path, log_url: str) -> RunContext:

@@ -38,7 +38,7 @@ from evflow.log.link import Link, Wait
 from evflow.log.pools import Entry, WorkerLost
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_live import LiveSender
-from evflow_executors.pool_orders import PoolOrder, settle, unsettled
+from evflow_executors.pool_orders import OrderUnreadable, PoolOrder, settle, unsettled
 from evflow_executors.protocol import Observation, OutputLine
 
 WAIT_S: Final = 30.0
@@ -336,8 +336,9 @@ class PoolWorker:
     def _accept(self, entry: Entry, group: TaskGroup) -> None:
         try:
             order = PoolOrder.unpack(entry.attempt, entry.order)
-        except EvflowError as error:  # nobody can run it: its owner misses it
+        except OrderUnreadable as error:
             diagnostics.warning("an order cannot be read", attempt=entry.attempt, why=str(error))
+            group.start_soon(self._refuse, entry.attempt, error)
             return
         attempt = AttemptId.parse(entry.attempt)
         if attempt in self._claimed:
@@ -348,6 +349,14 @@ class PoolWorker:
             self._end_before_it_begins(attempt, NEVER_STARTED)
         else:
             group.start_soon(self._begin, attempt, order)
+
+    async def _refuse(self, name: str, error: OrderUnreadable) -> None:
+        """Give back what nobody can run: it fails where its order still says which shard is told; elsewhere its owner misses it."""
+        if error.shard is not None:
+            attempt = AttemptId.parse(name)
+            payload = encode_report(unsettled(attempt, error, self._host), principal=self._principal)
+            await self._link.repeated(commands.report(error.shard, attempt.run, payload), REPORT_WITHIN_S)
+        await self._link.repeated(pools.release(self._job.pool, [name]), REPORT_WITHIN_S)
 
     async def _begin(self, attempt: AttemptId, order: PoolOrder) -> None:
         """Start an attempt, as soon as its run's code is here."""
