@@ -216,6 +216,12 @@ def decide(
     return Ask(tick_us) if len(backfill.running) < backfill.max_parallel else None
 
 
+def leaves_out(backfill: Backfill, tick_us: int) -> bool:
+    """Whether the ticks before this one would never be decided if this one were decided now."""
+    next_us = None if backfill.status != "active" else _next(from_plain(backfill.schedule), backfill.cursor_us, backfill.to_us)
+    return next_us is not None and next_us < tick_us
+
+
 def skip(backfill: Backfill, tick_us: int, reason: str) -> BackfillTicksSkipped:
     """The event that skips one tick."""
     return BackfillTicksSkipped(backfill.number, tick_us, reason)

@@ -1,7 +1,8 @@
 """Claim a run's number anew, or give the run up: for an owner whose server has lost the whole log of a run that began.
 
 See `evflow.core.claims`. A number that nobody has is taken again with the request that the run must have had, and what is deployed, or a backfill, changes in
-the same act as it did: so its tick or event is not decided a second time. A run that is given up is told in the flow's log.
+the same act as it did: so its tick or event is not decided a second time. Ticks of a backfill are decided in their order: where those before a run's own
+were lost as well, all of them are decided again, and the run is given up. A run that is given up is told in the flow's log.
 """
 
 from dataclasses import asdict
@@ -44,22 +45,31 @@ def claim_again(log: LogClient, run: RunId, first: bytes) -> str:
         found = claim(run.number, asdict(event), (one.event for one in records(log, run.flow) if isinstance(one.event, RunRequested)))
         if found.verdict == "ours":
             return ""
+        again = found.verdict == "free" and _leaves_out_ticks(log, run.flow, event)
         try:
-            if found.verdict == "free":
+            if found.verdict == "free" and not again:
                 _take(log, run, event, end)
                 diagnostics.warning("a lost request written again", run=run)
                 return ""
             other = f" as {run.flow}/{found.other}" if found.other else ""
             why = f"its request was lost and its number given to another run of '{run.flow}'" if found.verdict == "taken" else (
+                "its request was lost with those of ticks before it: the backfill asks for all of them again" if again else
                 f"its request was lost, and what started it was decided again{other}"
             )  # fmt: skip
             told = RunGivenUp(run.number, why, event.user, event.trigger)
             log.append_flow(run.flow, end, flow_events.encode(told, at_us=log.now_us(), principal=PRINCIPAL))
-            if found.verdict == "decided-again":  # else the line of this number is another run's
+            if found.verdict != "taken":  # else the line of this number is another run's
                 give_up(log, run, why)
         except Conflict:
             continue  # somebody else appended: it is looked at again
         return why
+
+
+def _leaves_out_ticks(log: LogClient, flow: FlowName, event: RunStarted) -> bool:
+    """Whether ticks of its backfill stand before the run's own that nobody would decide if its request were written again."""
+    trigger: dict[str, Any] = dict(event.trigger or {})
+    held = log.backfills(flow).get(trigger.get("backfill", 0)) if trigger.get("kind") == backfill.BACKFILL else None
+    return held is not None and backfill.leaves_out(backfill.unpacked(held), trigger["tick_us"])
 
 
 def _take(log: LogClient, run: RunId, event: RunStarted, end: Seq) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given, settings, strategies as st
 
 from evflow import config
 from evflow.core.backfill import Backfill, fold, number_of, unpacked
-from evflow.core.codec import decode_report
-from evflow.core.events import RunCancelRequested
-from evflow.core.flow_events import BackfillTicksSkipped, FlowPaused, FlowUndeployed, RunRequested
-from evflow.core.ids import FlowName, RunId
+from evflow.core.codec import decode_report, encode
+from evflow.core.events import RunCancelRequested, RunStarted
+from evflow.core.flow_events import BackfillTicksSkipped, FlowPaused, FlowUndeployed, RunGivenUp, RunRequested
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.backfill_book import BackfillBook
 from evflow.deployments.backfills import (
     BackfillNotFound,
@@ -32,6 +32,7 @@ from evflow.deployments.backfills import (
     runs_of,
 )
 from evflow.deployments.catalog import Reference, find as deployment_of
+from evflow.deployments.claims import claim_again
 from evflow.errors import EvflowError
 from evflow.log.errors import LogUnavailable
 from evflow.log.keys import shared_shard
@@ -359,6 +360,26 @@ def test_wherever_a_process_dies_each_tick_is_decided_once_and_each_run_offered(
             assert point > 30
             return
     pytest.fail("it never came to its end")
+
+
+def claimed(world: BackfillWorld, event: RunStarted) -> str:
+    """What an owner hears that writes a run again whose log is lost."""
+    return claim_again(world.log, RunId(TICKING, RunNumber(event.number)), encode(event, turn=1, at_us=1, principal="test", cause=0))
+
+
+def test_a_run_whose_request_was_lost_with_those_of_ticks_before_it_is_asked_for_again_with_them(world: BackfillWorld) -> None:
+    """Its owner writes it again before those of the others do: no tick is left out, and none has two runs."""
+    world.ask(max_parallel=2)
+    world.carry_on()
+    one, two = (world.offers(run)[-1] for run in world.requested)
+    while world.requested:
+        world.server.regress(1)
+    assert "those of ticks before it" in claimed(world, two)
+    assert claimed(world, one) == ""
+    world.play_all()
+    assert world.ticks == [(-hour, "run") for hour in (4, 3, 2, 1, 0)]
+    assert [record.event.number for record in world.records if isinstance(record.event, RunGivenUp)] == [two.number]
+    world.check()
 
 
 STEPS = st.lists(
