@@ -100,7 +100,8 @@ def chain(log: LogClient, flow: FlowName, trigger: Mapping[str, Any], until: int
 def around(log: LogClient, flow: FlowName, since_us: int, until_us: int) -> list[Entry]:
     """Everything between two instants that started a run of a flow, or could have.
 
-    What was decided then is read, what was deployed, and on from there until all that came then is decided, which may be long after.
+    What was decided then is read, what was deployed, and on from there until all that came then is decided, which may be long after. Ticks that are still to
+    come are left out.
     """
     told = {record.seq: record for record in history(log, flow)}
     following = records(log, flow, place_of(log, flow, since_us), _FEW)
@@ -118,7 +119,9 @@ def around(log: LogClient, flow: FlowName, since_us: int, until_us: int) -> list
 
 def _found(log: LogClient, flow: FlowName, told: list[FlowRecord], since_us: int, until_us: int) -> list[Entry]:
     found = [entry for record in told for entry in _of_record(flow, record) if since_us <= entry.at_us <= until_us]
-    found += _undecided_ticks(told, since_us, until_us, {(one.deployment, one.at_us) for one in found if one.what == "tick"})
+    come_us = min(until_us, log.now_us())
+    if since_us <= come_us:
+        found += _undecided_ticks(told, since_us, come_us, {(one.deployment, one.at_us) for one in found if one.what == "tick"})
     found += _unstarted_events(log, told, since_us, until_us, {(one.deployment, one.id) for one in _all_of(flow, told)})
     return sorted(found, key=lambda one: (one.at_us, one.decided_us))
 

@@ -77,6 +77,9 @@ def test_ticks_are_told_also_those_that_nobody_decided(tmp_path: Path) -> None:
     world.now_us += 3 * HOUR_US
     world.look()
     world.change(FlowPaused("default"))
+    assert len([one for one in around(world.log, TICKING, NOON_US, NOON_US + 5 * HOUR_US) if one.what == "tick"]) == 3, "others are to come"
+    assert around(world.log, TICKING, NOON_US + 24 * HOUR_US, NOON_US + 26 * HOUR_US) == []
+    world.now_us += 2 * HOUR_US
     found = around(world.log, TICKING, NOON_US, NOON_US + 5 * HOUR_US)
     ticks = [((one.at_us - NOON_US) // HOUR_US, one.outcome, one.reason, one.run) for one in found if one.what == "tick"]
     assert ticks == [
