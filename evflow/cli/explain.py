@@ -272,9 +272,8 @@ def _slot(reason: explain.WaitsForSlot, now_us: int, *, shared: bool = False) ->
         busy = f"its run has {taken} of the {reason.slots} that it may have" if reason.slots else f"its run has {taken}"
     holders = [f"{one.slot}: {one.step}/{one.task}" if one.slot >= 0 else f"{one.step}/{one.task}" for one in reason.held]
     holding = f" ({_some(holders, taken)})" if holders else ""
-    before = (
-        f"{count(reason.ahead_count, 'task')} ahead of it{_named(reason.ahead, reason.ahead_count)}" if reason.ahead else "it is the next"
-    )
+    first = "it comes first in its run" if shared else "it is the next"  # other runs, and limits, are told of after it
+    before = f"{count(reason.ahead_count, 'task')} ahead of it{_named(reason.ahead, reason.ahead_count)}" if reason.ahead else first
     asks = f" It asks for {amounts(reason.asks)}; running tasks asked for {amounts(reason.taken)}." if not reason.asks.nothing else ""
     return f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}: {busy}{holding}, {before}.{asks}"
 
