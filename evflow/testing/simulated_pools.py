@@ -81,10 +81,10 @@ class PoolScripts:
         """What comes first; unless that is `own`, with its entry and what is in it."""
         while True:
             first: bytes | None = next(iter(self._call("ZRANGE", ranks, b"0", b"0")), None)
-            if first in {None, own}:
+            if first is None or first == own:
                 return first, None
             its: bytes | None = self._call("HGET", self._waiting, first)
-            found = [] if its is None else self._call("XRANGE", self._queue, its, its)
+            found: list[Any] = [] if its is None else self._call("XRANGE", self._queue, its, its)
             if its is not None and found:
                 return first, (its, found[0][1])
             self._call("ZREM", ranks, first)

@@ -86,7 +86,7 @@ class PoolOrder:
         except (ValueError, TypeError, LookupError, msgpack.UnpackException, EvflowError) as error:
             if isinstance(error, OrderUnreadable):
                 raise
-            raise OrderUnreadable(attempt, f"{type(error).__name__}: {error}", shard) from error
+            raise OrderUnreadable(attempt, f"{type(error).__name__}: {str(error).rstrip('.')}", shard) from error
         return found
 
 
