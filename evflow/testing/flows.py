@@ -66,9 +66,11 @@ class StepUnknown(UsageError):
 
     code = "step-unknown"
 
-    def __init__(self, flow: type, name: str) -> None:
+    def __init__(self, flow: type, name: object) -> None:
         steps = list(facts(flow).steps)
-        super().__init__(f"{flow.__name__} has no step '{name}'.{did_you_mean(name, steps)}", f"Its steps are {', '.join(steps)}.")
+        meant = did_you_mean(name, steps) if isinstance(name, str) else ""
+        what = f"'{name}'" if isinstance(name, str) else f"{name!r}: a step goes by its name"
+        super().__init__(f"{flow.__name__} has no step {what}.{meant}", f"Its steps are {', '.join(steps)}.")
 
 
 class LoopRuns(UsageError):
@@ -181,10 +183,11 @@ def run_flow(flow: type[FlowSpec], /, **parameters: object) -> FlowResult:
 
     Raises:
         FlowInvalid: The flow has mistakes.
-        UsageError: A parameter is missing or does not fit.
+        UsageError: It is no flow; a parameter is missing or does not fit.
         FlowFailed: A transition is ill-formed, or an artifact cannot be kept.
         Exception: What the body raised that failed the run, with a note that says which step it was.
     """
+    _need_flow(flow)
     graph = graph_of(flow)
     _need_no_loop(flow, facts(flow).steps)
     return _Play(flow, graph, resolve(flow, _by_name(flow, parameters), user=_USER)).play()
@@ -216,12 +219,16 @@ def run_step(
 
     Raises:
         StepUnknown: There is no such step.
-        UsageError: A parameter is missing or does not fit; a join without `inputs`, or `inputs` for another step.
+        UsageError: It is no flow; a parameter is missing or does not fit; a join without `inputs`, or `inputs` for another step;
+            an index or inputs that cannot be.
         ArtifactNotSerializable, FunctionIsNoArtifact: An artifact cannot be kept.
         Exception: What the body raised.
     """
-    if step not in facts(flow).steps:
+    _need_flow(flow)
+    if not isinstance(cast("object", step), str) or step not in facts(flow).steps:
         raise StepUnknown(flow, step)
+    if index is not None and (type(index) is not int or index < 0):
+        raise UsageError(f"index={index!r}: it is the item's place in the foreach, from 0 on.")
     _need_no_loop(flow, [step])
     return _Single(flow, step).run(values, input, index, inputs)
 
@@ -353,8 +360,15 @@ class _Single:
 def _named(inputs: Iterable[Member] | Mapping[str, Member]) -> Iterable[tuple[str, Member]]:
     """The members of a join, each with the step that it comes from."""
     if isinstance(inputs, Mapping):
-        return cast("Mapping[str, Member]", inputs).items()
-    return [(one.step if isinstance(one, StepResult) else "member", one) for one in inputs]
+        named = list(cast("Mapping[str, Member]", inputs).items())
+    elif isinstance(cast("object", inputs), Iterable):
+        named = [(one.step if isinstance(one, StepResult) else "member", one) for one in inputs]
+    else:
+        raise UsageError(f"inputs={inputs!r}: it is the list of a join's members, or a dictionary of them by their steps.")
+    for _, one in named:
+        if not isinstance(cast("object", one), Mapping | StepResult):
+            raise UsageError(f"{one!r} among `inputs`: each is a mapping of artifacts, or a result of `run_step`.")
+    return named
 
 
 def _attempt(
@@ -403,6 +417,11 @@ def _names(flow: type[FlowSpec]) -> dict[str, str]:
 def _by_name(flow: type[FlowSpec], given: Mapping[str, object]) -> dict[str, object]:
     names = _names(flow)
     return {names.get(name, name): value for name, value in given.items()}
+
+
+def _need_flow(flow: object) -> None:
+    if not (isinstance(flow, type) and issubclass(flow, FlowSpec)):
+        raise UsageError(f"{flow!r} is no flow.", "Give the class itself, as in run_flow(Hello).")
 
 
 def _need_no_loop(flow: type[FlowSpec], steps: Iterable[str]) -> None:

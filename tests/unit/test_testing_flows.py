@@ -357,6 +357,39 @@ def test_a_step_that_is_none() -> None:
         run_step(Fold, "fitt")
 
 
+@pytest.mark.parametrize("given", [3, "Fold", None, object, Fold.fit], ids=["number", "name", "none", "class", "function"])
+def test_what_is_no_flow_is_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match="is no flow"):
+        run_flow(given)
+    with pytest.raises(UsageError, match="is no flow"):
+        run_step(given, "fit")
+
+
+@pytest.mark.parametrize("given", [3, Fold.fit, ["fit"]], ids=["number", "function", "list"])
+def test_a_step_goes_by_its_name(given: Any) -> None:
+    with pytest.raises(UsageError, match="a step goes by its name"):
+        run_step(Fold, given, input=1)
+
+
+@pytest.mark.parametrize("index", [-1, "0", True, 1.5])
+def test_an_index_that_cannot_be(index: Any) -> None:
+    with pytest.raises(UsageError, match=f"index={index!r}: it is the item's place"):
+        run_step(Fold, "fit", input=1, index=index)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (3, "inputs=3: it is the list"), ([3], "3 among `inputs`"), ("ab", "'a' among `inputs`"), ({"double": 1}, "1 among `inputs`"),
+        ({"pair": (1, 2)}, "among `inputs`: each is a mapping"),
+    ],
+    ids=["number", "numbers", "text", "branch", "artifacts"],
+)  # fmt: skip
+def test_inputs_that_cannot_be(inputs: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        run_step(Fold, "collect", inputs=inputs)
+
+
 def test_one_step_is_retried() -> None:
     done = run_step(Retries, "start")
     assert isinstance(done, StepResult)
