@@ -30,13 +30,17 @@ def checked(context: FlowContext) -> Graph:
     """
     from evflow.flow import graph_of
 
+    _decorate(context)
+    graph = graph_of(context.flow)
+    context.say("The flow is sound.", fg="green")
+    return graph
+
+
+def _decorate(context: FlowContext) -> None:
     if context.with_specs:
         from evflow.flow.decorators.spec import apply_with
 
         apply_with(context.flow, context.with_specs)
-    graph = graph_of(context.flow)
-    context.say("The flow is sound.", fg="green")
-    return graph
 
 
 def check_command(_: type) -> click.Command:
@@ -48,6 +52,7 @@ def check_command(_: type) -> click.Command:
 
         context: FlowContext = ctx.find_object(FlowContext) or ctx.obj
         banner(context)
+        _decorate(context)
         problems = problems_of(context.flow)
         if as_json:
             from evflow.cli.output import write_json

@@ -224,6 +224,16 @@ def test_check_lists_every_problem_with_its_line(folder: Path) -> None:
     assert all(problem["line"] and problem["file"].endswith("sums.py") for problem in problems)
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", [[], ["check"], ["check", "--json"]], ids=" ".join)
+def test_check_reads_the_decorators_of_with(command: list[str]) -> None:
+    done = python("sums.py", "--with", "pool:reuse=-1", *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--with pool:reuse=-1: reuse=-1: it is True, False" in done.stderr
+    assert "sound" not in done.stderr
+    assert python("sums.py", "--with", "retry:times=2", *command).returncode == 0
+
+
 def test_a_flow_with_a_mistake_is_not_run(folder: Path, evflow_home: Path) -> None:
     (folder / "sums.py").write_text(FLOW.replace("self.next(self.join)", "pass"))
     done = python("sums.py", "run")
