@@ -218,11 +218,8 @@ def _words(separator: str | None) -> Reader:
     return read
 
 
-def _places_of_events(raw: Any) -> tuple[str, ...]:
-    found: tuple[str, ...] = _words(",")(raw)
-    if not all(place and event for place, _, event in (text.rpartition("=") for text in found)):
-        raise ValueError
-    return found
+class _Fault(ValueError):
+    """What is wrong with a value, for the message."""
 
 
 def _read_by(name: str) -> Reader:
@@ -233,8 +230,11 @@ def _read_by(name: str) -> Reader:
         if found:
             from evflow.core import notifications
 
-            for text in found:
-                getattr(notifications, name)(text)
+            try:
+                for text in found:
+                    getattr(notifications, name)(text)
+            except ValueError as error:
+                raise _Fault(str(error)) from None
         return found
 
     return read
@@ -279,7 +279,7 @@ SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
 FACTOR = Kind("a number, at least 0", _seconds)
 LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
 SWITCH = Kind("true or false", _switch)
-PLACES = Kind("a list of PLACE=EVENT", _places_of_events)
+PLACES = Kind("a list of PLACE=EVENT", _read_by("place_of"))
 QUEUES = Kind("a list of URL=EVENT, URL?prefix=…&suffix=…&on=created|removed|any=EVENT", _read_by("queue_of"))
 BUCKETS = Kind("a list of s3://BUCKET/PREFIX=EVENT, s3://BUCKET/PREFIX?suffix=…&every=SECONDS=EVENT", _read_by("bucket_of"))
 ENDPOINT = Kind("a URL like http://localhost:4566", _http_url)
@@ -511,8 +511,9 @@ def _setting(name: str) -> Setting:
 def _read(setting: Setting, raw: Any, place: str, folder: str) -> Any:
     try:
         value = setting.kind.read(raw)
-    except (ValueError, TypeError):
-        raise ConfigInvalid(place, setting.name, shown(setting.name, raw), setting.kind.wanted) from None
+    except (ValueError, TypeError) as error:
+        why = f": {str(error).rstrip('.')}" if isinstance(error, _Fault) else ""
+        raise ConfigInvalid(place, setting.name, shown(setting.name, raw), f"{setting.kind.wanted}{why}") from None
     if setting.kind.is_path and "://" not in value:
         try:
             value = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))

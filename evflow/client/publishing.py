@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from evflow import config
 from evflow.client.connection import shared_log
 from evflow.core import published
-from evflow.core.published import MAX_PAYLOAD_BYTES, OURS, Publication, encode, id_fault, name_fault, plain
+from evflow.core.published import MAX_PAYLOAD_BYTES, Publication, encode, foreign_name_fault, id_fault, plain
 from evflow.errors import UsageError
 from evflow.log.protocol import Keep, LogClient
 from evflow.store import open_store
@@ -82,9 +82,7 @@ def made_of(name: str, payload: object, *, source: str, principal: str, store: C
         EventInvalid: It cannot be one.
         StoreFull, StoreUnusable: The payload cannot be stored.
     """
-    wrong = name_fault(name)
-    if wrong is None and name.startswith(OURS):
-        wrong = f"Events whose names begin with '{OURS}' are published by evflow alone: '{name}'."
+    wrong = foreign_name_fault(name)
     if wrong is not None:
         raise EventInvalid(wrong)
     try:

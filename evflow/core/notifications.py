@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any, Final, Literal, TypeGuard
 from urllib.parse import parse_qsl, unquote_plus
 
-from evflow.core.published import MOST_ID_CHARS
+from evflow.core.published import MOST_ID_CHARS, foreign_name_fault
 from evflow.core.values import value
 
 Change = Literal["created", "removed", "other"]
@@ -251,6 +251,21 @@ class Watched:
     every_s: float = 60.0
 
 
+def place_of(text: str) -> tuple[str, str]:
+    """Read `PLACE=EVENT`.
+
+    Raises:
+        ValueError: It is not of this form, or no event of others can have this name; the text says why.
+    """
+    place, equals, event = text.rpartition("=")
+    if not (equals and place and event):
+        raise ValueError(f"'{text}' is not of the form PLACE=EVENT")
+    wrong = foreign_name_fault(event)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return place, event
+
+
 def queue_of(text: str) -> Watched:
     """Read `URL=EVENT`, of a queue; the URL may end in `?prefix=…&suffix=…&on=created|removed|any`.
 
@@ -288,9 +303,9 @@ def bucket_of(text: str) -> Watched:
 
 def _split(text: str, known: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
     """Place, event and options of `PLACE?option=value&…=EVENT`."""
-    head, equals, event = text.rpartition("=")
+    head, event = place_of(text)
     place, _, query = head.partition("?")
-    if not (equals and place and event):
+    if not place:
         raise ValueError(f"'{text}' is not of the form PLACE=EVENT")
     options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     for unknown in options.keys() - set(known):

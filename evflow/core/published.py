@@ -102,6 +102,13 @@ def name_fault(name: str) -> str | None:
     return f"An event cannot be called {name[:80]!r}: a name has 1 to {MOST_NAME_CHARS} printable characters and no spaces."
 
 
+def foreign_name_fault(name: str) -> str | None:
+    """As `name_fault`, for an event that somebody else than evflow publishes."""
+    if name.startswith(OURS):
+        return f"Events whose names begin with '{OURS}' are published by evflow alone: '{name}'."
+    return name_fault(name)
+
+
 def id_fault(event_id: str) -> str | None:
     """Why no event can have this id, as a sentence; None where one can."""
     if 0 < len(event_id) <= MOST_ID_CHARS and event_id.isprintable():

@@ -72,6 +72,10 @@ def test_an_option_decides_over_everything(monkeypatch: pytest.MonkeyPatch) -> N
         ("durability", "always", "everysec, fsync, replicated"),
         ("debug", "perhaps", "true or false"),
         ("redis_url", "localhost:6379", "redis://host"),
+        ("event_streams", "orders", "a list of PLACE=EVENT: 'orders' is not of the form"),
+        ("event_folders", "/in=evflow.finished.F", "'evflow.' are published by evflow alone: 'evflow.finished.F'.\n"),
+        ("event_queues", "https://h/1/q?wrong=1=e", "=EVENT: there is no option 'wrong'; there are prefix, suffix, on.\n"),
+        ("event_buckets", "s3://d?every=0=e", "=EVENT: every=0: it is a number of seconds from 1 to 86,400.\n"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_it_must_be(name: str, value: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,7 @@ def test_settings_are_read() -> None:
     ("text", "why"),
     [
         ("q", "PLACE=EVENT"), ("=e", "PLACE=EVENT"), ("https://h/1/q=", "PLACE=EVENT"), ("q=e", "no URL of a queue"), ("https://h=e", "no URL"),
+        ("https://h/1/q=evflow.e", "published by evflow alone"), ("https://h/1/q=a b", "no spaces"), ("?on=any=e", "PLACE=EVENT"),
         ("https://h/1/q?wrong=1=e", "no option 'wrong'; there are prefix, suffix, on"), ("https://h/1/q?on=never=e", "on=never"),
     ],
 )  # fmt: skip
@@ -154,8 +155,11 @@ def test_a_queue_that_cannot_be_is_told(text: str, why: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("data=e", "s3://BUCKET/PREFIX"), ("s3:///in=e", "s3://BUCKET"), ("s3://d?every=0=e", "every=0"), ("s3://d?every=x=e", "every=x")],
-)
+    [
+        ("data=e", "s3://BUCKET/PREFIX"), ("s3:///in=e", "s3://BUCKET"), ("s3://d?every=0=e", "every=0"), ("s3://d?every=x=e", "every=x"),
+        ("s3://d=evflow.e", "published by evflow alone"),
+    ],
+)  # fmt: skip
 def test_a_bucket_that_cannot_be_is_told(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         bucket_of(text)
