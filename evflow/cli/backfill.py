@@ -10,6 +10,7 @@ import click
 from evflow import config
 from evflow.cli import session
 from evflow.cli.complete import of_backfills, of_deployments, of_flows
+from evflow.cli.explain_owner import awaited
 from evflow.cli.output import count, instant, iso, table, write_json
 from evflow.cli.run_deployed import pair
 from evflow.core.backfill import DEFAULT_MOST, Backfill
@@ -306,8 +307,9 @@ def _ask(planned: "Plan", of_ticks: list[tuple[int, str]], wanted: str) -> None:
 
 def _tell(log: LogClient, name: "Name", asked: Backfill) -> None:
     click.echo(str(name))
-    if seen_owner(log, shared_shard(RunId(name.flow, RunNumber(0)))) is None:
-        click.echo("It waits for a scheduler, and none is there: `evflow scheduler` starts one.", err=True)
+    shard = shared_shard(RunId(name.flow, RunNumber(0)))
+    if seen_owner(log, shard) is None:
+        click.echo(awaited("It", log, shard), err=True)
     else:
         click.echo(
             f"A scheduler carries it out: {count(asked.ticks, 'tick')}. `evflow backfills {name} --follow` says how far it is.", err=True

@@ -24,6 +24,14 @@ def look(log: LogClient, shard: str) -> Whose | None:
     return whose(int(shard.removeprefix("s")), process(seen_owner(log, shard) or ""), living)
 
 
+def awaited(what: str, log: LogClient, shard: str) -> str:
+    """What that waits for which was asked for, and whose shard nobody owned a moment ago."""
+    found = look(log, shard)
+    if found is None or isinstance(found, NobodyLives):
+        return f"{what} waits for a scheduler, and none is there: `evflow scheduler` starts one."
+    return said(what, found, begun=False)
+
+
 def said(run: str, found: Whose, *, begun: bool) -> str:
     """Why nothing goes on with the run; an empty string where a scheduler carries it out.
 

@@ -8,6 +8,7 @@ import click
 from evflow import config
 from evflow.cli import session
 from evflow.cli.complete import of_deployments
+from evflow.cli.explain_owner import awaited
 from evflow.cli.output import write_json
 from evflow.deployments.catalog import find, parse
 from evflow.log.owners import seen_owner
@@ -50,7 +51,7 @@ def command(
         requested = _request(log, deployment, given, tags, options)
         owner = seen_owner(log, requested.shard)
         if as_json or not follow:
-            _tell(requested, owner, as_json=as_json)
+            _tell(log, requested, owner, as_json=as_json)
         if not follow:
             return
         from evflow.cli.follow import follow as follow_run
@@ -74,7 +75,7 @@ def _request(log: LogClient, text: str, given: dict[str, str], tags: tuple[str, 
     return request_run(log, session.store(found.store), found, Asked(given, tags, config.get("user"), os.uname().nodename, None, options))
 
 
-def _tell(requested: "Requested", owner: str | None, *, as_json: bool) -> None:
+def _tell(log: LogClient, requested: "Requested", owner: str | None, *, as_json: bool) -> None:
     deployment = requested.deployment
     if as_json:
         write_json({
@@ -94,6 +95,6 @@ def _tell(requested: "Requested", owner: str | None, *, as_json: bool) -> None:
     if deployment.paused:
         click.echo(f"Note: the deployment is paused, which runs that people ask for do not mind: {requested.run} will run.", err=True)
     if owner is None:
-        click.echo("It waits for a scheduler, and none is there: `evflow scheduler` starts one.", err=True)
+        click.echo(awaited("It", log, requested.shard), err=True)
     else:
         click.echo(f"A scheduler takes it: {shown_owner(owner)}. `evflow show {requested.run}` says how far it is.", err=True)

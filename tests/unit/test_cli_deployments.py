@@ -199,10 +199,18 @@ def test_a_run_in_a_shard_that_no_scheduler_may_own_says_so(world: World) -> Non
     world.deploy()
     number = int(shared_shard(ONE).removeprefix("s"))
     world.log.schedulers(f"box:812:1:ff:{(number + 1) % 8}", 30.0)
-    evflow("run", "Nightly", "-p", "day=x")
+    asked = evflow("run", "Nightly", "-p", "day=x").stderr
+    assert asked.startswith(f"It waits for a scheduler: it is in the shard s{number}, which no scheduler that lives may own")
     said = evflow("explain", "Nightly/1").stdout
     assert f"it is in the shard s{number}, which no scheduler that lives may own (--shards of box:812)" in said
     assert f"`evflow scheduler --shards {number}` goes on with it" in said
+
+
+def test_a_run_that_a_scheduler_is_about_to_take_says_which(world: World) -> None:
+    world.deploy()
+    world.log.schedulers("box:812:1:ff", 30.0)
+    asked = evflow("run", "Nightly", "-p", "day=x").stderr
+    assert asked == "It waits for a scheduler: none has it at present; box:812 may take it, within seconds.\n"
 
 
 def test_a_scheduler_of_this_machine_that_is_dead_takes_nothing(world: World) -> None:
