@@ -8,6 +8,7 @@ from evflow import config
 from evflow.cli.complete import of_settings
 from evflow.cli.output import table, write_json
 from evflow.errors import EvflowError
+from evflow.log import shard_sets
 
 
 @click.command("config", help="Show every setting, its value and where the value comes from; or only NAME.")
@@ -71,7 +72,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return " ".join(cast("tuple[str, ...]", value))
+        several = cast("tuple[str, ...] | tuple[int, ...]", value)
+        numbers = [one for one in several if isinstance(one, int)]
+        return shard_sets.shown(numbers) if numbers else " ".join(map(str, several))
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -366,6 +366,17 @@ def test_config_shows_each_value_and_its_place(monkeypatch: pytest.MonkeyPatch) 
     assert set(rows) == set(config.SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("shards", "0-3,6"), ("event_streams", "orders=ordered"), ("event_queues", "https://h/1/q=e"), ("default_decospecs", "retry"), ("hot_for", "3h")],
+)  # fmt: skip
+def test_config_shows_a_setting_of_each_kind(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"EVFLOW_{name.upper()}", value)
+    assert (evflow("config").exit_code, evflow("config", "--json").exit_code) == (0, 0)
+    shown = "10800" if value == "3h" else value
+    assert evflow("config", name).stdout == f"{shown}\n"
+
+
 def test_config_masks_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVFLOW_REDIS_URL", "redis://ada:hunter2@host")
     result = evflow("config")
