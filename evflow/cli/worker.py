@@ -26,7 +26,7 @@ def _worker(ctx: click.Context, /, pool: str, slots: int | None, name: str | Non
         WorkerJob(
             pool=check_name(pool),
             slots=slots or _cores(),
-            label=check_name(name or os.uname().nodename),
+            label=check_name(name or os.uname().nodename, "a worker"),
             home=config.home(),
             patience_s=config.get("worker_patience"),
             drain_s=config.get("drain_timeout"),

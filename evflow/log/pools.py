@@ -39,12 +39,12 @@ T = TypeVar("T")
 
 
 class PoolInvalid(UsageError):
-    """A pool's name is none."""
+    """A name of a pool, or of a worker, is none."""
 
     code = "pool-invalid"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"'{name}' cannot be the name of a pool.", "Letters, digits, '-', '_' and '.', beginning with a letter or digit.")
+    def __init__(self, name: str, of: str = "a pool") -> None:
+        super().__init__(f"'{name}' cannot be the name of {of}.", "Letters, digits, '-', '_' and '.', beginning with a letter or digit.")
 
 
 class PoolFenced(Conflict):
@@ -134,14 +134,14 @@ class PoolPicture:
         return sum(worker.about.get("slots", 0) for worker in self.workers)
 
 
-def check_name(name: str) -> str:
-    """A pool's name, as given.
+def check_name(name: str, of: str = "a pool") -> str:
+    """A name of a pool, or of a worker, as given.
 
     Raises:
         PoolInvalid: It is none: names stand in keys, and in patterns of keys.
     """
     if not is_pool_name(name):
-        raise PoolInvalid(name)
+        raise PoolInvalid(name, of)
     return name
 
 

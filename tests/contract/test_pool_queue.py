@@ -381,8 +381,10 @@ async def test_a_server_that_lost_its_memory_has_no_workers_and_takes_them_in_ag
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "a*", "{a}", "-a", "ä", "a" * 101])
 def test_names_that_are_no_pools(name: str) -> None:
-    with pytest.raises(PoolInvalid):
+    with pytest.raises(PoolInvalid, match="the name of a pool"):
         pools.check_name(name)
+    with pytest.raises(PoolInvalid, match="the name of a worker"):
+        pools.check_name(name, "a worker")
 
 
 @pytest.mark.parametrize("name", ["gpu", "a-b_c.d", "7"])
