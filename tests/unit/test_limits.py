@@ -1,5 +1,6 @@
 """Limits that span runs: what needs which name, and what flows and operators may say."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,10 @@ def test_concurrency_stands_on_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(DecoratorInvalid, match="not a flow's class"):
         concurrency(at_most=1)(lambda: None)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_limit_without_a_key_does_not_swallow_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    bare: Any = limit
+    with pytest.raises(DecoratorInvalid, match=r"@limit has no key \(.*test_limits.py:\d+\).*\n.*Write @limit"):
+        bare(step(test_a_limit_without_a_key_does_not_swallow_its_step))

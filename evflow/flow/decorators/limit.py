@@ -57,6 +57,8 @@ def limit(key: str, /, *, at_most: int = 1) -> Callable[[F], F]:
             on a step; it waits for all of them.
         at_most: How many. An operator's `evflow limits set key:warehouse N` takes its place.
     """
+    if callable(cast("object", key)):  # `@limit` alone would take the step for its key, and leave the flow without the step
+        raise_at_import(DecoratorInvalid(f"@limit has no key ({caller(1)}).", 'Write @limit("warehouse", at_most=4).'))
     return cast("Callable[[F], F]", apply(Limit, None, {"key": key, "at_most": at_most}))
 
 
