@@ -5,7 +5,7 @@ default. The id and the instant stand beside them in the log: the server decides
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgpack
 
@@ -97,6 +97,8 @@ def payload_of(data: bytes) -> Any:
 
 def name_fault(name: str) -> str | None:
     """Why no event can have this name, as a sentence; None where one can."""
+    if not isinstance(cast("object", name), str):
+        return f"An event cannot be called {name!r:.80}: a name is a text."
     if 0 < len(name) <= MOST_NAME_CHARS and name.isprintable() and not any(character.isspace() for character in name):
         return None
     return f"An event cannot be called {name[:80]!r}: a name has 1 to {MOST_NAME_CHARS} printable characters and no spaces."
@@ -104,13 +106,15 @@ def name_fault(name: str) -> str | None:
 
 def foreign_name_fault(name: str) -> str | None:
     """As `name_fault`, for an event that somebody else than evflow publishes."""
-    if name.startswith(OURS):
+    if isinstance(cast("object", name), str) and name.startswith(OURS):
         return f"Events whose names begin with '{OURS}' are published by evflow alone: '{name}'."
     return name_fault(name)
 
 
 def id_fault(event_id: str) -> str | None:
     """Why no event can have this id, as a sentence; None where one can."""
+    if not isinstance(cast("object", event_id), str):
+        return f"An event cannot have the id {event_id!r:.80}: an id is a text."
     if 0 < len(event_id) <= MOST_ID_CHARS and event_id.isprintable():
         return None
     return f"An event cannot have the id {event_id[:80]!r}: an id has 1 to {MOST_ID_CHARS} printable characters."

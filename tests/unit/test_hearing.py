@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from evflow import config
+from evflow.client.publishing import EventInvalid, checked_id, publish_event
 from evflow.core.deployments import pack
 from evflow.core.flow_events import FlowPaused, FlowUndeployed, FlowUnpaused, TriggerSkipped
 from evflow.core.ids import FlowName
@@ -317,6 +318,15 @@ def test_where_nothing_concerned_a_flow_its_next_process_does_not_read_it_again(
 def test_names_of_evflow_s_own_cannot_be_published(world: ListenWorld) -> None:
     with pytest.raises(UsageError, match="published by evflow alone"):
         world.publish("evflow.finished.Flow")
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"data.ready", ["data.ready"]])
+def test_names_and_ids_are_texts(wrong: Any) -> None:
+    with pytest.raises(EventInvalid, match=r"An event cannot be called .*: a name is a text"):
+        publish_event(wrong)
+    if wrong is not None:
+        with pytest.raises(EventInvalid, match=r"An event cannot have the id .*: an id is a text"):
+            checked_id(wrong)
 
 
 # --- who comes second, who dies ---------------------------------------------------------------------------
