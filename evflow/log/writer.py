@@ -280,7 +280,7 @@ class ShardWriter:
 
     async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
         """The shard's reports behind entry `after`: see `EventLog.receive`."""
-        return await self.patiently(partial(self.log.receive, self.shard, after, timeout_s))
+        return await self._patiently(partial(self.log.receive, self.shard, after, timeout_s), waits=True)
 
     async def head(self, run: RunId) -> Head:
         """The end of a run's log."""
@@ -445,12 +445,18 @@ class ShardWriter:
         Raises:
             LogUnavailable: The server was away for too long, or refuses for good.
         """
-        began_s = anyio.current_time()
+        return await self._patiently(act, waits=False)
+
+    async def _patiently(self, act: Callable[[], Awaitable[T]], *, waits: bool) -> T:
+        """As `patiently`; what `waits` at the server for something to come says nothing of how long that was away, before it fails."""
+        began_s = None if waits else anyio.current_time()
         tries = 0
         while True:
             try:
                 return await act()
             except LogUnavailable as error:
+                if began_s is None:
+                    began_s = anyio.current_time()
                 away_s = anyio.current_time() - began_s
                 if not error.transient or away_s >= self._patience_s:
                     raise

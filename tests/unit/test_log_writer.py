@@ -11,7 +11,7 @@ from evflow.core.events import LogRegressed
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import Conflict
 from evflow.log.errors import LogAccessDenied, LogOutOfMemory, LogUnavailable, LogUnreachable
-from evflow.log.protocol import AppendCall, Head, LeaseHeld, LeaseLost
+from evflow.log.protocol import AppendCall, Head, Inbound, LeaseHeld, LeaseLost
 from evflow.log.writer import KEPT_S, LogLostTooMuch, RunNumberTaken, ShardWriter
 from evflow.testing.faults import Crash, RandomFaults
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
@@ -111,6 +111,26 @@ async def test_patience_ends() -> None:
     with pytest.raises(LogUnreachable):
         await me.write(b"a")
     assert 30 <= anyio.current_time() - began_s < 35
+
+
+async def test_the_time_for_which_nothing_came_is_no_time_that_the_server_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    away: list[float] = []
+    me = await owner(patience_s=25, on_trouble=lambda _, away_s: away.append(away_s))
+    receive = me.log.receive
+
+    async def cut_off(shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
+        if not away:
+            await anyio.sleep(timeout_s)
+            me.server.kill()
+        return await receive(shard, after, 0)
+
+    monkeypatch.setattr(me.log, "receive", cut_off)
+    async with anyio.create_task_group() as group:
+        group.start_soon(me.writer.receive, b"0", 30)
+        await anyio.sleep(40)
+        me.server.start()
+    assert away[0] == 0
+    assert 5 < away[-1] <= 10
 
 
 async def test_what_waiting_cannot_mend_is_raised_at_once() -> None:
