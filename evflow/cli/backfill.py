@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evflow import config
-from evflow.cli import session
+from evflow.cli import explain_owner, session
 from evflow.cli.complete import of_backfills, of_deployments, of_flows
-from evflow.cli.explain_owner import awaited
 from evflow.cli.output import count, instant, iso, table, write_json
 from evflow.cli.run_deployed import pair
 from evflow.core.backfill import DEFAULT_MOST, Backfill
@@ -309,7 +308,7 @@ def _tell(log: LogClient, name: "Name", asked: Backfill) -> None:
     click.echo(str(name))
     shard = shared_shard(RunId(name.flow, RunNumber(0)))
     if seen_owner(log, shard) is None:
-        click.echo(awaited("It", log, shard), err=True)
+        click.echo(explain_owner.waits("It", log, shard), err=True)
     else:
         click.echo(
             f"A scheduler carries it out: {count(asked.ticks, 'tick')}. `evflow backfills {name} --follow` says how far it is.", err=True

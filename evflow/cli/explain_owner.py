@@ -4,7 +4,7 @@ from typing import Final
 
 from evflow.core.explain_owner import IsCarriedOut, IsDrained, IsToBeTaken, NobodyLives, NobodyMayOwn, Whose, whose
 from evflow.log.keys import shared_shards
-from evflow.log.owners import seen_owner
+from evflow.log.owners import lives, seen_owner
 from evflow.log.protocol import LogClient
 from evflow.log.shard_sets import may_own
 
@@ -20,16 +20,8 @@ def look(log: LogClient, shard: str) -> Whose | None:
     """Who carries out what is in a shard; None where the shard is no scheduler's."""
     if shard not in shared_shards():
         return None
-    living = {process(name): may_own(name) for name in log.schedulers()}
+    living = {process(name): may_own(name) for name in log.schedulers() if lives(name)}
     return whose(int(shard.removeprefix("s")), process(seen_owner(log, shard) or ""), living)
-
-
-def awaited(what: str, log: LogClient, shard: str) -> str:
-    """What that waits for which was asked for, and whose shard nobody owned a moment ago."""
-    found = look(log, shard)
-    if found is None or isinstance(found, NobodyLives):
-        return f"{what} waits for a scheduler, and none is there: `evflow scheduler` starts one."
-    return said(what, found, begun=False)
 
 
 def said(run: str, found: Whose, *, begun: bool) -> str:
@@ -58,6 +50,14 @@ def said(run: str, found: Whose, *, begun: bool) -> str:
         case NobodyLives():
             gone = "the one that had it is gone" if begun else "none is there"
             return f"{waits}: {gone}. `evflow scheduler` {'goes on with it' if begun else 'starts one'}."
+
+
+def waits(run: str, log: LogClient, shard: str) -> str:
+    """What a run waits for that was asked for just now and is in a shard without an owner; `run` may be `It`."""
+    found = look(log, shard)
+    if found is None or isinstance(found, NobodyLives):
+        return f"{run} waits for a scheduler, and none is there: `evflow scheduler` starts one."
+    return said(run, found, begun=False)
 
 
 def _some(names: tuple[str, ...]) -> str:

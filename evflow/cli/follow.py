@@ -1,7 +1,7 @@
 """Show a run that somebody else carries out, from its log and from what its tasks print, until it is over."""
 
 from evflow import config
-from evflow.cli.explain_owner import awaited
+from evflow.cli import explain_owner
 from evflow.cli.live import LiveView, make_view
 from evflow.core import events as ev
 from evflow.core.apply import apply
@@ -41,7 +41,7 @@ def follow(log: LogClient, run: RunId, shard: str, *, quiet: bool) -> RunState:
     try:
         while not state.sealed:
             if not state.seq and not told and not is_owned(log, shard):
-                view.on_notice(awaited(str(run), log, shard))
+                view.on_notice(explain_owner.waits(str(run), log, shard))
                 told = True
             for stored in log.follow(shard, run, state.seq, wait_s):
                 record = decode(stored.seq, stored.payload)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evflow import config
-from evflow.cli import session
+from evflow.cli import explain_owner, session
 from evflow.cli.complete import of_deployments
-from evflow.cli.explain_owner import awaited
 from evflow.cli.output import write_json
 from evflow.deployments.catalog import find, parse
 from evflow.log.owners import seen_owner
@@ -50,8 +49,10 @@ def command(
     with session.log() as log:
         requested = _request(log, deployment, given, tags, options)
         owner = seen_owner(log, requested.shard)
-        if as_json or not follow:
-            _tell(log, requested, owner, as_json=as_json)
+        if as_json:
+            _write(requested, owner)
+        elif not follow:
+            _tell(log, requested, owner)
         if not follow:
             return
         from evflow.cli.follow import follow as follow_run
@@ -75,26 +76,28 @@ def _request(log: LogClient, text: str, given: dict[str, str], tags: tuple[str, 
     return request_run(log, session.store(found.store), found, Asked(given, tags, config.get("user"), os.uname().nodename, None, options))
 
 
-def _tell(log: LogClient, requested: "Requested", owner: str | None, *, as_json: bool) -> None:
+def _write(requested: "Requested", owner: str | None) -> None:
     deployment = requested.deployment
-    if as_json:
-        write_json({
-            "run": str(requested.run),
-            "flow": requested.run.flow,
-            "number": requested.run.number,
-            "deployment": deployment.name,
-            "version": deployment.version,
-            "paused": deployment.paused,
-            "status": "requested",
-            "shard": requested.shard,
-            "scheduler": owner,
-            "parameters": requested.started.parameters_shown,
-        })  # fmt: skip
-        return
+    write_json({
+        "run": str(requested.run),
+        "flow": requested.run.flow,
+        "number": requested.run.number,
+        "deployment": deployment.name,
+        "version": deployment.version,
+        "paused": deployment.paused,
+        "status": "requested",
+        "shard": requested.shard,
+        "scheduler": owner,
+        "parameters": requested.started.parameters_shown,
+    })  # fmt: skip
+
+
+def _tell(log: LogClient, requested: "Requested", owner: str | None) -> None:
+    deployment = requested.deployment
     click.echo(str(requested.run))
     if deployment.paused:
         click.echo(f"Note: the deployment is paused, which runs that people ask for do not mind: {requested.run} will run.", err=True)
     if owner is None:
-        click.echo(awaited("It", log, requested.shard), err=True)
+        click.echo(explain_owner.waits("It", log, requested.shard), err=True)
     else:
         click.echo(f"A scheduler takes it: {shown_owner(owner)}. `evflow show {requested.run}` says how far it is.", err=True)

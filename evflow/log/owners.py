@@ -5,9 +5,13 @@ to wait for that: its name carries its process.
 """
 
 import os
+from typing import Final
 
 from evflow import clock
 from evflow.log.protocol import LogClient
+
+_PARTS: Final = 4
+"""Of an owner's name: host, process, when it was named, chance."""
 
 
 def owner_name() -> str:
@@ -42,6 +46,11 @@ def seen_owner(client: LogClient, shard: str) -> str | None:
     return held[0] if held is not None and _is_alive(held[0]) else None
 
 
+def lives(scheduler: str) -> bool:
+    """Whether a scheduler lives, as far as that can be known; its name may end with the shards that it may own."""
+    return _is_alive(":".join(scheduler.split(":")[:_PARTS]))
+
+
 def is_owned(client: LogClient, shard: str) -> bool:
     """Whether somebody owns the shard and lives; see `seen_owner`."""
     return seen_owner(client, shard) is not None
@@ -52,7 +61,7 @@ def _is_alive(owner: str) -> bool:
     import psutil  # 40 ms, needed only where there is a lease
 
     host, *process_of = owner.split(":")
-    if host != os.uname().nodename or len(process_of) != 3:
+    if host != os.uname().nodename or len(process_of) != _PARTS - 1:
         return True
     pid, named_us, _ = process_of
     try:

@@ -219,6 +219,7 @@ def test_a_scheduler_of_this_machine_that_is_dead_takes_nothing(world: World) ->
         process.wait()
     owner = f"{os.uname().nodename}:{process.pid}:1:ff"
     world.server.write(lambda state: state.take(shared_shard(ONE), owner, 30.0, world.server.now_us()))
+    world.log.schedulers(f"{owner}:0-7", 30.0)  # its name outlives it for some seconds
     assert "none is there" in evflow("run", "Nightly", "-p", "day=x").stderr
     assert "none runs at present" in evflow("explain", "Nightly/1").stdout
     assert world.log.owner(shared_shard(ONE)) is not None
@@ -308,6 +309,22 @@ def test_ctrl_c_while_following_says_that_the_run_goes_on(world: World, capsys: 
     assert "Nightly/1 waits for a scheduler, and none is there" in said
     assert "goes on without being watched" in said
     assert "evflow continue" not in said
+
+
+def test_who_follows_hears_that_a_scheduler_may_take_the_shard_within_seconds(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.deploy()
+    world.request()
+    world.log.schedulers("box:812:1:ff", 30.0)
+
+    class Interrupted(SimulatedLogClient):
+        def follow(self, shard: str, run: RunId, after: int, timeout_s: float) -> list[StoredEvent]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(Interrupted(world.server), ONE, shared_shard(ONE), quiet=False)
+    said = capsys.readouterr().err
+    assert "Nightly/1 waits for a scheduler: none has it at present; box:812 may take it, within seconds." in said
+    assert "none is there" not in said
 
 
 # --- a run that waits -------------------------------------------------------------------------------------
