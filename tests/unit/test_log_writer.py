@@ -115,7 +115,11 @@ async def test_patience_ends() -> None:
 
 async def test_the_time_for_which_nothing_came_is_no_time_that_the_server_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
     away: list[float] = []
-    me = await owner(patience_s=25, on_trouble=lambda _, away_s: away.append(away_s))
+
+    def hear(_: LogUnavailable, away_s: float) -> None:
+        away.append(away_s)
+
+    me = await owner(patience_s=25, on_trouble=hear)
     receive = me.log.receive
 
     async def cut_off(shard: str, after: bytes, timeout_s: float) -> list[Inbound]:
