@@ -71,8 +71,11 @@ class RunHistory:
 
     def told(self) -> str:
         """The status that the index tells now, of a run that has no log."""
-        line = self.log.ask(lambda log: log.run(self.run)) or self.entry
-        return str(line.summary.get("status", ""))
+        return str(self.line().summary.get("status", ""))
+
+    def line(self) -> RunEntry:
+        """Its line in the index as it is now; the one that was found where that is gone."""
+        return self.log.ask(lambda log: log.run(self.run)) or self.entry
 
     @property
     def data(self) -> RunData:

@@ -182,10 +182,11 @@ class TriggeredRun:
         history = self._history
         if history.now().seq:
             return self._as_run(history)
-        if history.entry.summary.get("status") in GONE:
+        line = history.line()  # `find_run` remembers what it found: the run may have been refused since
+        if line.summary.get("status") in GONE:
             from evflow.replay.load import RunGone
 
-            raise RunGone(history.entry)
+            raise RunGone(line)
         return None
 
     def _as_run(self, history: RunHistory) -> Run:

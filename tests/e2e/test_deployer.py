@@ -12,10 +12,14 @@ import pytest
 from evflow import DeployedFlow, Deployer, Run
 from evflow.client import namespaces
 from evflow.client.connection import disconnect
+from evflow.client.objects import find_run
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.catalog import DeploymentNotFound
 from evflow.deployments.deployer import BackendMissing, DeployedElsewhere, DeployFailed, FlowFileMissing
+from evflow.deployments.refusals import refuse
 from evflow.deployments.triggered import RunLate
 from evflow.exception import EvflowException, EvflowNotFound
+from evflow.replay.load import RunGone
 from tests.e2e.test_scheduler import scheduler, told
 from tests.real_runs import python
 from tests.waiting import wait_until
@@ -81,6 +85,19 @@ def test_a_flow_is_deployed_triggered_and_waited_for(flow_file: Path, root: Path
     assert run["end"].task.stdout == "sign tuesday 10\n"
     assert {"mine", "trial"} <= run.user_tags
     assert pickle.loads(pickle.dumps([found, triggered])) == [found, triggered]
+
+
+def test_who_waits_hears_of_a_refusal_that_comes_meanwhile(flow_file: Path) -> None:
+    triggered = Deployer(flow_file, show_output=False).scheduler().create().trigger()
+    with pytest.raises(RunLate):
+        triggered.wait_for_run(timeout=0.05)
+    run = RunId(FlowName("Nightly"), RunNumber(1))
+    assert find_run("Nightly", "1").log.ask(lambda log: refuse(log, run, "it does not fit", "scheduler"))
+    with pytest.raises(RunGone, match="'Nightly/1' was refused and does not begin: it does not fit"):
+        triggered.wait_for_run(timeout=WITHIN_S)
+    with pytest.raises(RunGone):
+        asyncio.run(triggered.async_wait_for_run(timeout=WITHIN_S))
+    assert triggered.wait_for_completion(timeout=WITHIN_S).status == "refused"
 
 
 def test_asking_and_waiting_do_not_block_an_event_loop(flow_file: Path, root: Path) -> None:
