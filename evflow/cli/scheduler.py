@@ -12,7 +12,7 @@ from evflow.cli.setting_option import setting_option, take_given_of_service
 from evflow.log.keys import shared_shards
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import shown_owner
-from evflow.log.shard_sets import may_own, shown
+from evflow.log.shard_sets import generation_of, may_own, shown
 
 _SETTINGS = ("shards", "max_workers", "durability", "warm_memory", "drain_timeout", "hot_for", "http", "log_level", "log_format")
 
@@ -72,16 +72,21 @@ command = click.Group(
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
     """Ask the log who owns its shared shards. Exit code 1 where nobody owns any."""
+    from evflow.core.versions import parsed  # the decisions come with it
+
     owners: dict[str, str | None] = dict.fromkeys(shared_shards())
     found: dict[str, list[str]] = {}
     limited: dict[str, tuple[int, ...]] = {}
     sources: dict[str, list[dict[str, Any]]] = {}
+    living: list[str] = []
     with suppress(session.NoRunsYet), session.log() as log:
         owners = {shard: seen_owner(log, shard) for shard in shared_shards()}
         living = log.schedulers()
         found = {_process(name): [] for name in living}
         limited = {_process(name): may_own(name) for name in living}
         sources = {_process(name): list(one.get("sources", ())) for name, one in log.sources().items()}
+    generations = {_process(name): parsed(generation_of(name)) for name in living}
+    earlier = {name for name, generation in generations.items() if generation < max(generations.values())}
     for shard, held in owners.items():
         if held is not None:
             found.setdefault(_process(held), []).append(shard)
@@ -97,6 +102,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
         for name, shards in found.items():
             may = limited.get(name, ())
             only = f"  (may own {shown(may)})" if 0 < len(may) < len(owners) else ""
+            if name in earlier:
+                only += "  (of an earlier version: shards go to a later one)"
             click.echo(f"{shown_owner(name)}  {len(shards)} of {len(owners)} shards{': ' if shards else ''}{', '.join(shards)}{only}")
             for one in sources.get(name, ()):
                 click.echo(f"  {one['place']}  {_shown_source(one)}")

@@ -19,6 +19,7 @@ from evflow.cli.run_deployed import command as run_command
 from evflow.core.ids import RunId, RunNumber
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import LogClient, StoredEvent
+from evflow.log.shard_sets import announced
 from evflow.store.logs import make_folder, path_of
 from evflow.testing.simulated_log import SimulatedLogClient
 from tests.unit.deploy_world import FLOW, World
@@ -414,6 +415,16 @@ def test_the_status_names_who_owns_what_and_who_waits(world: World) -> None:
     lines = evflow("scheduler", "status").stdout.splitlines()
     assert lines[1] == "process 812 on elsewhere  1 of 8 shards: s3"
     assert lines[-1] == "Nobody owns s0, s1, s2, s4, s6, s7: runs of theirs wait."
+
+
+def test_the_status_says_whose_shards_go_to_a_later_version(world: World) -> None:
+    for number, generation in enumerate(("2.60.310", "2.60.311", "")):
+        world.log.schedulers(announced(f"elsewhere:90{number}:1:ee", range(8), generation), 60)
+    said = evflow("scheduler", "status").stdout
+    note = "  (of an earlier version: shards go to a later one)"
+    assert f"process 900 on elsewhere  0 of 8 shards{note}\n" in said
+    assert "process 901 on elsewhere  0 of 8 shards\n" in said
+    assert f"process 902 on elsewhere  0 of 8 shards{note}\n" in said
 
 
 def test_to_look_at_a_dead_scheduler_s_shards_changes_nothing(world: World) -> None:
