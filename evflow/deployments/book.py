@@ -31,6 +31,8 @@ _AGAIN_SOON_S: Final = 0.01
 _SAY_EVERY_US: Final = 10_000_000
 """How often it is said up to where what is published was looked at."""
 _BATCH: Final = 1_000
+_AT_ONCE: Final = 200
+"""Events that one look reads: ticks that come due meanwhile wait no longer for a flood than what becomes of these takes."""
 
 
 @entity
@@ -116,7 +118,7 @@ class Book:
             concerned = [name for name, flow in self._flows.items() if is_mine(name) and any(names & one.names for one in flow.listeners)]
             now_us = batch.until_us
             for name, end in zip(concerned, self._log.flow_seqs(concerned), strict=True):
-                self._bring_up_to_date(name, end, now_us, batch)
+                self._bring_up_to_date(name, end, now_us, batch, now_us)
             return self._wait_s(self._log.now_us() if concerned else now_us)
         except LogUnavailable:
             self._forget_all()
@@ -131,13 +133,20 @@ class Book:
         if not self._begun:
             self.position_us, self._begun = self._log.event_bounds().last_us, True
         now_us = self._log.now_us()  # before events are read: all that were published up to now are among them
-        batch = self._take_in(list(self._read(self.position_us)))
+        found = self._log.published(self.position_us, _AT_ONCE)
+        batch = self._take_in(found)
+        has_more = len(found) == _AT_ONCE
         ends = self._log.flow_seqs(mine)
-        for name, end in zip(mine, ends, strict=True):
-            self._bring_up_to_date(name, end, now_us, batch)
+        for name, end in sorted(zip(mine, ends, strict=True), key=self._listens):
+            self._bring_up_to_date(name, end, now_us, batch, batch.until_us if has_more else now_us)
         self._ledger.unconfirmed.look(now_us)
         self._say_where(dict(zip(mine, ends, strict=True)), now_us)
-        return self._wait_s(now_us)
+        return 0.0 if has_more else self._wait_s(now_us)
+
+    def _listens(self, named: tuple[FlowName, Seq]) -> bool:
+        """Whether a flow is known to listen: those that only have ticks come first, as events may take long."""
+        flow = self._flows.get(named[0])
+        return flow is not None and bool(flow.listeners)
 
     def _wait_s(self, now_us: int) -> float:
         wait_us = round(LOOK_EVERY_S * 1e6)
@@ -150,8 +159,8 @@ class Book:
                 wait_us = min(wait_us, next_us - now_us)
         return max(0, wait_us) / 1e6
 
-    def _bring_up_to_date(self, name: FlowName, end: Seq, now_us: int, batch: _Batch) -> None:
-        """Decide what is due of a flow."""
+    def _bring_up_to_date(self, name: FlowName, end: Seq, now_us: int, batch: _Batch, read_us: int) -> None:
+        """Decide what is due of a flow; of events, as of the instant up to which all that were published were read."""
         if self._aside.get(name, 0) > now_us:
             return
         self._aside.pop(name, None)
@@ -163,7 +172,7 @@ class Book:
                 if tick.next_us is not None and tick.next_us <= now_us:
                     decide_ticks(self._ledger, flow.known, tick, now_us)
             for one in flow.listeners:
-                self._listen(flow, one, now_us, batch)
+                self._listen(flow, one, read_us, batch)
         except Conflict:  # somebody else appended: what is left is decided on what they left
             self._flows.pop(name, None)
         except LogUnavailable:
@@ -225,10 +234,6 @@ class Book:
         batch = _decoded(self.position_us, events)
         self.position_us = batch.until_us
         return batch
-
-    def _read(self, after_us: int) -> Iterator[PublishedEvent]:
-        for chunk in self._chunks(after_us):
-            yield from chunk
 
     def _chunks(self, after_us: int) -> Iterator[list[PublishedEvent]]:
         while chunk := self._log.published(after_us, _BATCH):

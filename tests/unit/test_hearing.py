@@ -12,7 +12,7 @@ from evflow import config
 from evflow.client.publishing import EventInvalid, checked_id, publish_event
 from evflow.core.deployments import pack
 from evflow.core.flow_events import FlowPaused, FlowUndeployed, FlowUnpaused, TriggerSkipped
-from evflow.core.ids import FlowName
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.book import Book
 from evflow.errors import UsageError
 from evflow.log.errors import LogUnavailable
@@ -22,7 +22,7 @@ from evflow.store.protocol import Store, StoreUnusable
 from evflow.testing.faults import Crash
 from tests.effort import scaled
 from tests.unit.listening_world import LISTENING, ListenWorld, S
-from tests.unit.ticking_world import NO_EVENT, NOON_US, Mortal, Overtaken
+from tests.unit.ticking_world import NO_EVENT, NOON_US, TICKING, Mortal, Overtaken, ticking
 
 SIZED = {"event": "a", "parameters": {"size": "n"}}
 
@@ -165,6 +165,41 @@ def test_a_flood_of_what_is_skipped_is_told_in_few_events(world: ListenWorld) ->
         world.publish("a")
     world.look()
     assert len(world.outcomes) == 3
+    world.check()
+
+
+def test_ticks_come_between_parts_of_a_flood(world: ListenWorld) -> None:
+    world.listen({"event": "a", "throttle": "1h"})
+    world.deploy(ticking())
+    book = world.book()
+    world.look(book)
+    world.now_us += 3_600_000_000
+    began_us = world.now_us
+    for _ in range(450):
+        world.publish("a")
+    last_us = world.log.event_bounds().last_us
+    assert world.look(book) == 0
+    assert world.log.run(RunId(TICKING, RunNumber(1))) is not None
+    assert began_us <= book.position_us < last_us
+    assert (world.look(book), world.look(book) > 0) == (0, True)
+    assert book.position_us == last_us
+    world.check()
+
+
+def test_of_what_is_not_read_yet_nothing_is_taken_for_silence(world: ListenWorld) -> None:
+    world.listen({"event": "a", "debounce": "500ms"})
+    book = world.book()
+    world.look(book)
+    for number in range(250):
+        world.publish("b" if number % 4 == 0 else "a")
+        world.now_us += 10_000
+    world.now_us += 100_000
+    while not world.look(book):
+        pass
+    assert len([one for one in world.outcomes if one.startswith("run")]) == 1  # the first 100, which are as many as one run takes
+    world.now_us += 500_000
+    world.look(book)
+    assert len(world.outcomes[-1].split()) == 2 + 187 - 100
     world.check()
 
 
