@@ -32,7 +32,7 @@ _SAY_EVERY_US: Final = 10_000_000
 """How often it is said up to where what is published was looked at."""
 _BATCH: Final = 1_000
 _AT_ONCE: Final = 200
-"""Events that one look reads: ticks that come due meanwhile wait no longer for a flood than what becomes of these takes."""
+"""Events that one look, or hearing, takes in: ticks that come due meanwhile wait no longer for a flood than what becomes of these takes."""
 
 
 @entity
@@ -107,13 +107,13 @@ class Book:
             raise
 
     def hear(self, is_mine: Callable[[FlowName], bool], events: Sequence[PublishedEvent]) -> float:
-        """Decide what becomes of all that was published behind `position_us`; returns as `look`.
+        """Decide what becomes of what was published behind `position_us`, or of the first of it; returns as `look`.
 
         Raises:
             LogUnavailable: As for `look`.
         """
         try:
-            batch = self._take_in(events)
+            batch = self._take_in(events[:_AT_ONCE])  # the others are behind `position_us` then, and read again
             names = {publication.name for _, publication in batch.events}
             concerned = [name for name, flow in self._flows.items() if is_mine(name) and any(names & one.names for one in flow.listeners)]
             now_us = batch.until_us

@@ -186,6 +186,18 @@ def test_ticks_come_between_parts_of_a_flood(world: ListenWorld) -> None:
     world.check()
 
 
+def test_who_hears_a_flood_takes_a_part_of_it_in(world: ListenWorld) -> None:
+    world.listen({"event": "a", "throttle": "1h"})
+    book = world.book()
+    world.look(book)
+    for _ in range(450):
+        world.publish("a")
+    positions = [hear(world, book) and book.position_us for _ in range(3)]
+    assert positions == sorted(set(positions))
+    assert positions[-1] == world.log.event_bounds().last_us
+    world.check()
+
+
 def test_of_what_is_not_read_yet_nothing_is_taken_for_silence(world: ListenWorld) -> None:
     world.listen({"event": "a", "debounce": "500ms"})
     book = world.book()
