@@ -13,7 +13,9 @@ from evflow.core.flow_events import BackfillTicksSkipped, RunRequested, Schedule
 from evflow.core.graph import pool_of
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
+from evflow.core.summary import GONE
 from evflow.deployments.catalog import deployed
+from evflow.deployments.finding import records
 from evflow.log import pools
 from evflow.log.commands import Operation
 from evflow.log.keys import pool_keys, shared_shard
@@ -75,11 +77,12 @@ def runs(log: LogClient, flow: FlowName) -> list[RunId]:
 
 
 def open_runs(log: LogClient, flow: FlowName) -> list[RunId]:
-    """Runs that began, or were asked for by a tick, and are not sealed."""
+    """Runs that began, or were asked for by a tick, and are not sealed; one that was given up, or refused, and has no log is over."""
     ticks = {event.number for event in flow_log(log, flow) if isinstance(event, RunRequested) and event.trigger is not None}
     heads = [(run, log.head(shared_shard(run), run)) for run in runs(log, flow)]
-    waiting = {entry.run for entry in log.runs(flow)}
-    return [run for run, head in heads if head.status != "sealed" and (head.seq or run.number in ticks or run in waiting)]
+    lines = {entry.run: entry.summary.get("status") for entry in log.runs(flow)}
+    asked = {run for run, _ in heads if (run.number in ticks or run in lines) and lines.get(run) not in GONE}
+    return [run for run, head in heads if head.status != "sealed" and (head.seq or run in asked)]
 
 
 def left_in_pool(url: str, pool: str) -> str:
@@ -100,6 +103,10 @@ def last_events(log: LogClient, runs: list[RunId], count: int = 15) -> str:
     for run in runs:
         stored = log.read(shared_shard(run), run, 0, 100_000)[-count:]
         lines += [f"{run} {record.seq}: {record.event}" for record in (decode(one.seq, one.payload) for one in stored)]
+        if not stored:
+            entry = log.run(run)
+            asked = [record for record in records(log, run.flow) if getattr(record.event, "number", None) == run.number]
+            lines.append(f"{run} has no log; its line: {entry}; the flow's log of it: {asked}")
     return "\n".join(lines)
 
 

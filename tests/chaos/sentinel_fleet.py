@@ -20,6 +20,8 @@ SENTINELS = 3
 DOWN_AFTER_MS = 1_000
 """Of silence, after which a Sentinel takes a server for dead."""
 _WITHIN_S = 60.0
+_LONG_MS = "60000"
+"""Longer than a strike takes: writes wait until the server is dead, or until they are let go on."""
 
 
 class Sentinel(TcpServer):
@@ -103,6 +105,7 @@ class SentinelFleet(Fleet):
         self.server.call("CLIENT", "KILL", "TYPE", "replica")
         time.sleep(self.random.uniform(0.05, 0.5))
         written = self.server.written()
+        self.server.call("CLIENT", "PAUSE", _LONG_MS, "WRITE")  # a claim behind this look would be lost, and nobody would know of it
         self.may_have_twins |= super().claimed()
         self.server.kill()
         self.replica.resume()
@@ -114,10 +117,12 @@ class SentinelFleet(Fleet):
     def pause_server(self) -> None:
         """The server sleeps for less or for longer than the Sentinels wait; in the second case it wakes up as a primary beside another."""
         self.settle()
-        self.may_have_twins |= self.claimed()
+        self.server.call("CLIENT", "PAUSE", _LONG_MS, "WRITE")
+        self.may_have_twins |= super().claimed()
         self.server.pause()
         time.sleep(self.random.choice((0.5, 3.0)))
         self.server.resume()
+        self.server.call("CLIENT", "UNPAUSE")
         self.settle()
 
     def kill_sentinel(self) -> None:
