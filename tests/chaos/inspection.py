@@ -77,11 +77,14 @@ def runs(log: LogClient, flow: FlowName) -> list[RunId]:
 
 
 def open_runs(log: LogClient, flow: FlowName) -> list[RunId]:
-    """Runs that began, or were asked for by a tick, and are not sealed; one that was given up, or refused, and has no log is over."""
-    ticks = {event.number for event in flow_log(log, flow) if isinstance(event, RunRequested) and event.trigger is not None}
+    """Runs that began, or will begin, and are not sealed; one that was given up, or refused, and has no log is over.
+
+    What was asked for begins, also where who asked for it got an error: schedulers offer it from the flow's log.
+    """
+    requests = {event.number for event in flow_log(log, flow) if isinstance(event, RunRequested)}
     heads = [(run, log.head(shared_shard(run), run)) for run in runs(log, flow)]
     lines = {entry.run: entry.summary.get("status") for entry in log.runs(flow)}
-    asked = {run for run, _ in heads if (run.number in ticks or run in lines) and lines.get(run) not in GONE}
+    asked = {run for run, _ in heads if (run.number in requests or run in lines) and lines.get(run) not in GONE}
     return [run for run, head in heads if head.status != "sealed" and (head.seq or run in asked)]
 
 

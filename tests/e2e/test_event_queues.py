@@ -170,6 +170,6 @@ def test_an_outage_of_the_queue_is_told_and_over_when_it_is(root: Path, aws: Aws
         queue = aws.queue("arrivals")
         aws.send(queue, {"key": "by hand"})
         assert "what by hand" in said(until_there_are("Files", 1)[-1])
-        assert [one["is_up"] for one in sources()] == [True]
+        wait_until(lambda: [one["is_up"] for one in sources()] == [True], "it is said that it can be read", WITHIN_S)
     looked = json.loads(evflow("doctor", "--json").stdout)
     assert [one["level"] for one in looked["findings"] if one["name"] == "event-queue"] == ["ok"]
