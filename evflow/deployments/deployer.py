@@ -112,7 +112,7 @@ class Deployer:
     ) -> None:
         del profile
         self._class = flow if isinstance(flow, type) else None
-        self._file = Path() if isinstance(flow, type) else Path(cwd or "", flow).absolute()
+        self._file = Path() if isinstance(flow, type) else Path(cwd or "", flow if isinstance(flow, os.PathLike) else str(flow)).absolute()
         if self._class is None and not self._file.is_file():
             raise FlowFileMissing(self._file)
         self._show_output = show_output

@@ -5,6 +5,7 @@ import pickle
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -155,6 +156,8 @@ def test_a_request_that_does_not_fit_starts_no_run(flow_file: Path) -> None:
 
 
 def test_what_is_wrong_with_the_flow_is_the_error_s_message(flow_file: Path) -> None:
+    with pytest.raises(FlowFileMissing, match=r"There is no file '.*/3'"):
+        Deployer(cast("Any", 3))
     with pytest.raises(FlowFileMissing, match=r"There is no file '.*/none\.py'"):
         Deployer("none.py")
     text = flow_file.read_text()

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, environment, pool, retry, schedule, step, timeout
+from evflow import FlowSpec, concurrency, environment, pool, retry, schedule, step, timeout, trigger, trigger_on_finish
 from evflow.core.schedule import Schedule
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
+from evflow.flow.decorators.limit import concurrency_of
 from evflow.flow.decorators.pool import REUSE
 from evflow.flow.decorators.retry import Retry
 from evflow.flow.decorators.schedule import ScheduleDecorator, mistakes as schedule_mistakes, schedule_of
 from evflow.flow.decorators.spec import apply_with, from_spec
+from evflow.flow.decorators.trigger import mistakes as trigger_mistakes
 from evflow.flow.graph import read_graph
 from evflow.flow.steps import NOWHERE, facts
 
@@ -240,6 +242,35 @@ def test_a_schedule_that_is_misplaced_is_told_at_once(monkeypatch: pytest.Monkey
         on_function("0 0 * * *")
     with pytest.raises(DecoratorInvalid, match="has no field 'chron'"):
         on_function(chron="0 0 * * *")
+
+
+@pytest.mark.parametrize(
+    ("decorator", "field"), [(trigger, "event"), (trigger_on_finish, "flow"), (concurrency, "at_most"), (schedule, "cron")]
+)
+def test_a_decorator_of_a_class_takes_its_fields_by_name(monkeypatch: pytest.MonkeyPatch, decorator: Any, field: str) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(DecoratorInvalid, match=rf"takes its fields by name \(.*test_flow_decorators.py:\d+\)[^@]*@\w+\({field}='x'\)"):
+        decorator("x")
+    with pytest.raises(DecoratorInvalid, match=rf"has no field '{field}s?y'.*[^D]*Did you mean '{field}"):
+        decorator(**{f"{field}y": 1})
+    with pytest.raises(DecoratorInvalid, match="stands on something that is not a flow's class"):
+        decorator(**{field: 1})(test_a_decorator_of_a_class_takes_its_fields_by_name)
+
+
+def test_bare_decorators_of_a_class_are_told_what_they_lack() -> None:
+    @trigger
+    @trigger_on_finish
+    @concurrency
+    class Bare(FlowSpec):
+        pass
+
+    assert concurrency_of(Bare) == {"at_most": 1, "when_busy": "queue", "key": None}
+    assert [text for _, text in trigger_mistakes(Bare)] == [
+        "@trigger: one of event and events is needed, and only one.",
+        "@trigger_on_finish: one of flow and flows is needed, and only one.",
+    ]
 
 
 @pytest.mark.parametrize(("spec", "reuse"), [("", 0), (",reuse=False", 0), (",reuse=True", REUSE), (",reuse=50", 50), (",reuse=0", 0)])

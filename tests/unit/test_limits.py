@@ -158,3 +158,5 @@ def test_a_limit_without_a_key_does_not_swallow_its_step(monkeypatch: pytest.Mon
     bare: Any = limit
     with pytest.raises(DecoratorInvalid, match=r"@limit has no key \(.*test_limits.py:\d+\).*\n.*Write @limit"):
         bare(step(test_a_limit_without_a_key_does_not_swallow_its_step))
+    with pytest.raises(DecoratorInvalid, match=r"@limit has no key \(.*test_limits.py:\d+\)"):
+        limit()

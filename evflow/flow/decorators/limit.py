@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast, overload
 
 from evflow.flow.decorators.base import DecoratorInvalid, F, StepDecorator, apply, raise_at_import
+from evflow.flow.decorators.of_class import apply_to_class
 from evflow.flow.steps import Where, caller
 
 C = TypeVar("C", bound=type)
@@ -49,7 +50,7 @@ class Concurrency(StepDecorator):
         return {name: self.value(name) for name in self.defaults}
 
 
-def limit(key: str, /, *, at_most: int = 1) -> Callable[[F], F]:
+def limit(key: str | None = None, /, *, at_most: int = 1) -> Callable[[F], F]:
     """Let at most so many attempts with this key run at once: of all steps, runs, flows and schedulers that share the log.
 
     Args:
@@ -57,35 +58,26 @@ def limit(key: str, /, *, at_most: int = 1) -> Callable[[F], F]:
             on a step; it waits for all of them.
         at_most: How many. An operator's `evflow limits set key:warehouse N` takes its place.
     """
-    if callable(cast("object", key)):  # `@limit` alone would take the step for its key, and leave the flow without the step
+    if key is None or callable(cast("object", key)):  # `@limit` alone would take the step for its key, and leave the flow without the step
         raise_at_import(DecoratorInvalid(f"@limit has no key ({caller(1)}).", 'Write @limit("warehouse", at_most=4).'))
     return cast("Callable[[F], F]", apply(Limit, None, {"key": key, "at_most": at_most}))
 
 
-def concurrency(*, at_most: int = 1, when_busy: str = "queue", key: str | None = None) -> Callable[[C], C]:
+@overload
+def concurrency(cls: C, /) -> C: ...
+@overload
+def concurrency(*, at_most: int = 1, when_busy: str = "queue", key: str | None = None) -> Callable[[C], C]: ...
+def concurrency(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Let at most so many runs of the flow be at work at once: of all that share the log, in the foreground or deployed.
 
     Args:
+        cls: The flow, where it is used bare.
         at_most: How many.
         when_busy: What a run does that is one too many: `queue` waits for another one's end, `skip` is cancelled with that reason,
             `cancel` has the runs cancelled that have been at work for the longest time, and takes their place.
         key: Counts only runs with the same key, in which a parameter in braces is its value: `{customer}`.
     """
-    place = caller(1)
-    try:
-        decorator = Concurrency({"at_most": at_most, "when_busy": when_busy, "key": key}, place)
-    except DecoratorInvalid as error:  # it has these fields
-        raise_at_import(error)
-
-    def decorate(decorated: Any) -> Any:
-        if not isinstance(decorated, type):
-            raise_at_import(
-                DecoratorInvalid(f"@concurrency stands on something that is not a flow's class ({place}).", "Put it above the class.")
-            )
-        setattr(decorated, _CONCURRENCY, [*decorated.__dict__.get(_CONCURRENCY, ()), decorator])
-        return decorated
-
-    return decorate
+    return apply_to_class(Concurrency, _CONCURRENCY, cls, fields, field="at_most")
 
 
 def mistakes(cls: type) -> Iterator[tuple[Where, str]]:

@@ -6,10 +6,11 @@ imported where a schedule is looked at.
 
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, raise_at_import
-from evflow.flow.steps import Where, caller
+from evflow.flow.decorators.base import StepDecorator
+from evflow.flow.decorators.of_class import apply_to_class
+from evflow.flow.steps import Where
 
 if TYPE_CHECKING:
     from evflow.core.schedule import Schedule
@@ -94,23 +95,7 @@ def schedule(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
         catch_up: Which ticks are run that came while no scheduler was there: `none`, the `last`, or `all`.
         catch_up_most: With `all`: the newest so many at most.
     """
-    place = caller(1)
-    if cls is not None and not isinstance(cls, type):
-        if callable(cls):
-            _not_a_flow(place)
-        raise_at_import(DecoratorInvalid(f"@schedule takes its fields by name ({place}).", f"Write @schedule(cron={cls!r})."))
-    try:
-        decorator = ScheduleDecorator(fields, place)
-    except DecoratorInvalid as error:
-        raise_at_import(error)
-
-    def decorate(decorated: Any) -> Any:
-        if not isinstance(decorated, type):
-            _not_a_flow(place)
-        setattr(decorated, _SCHEDULES, [*decorated.__dict__.get(_SCHEDULES, ()), decorator])
-        return cast("Any", decorated)
-
-    return decorate if cls is None else decorate(cls)
+    return apply_to_class(ScheduleDecorator, _SCHEDULES, cls, fields, field="cron")
 
 
 def mistakes(cls: type) -> Iterator[tuple[Where, str]]:
@@ -133,7 +118,3 @@ def schedule_of(cls: type) -> "Schedule | None":
 def _schedules(cls: type) -> list[ScheduleDecorator]:
     found: list[ScheduleDecorator] = getattr(cls, _SCHEDULES, [])
     return found
-
-
-def _not_a_flow(place: Where) -> None:
-    raise_at_import(DecoratorInvalid(f"@schedule stands on something that is not a flow's class ({place}).", "Put it above the class."))

@@ -6,11 +6,12 @@ import pays for this module, so what reads triggers is imported where one is loo
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
 from evflow.errors import did_you_mean
-from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, raise_at_import
-from evflow.flow.steps import Where, caller, facts
+from evflow.flow.decorators.base import StepDecorator
+from evflow.flow.decorators.of_class import apply_to_class
+from evflow.flow.steps import Where, facts
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -162,22 +163,27 @@ class TriggerOnFinishDecorator(TriggerDecorator):
         return Wanted(finished_name(flow), self._parameters(said), where)
 
 
+@overload
+def trigger(cls: C, /) -> C: ...
+@overload
 def trigger(
     *,
     event: "str | Mapping[str, Any] | None" = None,
     events: "Sequence[str | Mapping[str, Any]] | None" = None,
     need: str = "all",
-    filter: "Mapping[str, Any] | None" = None,  # noqa: A002 - what users call it
+    filter: "Mapping[str, Any] | None" = None,
     parameters: "Mapping[str, str] | Sequence[str | tuple[str, str]] | None" = None,
     within: "float | str | timedelta | None" = None,
     debounce: "float | str | timedelta | None" = None,
     coalesce: "float | str | timedelta | None" = None,
     throttle: "float | str | timedelta | None" = None,
     options: "Mapping[str, Any] | None" = None,
-) -> Callable[[C], C]:
+) -> Callable[[C], C]: ...
+def trigger(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Let a run of the flow begin when an event is published, once the flow is deployed.
 
     Args:
+        cls: The flow; bare it says nothing, and `check` says what is missing.
         event: The event's name; or a dictionary of `name`, `parameters` and `filter`.
         events: Several of them.
         need: Of several: `all` start a run together, or `any` of them starts one.
@@ -189,13 +195,12 @@ def trigger(
         throttle: Start no run sooner than so long after the last one.
         options: Metaflow's; nothing here.
     """
-    given = {
-        "event": event, "events": events, "need": need, "filter": filter, "parameters": parameters, "within": within, "debounce": debounce,
-        "coalesce": coalesce, "throttle": throttle, "options": options,
-    }  # fmt: skip
-    return _decorate(TriggerDecorator, given)
+    return apply_to_class(TriggerDecorator, _TRIGGERS, cls, fields, field="event")
 
 
+@overload
+def trigger_on_finish(cls: C, /) -> C: ...
+@overload
 def trigger_on_finish(
     *,
     flow: "str | Mapping[str, Any] | None" = None,
@@ -208,10 +213,12 @@ def trigger_on_finish(
     coalesce: "float | str | timedelta | None" = None,
     throttle: "float | str | timedelta | None" = None,
     options: "Mapping[str, Any] | None" = None,
-) -> Callable[[C], C]:
+) -> Callable[[C], C]: ...
+def trigger_on_finish(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     """Let a run of the flow begin when a deployed run of another one has ended, once the flow is deployed.
 
     Args:
+        cls: The flow; bare it says nothing, and `check` says what is missing.
         flow: The other flow: its name, `FLOW:DEPLOYMENT`, or a dictionary of `name`, `deployment`, `status` and `parameters`.
         flows: Several of them.
         need: As for `trigger`.
@@ -223,11 +230,7 @@ def trigger_on_finish(
         throttle: So.
         options: So.
     """
-    given = {
-        "flow": flow, "flows": flows, "need": need, "status": status, "parameters": parameters, "within": within, "debounce": debounce,
-        "coalesce": coalesce, "throttle": throttle, "options": options,
-    }  # fmt: skip
-    return _decorate(TriggerOnFinishDecorator, given)
+    return apply_to_class(TriggerOnFinishDecorator, _TRIGGERS, cls, fields, field="flow")
 
 
 def mistakes(cls: type) -> Iterator[tuple[Where, str]]:
@@ -259,19 +262,3 @@ def triggers_of(cls: type) -> "list[Trigger]":
 def _triggers(cls: type) -> list[TriggerDecorator]:
     found: list[TriggerDecorator] = getattr(cls, _TRIGGERS, [])
     return found
-
-
-def _decorate(kind: type[TriggerDecorator], given: Mapping[str, object]) -> Callable[[C], C]:
-    place = caller(2)
-    decorator = kind({name: said for name, said in given.items() if said != kind.defaults[name]}, place)
-
-    def decorate(decorated: C) -> C:
-        if not isinstance(cast("object", decorated), type):
-            raise_at_import(
-                DecoratorInvalid(f"@{kind.name} stands on something that is not a flow's class ({place}).", "Put it above the class.")
-            )
-        # The one above stands last in the source's order of application: the first in the source comes first.
-        setattr(decorated, _TRIGGERS, [decorator, *decorated.__dict__.get(_TRIGGERS, ())])
-        return decorated
-
-    return decorate

@@ -1,0 +1,41 @@
+"""What a decorator of a flow's class is: a step decorator's fields and messages, kept on the class."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, raise_at_import
+from evflow.flow.steps import Where, caller
+
+
+def apply_to_class(kind: type[StepDecorator], attribute: str, decorated: object, given: Mapping[str, object], *, field: str) -> Any:
+    """Put a decorator on a flow's class: at once (`@schedule`), or when the class comes (`@schedule(hourly=True)`).
+
+    Args:
+        kind: The decorator's.
+        attribute: Of the class: it has its decorators, the first one in the source first.
+        decorated: The class, or None where it comes later.
+        given: The fields that the user wrote.
+        field: The one that somebody means who gives a value without a name.
+    """
+    place = caller(2)
+    if decorated is not None and not callable(decorated):
+        raise_at_import(
+            DecoratorInvalid(f"@{kind.name} takes its fields by name ({place}).", f"Write @{kind.name}({field}={decorated!r}).")
+        )
+    try:
+        decorator = kind(given, place)
+    except DecoratorInvalid as error:
+        raise_at_import(error)
+
+    def decorate(cls: Any) -> Any:
+        if not isinstance(cls, type):
+            _not_a_flow(kind, place)
+        # The one above is applied last: the first in the source comes first.
+        setattr(cls, attribute, [decorator, *cls.__dict__.get(attribute, ())])
+        return cls
+
+    return decorate if decorated is None else decorate(decorated)
+
+
+def _not_a_flow(kind: type[StepDecorator], place: Where) -> NoReturn:
+    raise_at_import(DecoratorInvalid(f"@{kind.name} stands on something that is not a flow's class ({place}).", "Put it above the class."))
