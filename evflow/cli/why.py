@@ -107,8 +107,11 @@ def why_command(run: str, as_json: bool) -> None:
     "--at", "at", required=True, metavar="TIME", help="'2026-11-27 02:00', in local time; '02:00' is today; ISO 8601 with an offset."
 )
 @click.option("--for", "span", default="1h", metavar="TIME", help="So long before it and after it: 30s, 10m, 2h, 1d.", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def why_not_command(flow: str, at: str, span: str, as_json: bool) -> None:
+@click.option(
+    "--most", type=click.IntRange(min=1), default=200, metavar="N", help="Show so many, those nearest to the time.", show_default=True
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON: all of them.")
+def why_not_command(flow: str, at: str, span: str, most: int, as_json: bool) -> None:
     """Say it."""
     from evflow.core.flow_events import FlowDeployed
     from evflow.core.spans import WANTED, span_us
@@ -147,8 +150,19 @@ def why_not_command(flow: str, at: str, span: str, as_json: bool) -> None:
     click.echo(f"From {instant(since_us)[:19]} to {instant(until_us)[:19]} {f'began {runs}' if runs else f'no run of {flow} began'}.")
     for note in notes:
         click.echo(note)
-    for line in _lines(entries):
+    nearest = _nearest(entries, at_us, most)
+    for line in _lines(nearest):
         click.echo(f"  {line}")
+    if len(nearest) < len(entries):
+        click.echo(f"  Those are the {most} nearest of {len(entries)}: --most shows more, --for looks less far.")
+
+
+def _nearest(entries: "list[Entry]", at_us: int, most: int) -> "list[Entry]":
+    """So many of them at most, in their order."""
+    if len(entries) <= most:
+        return entries
+    places = sorted(range(len(entries)), key=lambda place: abs(entries[place].at_us - at_us))[:most]
+    return [entries[place] for place in sorted(places)]
 
 
 def plain(entry: "Entry") -> dict[str, Any]:
