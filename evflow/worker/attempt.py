@@ -80,7 +80,7 @@ class AttemptRunner:
         """Touch what an attempt touches around its body; never raises."""
         ready = self._ready.get((context.flow, context.run))
         if ready is not None:
-            rehearse(self._flow, context, ready.parameters)
+            rehearse(context, ready.store, ready.parameters)
 
     def __call__(self, context: RunContext, order: bytes) -> int:
         """Run the attempt that an order describes; see `evflow.worker.launchers.Runner`."""

@@ -36,6 +36,10 @@ MAX_SPARE_ORDER_BYTES: Final = 32 * 1024
 """What a pipe takes without waiting, with the context before it; a longer order (a join's) gets a fork of its own."""
 _SIZE_BYTES: Final = 4
 """Of the context's size, which comes first."""
+REHEARSE_AFTER: Final = 32
+"""So many attempts of a flow let expect many more: then the fork server rehearses, which takes as long as two of them do."""
+REHEARSALS: Final = 12
+"""After so many calls Python 3.11 and later have adapted code to what it does."""
 EXIT_DEFECT: Final = 70
 """The exit code of an attempt that our own code broke (sysexits.h: EX_SOFTWARE)."""
 EXIT_UNREPORTED: Final = 174
@@ -97,6 +101,7 @@ class ForkLauncher:
         self._kept = kept
         self._pid = os.getpid()
         self._spare: _Spare | None = None
+        self._launches = 0
 
     def prepare(self, context: RunContext) -> None:
         """Have the flow ready for a run."""
@@ -104,6 +109,10 @@ class ForkLauncher:
 
     def launch(self, context: RunContext, order: bytes) -> Started:
         """Fork, or give the order to the spare."""
+        self._launches += 1
+        if self._launches == REHEARSE_AFTER:
+            for _ in range(REHEARSALS):
+                self._runner.rehearse(context)
         spare, self._spare = self._spare, None
         if spare is not None:
             told = _told(None if spare.context is context else context, order)
