@@ -55,7 +55,8 @@ SCHEDULER_NOTES = """\
 * A scheduler, the log's embedded server and the client that asks are three processes of this machine; so are Temporal's worker, its development
   server and its client. Each measurement starts them anew, with empty data, and lets some runs go first (`benchmarks/drivers/`).
 * Temporal runs the same three steps as activities of a workflow: functions, in 16 threads of its worker. evflow runs each step in a process of its
-  own, 16 at once, as it runs all user code. A step that holds the interpreter, leaks or crashes takes others along there, and none here.
+  own, 16 at once, as it runs all user code. A step that holds the interpreter, leaks or crashes takes others along there, and none here. In the rows
+  of reused processes (`@pool(reuse=True)`) a process runs one step after the other, one at a time, as each of those threads does.
 * Temporal's development server keeps its state in memory unless it is given a file; then it is SQLite. evflow's log is always on the disk, synced each
   second (`everysec`), or before anything is done (`fsync`). Temporal's servers for production, on their databases, are others, and not measured.
 * Latencies begin before the call that publishes or asks, and end at a stamp in the first line of the first body, by the monotonic clock that all

@@ -1,4 +1,4 @@
-"""Ask for so many runs of three steps at once, and time until the last one is over: ``queue_runs.py COUNT``."""
+"""Ask for so many runs of three steps at once, and time until the last one is over: ``queue_runs.py COUNT here|reused``."""
 
 import json
 import sys
@@ -8,9 +8,11 @@ from fleet import Fleet, wait_for
 
 from evflow import DeployedFlow
 
-count = int(sys.argv[1])
+count, where = int(sys.argv[1]), sys.argv[2]
 with Fleet() as fleet:
-    fleet.deploy()
+    fleet.deploy(*(["--with", "pool:name=bench,reuse=True"] if where == "reused" else []))
+    if where == "reused":
+        fleet.worker("bench")
     fleet.scheduler()
     flow = DeployedFlow.from_deployment("ThreeSteps")
     for _ in range(20):  # the first ones load the flow's code
