@@ -225,13 +225,15 @@ def _task_queued(state: RunState, event: ev.TaskQueued) -> None:
     elif first.status != "retrying" or event.count != 1 or event.attempt != first.attempt.number + 1:
         raise ImpossibleEvent(state.seq, event, f"task {first.id} is {first.status}")
     state.agenda.asked.pop(event.task, None)
-    tasks, waiting, at_us = state.tasks, state.waiting, state.at_us
-    for number in range(event.task, event.task + event.count):
+    tasks, at_us = state.tasks, state.at_us
+    numbers = range(event.task, event.task + event.count)
+    for number in numbers:
         task = tasks[number]
         task.status = "queued"
         task.retry_at_us = 0
         task.attempts += (Attempt(event.attempt, event.mode, event.executor, at_us),)
-        waiting[number] = None
+    state.waiting.update(dict.fromkeys(numbers))
+    state.lines.setdefault(event.executor, {}).update(dict.fromkeys(numbers))
 
 
 def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:
@@ -240,7 +242,7 @@ def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:
     if task.status != "queued" or attempt is None or attempt.number != event.attempt:
         raise ImpossibleEvent(state.seq, event, f"attempt {event.attempt} of task {task.id} does not wait for a slot")
     number, agenda = task.id, state.agenda
-    del state.waiting[number]
+    state.wait_no_more(task)
     state.live[number] = None
     task.status = "granted"
     attempt.granted_us = state.at_us
@@ -291,7 +293,7 @@ def _task_reused(state: RunState, event: ev.TaskReused) -> None:
     task = _task(state, event, event.task)
     if task.status != "queued":
         raise ImpossibleEvent(state.seq, event, f"task {task.id} is not waiting")
-    del state.waiting[task.id]
+    state.wait_no_more(task)
     task.attempt.outcome = "succeeded"
     task.attempt.manifest = event.manifest
     task.reused, task.origin = event.origin_task, event.origin_id

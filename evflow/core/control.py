@@ -104,7 +104,7 @@ def skip(state: RunState, event: ev.TaskSkipRequested) -> None:
         return
     _release(state, task)
     if task.id in state.waiting:
-        del state.waiting[task.id]
+        state.wait_no_more(task)
         task.attempt.outcome = "cancelled"
     task.status, task.retry_at_us, task.settled_by = "ended", 0, state.by
     state.agenda.skips.append((task.id, event.step))

@@ -242,6 +242,7 @@ class RunState:
         tasks: By id, from 1; position 0 stands for the parameters and leads to the first step.
         splits: By the id of the task that split.
         waiting: Queued tasks, in the order in which they were queued.
+        lines: The same by the executor that they wait for; none of them is empty.
         live: Tasks whose current attempt has a slot, in the order of their grants.
         steps: Step to the number of its tasks, in the order in which they were first reached.
         held: Tasks that failed and that the run waits with, in the order in which they did.
@@ -273,6 +274,7 @@ class RunState:
     tasks: list[Task] = field(default_factory=list[Task])
     splits: dict[int, Split] = field(default_factory=dict[int, Split])
     waiting: dict[int, None] = field(default_factory=dict[int, None])
+    lines: dict[str, dict[int, None]] = field(default_factory=dict[str, dict[int, None]])
     live: dict[int, None] = field(default_factory=dict[int, None])
     steps: dict[str, Counts] = field(default_factory=dict[str, Counts])
     held: dict[int, None] = field(default_factory=dict[int, None])
@@ -315,6 +317,15 @@ class RunState:
     def phase(self) -> str:
         """Its status for people: `paused` while it waits for somebody, else `status`."""
         return "paused" if self.paused else self.status
+
+    def wait_no_more(self, task: Task) -> None:
+        """A queued task waits no more; before its attempt is said to run elsewhere than it waited for."""
+        del self.waiting[task.id]
+        executor = task.attempts[-1].executor
+        line = self.lines[executor]
+        del line[task.id]
+        if not line:
+            del self.lines[executor]
 
     def task(self, task: int) -> Task | None:
         """The task with this id, or None."""

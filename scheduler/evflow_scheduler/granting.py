@@ -204,9 +204,12 @@ class Granting:
         for run in self._roster.reaching_out():
             tasks = run.state.tasks
             room = self._most(run) - len(run.state.live) - len(facts.get(run.id, ()))
-            away = (number for number in run.state.waiting if not self._comes_here(tasks[number]))
-            free = (number for number in away if self._names.free_for(run, tasks[number]))
-            names = [name_of(run.id, tasks[number]) for number in islice(free, max(0, room))]
+            if room <= 0:
+                continue
+            free = (number for number in self._queue(run, here=False) if self._names.free_for(run, tasks[number]))
+            names = [name_of(run.id, tasks[number]) for number in islice(free, room)]
+            if not names:
+                continue
             refused = await self._names.take(self._roster.runs, names)
             taken = {tasks[number].attempt.slot for number in run.state.live if not is_here(tasks[number])}
             for grant in admit_elsewhere([name for name in names if name not in refused], taken, self._most(run)):
@@ -235,13 +238,13 @@ class Granting:
         """What waits of these runs for slots of this machine and may have them."""
         for run in runs:
             room = self._most(run) - len(run.state.live)
-            for number in run.state.waiting:
+            for number in self._queue(run, here=True):
                 if room <= 0:
                     break
                 task = run.state.tasks[number]
                 if name_of(run.id, task) in self._slots.taken:  # granted in this round
                     room -= 1
-                elif self._comes_here(task) and self._names.free_for(run, task):
+                elif self._names.free_for(run, task):
                     room -= 1
                     yield _asks(run, number)
 
@@ -250,8 +253,15 @@ class Granting:
         most: int = self._slots.capacity.slots if self._option is None else run.state.options.get(self._option, 1)
         return max(most, len(run.state.live))
 
-    def _comes_here(self, task: Task) -> bool:
-        return is_here(task) or task.attempt.executor in self._instead
+    def _queue(self, run: OwnedRun, *, here: bool) -> Iterable[int]:
+        """The tasks of a run that wait for this machine, or for others: in their order, and at no cost for those that wait for the other."""
+        state = run.state
+        wanted = [executor for executor in state.lines if (executor == LOCAL or executor in self._instead) is here]
+        if len(wanted) == len(state.lines):
+            return state.waiting
+        if len(wanted) <= 1:
+            return state.lines[wanted[0]] if wanted else ()
+        return (number for number in state.waiting if state.tasks[number].attempt.executor in wanted)
 
 
 def _asks(run: OwnedRun, number: int) -> Waiting:

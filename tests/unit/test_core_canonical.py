@@ -85,8 +85,9 @@ def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, na
 
 
 def test_every_field_of_a_run_stands_in_the_encoding_or_follows_from_others() -> None:
-    """The agenda holds nothing but timers between turns; graph, options and budget are in the header; who caused an event, in the event."""
-    derived = {"graph", "options", "budget", "agenda", "by"}
+    """The agenda holds nothing but timers between turns; graph, options and budget are in the header; who caused an event, in the event;
+    who waits for what, in its attempt."""
+    derived = {"graph", "options", "budget", "agenda", "by", "lines"}
     elsewhere = {"header", "failing", "outcome", "tasks", "splits", "waiting", "live", "steps", "held", "pause", "stuck"}
     assert {field.name for field in fields(RunState)} == {*canonical.SCALARS, *canonical.SCALARS_2} | derived | elsewhere
 

@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 from evflow.core import canonical, events as ev
+from evflow.core.apply import apply
 from evflow.core.chain import extend
 from evflow.core.codec import decode, encode
+from evflow.core.state import RunState
 from evflow.log.protocol import Head
 from evflow.replay.refold import refold
 from evflow.replay.verify import verify
@@ -163,3 +165,16 @@ def test_a_log_whose_end_is_missing_is_not_whole() -> None:
     world = played(3)
     problem = verify(world.stored[:-1], world.run.head).problems[0]
     assert problem.check == "head"
+
+
+@pytest.mark.parametrize("seed", SEEDS[::10])
+def test_those_that_wait_for_one_executor_are_those_that_wait_in_the_same_order(seed: int) -> None:
+    """After each event, elsewhere and here."""
+    world = played(seed, lossy=True)
+    state = RunState()
+    for seq, payload, _ in world.stored:
+        apply(state, decode(seq, payload))
+        grouped: dict[str, list[int]] = {}
+        for number in state.waiting:
+            grouped.setdefault(state.tasks[number].attempt.executor, []).append(number)
+        assert {executor: list(line) for executor, line in state.lines.items()} == grouped
