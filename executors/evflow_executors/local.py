@@ -11,7 +11,7 @@ before it has loaded the flow has begun no attempt: those that it was told of ar
 
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -73,21 +73,30 @@ class LocalExecutor:
         server: The fork server to use; it belongs to the executor from now on.
         host: The name of this machine in `AttemptStarted`.
         restart: Starts another one after a death; the default is a fresh interpreter.
+        on_full: Awaited by who tells a fork server more than that takes at once, and sees that `flush` is called; the default is `flush`.
     """
 
     name = "local"
 
-    def __init__(self, server: ForkServer, *, host: str | None = None, restart: Callable[[], ForkServer] | None = None) -> None:
+    def __init__(
+        self,
+        server: ForkServer,
+        *,
+        host: str | None = None,
+        restart: Callable[[], ForkServer] | None = None,
+        on_full: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._server = server
         self._host = host if host is not None else os.uname().nodename
         self._restart = restart or (lambda: ForkServer.start(server.method.method if server.method.method == "spawn" else "auto"))
+        self._on_full = on_full or self.flush
         self._reader = frames.FrameReader()
         self._contexts: dict[RunId, RunContext] = {}
         self._runs: dict[str, RunId] = {}
         self._forgotten: set[RunId] = set()
         self._launched: dict[AttemptId, _Launched] = {}
         self._unsent = bytearray()
-        self._sending = anyio.Lock()
+        self._flushing = anyio.Lock()
         self._received: deque[bytes] = deque()
         self._reading = False
         self._closing = False
@@ -107,6 +116,10 @@ class LocalExecutor:
     def running(self) -> frozenset[AttemptId]:
         """The attempts that were launched and have not been observed to exit."""
         return frozenset(self._launched)
+
+    def is_running(self, attempt: AttemptId) -> bool:
+        """Whether an attempt was launched and has not been observed to exit."""
+        return attempt in self._launched
 
     async def prepare(self, context: RunContext) -> None:
         """Tell what all attempts of a run share; before the first `launch` of the run."""
@@ -146,8 +159,10 @@ class LocalExecutor:
             await self._send(frames.frame(frames.FORGET, str(run)))
 
     async def flush(self) -> None:
-        """Hand over what a cancelled call has left; until the fork server has taken it, or is dead."""
-        await self._send(b"")
+        """Hand over what is left; until the fork server has taken it, or is dead."""
+        async with self._flushing:
+            while not self._push():
+                await anyio.wait_writable(self._server.socket)
 
     async def give_up(self, attempt: AttemptId) -> bool:
         """End an attempt without its fork server, which hangs or is dead, and see that it never begins.
@@ -205,7 +220,8 @@ class LocalExecutor:
             self._server.kill()  # It loads, deaf and maybe for ever, and has begun nothing.
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(CLOSE_WITHIN_S):
-                await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S))
+                self._unsent += frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S)
+                await self.flush()
                 await self._gone(drain=True)
             self._server.kill()
             with anyio.move_on_after(CLOSE_WITHIN_S):
@@ -220,16 +236,20 @@ class LocalExecutor:
     async def _send(self, data: bytes) -> None:
         """Hand a frame over. One that cannot be sent because the fork server died is sent to the next one."""
         self._unsent += data
-        async with self._sending:
-            while self._unsent:
-                try:
-                    sent = self._server.socket.send(self._unsent)
-                except BlockingIOError:
-                    await anyio.wait_writable(self._server.socket)
-                except OSError:
-                    return  # `watch` meets the end and starts another one
-                else:
-                    del self._unsent[:sent]
+        if not self._push():
+            await self._on_full()
+
+    def _push(self) -> bool:
+        """Hand over what the fork server takes now; whether nothing is left that it could take."""
+        while self._unsent:
+            try:
+                sent = self._server.socket.send(self._unsent)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True  # `watch` meets the end and starts another one
+            del self._unsent[:sent]
+        return True
 
     async def _receive(self) -> bytes:
         """The next bytes, or none at the fork server's end."""
@@ -265,14 +285,15 @@ class LocalExecutor:
 
     async def _start_again(self) -> None:
         """Start another fork server, and tell it what was asked for since the death of the one before."""
-        async with self._sending:
+        async with self._flushing:
             self._server.close()
             # Not in a thread of anyio's: the kernel would take that thread's end for the owner's.
             self._server = self._restart()
             self._reader = frames.FrameReader()
             contexts = [frames.frame(frames.CONTEXT, str(run), context.pack()) for run, context in self._contexts.items()]
-            self._unsent[:] = b"".join([*contexts, *(launched.frames for launched in self._launched.values())])
-        await self._send(frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S) if self._closing else b"")
+            end = [frames.frame(frames.SHUTDOWN, CANCEL_GRACE_S)] if self._closing else []
+            self._unsent[:] = b"".join([*contexts, *(launched.frames for launched in self._launched.values()), *end])
+        await self.flush()
 
     def _over(self, attempt: AttemptId) -> bool:
         was_there = self._launched.pop(attempt, None) is not None

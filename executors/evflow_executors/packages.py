@@ -18,6 +18,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -72,11 +73,11 @@ class _Workshop:
         reading: The task that passes on what it says.
     """
 
-    def __init__(self, code: _Code, on_death: "Callable[[_Workshop], None]") -> None:
+    def __init__(self, code: _Code, on_death: "Callable[[_Workshop], None]", on_full: "Callable[[_Workshop], Awaitable[None]]") -> None:
         self.code = code
         self._on_death = on_death
         self.runs: set[RunId] = set()
-        self.local = LocalExecutor(self._start(code.method), restart=self._start_again)
+        self.local = LocalExecutor(self._start(code.method), restart=self._start_again, on_full=partial(on_full, self))
         self.reading: asyncio.Task[None] | None = None
         self._died_loading = 0
 
@@ -112,7 +113,7 @@ class PackagedExecutor:
     def __init__(self, *, warm_bytes: int, look_every_s: float = LOOK_EVERY_S) -> None:
         self._warm_bytes = warm_bytes
         self._look_every_s = look_every_s
-        self._contexts: dict[RunId, RunContext] = {}
+        self._contexts: dict[RunId, tuple[RunContext, _Code]] = {}
         self._workshops: dict[_Code, _Workshop] = {}  # in the order in which they became idle
         self._leaving: set[_Workshop] = set()  # their code has another one, or none
         self._seen = MergedStream(_UNREAD)
@@ -147,8 +148,9 @@ class PackagedExecutor:
         Raises:
             OSError: The system gave no process.
         """
-        self._contexts[RunId.parse(f"{context.flow}/{context.run}")] = context
-        await self._workshop_of(context)
+        run = RunId.parse(f"{context.flow}/{context.run}")
+        self._contexts[run] = context, _Code.of(context)
+        await self._workshop_of(run, *self._contexts[run])
 
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """Start an attempt under its name; a second call for the same name changes nothing.
@@ -156,25 +158,26 @@ class PackagedExecutor:
         Raises:
             RunUnknown: `prepare` was not called for its run, or `release` was.
         """
-        context = self._contexts.get(attempt.run)
-        if context is None:
-            raise RunUnknown(attempt.run)
-        if attempt in self.running:
+        run = attempt.run
+        known = self._contexts.get(run)
+        if known is None:
+            raise RunUnknown(run)
+        if any(workshop.local.is_running(attempt) for workshop in self._all()):
             return
         try:
-            workshop = await self._workshop_of(context)
+            workshop = await self._workshop_of(run, *known)
             while workshop in self._leaving:  # given up while it was told of the run
-                workshop = await self._workshop_of(context)
+                workshop = await self._workshop_of(run, *known)
         except OSError as error:
             await self._seen.put(_exited(attempt, f"never-started: {error.strerror or error}"))
         else:
-            await self._hand_over(workshop, workshop.local.launch(attempt, order))
+            await workshop.local.launch(attempt, order)
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """SIGTERM to the attempt's group now, SIGKILL after `grace_s`. Unknown names are ignored."""
         for workshop in self._all():
-            if attempt in workshop.local.running:
-                await self._hand_over(workshop, workshop.local.cancel(attempt, grace_s=grace_s))
+            if workshop.local.is_running(attempt):
+                await workshop.local.cancel(attempt, grace_s=grace_s)
                 if workshop.local.loaded is None:
                     self._spawn(self._end_unheard(workshop, attempt, grace_s))
 
@@ -184,7 +187,7 @@ class PackagedExecutor:
         for workshop in self._all():
             if run in workshop.runs:
                 workshop.runs.discard(run)
-                await self._hand_over(workshop, workshop.local.forget(run))
+                await workshop.local.forget(run)
                 self._became_idle(workshop)
 
     def watch(self) -> AsyncGenerator[Observation | OutputLine]:
@@ -201,7 +204,7 @@ class PackagedExecutor:
             AttemptWillNotEnd: One cannot be ended.
             RunUnknown: `prepare` was not called for its run.
         """
-        await end_former(attempts, self._contexts)
+        await end_former(attempts, {run: context for run, (context, _) in self._contexts.items()})
         return ()
 
     async def aclose(self) -> None:
@@ -225,23 +228,21 @@ class PackagedExecutor:
     def _all(self) -> list[_Workshop]:
         return [*self._workshops.values(), *self._leaving]
 
-    async def _workshop_of(self, context: RunContext) -> _Workshop:
+    async def _workshop_of(self, run: RunId, context: RunContext, code: _Code) -> _Workshop:
         """The fork server of a run's code, which knows the run."""
-        code = _Code.of(context)
-        run = RunId.parse(f"{context.flow}/{context.run}")
         workshop = self._workshops.get(code)
         if workshop is None:
-            workshop = self._workshops[code] = _Workshop(code, self._became_idle)
+            workshop = self._workshops[code] = _Workshop(code, self._became_idle, self._hold_up)
             workshop.reading = self._spawn(self._read(workshop))
         if run not in workshop.runs:
             workshop.runs.add(run)
-            await self._hand_over(workshop, workshop.local.prepare(context))
+            await workshop.local.prepare(context)
         return workshop
 
-    async def _hand_over(self, workshop: _Workshop, act: Awaitable[None]) -> None:
-        """Tell a fork server something; one that does not listen holds up nobody but its own runs."""
+    async def _hold_up(self, workshop: _Workshop) -> None:
+        """Wait for a fork server that takes no more now; one that does not listen holds up nobody but its own runs."""
         with anyio.move_on_after(HAND_OVER_WITHIN_S) as scope:
-            await act
+            await workshop.local.flush()
         if scope.cancelled_caught:
             self._spawn(workshop.local.flush())
 
@@ -271,7 +272,7 @@ class PackagedExecutor:
     async def _end_unheard(self, workshop: _Workshop, attempt: AttemptId, grace_s: float) -> None:
         """End a cancelled attempt although its fork server still loads the flow, and hears nothing."""
         await anyio.sleep(grace_s)
-        if workshop.local.loaded is None and attempt in workshop.local.running:
+        if workshop.local.loaded is None and workshop.local.is_running(attempt):
             with suppress(AttemptWillNotEnd):  # it has begun after all, and has been cancelled
                 if await workshop.local.give_up(attempt):
                     await self._seen.put(_exited(attempt, "never-started"))
