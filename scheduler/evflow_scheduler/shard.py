@@ -49,7 +49,7 @@ MAILBOX = 1_000
 LAST_WORDS_S = 5.0
 """How long a process may take to end after its report, before it is ended."""
 UNHURRIED_S = 0.02
-"""How long a fact that nothing follows from waits for company: a round costs as much for one as for ten."""
+"""How long a start, from which nothing follows, waits for company: a round costs as much for one as for ten."""
 CANCEL_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL of an attempt that is cancelled (Metaflow: 5 s)."""
 
@@ -176,6 +176,7 @@ class Shard:
         self._watchers: TaskGroup | None = None
         self._draining = False
         self._left = False
+        self._over = False
         most = None if host is None else MAX_WORKERS
         self._granting = Granting(self._roster, slots, Names(log), self._is_live, instead or {}, most, self.look_again)
         self._mail = Mailbox[Incoming](MAILBOX)
@@ -249,6 +250,7 @@ class Shard:
 
     async def _last_words(self) -> None:
         """Wait for the processes whose reports ended their runs: what they printed last is shown before they are gone."""
+        self._over = True
         while any(executor.running for executor in self._executors.values()):
             await self._mail.wait()
             self._mail.take()
@@ -284,8 +286,10 @@ class Shard:
         async for seen in executor.watch():
             if isinstance(seen, OutputLine):
                 self._observer.on_line(seen)
-            else:
+            elif self._over:
                 await self._mail.put(seen)
+            elif self._is_live(seen.attempt):  # Else it is the usual end: its report was folded before its process was seen to end.
+                await self._mail.put(seen, UNHURRIED_S if isinstance(seen.event, ev.AttemptStarted) else 0.0)
 
     async def _collect(self) -> "Batch":
         """Wait for something, then take what else is there.
@@ -304,7 +308,7 @@ class Shard:
                 run, event, principal = item
                 batch.facts.setdefault(run, []).append((event, principal, 0))
             elif not self._is_live(item.attempt):
-                continue  # The usual end: its report was folded before its process was seen to end.
+                continue  # Its report came meanwhile.
             elif isinstance(item.event, ev.AttemptStarted) and self._has_started(item.attempt):
                 continue  # It was adopted, and its start stands in the log.
             elif isinstance(item.event, ev.AttemptExited):
@@ -327,7 +331,6 @@ class Shard:
         return new
 
     async def _wait(self) -> list[Incoming]:
-        batch: list[Incoming] = []
         due = self._roster.next_timer_us()
         again = self._granting.again_us
         if again is not None:
@@ -335,26 +338,11 @@ class Shard:
         timeout = max(0.0, (due - self._now_us()) / 1e6) if due is not None else None
         if self._roster.is_touched:
             timeout = 0.0
-        with anyio.move_on_after(timeout):  # No timer: something else wakes a live run (I10).
-            await self._mail.wait()
-        self._take(batch)
-        with anyio.move_on_after(UNHURRIED_S):
-            while batch and len(batch) < ROUND_LIMIT and all(map(self._is_unhurried, batch)):
-                await self._mail.wait()
-                self._take(batch)
-        self._take(batch)
-        return batch
-
-    def _take(self, batch: list[Incoming]) -> None:
-        """Take what is there, as much as one round takes."""
+        await self._mail.wait(timeout)  # No timer: something else wakes a live run (I10).
+        batch: list[Incoming] = []
         while len(batch) < ROUND_LIMIT and (item := self._mail.take()) is not None:
             batch.append(item)
-
-    def _is_unhurried(self, item: Incoming) -> bool:
-        """Nothing follows from a start, nor from the exit of an attempt whose report was folded."""
-        if not isinstance(item, Observation):
-            return False
-        return isinstance(item.event, ev.AttemptStarted) or not self._is_live(item.attempt)
+        return batch
 
     async def _rounds(self, batch: "Batch") -> None:
         """Work on a batch; on a large one in several rounds, exits after all reports."""

@@ -62,3 +62,50 @@ async def test_all_who_wait_for_room_get_it() -> None:
             await anyio.sleep(1)
             taken.append(mail.take())
     assert sorted(item for item in taken if item is not None) == [0, 1, 2, 3]
+
+
+async def test_an_item_that_may_lie_wakes_nobody_before_its_time() -> None:
+    """Two of them wake their taker once, when the first one's time has come."""
+    mail = Mailbox[int](10)
+    began_s = anyio.current_time()
+    await mail.put(1, may_lie_s=3)
+    await anyio.sleep(1)
+    await mail.put(2, may_lie_s=3)
+    await mail.wait()
+    assert anyio.current_time() - began_s == 3
+    assert [mail.take(), mail.take()] == [1, 2]
+    with anyio.move_on_after(10) as scope:
+        await mail.wait()
+    assert scope.cancelled_caught
+
+
+async def test_an_item_that_cannot_lie_wakes_for_those_that_can() -> None:
+    """They are taken together, and nothing is left to wake for."""
+    mail = Mailbox[int](10)
+    await mail.put(1, may_lie_s=3)
+    await mail.put(2)
+    await mail.wait()
+    assert [mail.take(), mail.take()] == [1, 2]
+    with anyio.move_on_after(10) as scope:
+        await mail.wait()
+    assert scope.cancelled_caught
+
+
+async def test_a_wait_ends_with_its_time_and_takes_nothing() -> None:
+    mail = Mailbox[int](10)
+    began_s = anyio.current_time()
+    await mail.put(1, may_lie_s=5)
+    await mail.wait(2)
+    assert anyio.current_time() - began_s == 2
+    assert mail.take() == 1
+    await mail.wait(0)
+    assert anyio.current_time() - began_s == 2
+
+
+async def test_who_is_woken_between_two_waits_finds_it_at_the_next_one() -> None:
+    mail = Mailbox[int](10)
+    mail.wake()
+    await mail.wait()
+    with anyio.move_on_after(1) as scope:
+        await mail.wait()
+    assert scope.cancelled_caught
