@@ -21,8 +21,8 @@ from msgpack import unpackb
 
 from evflow.core.events import TAGS, Event, RunStarted, Unknown
 from evflow.core.ids import Micros, Seq
-from evflow.core.readers import reader
-from evflow.core.values import declared, fits, value
+from evflow.core.readers import reader, report_reader
+from evflow.core.values import contents, declared, fits, value
 from evflow.errors import InternalError
 
 _T = TypeVar("_T")
@@ -41,7 +41,9 @@ _FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(declared(cls)) for cls
 
 _READERS: dict[tuple[str, int], Callable[[int, tuple[Any, ...]], "Record | None"]] = {}
 """A tag and a number of values to what reads them, where that has been compiled."""
+_REPORT_READERS: dict[tuple[str, int], Callable[[tuple[Any, ...]], "tuple[Event, str] | None"]] = {}
 _met: dict[tuple[str, int], int] = {}
+_reported: dict[tuple[str, int], int] = {}
 _OFTEN = 40
 """How many events of one kind are read before a reader is compiled for it, which costs as much as reading these."""
 
@@ -165,7 +167,17 @@ def decode_report(payload: bytes) -> tuple[Event, str]:
     values = unpack(payload)
     if tuple(map(type, values[:_REPORT_HEAD])) != (str, str):
         raise UnreadableEvent("not an array that begins with a tag and a principal")
-    return build(values[0], TAGS.get(values[0]), values[_REPORT_HEAD:]), values[1]
+    kind = values[0], len(values)
+    read = _REPORT_READERS.get(kind)
+    if read is not None and (found := read(values)) is not None:
+        return found
+    cls = TAGS.get(values[0])
+    event = build(values[0], cls, values[_REPORT_HEAD:])  # a report that has another value than it should gets its name here
+    if cls is not None and cls is not RunStarted and len(values) <= _REPORT_HEAD + len(_FIELDS[cls]):
+        _reported[kind] = _reported.get(kind, 0) + 1
+        if _reported[kind] == _OFTEN:
+            _REPORT_READERS[kind] = report_reader(cls, len(values))
+    return event, values[1]
 
 
 def as_read(event: Event) -> Event:
@@ -199,7 +211,7 @@ def _pack(event: Event, head: tuple[Any, ...]) -> bytes:
     if isinstance(event, Unknown):
         body: Iterable[Any] = event.fields
     else:
-        body = [getattr(event, name) for name in _FIELDS[type(event)]]
+        body = contents(event)
     values = (*head, *body)
     try:
         payload: bytes = msgpack.packb(values)

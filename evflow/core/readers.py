@@ -14,14 +14,14 @@ its record. A call for each of them costs three times as much as all of it in a 
             …
             return record
 
-What containers hold is not looked at here.
+What containers hold is not looked at here, but in reports, which come from anywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, TypeVar
 
-from evflow.core.values import declared, making
+from evflow.core.values import declared, fits, making
 
 _R = TypeVar("_R")
 
@@ -46,10 +46,43 @@ def reader(record: type[_R], event: type, count: int) -> Callable[[int, Sequence
         f" if {' and '.join(tests)}:",
         *(f"  {line}" for line in [*make_event, *make_record, "return record"]),
     ]
-    found: dict[str, Any] = {"NoneType": NoneType, **uses, **uses_too}
-    exec("\n".join(lines), found)  # noqa: S102 - names of fields and types, nothing else
-    made: Callable[[int, Sequence[Any]], _R | None] = found["read"]
+    made: Callable[[int, Sequence[Any]], _R | None] = _compiled(lines, {**uses, **uses_too})
     return made
+
+
+def report_reader(event: type[_R], count: int) -> Callable[[Sequence[Any]], tuple[_R, str] | None]:
+    """A function from a report's values to its event and principal, or None where one is not of its field's type, or holds what it should not.
+
+    Args:
+        event: The event's class.
+        count: How many values there are: the tag, the principal, as many of the event's fields as are left.
+    """
+    names = [f"v{index}" for index in range(1, count)]
+    kinds = dict(zip(names, [str, *declared(event).values()], strict=False))
+    deep = {f"{name}_kind": kind for name, kind in kinds.items() if _holds(kind)}
+    tests = [
+        f"fits({name}, {name}_kind)" if f"{name}_kind" in deep else _test(name, kind) for name, kind in kinds.items() if kind is not Any
+    ]
+    make, uses = making("event", event, names[1:])
+    lines = [
+        "def read(values):",
+        f" _, {', '.join(names)} = values",
+        f" if {' and '.join(tests)}:",
+        *(f"  {line}" for line in [*make, "return event, v1"]),
+    ]
+    made: Callable[[Sequence[Any]], tuple[_R, str] | None] = _compiled(lines, {"fits": fits, **deep, **uses})
+    return made
+
+
+def _compiled(lines: Sequence[str], uses: Mapping[str, Any]) -> Any:
+    found: dict[str, Any] = {"NoneType": NoneType, **uses}
+    exec("\n".join(lines), found)  # noqa: S102 - names of fields and types, nothing else
+    return found["read"]
+
+
+def _holds(kind: Any) -> bool:
+    """Whether values of a declared type hold others."""
+    return isinstance(kind, GenericAlias) or (isinstance(kind, UnionType) and any(map(_holds, kind.__args__)))
 
 
 def _test(name: str, kind: Any) -> str:

@@ -161,8 +161,15 @@ def replaced(before: _T, **changed: Any) -> _T:
 _CONTENTS: dict[type, Callable[[Any], Any]] = {}
 
 
+def contents(value: object) -> tuple[Any, ...]:
+    """A value's fields, in order."""
+    cls = value.__class__
+    found = (_CONTENTS.get(cls) or _contents(cls))(value)
+    return found if len(cls.__dict__["__match_args__"]) != 1 else (found,)
+
+
 def _contents(cls: type) -> Callable[[Any], Any]:
-    """What gives a value's fields at once: ten times as fast as asking for one after the other in Python."""
+    """What gives a value's fields at once, of a single one the field itself: ten times as fast as asking for one after the other in Python."""
     names: tuple[str, ...] = cls.__dict__["__match_args__"]
     found = _CONTENTS[cls] = attrgetter(*names) if names else lambda _: ()
     return found

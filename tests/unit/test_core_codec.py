@@ -15,7 +15,7 @@ from evflow.core.codec import EventTooLarge, Record, UnreadableEvent, decode, de
 from evflow.core.events import TAGS, AttemptFailed, AttemptLost, AttemptSucceeded, Event, RunStarted, SlotGranted, Unknown
 from evflow.core.graph import Graph, Node
 from evflow.core.ids import FlowName, RunId, RunNumber
-from evflow.core.readers import reader
+from evflow.core.readers import reader, report_reader
 from evflow.core.values import declared, fits
 from evflow.replay.refold import refold
 from evflow_scheduler.run import OwnedRun
@@ -85,6 +85,32 @@ def test_a_compiled_reader_takes_no_value_of_another_type(cls: type[Event], data
     kinds: list[Any] = [int, int, str, int, *declared(cls).values()]
     shallow = kinds[place - 1].__origin__ if isinstance(kinds[place - 1], GenericAlias) else kinds[place - 1]
     assert (reader(Record, cls, len(values))(7, values) is not None) == fits(values[place], shallow)
+
+
+@pytest.mark.parametrize("cls", TAGS.values(), ids=TAGS)
+@given(data=st.data())
+def test_a_compiled_reader_of_reports_takes_what_all_others_take(cls: type[Event], data: st.DataObject) -> None:
+    """One value of a report may be another one, what a container holds as well."""
+    values = list(msgpack.unpackb(encode_report(data.draw(_of(cls)), principal="worker"), use_list=False))
+    if data.draw(st.booleans()):
+        values[data.draw(st.integers(1, len(values) - 1))] = data.draw(PLAIN)
+    values = list(msgpack.unpackb(msgpack.packb(values), use_list=False))
+    kinds: list[Any] = [str, *declared(cls).values()]
+    found = report_reader(cls, len(values))(values)
+    assert (found is not None) == all(map(fits, values[1:], kinds))
+    assert found is None or found == decode_report(msgpack.packb(values))
+
+
+def test_what_is_reported_often_is_read_as_before() -> None:
+    """A reader is compiled on the way; what does not fit is told by the field's name still."""
+    report = AttemptSucceeded(3, 0, b"m" * 32, "linear", ("join",))
+    payload = encode_report(report, principal="worker")
+    assert [decode_report(payload) for _ in range(200)] == [(report, "worker")] * 200
+    values = list(msgpack.unpackb(payload, use_list=False))
+    for place, wrong, name in ((2, "3", "task"), (6, ("join", 7), "next_steps")):
+        with pytest.raises(UnreadableEvent, match=name):
+            decode_report(msgpack.packb([*values[:place], wrong, *values[place + 1 :]]))
+    assert decode_report(msgpack.packb([*values, "later"])) == (report, "worker")
 
 
 def test_what_is_read_often_is_read_as_before() -> None:
