@@ -2,11 +2,13 @@
 
 Numbers count from 1 and are sequential: runs within a flow, tasks within a run, events within a log.
 Attempts count from 0, as Metaflow's `retry_count` does.
+
+Names of runs and attempts are named tuples, and no values as the rest of the core has them: a scheduler looks things up by them some fifty
+times for each task, and a tuple is compared and hashed without a call of a function in Python.
 """
 
-from typing import NewType
+from typing import NamedTuple, NewType
 
-from evflow.core.values import value
 from evflow.errors import UsageError
 
 FlowName = NewType("FlowName", str)
@@ -20,8 +22,7 @@ Digest = NewType("Digest", bytes)
 """A SHA-256, 32 bytes."""
 
 
-@value
-class RunId:
+class RunId(NamedTuple):
     """A run's name: its flow and its number."""
 
     flow: FlowName
@@ -29,9 +30,6 @@ class RunId:
 
     def __str__(self) -> str:
         return f"{self.flow}/{self.number}"
-
-    def __lt__(self, other: "RunId") -> bool:
-        return (self.flow, self.number) < (other.flow, other.number)
 
     @classmethod
     def parse(cls, text: str) -> "RunId":
@@ -46,8 +44,7 @@ class RunId:
         return cls(FlowName(flow), RunNumber(int(number)))
 
 
-@value
-class AttemptId:
+class AttemptId(NamedTuple):
     """One attempt of one task of one run; also the executor's deterministic external name."""
 
     run: RunId

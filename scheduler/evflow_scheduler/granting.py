@@ -69,7 +69,7 @@ class Granting:
         self._rest = False  # some wait for slots, as the last round left them
         self._called_us = 0
         self._left_us = 0  # when slots were left to others, before attempts of this shard
-        self._held: dict[RunId, set[AttemptId]] = {}  # slots of this machine: a round asks its own runs only, of thousands
+        self._held: dict[RunId, dict[int, AttemptId]] = {}  # by task, slots of this machine: a round asks its own runs only, of thousands
 
     async def begin(self) -> None:
         """Learn what the shard's runs hold, as a former owner left it."""
@@ -82,11 +82,11 @@ class Granting:
             if is_here(task):
                 asks = _asks(run, number)
                 self._slots.hold(asks, task.attempt.slot)
-                self._held.setdefault(run.id, set()).add(asks.attempt)
+                self._held.setdefault(run.id, {})[number] = asks.attempt
 
     def free(self, name: RunId) -> None:
         """Take back all slots of a run that goes."""
-        for attempt in self._held.pop(name, ()):
+        for attempt in self._held.pop(name, {}).values():
             self._slots.free(attempt)
 
     async def let_go(self, name: RunId) -> None:
@@ -130,11 +130,15 @@ class Granting:
             concerned: The runs that have changed since the last call.
         """
         runs = self._roster.runs
-        ended = [attempt for run in concerned for attempt in self._held.get(run, ()) if not self._is_live(attempt)]
-        for attempt in ended:
-            self._slots.free(attempt)
-            self._held[attempt.run].discard(attempt)
-        await self._names.give_back([attempt for attempt in self._names.attempts if attempt.run in runs and not self._is_live(attempt)])
+        for name in concerned:
+            held, run = self._held.get(name), runs.get(name)
+            if held and run is not None:
+                live, tasks = run.state.live, run.state.tasks
+                for attempt in [one for task, one in held.items() if task not in live or tasks[task].attempt.number != one.attempt]:
+                    self._slots.free(attempt)
+                    del held[attempt.task]
+        if self._names.attempts:
+            await self._names.give_back([attempt for attempt in self._names.attempts if attempt.run in runs and not self._is_live(attempt)])
 
     async def told(self, now_us: int, *, woken: bool, grant: bool) -> dict[RunId, list[Fact]]:
         """What runs are told.
@@ -194,7 +198,7 @@ class Granting:
                 self._slots.free(attempt)
             for grant in offered:
                 if grant.attempt not in refused:
-                    self._held.setdefault(grant.attempt.run, set()).add(grant.attempt)
+                    self._held.setdefault(grant.attempt.run, {})[grant.attempt.task] = grant.attempt
                     self._tell(facts, grant)
             if not refused:
                 return admission
