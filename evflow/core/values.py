@@ -135,14 +135,14 @@ def declared(cls: type) -> dict[str, Any]:
 
 def fits(value: Any, declared: Any) -> bool:
     """Whether a value that was read is what its field declares. A bool is no int here, and a whole number is a float."""
-    if declared is Any:
+    if declared is Any or type(value) is declared:  # nearly always
         return True
     if declared is float:
-        return type(value) in (float, int)
+        return type(value) is int
     if isinstance(declared, UnionType):
         return any(fits(value, one) for one in declared.__args__)
     if not isinstance(declared, GenericAlias):
-        return type(value) is declared
+        return False
     kind: Any = dict if declared.__origin__ is Mapping else declared.__origin__
     if type(value) is not kind:
         return False
