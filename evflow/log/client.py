@@ -8,6 +8,7 @@ patience is over; a report that arrives twice counts once, because a task has on
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from evflow import clock
@@ -34,11 +35,13 @@ from evflow.log.protocol import (
 )
 from evflow.log.transport import Connector, connect_blocking, perform
 from evflow.log.url import parse
-from evflow.log.wire import Transport
+from evflow.log.wire import Transport, Wire
 
 T = TypeVar("T")
 REPORT_PATIENCE_S = 60.0
 """How long a worker tries to report: longer than an owner takes to bring a killed server back."""
+REST_S = 10.0
+"""A connection that nobody used for longer is not trusted: what stands between, a router, may have forgotten it."""
 _INDEX_BATCH = 500
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -51,6 +54,7 @@ class RedisLogClient:
         self._address = parse(url)
         self._connector = connector
         self._transport: Transport | None = None
+        self._resting: tuple[float, tuple[int, int, int]] | None = None
 
     def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = REPORT_PATIENCE_S) -> bool:
         """See `LogClient.report`."""
@@ -260,11 +264,35 @@ class RedisLogClient:
 
     def close(self) -> None:
         """See `LogClient.close`."""
+        if self._resting is not None:
+            self._wake()
         if self._transport is not None:
             self._transport.close()
             self._transport = None
 
+    def rest(self) -> None:
+        """Keep the connection while code of others runs, which may close its descriptor and open another file by that number.
+
+        The next call sees whether it is the same one still. Only the thin client's can be told; any other is closed.
+        """
+        if isinstance(self._transport, Wire) and not self._transport.closed:
+            self._resting = clock.monotonic_s(), self._transport.place()
+        else:
+            self.close()
+
+    def _wake(self) -> None:
+        (since_s, place), self._resting = self._resting or (0.0, None), None
+        if isinstance(self._transport, Wire) and not self._transport.closed:
+            with suppress(OSError):
+                if self._transport.place() == place:
+                    if clock.monotonic_s() - since_s > REST_S:
+                        self._transport.close()
+                    return
+            self._transport.forget()
+
     def _connected(self) -> Transport:
+        if self._resting is not None:
+            self._wake()
         if self._transport is None or self._transport.closed:
             self._transport = self._connector(self._address)
         return self._transport

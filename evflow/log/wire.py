@@ -226,6 +226,22 @@ class Wire:
             self._sock.close()
             self._sock = None
 
+    def place(self) -> tuple[int, int, int]:
+        """Its descriptor, and what that is: no other open file has the same.
+
+        Raises:
+            OSError: Somebody closed it.
+        """
+        number = self._live().fileno()
+        file = os.fstat(number)
+        return number, file.st_dev, file.st_ino
+
+    def forget(self) -> None:
+        """Be closed, and leave the descriptor to whoever has it now."""
+        if self._sock is not None:
+            self._sock.detach()
+            self._sock = None
+
     def _live(self) -> socket.socket:
         if self._sock is None:
             raise LogConnectionLost(self.where, "it is closed")

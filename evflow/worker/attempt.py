@@ -51,7 +51,6 @@ class Surroundings:
     def __init__(self, context: RunContext) -> None:
         self.store = open_store(context.store_url)
         self.parameters = ArtifactView.open(self.store, context.parameters)
-        self.client = connect(context.log_url)
 
 
 class AttemptRunner:
@@ -60,6 +59,7 @@ class AttemptRunner:
     def __init__(self, flow: type[FlowSpec]) -> None:
         self._flow = flow
         self._ready: dict[tuple[str, int], Surroundings] = {}
+        self._clients: dict[str, RedisLogClient] = {}
         self._has_run = False
         self.used_up = False
 
@@ -71,6 +71,7 @@ class AttemptRunner:
             apply_with(self._flow, context.options["with"])
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
+            self._client(context.log_url)
 
     def forget(self, context: RunContext) -> None:
         """Drop what was made for a run."""
@@ -93,12 +94,11 @@ class AttemptRunner:
             if not isinstance(ended, AttemptSucceeded) or ended.caught is not None:
                 self.used_up = True
             stdio.flush()
-            ready = self._ready.get((context.flow, context.run))
-            client = ready.client if ready is not None else connect(context.log_url)
+            client = self._client(context.log_url)
             try:
                 return _deliver(context, ended, client)
             finally:
-                client.close()  # in a process that goes on, the next body may close its descriptor, and open another file by that number
+                client.rest()  # a process that goes on reports the next attempt's end by it
         except locks.AttemptRuns as error:
             sys.stderr.write(f"{error}\n")
             return EXIT_TWIN
@@ -107,6 +107,12 @@ class AttemptRunner:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             raise  # not reached
+
+    def _client(self, url: str) -> RedisLogClient:
+        """The log, for all runs of it: not connected before the first report of this process."""
+        if url not in self._clients:
+            self._clients[url] = connect(url)
+        return self._clients[url]
 
     def _report(self, context: RunContext, order: AttemptOrder) -> AttemptSucceeded | AttemptFailed:
         started_us = now_us()

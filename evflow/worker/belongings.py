@@ -37,7 +37,8 @@ class Belongings:
 
     def __init__(self, pipes: Sequence[int]) -> None:
         self._descriptors = (1, 2, *pipes)
-        self._environment = dict(os.environ)
+        self._environment = os.environ
+        self._variables = dict(_variables(os.environ))
         self._folder = os.getcwd()  # noqa: PTH109 - pathlib is a heavy import
         self._umask = _umask()
         self._handlers = {number: _get_handler(number) for number in _SIGNALS if number not in _FIXED}
@@ -66,10 +67,7 @@ class Belongings:
             if handler is not None and _get_handler(number) is not handler:
                 set_handler(number, handler)
         set_mask(_SETMASK, ())
-        if os.environ != self._environment:
-            for name in os.environ.keys() - self._environment.keys():
-                del os.environ[name]
-            os.environ.update(self._environment)
+        self._put_variables_back()
         os.chdir(self._folder)
         os.umask(self._umask)
         for which, limit in self._limits.items():
@@ -83,11 +81,21 @@ class Belongings:
             if sys.path != self._path:
                 sys.path[:] = self._path
 
+    def _put_variables_back(self) -> None:
+        """Touch those that differ; each attempt has some of its own, and to write all anew takes longer than the attempt."""
+        now = _variables(self._environment)
+        if now != self._variables:
+            for name in now.keys() - self._variables.keys():
+                del os.environb[name]
+            for name, said in self._variables.items() - now.items():
+                os.environb[name] = said
+
     def _identify(self) -> tuple[object, ...]:
         """What nobody can put back, or must not have changed."""
         files = [os.fstat(descriptor) for descriptor in self._descriptors]
         return (
             *((file.st_dev, file.st_ino) for file in files),
+            id(os.environ),
             os.getpgrp(),
             os.getsid(0),
             os.geteuid(),
@@ -95,6 +103,12 @@ class Belongings:
             os.getpriority(os.PRIO_PROCESS, 0),
             vars(atexit)["_ncallbacks"](),
         )
+
+
+def _variables(environment: "os._Environ[str]") -> dict[bytes, bytes]:
+    """What is behind `os.environ`, as bytes: a look at it through the mapping decodes each name and value."""
+    found: dict[bytes, bytes] = vars(environment)["_data"]
+    return found
 
 
 def _umask() -> int:

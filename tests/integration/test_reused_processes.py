@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,23 @@ class MyFlow(FlowSpec):
         self.next(self.end)
 
     @step
+    def takes_the_connection_s_number(self):
+        print("pid", os.getpid(), flush=True)
+        sockets = [int(name) for name in os.listdir("/proc/self/fd") if os.path.realpath("/proc/self/fd/" + name).split("/")[-1].startswith("socket:")]
+        for number in sockets:
+            os.close(number)
+        kept.append([open("taken", "a+") for _ in range(10)])
+        self.found = set(sockets) & {file.fileno() for file in kept[-1]}
+        self.next(self.end)
+
+    @step
+    def looks_at_its_file(self):
+        print("pid", os.getpid(), flush=True)
+        (files,) = [each for each in kept if isinstance(each, list)]
+        self.found = [file.write("mine") for file in files], os.path.getsize("taken")
+        self.next(self.end)
+
+    @step
     def closes_everything(self):
         print("pid", os.getpid(), flush=True)
         os.closerange(3, 1000)
@@ -201,6 +219,31 @@ async def test_what_a_body_changed_of_its_process_is_put_back(root: Path, method
         assert after.pop("environment") == (False, True, "MyFlow/1/3.0")
         assert before.pop("environment") == (False, True, "MyFlow/1/1.0")
         assert after == before
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the body finds the connection by Linux's /proc")
+async def test_a_file_that_took_the_number_of_the_connection_is_left_alone(root: Path) -> None:
+    async with an_attempt_world(root, BODIES) as world:
+        pid = await served(world, "start", 1)
+        assert await served(world, "takes_the_connection_s_number", 2) == pid
+        assert artifacts_of(world, 2)["found"], "the process kept its connection, and the body's file has its number now"
+        assert await served(world, "looks_at_its_file", 3) == pid
+        assert artifacts_of(world, 3)["found"] == ([4] * 10, 0), "nothing was written to the file, and it is still open"
+
+
+async def test_the_connection_of_a_process_serves_all_its_reports(root: Path) -> None:
+    async with an_attempt_world(root, BODIES) as world:
+        await served(world, "start", 1)
+        before = connections(world)
+        for task in range(2, 6):
+            await served(world, "start", task)
+        assert connections(world) == before
+
+
+def connections(world: AttemptWorld) -> int:
+    """How many the server has accepted so far."""
+    said: bytes = world.client._connected().call("INFO", "stats")
+    return next(int(line.partition(b":")[2]) for line in said.splitlines() if line.startswith(b"total_connections_received:"))
 
 
 def artifacts_of(world: AttemptWorld, task: int) -> dict[str, Any]:
