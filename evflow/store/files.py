@@ -167,23 +167,23 @@ class FileStore:
 
     def get(self, digest: bytes, offset: int = 0, length: int | None = None) -> memoryview:
         """See `ObjectStore.get`. Large objects are mapped: memory is used as it is touched."""
-        path = self._path(digest)
+        path = self.where(digest)
         whole = offset == 0 and length is None
         try:
             data = self._read(path, digest, offset, length)
         except FileNotFoundError:
-            raise ObjectMissing(digest, str(path)) from None
+            raise ObjectMissing(digest, path) from None
         except _TooShort as short:
-            raise ObjectDamaged(str(path), digest, None, str(short)) from None
+            raise ObjectDamaged(path, digest, None, str(short)) from None
         except OSError as error:
-            raise StoreUnusable(str(path), _reason(error)) from error
+            raise StoreUnusable(path, _reason(error)) from error
         if whole:
             found = hashlib.sha256(data).digest()
             if found != digest:
-                raise ObjectDamaged(str(path), digest, found)
+                raise ObjectDamaged(path, digest, found)
         return data
 
-    def _read(self, path: Path, digest: bytes, offset: int, length: int | None) -> memoryview:
+    def _read(self, path: str, digest: bytes, offset: int, length: int | None) -> memoryview:
         try:
             return _read(path, offset, length)
         except FileNotFoundError:
@@ -264,15 +264,15 @@ class FileStore:
             return Micros(round(draft.now_s() * 1e6))
 
     def where(self, digest: bytes) -> str:
-        """The object's path."""
-        return str(self._path(digest))
+        """The object's path. Each attempt asks for some: put together here, it costs a tenth of what pathlib takes."""
+        name = digest.hex()
+        return f"{self._objects}/{name[:2]}/{name[2:]}"
 
     def _trashed(self, digest: bytes) -> Path:
         return self.root / _TRASH / digest.hex()
 
     def _path(self, digest: bytes) -> Path:
-        name = digest.hex()
-        return self._objects / name[:2] / name[2:]
+        return Path(self.where(digest))
 
     def sweep(self) -> None:
         """See `Store.sweep`."""
@@ -439,7 +439,7 @@ class _TooShort(Exception):
     """A file ends before the part that was asked for."""
 
 
-def _read(path: Path, offset: int, length: int | None) -> memoryview:
+def _read(path: str | Path, offset: int, length: int | None) -> memoryview:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
