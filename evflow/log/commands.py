@@ -8,7 +8,7 @@ what stands outside of runs is in `evflow.log.flow_commands`.
 Replies are RESP2's (`evflow.log.wire` says why): bytes, int, None and lists.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from evflow.core.chain import LINK_BYTES
@@ -53,9 +53,21 @@ class Operation(Generic[T]):
         self.parse = parse
 
 
-def repaired(operation: Operation[Any], replies: list[type_of_reply]) -> Command | None:
-    """The command to send again because the server did not hold its script, or None."""
-    return with_source(operation.commands[-1]) if isinstance(replies[-1], ScriptMissing) else None
+def together(operations: Sequence[Operation[Any]]) -> Operation[None]:
+    """Operations in one exchange, one behind the other; raises what they do."""
+
+    def parse(replies: list[type_of_reply]) -> None:
+        at = 0
+        for operation in operations:
+            operation.parse(replies[at : at + len(operation.commands)])
+            at += len(operation.commands)
+
+    return Operation(tuple(command for operation in operations for command in operation.commands), parse)
+
+
+def repaired(operation: Operation[Any], replies: list[type_of_reply]) -> dict[int, Command]:
+    """The commands to send again because the server did not hold their scripts, by their places."""
+    return {at: with_source(operation.commands[at]) for at, reply in enumerate(replies) if isinstance(reply, ScriptMissing)}
 
 
 def finished(operation: Operation[T], replies: list[type_of_reply], where: str) -> T:

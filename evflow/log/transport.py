@@ -91,16 +91,14 @@ async def connect_async(address: Address) -> AsyncTransport:
 def perform(transport: Transport, operation: Operation[T]) -> T:
     """Carry an operation out; raises what the operation says, and LogUnavailable."""
     replies = transport.pipeline(operation.commands)
-    again = repaired(operation, replies)
-    if again is not None:
-        replies[-1] = transport.call(*again)
+    for at, again in repaired(operation, replies).items():
+        replies[at] = transport.call(*again)
     return finished(operation, replies, transport.where)
 
 
 async def perform_async(transport: AsyncTransport, operation: Operation[T]) -> T:
     """Carry an operation out; raises what the operation says, and LogUnavailable."""
     replies = await transport.pipeline(operation.commands)
-    again = repaired(operation, replies)
-    if again is not None:
-        replies[-1:] = await transport.pipeline([again])
+    for at, again in repaired(operation, replies).items():
+        (replies[at],) = await transport.pipeline([again])
     return finished(operation, replies, transport.where)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.to_thread
@@ -52,8 +52,13 @@ MARGIN_S: Final = 0.75
 KEPT_FOR_S: Final = 60.0
 """How long what was made for a run is kept after its last attempt here."""
 _AGAIN_AFTER_S: Final = 0.5
+MOST_REPORTS: Final = 100
+"""Reports of one exchange: what has come in while the one before was on its way."""
 STOPPED: Final = "worker-stopped"
 NEVER_STARTED: Final = "never-started"
+
+Seen = AttemptStarted | AttemptFailed | AttemptExited
+"""What a worker reports of an attempt; anything but its start is its end."""
 
 
 class Workshop(Protocol):
@@ -126,7 +131,7 @@ class PoolWorker:
         self._settling: dict[RunId, anyio.Lock] = {}
         self._settled: set[RunId] = set()
         self._idle_since: dict[RunId, float] = {}
-        self._reports: deque[tuple[AttemptId, PoolOrder, AttemptStarted | AttemptFailed | AttemptExited]] = deque()
+        self._reports: deque[tuple[AttemptId, PoolOrder, Seen]] = deque()
         self._reported = anyio.Event()
         self._slot_freed = anyio.Event()
         self._emptied = anyio.Event()
@@ -440,8 +445,8 @@ class PoolWorker:
                 event = replace(event, why=self._unwanted[seen.attempt])
             self._report(seen.attempt, event)
 
-    def _report(self, attempt: AttemptId, event: AttemptStarted | AttemptFailed | AttemptExited) -> None:
-        """Say to the attempt's shard what happened to it; anything but its start is its end."""
+    def _report(self, attempt: AttemptId, event: Seen) -> None:
+        """Say to the attempt's shard what happened to it."""
         order = self._claimed[attempt]
         self._reports.append((attempt, order, event))
         self._reported.set()
@@ -453,13 +458,23 @@ class PoolWorker:
             while not self._reports:
                 self._reported = anyio.Event()
                 await self._reported.wait()
-            attempt, order, event = self._reports.popleft()
-            if not isinstance(event, AttemptExited) or event.exit_code != 0:  # with 0 it ends when its own report is there
-                payload = encode_report(event, principal=self._principal)
-                await self._link.repeated(commands.report(order.context.shard, attempt.run, payload), REPORT_WITHIN_S)
-            if not isinstance(event, AttemptStarted):
-                await self._link.repeated(pools.release(self._job.pool, [attempt]), REPORT_WITHIN_S)
+            some = [self._reports.popleft() for _ in range(min(len(self._reports), MOST_REPORTS))]
+            said: list[Operation[Any]] = [self._said(attempt, order, event) for attempt, order, event in some if not _is_told(event)]
+            ends = [(attempt, order, event) for attempt, order, event in some if not isinstance(event, AttemptStarted)]
+            # The claims of those whose own reports are there go in the same exchange; all others follow the reports that are made here.
+            at_once = [attempt for attempt, _, event in ends if _is_told(event)]
+            later = [attempt for attempt, _, event in ends if not _is_told(event)]
+            for exchange in (said + self._released(at_once), self._released(later)):
+                if exchange:
+                    await self._link.repeated(commands.together(exchange), REPORT_WITHIN_S)
+            for attempt, order, _ in ends:
                 self._over(attempt, order)
+
+    def _said(self, attempt: AttemptId, order: PoolOrder, event: Seen) -> Operation[bool]:
+        return commands.report(order.context.shard, attempt.run, encode_report(event, principal=self._principal))
+
+    def _released(self, attempts: list[AttemptId]) -> list[Operation[Any]]:
+        return [pools.release(self._job.pool, attempts)] if attempts else []
 
     def _over(self, attempt: AttemptId, order: PoolOrder) -> None:
         del self._claimed[attempt]
@@ -494,3 +509,8 @@ class PoolWorker:
                 self._settled.discard(run)
                 self._settling.pop(run, None)
                 await self._executor.release(run)
+
+
+def _is_told(event: Seen) -> bool:
+    """Whether an attempt has told its shard of its end itself: so it has where it exits with 0."""
+    return isinstance(event, AttemptExited) and event.exit_code == 0

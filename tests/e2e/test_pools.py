@@ -82,7 +82,9 @@ def test_a_scheduler_s_run_goes_to_the_pool_and_its_other_steps_stay(site: Site,
     deploy(site)
     with scheduler(root), worker(root, "--slots", "2") as one:
         run = site.ask("Nightly", folder=site.said, times=3)
-        wait_until(lambda: len(pool_of()["running"]) == 2 and pool_of()["queued"] == 1, "two run and one waits", WITHIN_S)
+        wait_until(
+            lambda: len(pool_of()["running"]) == 2 and pool_of()["queued"] == 1 and site.began(run, 0), "two run and one waits", WITHIN_S
+        )
         assert psutil.Process(site.began(run, 0)[0]).parents()[1].pid == one.pid
         site.go()
         assert ended(run) == "succeeded"
