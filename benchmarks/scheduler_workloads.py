@@ -32,8 +32,8 @@ def queue(lab: Lab, engine: Engine) -> Readings:
 
 
 def throughput(lab: Lab, engine: Engine) -> Readings:
-    """Tasks a second, with a process for each, on the scheduler's machine and on a pool's worker."""
-    return {where: drive(lab, engine, "throughput", WIDTH, where, of="wide")["rate"] for where in ("here", "pool")}
+    """Tasks a second: with a process for each, on the scheduler's machine and on a pool's worker; and there with processes that are reused."""
+    return {where: drive(lab, engine, "throughput", WIDTH, where, of="wide")["rate"] for where in ("here", "pool", "reused")}
 
 
 def triggers(lab: Lab, engine: Engine) -> Readings:
@@ -104,6 +104,7 @@ SCHEDULER_WORKLOADS = (
         (
             Metric("here", "foreach of 1,000, a process for each task", "tasks/s", own_at_least=150),
             Metric("pool", "the same on a pool's worker, a process for each task", "tasks/s"),
+            Metric("reused", "the same on a pool's worker, processes reused", "tasks/s", own_at_least=600),
         ),
         rounds=3,
         engines=OURS,

@@ -1,4 +1,4 @@
-"""Tasks a second of a deployed foreach: ``throughput.py WIDTH here|pool [OPTION OF THE WORKER …]``.
+"""Tasks a second of a deployed foreach: ``throughput.py WIDTH here|pool|reused [OPTION OF THE WORKER …]``.
 
 From the request to the end of the run, all of its steps.
 """
@@ -12,10 +12,11 @@ from fleet import SLOTS, Fleet, wait_for
 from evflow import DeployedFlow
 
 width, where, options = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-placed = ["--with", "pool:name=bench"] if where == "pool" else []
+POOLS = {"pool": "pool:name=bench", "reused": "pool:name=bench,reuse=True"}
+placed = ["--with", POOLS[where]] if where in POOLS else []
 with Fleet() as fleet:
     fleet.deploy("--max-num-splits", str(width), "--max-workers", str(SLOTS), *placed)
-    if where == "pool":
+    if where in POOLS:
         fleet.worker("bench", *options)
     fleet.scheduler()
     flow = DeployedFlow.from_deployment("Wide")

@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from evflow.imports import user_view
@@ -105,7 +105,7 @@ class Belongings:
         )
 
 
-def _variables(environment: "os._Environ[str]") -> dict[bytes, bytes]:
+def _variables(environment: Mapping[str, str]) -> dict[bytes, bytes]:
     """What is behind `os.environ`, as bytes: a look at it through the mapping decodes each name and value."""
     found: dict[bytes, bytes] = vars(environment)["_data"]
     return found

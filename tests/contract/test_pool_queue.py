@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from evflow.core.ids import AttemptId
-from evflow.log import pools
+from evflow.log import commands, pools
 from evflow.log.keys import pool_keys
 from evflow.log.link import Link
 from evflow.log.pools import Entry, Fate, PoolFenced, PoolInvalid, WorkerLost
@@ -75,6 +75,12 @@ class Queue:
         seen = await self.link.do(pools.look(POOL, SHARD, [attempt(task) for task in tasks], epoch))
         return list(seen.fates.values())
 
+    async def reported(self) -> list[bytes]:
+        """What is in the shard's inbox."""
+        if isinstance(self.world, SimulatedPoolWorld):
+            return [payload for _, payload in self.world.server.state.shard(SHARD).inbox.values()]
+        return [entry.payload for entry in await self.wait.do(commands.receive(SHARD, b"0", 0.1), 0.1)]
+
     def die(self, worker: str) -> None:
         """Let a worker's time be over."""
         self.world.call("ZADD", pool_keys(POOL).workers, "1", worker)
@@ -134,6 +140,24 @@ async def test_a_claim_is_recorded_and_its_entry_is_gone(queue: Queue) -> None:
     assert (picture.queued, picture.oldest_us, picture.slots) == (0, 0, 2)
     assert {name: worker for name, (worker, _) in picture.running.items()} == {"Flow/1/1.0": "a"}
     assert queue.world.call("XLEN", pool_keys(POOL).queue) == 0
+
+
+async def test_several_reports_and_releases_are_one_exchange_also_where_the_server_holds_no_script(queue: Queue) -> None:
+    await queue.join("a")
+    await queue.order(1, 2, 3)
+    await queue.take("a")
+    if not isinstance(queue.world, SimulatedPoolWorld):
+        queue.world.call("SCRIPT", "FLUSH")
+    said = [commands.report(SHARD, attempt(task).run, b"report %d" % task) for task in (1, 2)]
+    await queue.link.do(commands.together([*said, pools.release(POOL, [attempt(1), attempt(3)])]))
+    assert await queue.look(1, 2, 3) == [Fate("gone"), Fate("claimed", "a"), Fate("gone")]
+    assert await queue.reported() == [b"report 1", b"report 2"]
+
+
+async def test_what_one_of_several_operations_raises_is_raised(queue: Queue) -> None:
+    await queue.join("a")
+    with pytest.raises(WorkerLost):
+        await queue.link.do(commands.together([pools.release(POOL, [attempt(1)]), pools.beat(POOL, "nobody", 60.0, ABOUT)]))
 
 
 async def test_an_attempt_is_claimed_once_whoever_tries(queue: Queue) -> None:
