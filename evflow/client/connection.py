@@ -57,6 +57,11 @@ class SharedLog:
             return True
         return look(self._home) is not None
 
+    def is_connected(self) -> bool:
+        """Whether a question would find a connection that has not been seen to end."""
+        with self.lock:
+            return self._client is not None and self._client.is_connected()
+
     def ask(self, question: Callable[[LogClient], T], *, repeat: bool = True) -> T:
         """Put a question to the log.
 

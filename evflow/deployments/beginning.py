@@ -19,7 +19,8 @@ from evflow.errors import UsageError
 from evflow.flow.decorators.limit import concurrency_of
 from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
-from evflow.log.protocol import BackfillChange, DeploymentChange, Durability, LogClient
+from evflow.log.flow_commands import NumbersUnknown
+from evflow.log.protocol import BackfillChange, Deployed, DeploymentChange, Durability, LogClient
 from evflow.store.protocol import Store
 
 
@@ -166,20 +167,24 @@ def take_number(
     principal: str = "",
     expected: Seq | None = None,
     change: DeploymentChange | BackfillChange | None = None,
+    deployed: Deployed | None = None,
     store: str = "",
-    now_us: int = 0,
 ) -> RunId:
     """Take the flow's next run number, for a request that names its user, who also is its principal if none is given.
 
     A server that remembers no number, new or emptied, goes on behind the runs that are in its index and those that were archived to the
-    store: the one at the URL `store`, or the configured one. The server's time is asked for where `now_us` does not say it.
+    store: the one at the URL `store`, or the configured one. Else it is one exchange.
 
     Raises:
-        Conflict: The flow's log does not end where it was expected to: nothing was taken.
+        FlowLogMoved: The flow's log does not end where it was expected to: nothing was taken.
+        DeploymentMoved: Something else is deployed than what was said to be: nothing was taken.
     """
-    payload = flow_events.encode(requested, at_us=now_us or log.now_us(), principal=principal or f"user:{requested.user}")
-    minimum = 0 if log.counter(flow) else _last_known(log, flow, store or config.get("store"))
-    return RunId(flow, log.request_run(flow, payload, minimum, expected, change))
+    payload = flow_events.encode(requested, at_us=log.clock_us(), principal=principal or f"user:{requested.user}")
+    try:
+        number = log.request_run(flow, payload, None, expected, change, deployed)
+    except NumbersUnknown:
+        number = log.request_run(flow, payload, _last_known(log, flow, store or config.get("store")), expected, change, deployed)
+    return RunId(flow, number)
 
 
 def _last_known(log: LogClient, flow: FlowName, store: str) -> int:

@@ -114,10 +114,19 @@ def find(log: LogClient, wanted: Reference) -> Deployment:
     Raises:
         DeploymentNotFound: Nothing is.
     """
+    return unpacked(find_packed(log, wanted))
+
+
+def find_packed(log: LogClient, wanted: Reference) -> bytes:
+    """The same, as the log has it.
+
+    Raises:
+        DeploymentNotFound: Nothing is.
+    """
     packed = log.deployments(wanted.flow).get(wanted.name)
     if packed is None:
         raise DeploymentNotFound.of(log, wanted)
-    return unpacked(packed)
+    return packed
 
 
 def history(log: LogClient, flow: FlowName) -> Iterator[FlowRecord]:

@@ -7,43 +7,51 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from evflow import config
-from evflow.client.connection import shared_log
+from evflow import clock, config
+from evflow.client.connection import SharedLog, shared_log
 from evflow.client.objects import local_time
-from evflow.core.deployments import Deployment
+from evflow.core.deployments import Deployment, unpacked
 from evflow.core.events import Event
 from evflow.core.flow_events import FlowPaused, FlowUndeployed, FlowUnpaused
 from evflow.core.ids import FlowName
 from evflow.deployments.beginning import take_number
-from evflow.deployments.catalog import Reference, change, deployed, existing, find, parse
-from evflow.deployments.request import Asked, make_ready, offer
+from evflow.deployments.catalog import Reference, change, deployed, existing, find, find_packed, parse
+from evflow.deployments.request import Asked, KnownContents, Ready, Requested, make_ready, offer
 from evflow.deployments.triggered import TriggeredRun
 from evflow.imports import framework_view
+from evflow.log.flow_commands import DeploymentMoved
+from evflow.log.protocol import Deployed, LogClient
 from evflow.store import open_store
 
 T = TypeVar("T")
+_LATELY_S: Final = 1.0
+"""How long what was seen of a deployment is good for a request."""
+_MOST_TRIES: Final = 3
+"""Each event that starts a run changes its deployment: who loses to such changes so often asks for a run of what was deployed a moment ago."""
 
 
 class DeployedFlow:
     """A deployment. `Deployer` and `from_deployment` make them; equal where they are the same deployment."""
 
-    __slots__ = ("_reference",)
+    __slots__ = ("_contents", "_reference", "_seen")
 
     _reference: Reference
+    _contents: KnownContents
+    _seen: "_Seen | None"
 
     def __init__(self, name: str) -> None:
         """Look a deployment up; see `from_deployment`."""
         with framework_view():
-            self._reference = parse(name)
+            self._begin(parse(name))
         self._now()
 
     @classmethod
     def of(cls, reference: Reference) -> "DeployedFlow":
         """One that is known to exist."""
         made = cls.__new__(cls)
-        made._reference = reference  # noqa: SLF001 - its own class
+        made._begin(reference)  # noqa: SLF001 - its own class
         return made
 
     @classmethod
@@ -132,6 +140,8 @@ class DeployedFlow:
     def trigger(self, parameters: Mapping[str, object] | None = None, /, *, tags: Sequence[str] = (), **named: object) -> TriggeredRun:
         """Ask for a run. A scheduler carries it out; until one takes it, the run is `requested`.
 
+        It is a run of the version that is deployed when it gets its number. Several in a row cost two exchanges with the log each.
+
         Args:
             parameters: Parameters by their names, where those are no words of Python.
             tags: Tags of the run, besides the deployment's.
@@ -143,15 +153,23 @@ class DeployedFlow:
             DeploymentIsElsewhere: What was deployed is not in the store as this machine sees it.
             LogUnavailable: The server cannot be used.
         """
-        found = self._now()  # asked first: a connection that broke is replaced before something is written on it
         wished = (tags,) if isinstance(tags, str) else tuple(tags)
         with framework_view():
             asked = Asked({**(parameters or {}), **named}, wished, config.get("user"), os.uname().nodename)
-            ready = make_ready(open_store(found.store), found, asked)
-            requested = shared_log().ask(
-                lambda log: offer(log, ready, take_number(log, FlowName(ready.manifest.flow), ready.requested())), repeat=False
-            )
-        return TriggeredRun.of(requested.run, found.version)
+            tries = 0
+            while True:
+                packed, found = self._seen_lately()
+                store = open_store(found.store)
+                ready = make_ready(store, found, asked, self._contents.of(store, found, asked.host))
+                # It may have been changed since: the act that takes the number looks.
+                expected = Deployed(found.name, packed) if tries < _MOST_TRIES else None
+                try:
+                    requested = shared_log().ask(partial(_request, ready=ready, expected=expected), repeat=False)
+                except DeploymentMoved:
+                    self._seen = None
+                    tries += 1
+                else:
+                    return TriggeredRun.of(requested.run, found.version)
 
     async def async_trigger(
         self, parameters: Mapping[str, object] | None = None, /, *, tags: Sequence[str] = (), **named: object
@@ -189,12 +207,43 @@ class DeployedFlow:
     def __reduce__(self) -> tuple[Any, ...]:
         return DeployedFlow.of, (self._reference,)
 
+    def _begin(self, reference: Reference) -> None:
+        self._reference = reference
+        self._contents = KnownContents(1)
+        self._seen = None
+
     def _now(self) -> Deployment:
         return shared_log().ask(lambda log: find(log, self._reference))
+
+    def _seen_lately(self) -> tuple[bytes, Deployment]:
+        """What is deployed, as it was a moment ago at most.
+
+        It is asked for again soon, though what is made of it is checked: a connection that broke is to be met by a question, which may
+        be repeated, and not by a request, which may not.
+        """
+        seen, log = self._seen, shared_log()
+        if seen is None or seen.log is not log or clock.monotonic_s() - seen.at_s > _LATELY_S or not log.is_connected():
+            packed = log.ask(partial(find_packed, wanted=self._reference))
+            seen = self._seen = _Seen(log, clock.monotonic_s(), packed, unpacked(packed))
+        return seen.packed, seen.deployment
 
     def _change(self, event: Event) -> None:
         wanted, user = self._reference, config.get("user")
         shared_log().ask(lambda log: change(log, wanted, existing(log, wanted, event), user=user), repeat=False)
+
+
+class _Seen(NamedTuple):
+    """What was deployed at an instant (seconds of the monotonic clock), in a log."""
+
+    log: SharedLog
+    at_s: float
+    packed: bytes
+    deployment: Deployment
+
+
+def _request(log: LogClient, ready: Ready, expected: Deployed | None) -> Requested:
+    run = take_number(log, FlowName(ready.manifest.flow), ready.requested(), deployed=expected, store=ready.deployment.store)
+    return offer(log, ready, run)
 
 
 async def in_thread(call: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from evflow import clock, diagnostics
+from evflow import diagnostics
 from evflow.core import flow_events
 from evflow.core.codec import UnreadableEvent
 from evflow.core.deployments import Deployment, after, began_by_itself, pack, unpacked
@@ -23,7 +23,7 @@ from evflow.core.values import entity, field
 from evflow.deployments.beginning import take_number
 from evflow.deployments.catalog import shown
 from evflow.deployments.offers import offer_again
-from evflow.deployments.request import Asked, Contents, Ready, make_ready, offer, read_contents
+from evflow.deployments.request import Asked, KnownContents, Ready, make_ready, offer
 from evflow.deployments.unconfirmed import Unconfirmed
 from evflow.log.protocol import DeploymentChange, LogClient
 from evflow.store import Store, open_store
@@ -34,7 +34,7 @@ _TAIL: Final = 50
 
 
 _MOST_KEPT: Final = 100
-"""Deployments whose manifests are kept: a few kilobytes each."""
+"""Deployments whose contents are kept."""
 
 
 @entity
@@ -74,7 +74,7 @@ class Ledger:
         self._on_offer = on_offer
         self._host = host or os.uname().nodename
         self._offered: dict[FlowName, set[int]] = {}
-        self._contents: dict[tuple[str, bytes], Contents] = {}  # by store and digest
+        self._contents = KnownContents(_MOST_KEPT)
         self.unconfirmed = Unconfirmed(log, stores)
 
     def load(self, name: FlowName, end: Seq) -> Known:
@@ -106,14 +106,7 @@ class Ledger:
         """
         asked = Asked(parameters, (), deployment.user, self._host, trigger)
         store = self.stores(deployment.store)
-        known = (deployment.store, deployment.manifest)
-        contents = self._contents.get(known)
-        if contents is None:
-            contents = read_contents(store, deployment, self._host)
-            while len(self._contents) >= _MOST_KEPT:
-                del self._contents[next(iter(self._contents))]
-            self._contents[known] = contents
-        return make_ready(store, deployment, asked, contents)
+        return make_ready(store, deployment, asked, self._contents.of(store, deployment, self._host))
 
     def start(self, flow: Known, ready: Ready, at_us: int) -> RunId:
         """Decide that a run starts, and offer it.
@@ -126,7 +119,6 @@ class Ledger:
         Raises:
             Conflict: The flow's log has moved on: nothing was decided.
         """
-        now_us, began_s = self.log.now_us(), clock.monotonic_s()
         requested, principal = ready.requested(), ready.asked.principal
         change = self._change(flow, ready.deployment.name, requested, principal)
         run = take_number(
@@ -137,12 +129,11 @@ class Ledger:
             expected=flow.seq,
             change=change,
             store=ready.deployment.store,
-            now_us=now_us,
         )
         self._decided(flow, change)
-        offer(self.log, ready, run, patience_s=0.0, now_us=now_us)
+        offer(self.log, ready, run, patience_s=0.0)
         kind: str = (ready.asked.trigger or {}).get("kind", "")
-        self._on_offer(kind, (now_us - at_us) / 1e6 + clock.monotonic_s() - began_s)
+        self._on_offer(kind, (self.log.clock_us() - at_us) / 1e6)
         self._offered[flow.name].add(flow.seq)
         return run
 
@@ -153,7 +144,7 @@ class Ledger:
             Conflict: As for `start`.
         """
         change = self._change(flow, name, event, PRINCIPAL)
-        payload = flow_events.encode(event, at_us=self.log.now_us(), principal=PRINCIPAL)
+        payload = flow_events.encode(event, at_us=self.log.clock_us(), principal=PRINCIPAL)
         self.log.append_flow(flow.name, flow.seq, payload, change)
         self._decided(flow, change)
 

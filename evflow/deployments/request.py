@@ -157,6 +157,29 @@ def read_contents(store: Store, deployment: Deployment, host: str) -> Contents:
         raise DeploymentIsElsewhere(deployment, host, missing) from missing
 
 
+class KnownContents:
+    """What was read of deployments: a version's contents never change, so they are read once.
+
+    Args:
+        most: So many are kept, a few kilobytes each.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[tuple[str, bytes], Contents] = {}  # by store and digest
+
+    def of(self, store: Store, deployment: Deployment, host: str) -> Contents:
+        """As `read_contents`, which is asked where they are not known."""
+        name = (deployment.store, deployment.manifest)
+        found = self._kept.get(name)
+        if found is None:
+            found = read_contents(store, deployment, host)
+            while len(self._kept) >= self._most:
+                del self._kept[next(iter(self._kept))]
+            self._kept[name] = found
+        return found
+
+
 def request_run(log: LogClient, store: Store, deployment: Deployment, asked: Asked) -> Requested:
     """Ask for a run; what can be wrong with the request is found before it takes a number.
 
@@ -213,7 +236,7 @@ def ready_again(store: Store, deployment: Deployment, requested: RunRequested) -
     return Ready(deployment, manifest, Given(said["given"], said["shown"]), asked, said["id"])
 
 
-def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0, now_us: int = 0) -> Requested:
+def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0) -> Requested:
     """Write the run's line in the index, unless it is listed, and offer the run to schedulers; one that began minds no second offer.
 
     Which log it is stands in the run's first event, and its owner puts it there.
@@ -224,7 +247,6 @@ def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, pat
         run: The number that was taken.
         listed: The line is there.
         patience_s: How long a server that is away is waited for.
-        now_us: The server's time, where it is known.
 
     Raises:
         LogUnavailable: The server cannot be used, for longer than the patience lasts.
@@ -241,9 +263,11 @@ def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, pat
         store=deployment.store,
         options=asked.options,
     )
-    if not listed:
-        log.index_run(RunEntry(run, shard, _line(started, asked, now_us or log.now_us())))
-    log.report(shard, run, encode_report(started, principal=asked.principal), patience_s=patience_s)
+    payload = encode_report(started, principal=asked.principal)
+    if listed:
+        log.report(shard, run, payload, patience_s=patience_s)
+    else:
+        log.offer_run(RunEntry(run, shard, _line(started, asked, log.clock_us())), payload, patience_s=patience_s)
     return Requested(run, shard, started, deployment)
 
 

@@ -21,6 +21,7 @@ from evflow.log.protocol import (
     KEEP,
     PAGE_EVENTS,
     BackfillChange,
+    Deployed,
     DeploymentChange,
     EventBounds,
     FlowChange,
@@ -43,6 +44,8 @@ REPORT_PATIENCE_S = 60.0
 REST_S = 10.0
 """A connection that nobody used for longer is not trusted: what stands between, a router, may have forgotten it."""
 _INDEX_BATCH = 500
+_COMPARE_EVERY_S = 10.0
+"""How long a comparison of this machine's clock with the server's counts: a clock may be set."""
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -55,29 +58,30 @@ class RedisLogClient:
         self._connector = connector
         self._transport: Transport | None = None
         self._resting: tuple[float, tuple[int, int, int]] | None = None
+        self._offset_us = 0
+        self._compared_s: float | None = None
 
     def report(self, shard: str, run: RunId, payload: bytes, *, patience_s: float = REPORT_PATIENCE_S) -> bool:
         """See `LogClient.report`."""
         operation = commands.report(shard, run, payload)
-        for pause_s in _pauses(patience_s):
-            try:
-                return self._do(operation)
-            except LogUnavailable as error:
-                if not error.transient:
-                    raise
-            time.sleep(pause_s)
-        return self._do(operation)
+        return self._repeated(operation, operation, patience_s)
 
     def request_run(
         self,
         flow: FlowName,
         payload: bytes,
-        minimum: int = 0,
+        minimum: int | None = 0,
         expected: Seq | None = None,
         change: DeploymentChange | BackfillChange | None = None,
+        deployed: Deployed | None = None,
     ) -> RunNumber:
         """See `LogClient.request_run`."""
-        return self._do(flow_commands.request_run(flow, payload, minimum, expected, change))
+        return self._do(flow_commands.request_run(flow, payload, minimum, expected, change, deployed))
+
+    def offer_run(self, entry: RunEntry, payload: bytes, *, patience_s: float = REPORT_PATIENCE_S) -> bool:
+        """See `LogClient.offer_run`."""
+        first = flow_commands.offer_run(entry, payload, only_missing=False)
+        return self._repeated(first, flow_commands.offer_run(entry, payload, only_missing=True), patience_s)
 
     def counter(self, flow: FlowName) -> int:
         """See `LogClient.counter`."""
@@ -260,7 +264,22 @@ class RedisLogClient:
 
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""
-        return self._do(commands.server_time())
+        before_us = clock.now_us()
+        server_us = self._do(commands.server_time())
+        self._offset_us = server_us - (before_us + clock.now_us()) // 2
+        self._compared_s = clock.monotonic_s()
+        return server_us
+
+    def clock_us(self) -> Micros:
+        """See `LogClient.clock_us`."""
+        if self._compared_s is None or clock.monotonic_s() - self._compared_s > _COMPARE_EVERY_S:
+            return self.now_us()
+        return Micros(clock.now_us() + self._offset_us)
+
+    def is_connected(self) -> bool:
+        """Whether there is a connection that has not been seen to end; through TLS or among several servers that is not looked at."""
+        transport = self._transport
+        return transport is not None and not transport.closed and not getattr(transport, "hung_up", False)
 
     def close(self) -> None:
         """See `LogClient.close`."""
@@ -296,6 +315,19 @@ class RedisLogClient:
         if self._transport is None or self._transport.closed:
             self._transport = self._connector(self._address)
         return self._transport
+
+    def _repeated(self, first: Operation[T], again: Operation[T], patience_s: float) -> T:
+        """Carry `first` out; while the server is away and the patience lasts, `again` in its place."""
+        operation = first
+        for pause_s in _pauses(patience_s):
+            try:
+                return self._do(operation)
+            except LogUnavailable as error:
+                if not error.transient:
+                    raise
+            operation = again
+            time.sleep(pause_s)
+        return self._do(operation)
 
     def _do(self, operation: Operation[T]) -> T:
         return perform(self._connected(), operation)

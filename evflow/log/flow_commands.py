@@ -7,12 +7,14 @@ import msgpack
 from evflow.core.flow_events import split_at_number
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.errors import Conflict
-from evflow.log.commands import Operation, nothing, seq_of
+from evflow.log.commands import Operation, nothing, report, seq_of
 from evflow.log.keys import BACKFILLED, FLOWS, flow_keys
-from evflow.log.protocol import ArchiveChange, BackfillChange, DeploymentChange, FlowChange, FlowEvent, RunEntry, TagChange
+from evflow.log.protocol import ArchiveChange, BackfillChange, Deployed, DeploymentChange, FlowChange, FlowEvent, RunEntry, TagChange
 from evflow.log.scripts import invocation
 from evflow.log.wire import Command, type_of_reply
 
+_TAKEN, _CHANGED, _UNNUMBERED = 1, -1, -2
+"""What `request_run.lua` answers, besides 0."""
 LOOK_AFTER_US = 3_600_000_000
 """How often a run is looked at whose end is not in its line: see `look_at_us`."""
 
@@ -28,24 +30,57 @@ class FlowLogMoved(Conflict):
         self.found = found
 
 
+class DeploymentMoved(Conflict):
+    """What is deployed is not what a request was made of.
+
+    Attributes:
+        found: What is deployed instead, packed; empty where nothing is.
+    """
+
+    code = "deployment-moved"
+
+    def __init__(self, flow: FlowName, name: str, found: bytes) -> None:
+        super().__init__(f"'{flow}:{name}' was changed since it was looked at.", "Look again, and ask for the run anew.")
+        self.found = found
+
+
+class NumbersUnknown(Conflict):
+    """The server knows no run number of a flow: it is the first one, or the server is a new or an emptied one."""
+
+    code = "numbers-unknown"
+
+    def __init__(self, flow: FlowName) -> None:
+        super().__init__(f"No number of a run of '{flow}' is known to the server.", "Say behind which number to go on.")
+
+
 # --- a flow's log -----------------------------------------------------------------------------------------
 
 
 def request_run(
-    flow: FlowName, payload: bytes, minimum: int, expected: int | None = None, change: DeploymentChange | BackfillChange | None = None
+    flow: FlowName,
+    payload: bytes,
+    minimum: int | None,
+    expected: int | None = None,
+    change: DeploymentChange | BackfillChange | None = None,
+    deployed: Deployed | None = None,
 ) -> Operation[RunNumber]:
-    """Register the flow, then take a number and append the request: raises FlowLogMoved where a position is expected."""
+    """Register the flow, then take a number and append the request: raises FlowLogMoved, DeploymentMoved, NumbersUnknown."""
+    if deployed is not None and isinstance(change, BackfillChange):
+        raise ValueError("a backfill's request looks at its backfill, not at what is deployed")  # one hash beside the log
     before, behind = split_at_number(payload)
     keys = flow_keys(flow)
     beside, field, value = _beside(flow, change)
     place = (keys.log, keys.meta, beside)
-    request = invocation("request_run", place, before, behind, minimum, "" if expected is None else expected, field, value)
+    least, at = "" if minimum is None else minimum, "" if expected is None else expected
+    request = invocation("request_run", place, before, behind, least, at, field, value, *(deployed or ("", b"")))
 
     def parse(replies: list[type_of_reply]) -> RunNumber:
         done, found = replies[1]
-        if not done:
-            raise FlowLogMoved(flow, expected or 0, found)
-        return RunNumber(found)
+        if done == _TAKEN:
+            return RunNumber(found)
+        if done == _CHANGED and deployed is not None:
+            raise DeploymentMoved(flow, deployed.name, found)
+        raise NumbersUnknown(flow) if done == _UNNUMBERED else FlowLogMoved(flow, expected or 0, found)
 
     return Operation((("SADD", FLOWS, flow), request), parse)
 
@@ -173,6 +208,22 @@ def index_run(entry: RunEntry) -> Operation[None]:
     written = ("HSET", flow_keys(entry.run.flow).runs, entry.run.number, line_of(entry))
     # The flow once more: a server that lost its memory under a run has it again with the run's line.
     return Operation((("SADD", FLOWS, entry.run.flow), written, *_heated(entry)), nothing)
+
+
+def offer_run(entry: RunEntry, payload: bytes, *, only_missing: bool) -> Operation[bool]:
+    """Write the line of a run that is asked for, and put its first event into its shard's inbox.
+
+    The line comes first, also where the two have different servers: whoever begins the run writes the next one.
+
+    Args:
+        entry: The line.
+        payload: The first event, as a report.
+        only_missing: A line that is there stays: it may be that of an owner who has begun the run after an earlier try.
+    """
+    write = "HSETNX" if only_missing else "HSET"
+    reported = report(entry.shard, entry.run, payload)
+    commands = ((write, flow_keys(entry.run.flow).runs, entry.run.number, line_of(entry)), *reported.commands)
+    return Operation(commands, lambda replies: reported.parse(replies[1:]))
 
 
 def line_of(entry: RunEntry) -> bytes:

@@ -26,6 +26,7 @@ from evflow.log.values import (
     AppendCall as AppendCall,
     ArchiveChange as ArchiveChange,
     BackfillChange as BackfillChange,
+    Deployed as Deployed,
     DeploymentChange as DeploymentChange,
     Durability as Durability,
     EventBounds as EventBounds,
@@ -270,9 +271,10 @@ class LogClient(Protocol):
         self,
         flow: FlowName,
         payload: bytes,
-        minimum: int = 0,
+        minimum: int | None = 0,
         expected: Seq | None = None,
         change: DeploymentChange | BackfillChange | None = None,
+        deployed: Deployed | None = None,
     ) -> RunNumber:
         """Take the flow's next run number and append its request to the flow's log, in one act.
 
@@ -280,12 +282,29 @@ class LogClient(Protocol):
             flow: The flow.
             payload: The encoded `evflow.core.flow_events.RunRequested`, with any number: the server puts the
                 right one into its place.
-            minimum: The number is larger than this (the highest archived run).
+            minimum: The number is larger than this (the highest archived run); None where that is not known: then a flow of which the
+                server knows no number gets none.
             expected: Where the flow's log must end, for a request that follows from what stands there.
             change: What is deployed, or what a backfill is, after it, changed in the same act.
+            deployed: What must be deployed; not together with a backfill's change.
 
         Raises:
-            Conflict: The log has moved on: read the tail and decide again.
+            FlowLogMoved: The log has moved on: read the tail and decide again.
+            DeploymentMoved: Something else is deployed, or nothing.
+            NumbersUnknown: No number is known, and no minimum was given.
+        """
+        ...
+
+    def offer_run(self, entry: RunEntry, payload: bytes, *, patience_s: float = 60.0) -> bool:
+        """Write the line of a run that is asked for, then put its first event into its shard's inbox, in one exchange.
+
+        A server that is away is waited for as by `report`; what is tried again leaves a line that has come meanwhile as it is.
+
+        Returns:
+            False if the run is sealed.
+
+        Raises:
+            LogUnavailable: It could not be written.
         """
         ...
 
@@ -452,6 +471,10 @@ class LogClient(Protocol):
 
     def now_us(self) -> Micros:
         """The server's clock."""
+        ...
+
+    def clock_us(self) -> Micros:
+        """The same, for times that are written down: this machine's clock, moved by the difference as it was some seconds ago."""
         ...
 
     def close(self) -> None:

@@ -209,6 +209,18 @@ class DeploymentChange:
     marks: tuple[int, ...] = ()
 
 
+class Deployed(NamedTuple):
+    """What is deployed under a name, for a request that was made of it.
+
+    Attributes:
+        name: The deployment's name.
+        packed: What is deployed, as the log has it.
+    """
+
+    name: str
+    packed: bytes
+
+
 @value
 class ArchiveChange:
     """A note of where a run's archive is (`evflow.log.archived.pack`), or no bytes where there is none any more; kept as tags are."""

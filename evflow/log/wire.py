@@ -10,6 +10,7 @@ one shape on every server (bytes, int, None, lists). The async half is `evflow.l
 """
 
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -187,6 +188,15 @@ class Wire:
     def closed(self) -> bool:
         """Whether the connection is gone."""
         return self._sock is None
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether it is gone, or the server has ended it, as far as this machine knows; asked while no reply is awaited."""
+        if self._sock is None:
+            return True
+        look = select.poll()
+        look.register(self._sock, select.POLLIN)
+        return bool(look.poll(0))
 
     def call(self, *command: Argument) -> type_of_reply:
         """Send one command and return its reply: see `Transport.call`."""

@@ -29,6 +29,7 @@ from evflow.log.protocol import (
     PAGE_EVENTS,
     AppendCall,
     BackfillChange,
+    Deployed,
     DeploymentChange,
     Durability,
     EventBounds,
@@ -373,14 +374,20 @@ class SimulatedLogClient:
         self,
         flow: FlowName,
         payload: bytes,
-        minimum: int = 0,
+        minimum: int | None = 0,
         expected: Seq | None = None,
         change: DeploymentChange | BackfillChange | None = None,
+        deployed: Deployed | None = None,
     ) -> RunNumber:
         """See `LogClient.request_run`."""
         server = self._live()
         server.write(lambda state: state.register(flow))
-        return server.write(lambda state: state.request_run(flow, payload, minimum, expected, change))
+        return server.write(lambda state: state.request_run(flow, payload, minimum, expected, change, deployed))
+
+    def offer_run(self, entry: RunEntry, payload: bytes, *, patience_s: float = 60.0) -> bool:
+        """See `LogClient.offer_run`; a server that is down is not waited for."""
+        self.index_run(entry)
+        return self.report(entry.shard, entry.run, payload)
 
     def counter(self, flow: FlowName) -> int:
         """See `LogClient.counter`."""
@@ -547,6 +554,8 @@ class SimulatedLogClient:
     def now_us(self) -> Micros:
         """See `LogClient.now_us`."""
         return self._live().now_us()
+
+    clock_us = now_us
 
     def close(self) -> None:
         """See `LogClient.close`."""

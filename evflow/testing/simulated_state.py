@@ -16,13 +16,14 @@ from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.core.line import Rank
 from evflow.log.archived import SEGMENT_EVENTS, Projection
 from evflow.log.commands import after
-from evflow.log.flow_commands import FlowLogMoved
+from evflow.log.flow_commands import DeploymentMoved, FlowLogMoved, NumbersUnknown
 from evflow.log.keys import own_shard
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     AppendCall,
     ArchiveChange,
     BackfillChange,
+    Deployed,
     DeploymentChange,
     FlowChange,
     FlowEvent,
@@ -225,18 +226,28 @@ class State:
         self.names.add(flow)
 
     def request_run(
-        self, flow: FlowName, payload: bytes, minimum: int, expected: int | None, change: DeploymentChange | BackfillChange | None
+        self,
+        flow: FlowName,
+        payload: bytes,
+        minimum: int | None,
+        expected: int | None,
+        change: DeploymentChange | BackfillChange | None,
+        deployed: Deployed | None,
     ) -> RunNumber:
         """`request_run.lua`."""
         before, behind = split_at_number(payload)
         log = self.flow(flow)
         if expected is not None and expected != log.seq:
             raise FlowLogMoved(flow, expected, log.seq)
+        if deployed is not None and (found := log.deployments.get(deployed.name, b"")) != deployed.packed:
+            raise DeploymentMoved(flow, deployed.name, found)
+        if minimum is None and not log.runs:
+            raise NumbersUnknown(flow)
         if isinstance(change, BackfillChange):
             log.backfills[change.number] = change.packed
         elif change is not None:
             log.deployments[change.name] = change.packed
-        log.runs = max(log.runs, minimum) + 1
+        log.runs = max(log.runs, minimum or 0) + 1
         log.events.append(FlowEvent(log.seq + 1, before + msgpack.packb(log.runs) + behind))
         return RunNumber(log.runs)
 

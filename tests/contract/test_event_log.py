@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from evflow import clock
 from evflow.core import flow_events
 from evflow.core.chain import links
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
@@ -15,12 +16,14 @@ from evflow.core.line import KEPT_US, Rank
 from evflow.errors import Conflict
 from evflow.log.embedded import EmbeddedServer
 from evflow.log.errors import AppendTooLarge
+from evflow.log.flow_commands import DeploymentMoved, NumbersUnknown
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
     MAX_APPEND_EVENTS,
     BackfillChange,
+    Deployed,
     DeploymentChange,
     EventLog,
     Head,
@@ -460,6 +463,46 @@ def test_a_request_that_follows_from_the_log_s_end_takes_its_number_there_only(c
     assert [flow_events.decode(*event).event for event in client.flow_events(flow)] == [
         flow_events.RunRequested(1, "ada"), flow_events.RunRequested(11, "bob"), flow_events.RunRequested(12, "ada"),
     ]  # fmt: skip
+
+
+def test_a_request_of_a_deployment_takes_a_number_where_that_is_deployed_still(client: LogClient) -> None:
+    flow = FlowName("Flow")
+    mine = Deployed("default", b"first")
+    with pytest.raises(DeploymentMoved) as gone:
+        client.request_run(flow, request(), deployed=mine)
+    assert gone.value.found == b""
+    client.append_flow(flow, Seq(0), b"event", DeploymentChange("default", b"first"))
+    assert client.request_run(flow, request(), deployed=mine) == 1
+    client.append_flow(flow, Seq(2), b"event", DeploymentChange("default", b"second"))
+    with pytest.raises(DeploymentMoved) as moved:
+        client.request_run(flow, request(), deployed=mine)
+    assert moved.value.found == b"second"
+    assert client.request_run(flow, request(), deployed=Deployed("default", b"second")) == 2
+    assert client.flow_seq(flow) == 4
+
+
+def test_no_number_is_taken_where_nobody_says_behind_which_and_the_server_knows_none(client: LogClient) -> None:
+    flow = FlowName("Flow")
+    with pytest.raises(NumbersUnknown):
+        client.request_run(flow, request(), minimum=None)
+    assert (client.counter(flow), client.flow_seq(flow)) == (0, 0)
+    assert client.request_run(flow, request(), minimum=0) == 1
+    assert client.request_run(flow, request(), minimum=None) == 2
+
+
+async def test_an_offer_is_a_line_in_the_index_and_a_report(log: EventLog, client: LogClient) -> None:
+    entry = RunEntry(RUN, SHARD, {"status": "requested"})
+    assert client.offer_run(entry, b"first event")
+    assert client.run(RUN) == entry
+    assert [(inbound.run, inbound.payload) for inbound in await log.receive(SHARD, b"0", 0)] == [(str(RUN), b"first event")]
+
+
+def test_the_clock_for_times_that_are_written_down_is_the_server_s(client: LogClient) -> None:
+    began_us = clock.now_us()
+    before_us = client.now_us()
+    took_us = clock.now_us() - began_us  # a comparison is as exact as half of its exchange
+    between_us = client.clock_us()
+    assert before_us - took_us <= between_us <= client.now_us() + took_us
 
 
 def test_the_ends_of_several_flows_logs_are_asked_in_one_request(client: LogClient) -> None:

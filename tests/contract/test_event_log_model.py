@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from evflow.core.ids import Seq
 from evflow.errors import EvflowError
-from evflow.log.protocol import BackfillChange, DeploymentChange, FlowChange, Head, Keep, Lease, RunEntry, TagChange
+from evflow.log.protocol import BackfillChange, Deployed, DeploymentChange, FlowChange, Head, Keep, Lease, RunEntry, TagChange
 from tests.contract.comparing import compare
 from tests.contract.log_worlds import (
     RUN,
@@ -55,6 +55,8 @@ PROGRAMS = st.lists(
         st.tuples(st.sampled_from(("expire", "litter", "head", "active", "owner", "dropped", "request", "identify", "flow_events"))),
         st.tuples(st.just("append_flow"), small, st.sampled_from(sorted(CHANGES))),
         st.tuples(st.just("request_at"), small, small, st.sampled_from(("nothing", "deployed", "backfilled"))),
+        st.tuples(st.just("request_of"), st.none() | small, st.sampled_from((b"", b"ticked", b"other"))),
+        st.tuples(st.just("offer"), small),
         st.tuples(st.just("index"), small),
         st.tuples(st.just("publish"), small, st.sampled_from((1, 2, 1_000))),
         st.tuples(st.just("runs"), st.one_of(st.none(), small)),
@@ -164,6 +166,15 @@ class Program:
         }
         change = changes.get(changed)
         return self.client.request_run(RUN.flow, request(), minimum, Seq(expected), change), self.client.flow_seqs([RUN.flow])
+
+    async def request_of(self, minimum: int | None, packed: bytes) -> object:
+        deployed = Deployed("default", packed)
+        return self.client.request_run(RUN.flow, request(), minimum, deployed=deployed), self.client.flow_seqs([RUN.flow])
+
+    async def offer(self, value: int) -> object:
+        taken = self.client.offer_run(RunEntry(RUN, SHARD, {"value": value}), b"offer")
+        inbox = await self.log.receive(SHARD, b"0", 0)
+        return taken, self.client.run(RUN), [(entry.run, entry.payload) for entry in inbox], self.client.dropped(SHARD, RUN)
 
     async def identify(self) -> object:
         return self.client.installation() == self.client.installation()

@@ -3,7 +3,7 @@
 import asyncio
 import pickle
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from evflow.deployments.deployer import BackendMissing, DeployedElsewhere, Deplo
 from evflow.deployments.refusals import refuse
 from evflow.deployments.triggered import RunLate
 from evflow.exception import EvflowException, EvflowNotFound
+from evflow.log.wire import Command, Wire
 from evflow.replay.load import RunGone
 from tests.e2e.test_scheduler import scheduler, told
 from tests.real_runs import python
@@ -256,3 +257,36 @@ def test_a_server_that_was_killed_meanwhile_is_brought_back_for_a_request(flow_f
     server.kill()
     wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "it is gone")
     assert found.trigger().pathspec == "Nightly/1"
+    again = psutil.Process(told("server", "status")["pid"])
+    again.kill()
+    wait_until(lambda: not again.is_running() or again.status() == psutil.STATUS_ZOMBIE, "it is gone, right after a request")
+    assert found.trigger().pathspec == "Nightly/2"
+    assert find_run("Nightly", "2").log.ask(lambda log: log.counter(FlowName("Nightly"))) == 2
+
+
+def test_runs_that_are_asked_for_in_a_row_are_of_what_is_deployed_then(flow_file: Path) -> None:
+    found = Deployer(flow_file, show_output=False).scheduler().create()
+    assert [found.trigger().version for _ in range(3)] == [1, 1, 1]
+    flow_file.write_text(flow_file.read_text().replace("* 2", "* 3"))
+    Deployer(flow_file, show_output=False).scheduler().create()
+    asked = [found.trigger(rows=rows) for rows in (1, 2)]
+    assert [(one.version, one.pathspec) for one in asked] == [(2, "Nightly/4"), (2, "Nightly/5")]
+    DeployedFlow("Nightly").delete()
+    with pytest.raises(DeploymentNotFound):
+        found.trigger()
+
+
+def test_a_request_in_a_row_takes_two_exchanges(flow_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Deployer(flow_file, show_output=False).scheduler().create()
+    monkeypatch.setattr("evflow.deployments.deployed._LATELY_S", 60.0)
+    found.trigger()
+    exchanges: list[str] = []
+    pipeline = Wire.pipeline
+
+    def counted(wire: Wire, commands: Sequence[Command]) -> list[Any]:
+        exchanges.append(" ".join(str(command[0]) for command in commands))
+        return pipeline(wire, commands)
+
+    monkeypatch.setattr(Wire, "pipeline", counted)
+    found.trigger()
+    assert exchanges == ["SADD EVALSHA", "HSET EVALSHA"]

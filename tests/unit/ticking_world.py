@@ -14,8 +14,9 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.book import Book
 from evflow.deployments.catalog import Reference, change, deployed, existing
 from evflow.log.errors import LogConnectionLost
+from evflow.log.flow_commands import NumbersUnknown
 from evflow.log.keys import shared_shard
-from evflow.log.protocol import LogClient
+from evflow.log.protocol import LogClient, RunEntry
 from evflow.testing.faults import Crash
 from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
 from tests.unit.deploy_world import NOW_US, World
@@ -70,11 +71,20 @@ class Mortal:
 
         def struck(*given: Any, **named: Any) -> Any:
             self._pass(name)
-            found = act(*given, **named)
+            try:
+                found = act(*given, **named)
+            except NumbersUnknown:  # asked again with the number: only that is an act
+                self._left += 1
+                raise
             self._pass(name)
             return found
 
         return struck
+
+    def offer_run(self, entry: RunEntry, payload: bytes, *, patience_s: float = 60.0) -> bool:
+        """Two acts in one exchange, which may end between them."""
+        self.index_run(entry)
+        return bool(self.report(entry.shard, entry.run, payload, patience_s=patience_s))
 
     def _pass(self, act: str) -> None:
         self._left -= 1
