@@ -117,9 +117,9 @@ class Book:
             names = {publication.name for _, publication in batch.events}
             concerned = [name for name, flow in self._flows.items() if is_mine(name) and any(names & one.names for one in flow.listeners)]
             now_us = batch.until_us
-            for name, end in zip(concerned, self._log.flow_seqs(concerned), strict=True):
-                self._bring_up_to_date(name, end, now_us, batch, now_us)
-            return self._wait_s(self._log.now_us() if concerned else now_us)
+            for name in concerned:
+                self._bring_up_to_date(name, None, now_us, batch, now_us)
+            return self._wait_s(self._log.clock_us() if concerned else now_us)
         except LogUnavailable:
             self._forget_all()
             raise
@@ -159,14 +159,18 @@ class Book:
                 wait_us = min(wait_us, next_us - now_us)
         return max(0, wait_us) / 1e6
 
-    def _bring_up_to_date(self, name: FlowName, end: Seq, now_us: int, batch: _Batch, read_us: int) -> None:
-        """Decide what is due of a flow; of events, as of the instant up to which all that were published were read."""
+    def _bring_up_to_date(self, name: FlowName, end: Seq | None, now_us: int, batch: _Batch, read_us: int) -> None:
+        """Decide what is due of a flow; of events, as of the instant up to which all that were published were read.
+
+        Where its log ends need not be asked first (None): what is decided on an end that was left behind is refused, and decided again.
+        """
         if self._aside.get(name, 0) > now_us:
             return
         self._aside.pop(name, None)
         try:
             flow = self._flows.get(name)
-            if flow is None or flow.known.seq != end:
+            if flow is None or end not in (None, flow.known.seq):
+                end = self._end_of(name) if end is None else end
                 flow = self._flows[name] = self._load(name, end, now_us, flow)
             for tick in flow.scheduled:
                 if tick.next_us is not None and tick.next_us <= now_us:
@@ -174,13 +178,20 @@ class Book:
             for one in flow.listeners:
                 self._listen(flow, one, read_us, batch)
         except Conflict:  # somebody else appended: what is left is decided on what they left
-            self._flows.pop(name, None)
+            if end is None:
+                self._bring_up_to_date(name, self._end_of(name), now_us, batch, read_us)
+            else:
+                self._flows.pop(name, None)
         except LogUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a flow's log or store has in it, other flows' ticks and events come
             diagnostics.warning("a flow's ticks and events cannot be decided", flow=name, why=f"{type(error).__name__}: {error}")
             self._forget(name)
             self._aside[name] = now_us + ASIDE_US
+
+    def _end_of(self, name: FlowName) -> Seq:
+        [end] = self._log.flow_seqs([name])
+        return end
 
     def _load(self, name: FlowName, end: Seq, now_us: int, before: _Flow | None) -> _Flow:
         known = self._ledger.load(name, end)

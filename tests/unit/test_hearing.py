@@ -22,6 +22,7 @@ from evflow.store.protocol import Store, StoreUnusable
 from evflow.testing.faults import Crash
 from tests.effort import scaled
 from tests.unit.listening_world import LISTENING, ListenWorld, S
+from tests.unit.test_ledger import Counting
 from tests.unit.ticking_world import NO_EVENT, NOON_US, TICKING, Mortal, Overtaken, ticking
 
 SIZED = {"event": "a", "parameters": {"size": "n"}}
@@ -465,6 +466,36 @@ def test_of_two_processes_one_comes_too_late_and_looks_again(world: ListenWorld)
     assert world.look(second) < 0.1
     world.look(second)
     assert world.outcomes == ["run 1: a1", "run 2: a2"]
+    world.check()
+
+
+def test_an_event_that_is_heard_starts_its_run_in_two_exchanges(world: ListenWorld) -> None:
+    world.listen()
+    book = world.book()
+    world.look(book)
+    world.publish("a")
+    hear(world, book)  # the first of all runs asks what archives have
+    log = Counting(world.log)
+    book._log = book._ledger.log = cast("LogClient", log)
+    world.publish("a")
+    hear(world, book)
+    assert world.outcomes == ["run 1: a1", "run 2: a2"]
+    del log.calls["clock_us"]  # a look at the clock is none
+    assert log.calls == {"request_run": 1, "offer_run": 1}
+
+
+def test_who_hears_an_event_after_somebody_else_changed_the_flow_decides_it_at_once_and_anew(world: ListenWorld) -> None:
+    world.listen()
+    book = world.book()
+    world.look(book)
+    world.publish("a")
+    world.change(FlowPaused("default"))
+    hear(world, book)
+    assert world.outcomes == ["paused: a1"]
+    world.change(FlowUnpaused("default"))
+    world.publish("a")
+    hear(world, book)
+    assert world.outcomes == ["paused: a1", "run 1: a2"]
     world.check()
 
 
