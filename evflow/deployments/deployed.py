@@ -156,15 +156,15 @@ class DeployedFlow:
         wished = (tags,) if isinstance(tags, str) else tuple(tags)
         with framework_view():
             asked = Asked({**(parameters or {}), **named}, wished, config.get("user"), os.uname().nodename)
-            tries = 0
+            log, tries = shared_log(), 0
             while True:
-                packed, found = self._seen_lately()
+                packed, found = self._seen_lately(log)
                 store = open_store(found.store)
                 ready = make_ready(store, found, asked, self._contents.of(store, found, asked.host))
                 # It may have been changed since: the act that takes the number looks.
                 expected = Deployed(found.name, packed) if tries < _MOST_TRIES else None
                 try:
-                    requested = shared_log().ask(partial(_request, ready=ready, expected=expected), repeat=False)
+                    requested = log.ask(partial(_request, ready=ready, expected=expected), repeat=False)
                 except DeploymentMoved:
                     self._seen = None
                     tries += 1
@@ -215,13 +215,13 @@ class DeployedFlow:
     def _now(self) -> Deployment:
         return shared_log().ask(lambda log: find(log, self._reference))
 
-    def _seen_lately(self) -> tuple[bytes, Deployment]:
+    def _seen_lately(self, log: SharedLog) -> tuple[bytes, Deployment]:
         """What is deployed, as it was a moment ago at most.
 
         It is asked for again soon, though what is made of it is checked: a connection that broke is to be met by a question, which may
         be repeated, and not by a request, which may not.
         """
-        seen, log = self._seen, shared_log()
+        seen = self._seen
         if seen is None or seen.log is not log or clock.monotonic_s() - seen.at_s > _LATELY_S or not log.is_connected():
             packed = log.ask(partial(find_packed, wanted=self._reference))
             seen = self._seen = _Seen(log, clock.monotonic_s(), packed, unpacked(packed))

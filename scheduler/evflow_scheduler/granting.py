@@ -71,6 +71,11 @@ class Granting:
         self._left_us = 0  # when slots were left to others, before attempts of this shard
         self._held: dict[RunId, dict[int, AttemptId]] = {}  # by task, slots of this machine: a round asks its own runs only, of thousands
 
+    def has_room_for(self, run: OwnedRun) -> bool:
+        """Whether the first attempt of a run that has just begun runs on this machine, as far as its slots say."""
+        graph = run.state.graph
+        return bool(self._slots.unused) and graph[graph.start].policy.executor == LOCAL
+
     async def begin(self) -> None:
         """Learn what the shard's runs hold, as a former owner left it."""
         await self._names.begin(self._roster.runs.values())

@@ -101,6 +101,9 @@ class _OneRound:
     def welcome(self, offered: RunStarted) -> RunStarted:
         return offered
 
+    def expect(self, run: RunId) -> None:
+        pass
+
     def dismiss(self, run: RunId) -> None:
         pass
 

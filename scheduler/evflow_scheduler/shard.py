@@ -116,6 +116,10 @@ class RunHost(Protocol):
         """The run begins here: its first event, with what only its owner knows. Its attempts may be launched from now on."""
         ...
 
+    def expect(self, run: RunId) -> None:
+        """The run has begun, and an attempt of it may be launched at once: what that takes may be made ready meanwhile."""
+        ...
+
     def dismiss(self, run: RunId) -> None:
         """The run is sealed; nothing more is asked of it."""
         ...
@@ -454,6 +458,8 @@ class Shard:
             await host.refuse(run.id, str(error))
             return False
         self._roster.add(run)
+        if self._granting.has_room_for(run):
+            host.expect(run.id)
         diagnostics.info("run begins", run=run.id, by=offer.principal)
         return True
 

@@ -1,7 +1,7 @@
 """Runs of shared shards on this machine: their code, their fork servers, and which shard hears of which attempt.
 
 One executor serves all shards of the process. A run's code is fetched, and its fork server started, when its first
-attempt is launched, beside the loops: a package that is missing or slow holds up nobody but its own run. What cannot be
+attempt is launched, or when there is a slot for that while it begins; beside the loops: a package that is missing or slow holds up nobody but its own run. What cannot be
 prepared is observed as attempts that failed, with the reason.
 """
 
@@ -148,6 +148,12 @@ class Tenancy:
         """Host a run that has begun."""
         self._started[RunId.parse(f"{started.flow}/{started.number}")] = started
 
+    def expect(self, run: RunId) -> None:
+        """Fetch a run's code, and tell its fork server of it, while its first events are written."""
+        if run not in self._ready and run not in self._queued:
+            self._queued[run] = {}
+            self._group.start_soon(self._prepare, run)
+
     def dismiss(self, run: RunId) -> None:
         """Forget a run that is over."""
         self._started.pop(run, None)
@@ -282,9 +288,9 @@ class Tenancy:
             attempt = next(iter(queued))
             await self._executor.launch(attempt, queued.pop(attempt))
         self._queued.pop(run, None)
-        if run in self._started:
+        if run in self._started and self._ending is None:
             self._ready.add(run)
-        else:  # it is over
+        else:  # it is over, or another scheduler's
             await self._executor.release(run)
 
     def _context(self, run: RunId, started: RunStarted) -> RunContext:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,13 @@ class Executor(SimulatedExecutor):
 
 def run_of(shard: str) -> RunId:
     """A run that belongs to the shard."""
+    return runs_of(shard, 1)[0]
+
+
+def runs_of(shard: str, count: int) -> list[RunId]:
+    """The first runs that belong to the shard."""
     numbers = (RunId(FlowName("Nightly"), RunNumber(number)) for number in range(1, 10_000))
-    return next(run for run in numbers if shared_shard(run) == shard)
+    return list(islice((run for run in numbers if shared_shard(run) == shard), count))
 
 
 def attempt_of(run: RunId, task: int = 1) -> AttemptId:
@@ -171,6 +177,62 @@ async def test_a_run_whose_code_cannot_be_had_fails_and_says_why(here: Machine, 
         assert (failed.kind, failed.error, failed.retryable) == ("load", code, True)
         assert failed.message
         assert list(tenant.running) == []
+
+
+async def prepared(here: Machine, run: RunId) -> None:
+    with anyio.fail_after(20):
+        while run not in here.executor.contexts:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_run_that_is_expected_has_its_code_before_its_first_launch(here: Machine) -> None:
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        tenant.expect(run)
+        assert list(tenant.running) == []
+        await prepared(here, run)
+        here.assert_ready(here.executor.contexts[run])
+        assert here.machine.launches == []
+        await tenant.launch(attempt_of(run), ORDER)
+        assert here.machine.launches == [attempt_of(run)]
+
+
+async def test_an_attempt_is_launched_once_where_its_run_s_code_is_being_fetched_already(here: Machine) -> None:
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        tenant.expect(run)
+        tenant.expect(run)
+        await tenant.launch(attempt_of(run), ORDER)
+        assert isinstance(await next_of(tenant), ev.AttemptStarted)
+    assert here.machine.launches == [attempt_of(run)]
+
+
+async def test_what_is_wrong_with_an_expected_run_s_code_is_told_by_its_first_attempt(here: Machine) -> None:
+    run = run_of("s0")
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, b"x" * 32))
+        tenant.expect(run)
+        await anyio.wait_all_tasks_blocked()
+        await tenant.launch(attempt_of(run), ORDER)
+        failed = await next_of(tenant)
+        assert isinstance(failed, ev.AttemptFailed)
+        assert (failed.kind, failed.error) == ("load", "object-missing")
+
+
+async def test_an_expected_run_that_is_over_before_its_first_launch_is_forgotten(here: Machine) -> None:
+    one, two = runs_of("s0", 2)
+    async with here.tenants("s0") as [tenant]:
+        for run in (one, two):
+            tenant.welcome(here.started(run, here.digest))
+            tenant.expect(run)
+        tenant.dismiss(one)
+        await prepared(here, two)
+        tenant.dismiss(two)
+        with anyio.fail_after(5):
+            while here.executor.contexts:
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_an_attempt_that_is_cancelled_while_its_code_is_fetched_never_starts(here: Machine) -> None:

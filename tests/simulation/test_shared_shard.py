@@ -54,11 +54,15 @@ class Host:
     """Notes what the shard tells it."""
 
     def __init__(self) -> None:
+        self.expected: list[RunId] = []
         self.dismissed: list[RunId] = []
         self.refused: list[RunId] = []
 
     def welcome(self, offered: ev.RunStarted) -> ev.RunStarted:
         return replace(offered, host="box")
+
+    def expect(self, run: RunId) -> None:
+        self.expected.append(run)
 
     def dismiss(self, run: RunId) -> None:
         self.dismissed.append(run)
@@ -154,6 +158,16 @@ async def test_an_offer_becomes_the_first_event_of_a_run_that_is_carried_out_and
     entry = house.client.run(named(2))
     assert entry is not None
     assert (entry.shard, entry.summary["status"]) == (SHARD, "succeeded")
+
+
+async def test_a_run_is_expected_where_its_first_attempt_has_a_slot_here() -> None:
+    house, host = House(slots=2), Host()
+    async with house.owned(host):
+        for number in range(1, 4):
+            house.offer(named(number))
+            await anyio.sleep(1)
+    assert host.expected == [named(1), named(2)]
+    assert not house.slots.unused
 
 
 async def test_a_run_that_is_offered_twice_begins_once() -> None:

@@ -90,6 +90,9 @@ class Host:
         """See `RunHost.welcome`."""
         return offered
 
+    def expect(self, run: RunId) -> None:
+        """See `RunHost.expect`."""
+
     def dismiss(self, run: RunId) -> None:
         """See `RunHost.dismiss`."""
 
