@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.timeout import timeout as timeout
     from evflow.flow.decorators.trigger import trigger as trigger, trigger_on_finish as trigger_on_finish
     from evflow.flow.flowspec import FlowSpec as FlowSpec
+    from evflow.flow.includefile import IncludeFile as IncludeFile
     from evflow.flow.inputs import Inputs as Inputs
     from evflow.flow.parameters import JSONType as JSONType, Parameter as Parameter
     from evflow.flow.steps import step as step
@@ -45,6 +46,7 @@ __all__ = [
     "ExceptionWrapper",
     "Flow",
     "FlowSpec",
+    "IncludeFile",
     "Inputs",
     "JSONType",
     "Parameter",
@@ -81,6 +83,7 @@ _HOMES = {
     "ExceptionWrapper": "evflow.exception",
     "Flow": "evflow.client.flow",
     "FlowSpec": "evflow.flow.flowspec",
+    "IncludeFile": "evflow.flow.includefile",
     "Inputs": "evflow.flow.inputs",
     "JSONType": "evflow.flow.parameters",
     "Parameter": "evflow.flow.parameters",

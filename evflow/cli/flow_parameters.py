@@ -1,12 +1,15 @@
 """A flow's parameters as options of `run`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evflow.flow.parameter_values import ParameterInvalid, converted, default_shown, resolve, type_name, variable
 from evflow.flow.parameters import Parameter, of
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class ParameterOptions:
@@ -72,7 +75,13 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 onl
         self._parameter = parameter
         self.name = type_name(parameter)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        """The files of the folder, where a file is wanted."""
+        return click.Path().shell_complete(ctx, param, incomplete) if self._parameter.reads_file else []
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self._parameter.reads_file:
+            return value  # it is read once, when the run starts
         try:
             converted(self._parameter, value)
         except ParameterInvalid as error:

@@ -18,9 +18,10 @@ from evflow.core.limits import resolved
 from evflow.core.values import field, value
 from evflow.deployments.beginning import Given, check_tags, shown_parameters, take_number
 from evflow.deployments.manifest import DeploymentManifest, read
-from evflow.deployments.specs import stand_in
+from evflow.deployments.specs import FILE, stand_in
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.flow import parameter_values
+from evflow.flow.parameters import canonical
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import REQUESTED, LogClient, RunEntry
 from evflow.store.artifacts import ArtifactView, save
@@ -40,6 +41,18 @@ class ParameterMissing(UsageError):
         needs = "has no default and was" if len(names) == 1 else "have no defaults and were"
         given = " ".join(f"--param {name}=VALUE" for name in names)
         super().__init__(f"{what} of {flow} {needs} not given.", f"Give: {given}. No run was started.")
+
+
+class FileFromElsewhere(UsageError):
+    """Something that is no person at this machine names a file of it."""
+
+    code = "file-from-elsewhere"
+
+    def __init__(self, flow: str, name: str) -> None:
+        super().__init__(
+            f"Parameter '{name}' of {flow} takes a file, and no event, tick or backfill may say which one of this machine is read.",
+            f"Deploy the flow with the file as its default, or ask for the run with `evflow run {flow} --param {name}=PATH`.",
+        )
 
 
 class DeploymentIsElsewhere(EnvironmentProblem):
@@ -308,6 +321,8 @@ def _given(store: Store, contents: Contents, asked: Asked) -> Given:
     """What this run begins with, stored."""
     manifest, defaults, held = contents
     flow = stand_in(manifest.flow, manifest.parameters)
+    if asked.trigger is not None:
+        _check_no_files(manifest, asked)
     try:
         values = parameter_values.resolve(flow, asked.parameters, {}, user=asked.user, held=held)
     except parameter_values.ParameterMissing as missing:
@@ -316,6 +331,13 @@ def _given(store: Store, contents: Contents, asked: Asked) -> Given:
     shown = {**by_default, **shown_parameters(flow, values)}
     ordered = {spec.name: shown[spec.name] for spec in manifest.parameters}
     return Given(save(store, values, defaults).manifest if values else manifest.values, ordered)
+
+
+def _check_no_files(manifest: DeploymentManifest, asked: Asked) -> None:
+    given = {canonical(name) for name in asked.parameters}
+    for spec in manifest.parameters:
+        if spec.kind == FILE and canonical(spec.name) in given:
+            raise FileFromElsewhere(manifest.flow, spec.name)
 
 
 def _line(started: RunStarted, asked: Asked, now_us: int) -> dict[str, Any]:

@@ -5,14 +5,17 @@ parameters built from the descriptions goes through the same conversions as the 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from evflow.core.values import declared, fits, value
 from evflow.errors import UsageError
+from evflow.flow.includefile import ENCODING, IncludeFile
 from evflow.flow.parameters import JSONType, Parameter
 
 _KINDS: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "json": JSONType}
 _CHOICE = "choice"
+FILE: Final = "file"
+"""The kind of a parameter that reads a file."""
 
 
 class ParameterNeedsCode(UsageError):
@@ -36,13 +39,15 @@ class ParameterSpec:
     Attributes:
         name: Its name on the command line.
         attribute: Its attribute in the flow.
-        kind: `int`, `float`, `str`, `bool`, `json` or `choice`.
+        kind: `int`, `float`, `str`, `bool`, `json`, `choice` or `file`.
         required: A run cannot start without it: it has no default.
         separator: Where the text is split into a list, or None.
         help: A sentence for people.
         default_shown: The default for people, computed when the flow was deployed; its value is among the deployment's values.
         choices: The texts of a `choice`.
         case_sensitive: A `choice` tells cases apart.
+        is_text: A `file` is text, else bytes.
+        encoding: Of that text.
     """
 
     name: str
@@ -54,6 +59,8 @@ class ParameterSpec:
     default_shown: str = ""
     choices: tuple[str, ...] = ()
     case_sensitive: bool = True
+    is_text: bool = True
+    encoding: str = ENCODING
 
 
 _FIELDS = declared(ParameterSpec)
@@ -65,6 +72,12 @@ def spec_of(parameter: Parameter[Any], default_shown: str = "") -> ParameterSpec
     Raises:
         ParameterNeedsCode: Its type cannot be described.
     """
+    if isinstance(parameter, IncludeFile):
+        file: IncludeFile[Any] = parameter
+        return ParameterSpec(
+            file.name, file.attribute, FILE, is_required(file), None, file.help or "", default_shown,
+            is_text=file.is_text, encoding=file.encoding,
+        )  # fmt: skip
     kind, choices, case_sensitive = _kind_of(parameter)
     return ParameterSpec(
         parameter.name, parameter.attribute, kind, is_required(parameter), parameter.separator, parameter.help or "",
@@ -102,7 +115,7 @@ def from_plain(plain: Mapping[str, Any]) -> ParameterSpec:
     if not {"name", "attribute"} <= known.keys():
         raise ValueError("a parameter without a name")
     spec = ParameterSpec(**known)
-    if spec.kind not in _KINDS and spec.kind != _CHOICE:
+    if spec.kind not in _KINDS and spec.kind not in (_CHOICE, FILE):
         raise ValueError(f"parameter '{spec.name}' is of the kind '{spec.kind}', which this evflow does not know")
     return spec
 
@@ -126,6 +139,11 @@ def _choices(kind: Any) -> Sequence[str] | None:
 
 
 def _parameter(spec: ParameterSpec) -> Parameter[Any]:
+    if spec.kind == FILE:
+        file: IncludeFile[Any] = IncludeFile(
+            spec.name, is_text=spec.is_text, encoding=spec.encoding, required=spec.required, help=spec.help
+        )
+        return file
     kind = _KINDS.get(spec.kind)
     if kind is None:
         import click  # of flows without such a parameter nobody needs it

@@ -155,12 +155,18 @@ def type_name(parameter: Parameter[Any]) -> str:
     """A parameter's type for `--help` and `show`."""
     if parameter.separator is not None:
         return "list"
+    if parameter.reads_file:
+        return "file"
     kind = parameter.type
     return "json" if kind is JSONType else str(getattr(kind, "__name__", None) or getattr(kind, "name", kind))
 
 
 def shown(parameter: Parameter[Any], value: object) -> str:
     """A value as it is typed, in a short text for people."""
+    if parameter.reads_file:
+        from evflow.flow.includefile import content_shown
+
+        return content_shown(value)
     if parameter.separator is not None and isinstance(value, list | tuple):
         return cut(parameter.separator.join(map(str, cast("list[object]", value))))
     if parameter.type is JSONType and value is not None:
@@ -179,6 +185,8 @@ def default_shown(parameter: Parameter[Any]) -> str | None:
     """The default in a short text, or None where it is not to be shown or is computed."""
     if parameter.default is None or callable(parameter.default) or not parameter.show_default:
         return None
+    if parameter.reads_file:
+        return cut(str(parameter.default))
     return cut(parameter.default) if isinstance(parameter.default, str) else shown(parameter, parameter.default)
 
 
@@ -187,7 +195,12 @@ def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> 
 
     Raises:
         ParameterInvalid: It does not fit.
+        IncludedFileUnreadable, IncludedFileNotText: It names a file that cannot be read.
     """
+    if parameter.reads_file:
+        from evflow.flow import includefile
+
+        return includefile.read(cast("includefile.IncludeFile[Any]", parameter), value, source)
     if parameter.separator is not None and isinstance(value, list | tuple):
         items = list(cast("list[object]", value))
         if all(isinstance(item, str) for item in items):
@@ -260,7 +273,7 @@ def _json(parameter: Parameter[Any], value: object, source: str) -> object:
 
 def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
     if not callable(parameter.default):
-        return converted(parameter, parameter.default)
+        return converted(parameter, _found(cls, parameter, parameter.default), source="its default" if parameter.reads_file else "")
     context = ParameterContext(cls.__name__, user or _user(), parameter.name, _log, "local", {})
     value = _call(parameter, context)
     if value is None:
@@ -269,7 +282,15 @@ def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
     wrong_bool = isinstance(value, bool) and parameter.type in (int, float, str)
     if all(isinstance(kind, type) for kind in expected) and (wrong_bool or not isinstance(value, cast("Any", expected))):
         raise ParameterFieldTypeMismatch(parameter, value)
-    return converted(parameter, value)
+    return converted(parameter, _found(cls, parameter, value))
+
+
+def _found(cls: type, parameter: Parameter[Any], default: object) -> object:
+    if not parameter.reads_file:
+        return default
+    from evflow.flow.includefile import beside
+
+    return beside(cls, default)
 
 
 def _call(parameter: Parameter[Any], context: ParameterContext) -> object:

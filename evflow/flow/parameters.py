@@ -7,7 +7,7 @@ A user's import pays for this module; what only a starting run needs is in `evfl
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Generic, Never, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from evflow.flow.steps import LANGUAGE, NOT_MODIFIABLE, SCOPE, Where, caller, facts
 
@@ -24,7 +24,6 @@ RESERVED: Final = frozenset(
 )
 """Names that a parameter cannot have, dashes written as underscores: the command line's own options."""
 
-FIELDS: Final = ("name", "default", "type", "help", "required", "show_default", "separator")
 IGNORED: Final = frozenset({"hidden", "metavar", "show_choices", "show_envvar"})
 """Fields that Metaflow hands to click, and that change nothing but its `--help`."""
 
@@ -49,6 +48,9 @@ class Parameter(Generic[T_co]):
     """
 
     is_flow_parameter = True
+    reads_file: ClassVar[bool] = False
+    """What is given is the path of a file, and the value is what the file holds (`evflow.flow.includefile`)."""
+    fields: ClassVar[tuple[str, ...]] = ("name", "default", "type", "help", "required", "show_default", "separator")
 
     @overload
     def __init__(
@@ -237,7 +239,7 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
                     "parameter-field",
                     parameter.where,
                     f"Parameter '{name}' has no field '{option}'.",
-                    f"Its fields are: {', '.join(FIELDS)}.{did_you_mean(option, FIELDS)}",
+                    f"Its fields are: {', '.join(parameter.fields)}.{did_you_mean(option, parameter.fields)}",
                 )
         yield from _type_mistakes(parameter)
 
@@ -251,6 +253,11 @@ def _type_of(default: object) -> Any:
 def _type_mistakes(parameter: Parameter[Any]) -> Iterator[tuple[str, Where, str, str]]:
     from evflow.flow.parameter_values import ParameterInvalid, converted
 
+    if parameter.reads_file:  # whether there is such a file shows when a run starts
+        from evflow.flow import includefile
+
+        yield from includefile.mistakes(cast("includefile.IncludeFile[Any]", parameter))
+        return
     kind = parameter.type
     if kind not in (int, float, str, bool, JSONType) and not hasattr(kind, "convert"):
         shown = getattr(kind, "__name__", repr(kind))

@@ -177,13 +177,14 @@ class Scope:
             self._items[frame.task] = self.load_item(frame.items, frame.position)
         return self._items[frame.task]
 
-    def parameter(self, attribute: str) -> Any:
-        """A parameter's value for this run."""
+    def parameter(self, attribute: str, made: Callable[[object], object] | None = None) -> Any:
+        """A parameter's value for this run, or what `made` makes of it; made once."""
         if attribute not in self._parameters:
             try:
-                self._parameters[attribute] = self.parameters.load(attribute)
+                value = self.parameters.load(attribute)
             except KeyError:
                 raise AttributeError(f"Parameter '{attribute}' has no value in this run: it was added after the run started.") from None
+            self._parameters[attribute] = value if made is None else made(value)
         return self._parameters[attribute]
 
     def fetch(self, flow: "FlowSpec", name: str) -> Any:

@@ -242,6 +242,7 @@ def mistakes(cls: type) -> Iterator[tuple[Where, str]]:
         yield found[0].where, f"Flow {cls.__name__} has {len(found)} triggers: {MOST_TRIGGERS} are possible."
         return
     known = [parameter.name for parameter in facts(cls).parameters.values()]
+    files = {parameter.name for parameter in facts(cls).parameters.values() if parameter.reads_file}
     for decorator in found:
         wrong = list(decorator.mistakes())
         for mistake in wrong:
@@ -252,6 +253,9 @@ def mistakes(cls: type) -> Iterator[tuple[Where, str]]:
                     has = f"It has: {', '.join(known)}." if known else "It has none."
                     text = f"@{decorator.name}: Flow {cls.__name__} has no parameter '{name}'. {has}{did_you_mean(name, known)}"
                     yield decorator.where, text
+                elif name in files:
+                    text = f"@{decorator.name}: '{name}' takes a file, and no event may say which file of the scheduler's machine is read."
+                    yield decorator.where, f"{text} Give the file a default, or the parameter another type."
 
 
 def triggers_of(cls: type) -> "list[Trigger]":
