@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evflow.deployments.deployer import Deployer as Deployer
     from evflow.deployments.triggered import TriggeredRun as TriggeredRun
     from evflow.exception import EvflowException as EvflowException, ExceptionWrapper as ExceptionWrapper
+    from evflow.flow.configs import Config as Config, ConfigValue as ConfigValue, config_expr as config_expr
     from evflow.flow.current import current as current
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
@@ -33,11 +34,20 @@ if TYPE_CHECKING:
     from evflow.flow.includefile import IncludeFile as IncludeFile
     from evflow.flow.inputs import Inputs as Inputs
     from evflow.flow.parameters import JSONType as JSONType, Parameter as Parameter
+    from evflow.flow.parsers import (
+        conda_environment_yml_parser as conda_environment_yml_parser,
+        pyproject_toml_parser as pyproject_toml_parser,
+        requirements_txt_parser as requirements_txt_parser,
+        toml_parser as toml_parser,
+        yaml_parser as yaml_parser,
+    )
     from evflow.flow.steps import step as step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Config",
+    "ConfigValue",
     "DataArtifact",
     "DeployedFlow",
     "Deployer",
@@ -56,6 +66,8 @@ __all__ = [
     "TriggeredRun",
     "catch",
     "concurrency",
+    "conda_environment_yml_parser",
+    "config_expr",
     "current",
     "default_namespace",
     "environment",
@@ -65,16 +77,22 @@ __all__ = [
     "pool",
     "publish_event",
     "publish_event_async",
+    "pyproject_toml_parser",
+    "requirements_txt_parser",
     "resources",
     "retry",
     "schedule",
     "step",
     "timeout",
+    "toml_parser",
     "trigger",
     "trigger_on_finish",
+    "yaml_parser",
 ]
 
 _HOMES = {
+    "Config": "evflow.flow.configs",
+    "ConfigValue": "evflow.flow.configs",
     "DataArtifact": "evflow.client.artifact",
     "DeployedFlow": "evflow.deployments.deployed",
     "Deployer": "evflow.deployments.deployer",
@@ -93,6 +111,8 @@ _HOMES = {
     "TriggeredRun": "evflow.deployments.triggered",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",
+    "conda_environment_yml_parser": "evflow.flow.parsers",
+    "config_expr": "evflow.flow.configs",
     "current": "evflow.flow.current",
     "default_namespace": "evflow.client.namespaces",
     "environment": "evflow.flow.decorators.environment",
@@ -102,13 +122,17 @@ _HOMES = {
     "pool": "evflow.flow.decorators.pool",
     "publish_event": "evflow.client.publishing",
     "publish_event_async": "evflow.client.publishing",
+    "pyproject_toml_parser": "evflow.flow.parsers",
+    "requirements_txt_parser": "evflow.flow.parsers",
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",
     "schedule": "evflow.flow.decorators.schedule",
     "step": "evflow.flow.steps",
     "timeout": "evflow.flow.decorators.timeout",
+    "toml_parser": "evflow.flow.parsers",
     "trigger": "evflow.flow.decorators.trigger",
     "trigger_on_finish": "evflow.flow.decorators.trigger",
+    "yaml_parser": "evflow.flow.parsers",
 }
 """Public name to the module that defines it."""
 

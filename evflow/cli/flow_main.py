@@ -12,10 +12,11 @@ from typing import Any, cast
 import click
 
 from evflow import config
-from evflow.cli.lazy import Lazy, LazyGroup, Sections
+from evflow.cli.lazy import Lazy, LazyGroup, Sections, alike
 from evflow.cli.render import outcome
 from evflow.cli.streams import to_nowhere
 from evflow.flow.invocation import program
+from evflow.flow.steps import facts
 from evflow.imports import framework_view
 
 _SECTIONS: Sections = {
@@ -42,6 +43,10 @@ _SECTIONS: Sections = {
 }
 
 
+_CONFIGURED = frozenset({"run", "deploy", "check", "show", "output-dot", "output-raw"})
+"""Commands that need the flow's configurations; `resume` takes them from its origin."""
+
+
 class FlowContext:
     """What the commands of a flow share.
 
@@ -50,15 +55,19 @@ class FlowContext:
         file: The file that defines it, absolute; empty where there is none.
         quiet: Say nothing that was not asked for.
         with_specs: Decorators named before the command.
+        config_files: Configurations that were given as files: name to path.
+        config_values: Those that were given as texts: name to text.
     """
 
-    __slots__ = ("file", "flow", "quiet", "with_specs")
+    __slots__ = ("config_files", "config_values", "file", "flow", "quiet", "with_specs")
 
     def __init__(self, flow: type, file: str) -> None:
         self.flow = flow
         self.file = file
         self.quiet = False
         self.with_specs: tuple[str, ...] = ()
+        self.config_files: dict[str, str] = {}
+        self.config_values: dict[str, str] = {}
 
     def say(self, text: str, **style: Any) -> None:
         """Print a line of the banner on stderr, unless it should be quiet. A disk that is full takes none, and hinders no run."""
@@ -87,16 +96,46 @@ def _run(flow_class: type, arguments: list[str]) -> object:
 
 def group(flow_class: type) -> LazyGroup:
     """The group of a flow's commands."""
-    return LazyGroup(
+    return _FlowGroup(
         name=flow_class.__name__,
         sections=_SECTIONS,
         subject=flow_class,
         callback=_top,
-        params=_top_options(),
+        params=_top_options(flow_class),
         invoke_without_command=True,
         help=f"{flow_class.__name__}: {_first_sentence(flow_class)}" if flow_class.__doc__ else flow_class.__name__,
         epilog="Each command has a --help of its own. `evflow --help` lists the commands on runs of all flows.",
     )
+
+
+class _FlowGroup(LazyGroup):
+    """The group of a flow's commands: it settles the flow's configurations before a command that looks at the flow is made."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command, and settle the configurations."""
+        helps = not {"-h", "--help"}.isdisjoint(args)
+        rest = super().parse_args(ctx, args)
+        context: FlowContext = ctx.obj
+        given = context.config_files or context.config_values
+        if facts(context.flow).configs or given:
+            words: list[str] = cast("Any", ctx)._protected_args  # noqa: SLF001 - where click keeps the command
+            command = alike(words[0]) if words else "check"
+            _settle(context, command, helps=helps)
+        return rest
+
+
+def _settle(context: FlowContext, command: str, *, helps: bool) -> None:
+    from evflow.cli.flow_configs import settle_configs, settle_for_help
+
+    if command == "resume":  # it takes those of the run that it resumes
+        if context.config_files or context.config_values:
+            raise click.UsageError(
+                "A resumed run has the configurations of the run that it resumes: leave --config and --config-value out."
+            )
+    elif helps:
+        settle_for_help(context)
+    elif command in _CONFIGURED:
+        settle_configs(context)
 
 
 def help_command(flow_class: type) -> click.Command:
@@ -109,11 +148,18 @@ def help_command(flow_class: type) -> click.Command:
     return click.Command("help", callback=show, help="Show this help.")
 
 
-def _top_options() -> list[click.Parameter]:
+def _top_options(flow_class: type) -> list[click.Parameter]:
     accepted: dict[str, Any] = {"hidden": True, "expose_value": False}
+    pairs: dict[str, Any] = {"nargs": 2, "multiple": True, "expose_value": False, "hidden": not facts(flow_class).configs}
     return [
         click.Option(["--quiet/--not-quiet"], default=False, help="Show only what tasks print, and errors."),
         click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it."),
+        click.Option(
+            ["--config"], metavar="NAME FILE", callback=_keep("config_files"), help="Read the flow's configuration NAME from FILE.", **pairs
+        ),
+        click.Option(
+            ["--config-value"], metavar="NAME JSON", callback=_keep("config_values"), help="Give the configuration's value itself.", **pairs
+        ),
         # Metaflow's users type these from habit; they have nothing to decide here.
         click.Option(["--pylint/--no-pylint"], default=False, **accepted),
         click.Option(["--metadata"], type=click.Choice(["local"]), **accepted),
@@ -124,6 +170,18 @@ def _top_options() -> list[click.Parameter]:
         click.Option(["--datastore-root"], callback=_set("store"), **accepted),
         click.Option(["--package-suffixes"], callback=_set("package_suffixes"), **accepted),
     ]
+
+
+def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, tuple[tuple[str, str], ...]], None]:
+    def apply(ctx: click.Context, parameter: click.Parameter, given: tuple[tuple[str, str], ...]) -> None:
+        names = [name for name, _ in given]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise click.BadParameter(f"'{twice}' is given twice.", ctx, parameter)
+        if ctx.obj is not None:  # it is None where a shell completes
+            getattr(ctx.obj, attribute).update(given)
+
+    return apply
 
 
 def _set(setting: str) -> Callable[[click.Context, click.Parameter, str | None], None]:

@@ -68,8 +68,13 @@ def resume_command(flow: type) -> click.Command:
         if step is not None and step not in steps:
             raise click.UsageError(f"{flow.__name__} has no step '{step}'.{did_you_mean(step, steps)}")
         banner(context)
+        origin = origin_of(flow.__name__, origin_run_id)
+        if facts(flow).configs:
+            from evflow.cli.flow_configs import settle_origin
+
+            settle_origin(flow, origin)
         checked(context)
-        _start(context, given, parameters={}, changed=changed, origin=origin_of(flow.__name__, origin_run_id), resume_step=step)
+        _start(context, given, parameters={}, changed=changed, origin=origin, resume_step=step)
 
     step_argument = click.Argument(["step"], required=False)
     origin = click.Option(["--origin-run-id"], metavar="RUN", help="The run to take over; the last one of this flow if not given.")

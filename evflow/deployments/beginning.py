@@ -198,4 +198,13 @@ def _last_known(log: LogClient, flow: FlowName, store: str) -> int:
 def shown_parameters(flow: type, values: Mapping[str, Any]) -> dict[str, str]:
     """Parameters for people: the name that they have on the command line, and the start of the value."""
     declared = facts(flow).parameters
-    return {declared[attribute].name: shown(declared[attribute], value) for attribute, value in values.items()}
+    return {**{declared[attribute].name: shown(declared[attribute], value) for attribute, value in values.items()}, **shown_configs(flow)}
+
+
+def shown_configs(flow: type) -> dict[str, str]:
+    """The flow's configurations for people, as they were settled."""
+    if not facts(flow).configs:
+        return {}
+    from evflow.flow.config_values import shown as configs_shown
+
+    return configs_shown(flow)

@@ -17,7 +17,16 @@ from evflow.core.schedule import to_plain
 from evflow.core.tags import SCHEDULER
 from evflow.core.triggers import names_of, parameters_of, to_plain as trigger_to_plain
 from evflow.core.values import field, value
-from evflow.deployments.beginning import PinnedCode, RunOptions, check_tags, code_of, package_of, python_version, runtime_tags
+from evflow.deployments.beginning import (
+    PinnedCode,
+    RunOptions,
+    check_tags,
+    code_of,
+    package_of,
+    python_version,
+    runtime_tags,
+    shown_configs,
+)
 from evflow.deployments.catalog import Change, Reference, change, checked_name, last_version
 from evflow.deployments.manifest import DeploymentManifest, write
 from evflow.deployments.request import started_event
@@ -201,6 +210,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
         namespace=namespace,
         tags=tuple(sorted({*request.tags, *named})),
         system_tags=runtime_tags(SCHEDULER),
+        configs_shown=shown_configs(request.flow),
     )
     _check_size(manifest, request, store.url)
     return Prepared(write(store, manifest), package, Path(request.flow_file).name, namespace, store.url, schedule, triggers)
@@ -285,7 +295,7 @@ def _defaults(request: DeployRequest) -> Mapping[str, object]:
 
 def _check_size(manifest: DeploymentManifest, request: DeployRequest, store: str) -> None:
     """See that the first event of a run fits: better now than at each request."""
-    trial: dict[str, Any] = {spec.name: spec.default_shown for spec in manifest.parameters}
+    trial: dict[str, Any] = {**{spec.name: spec.default_shown for spec in manifest.parameters}, **manifest.configs_shown}
     first = started_event(
         manifest, RunNumber(2**53), parameters=bytes(32), parameters_shown=trial, user=request.user, tags=(), trigger={}, store=store
     )

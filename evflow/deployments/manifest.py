@@ -11,7 +11,7 @@ import msgpack
 
 from evflow.core.graph import Graph
 from evflow.core.ids import Digest
-from evflow.core.values import declared, fits, value
+from evflow.core.values import declared, field, fits, value
 from evflow.deployments.specs import ParameterSpec, from_plain, to_plain
 from evflow.errors import InternalError
 from evflow.store.protocol import ObjectStore
@@ -42,6 +42,7 @@ class DeploymentManifest:
         namespace: The namespace of the client inside steps.
         tags: User tags of every run.
         system_tags: What evflow says of every run.
+        configs_shown: The flow's configurations for people; their values are among `values`.
     """
 
     flow: str
@@ -53,6 +54,7 @@ class DeploymentManifest:
     namespace: str = ""
     tags: tuple[str, ...] = ()
     system_tags: tuple[str, ...] = ()
+    configs_shown: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 _FIELDS = declared(DeploymentManifest)

@@ -329,7 +329,7 @@ def _given(store: Store, contents: Contents, asked: Asked) -> Given:
         raise ParameterMissing(manifest.flow, missing.names) from None
     by_default = {spec.name: spec.default_shown for spec in manifest.parameters if spec.attribute not in values}
     shown = {**by_default, **shown_parameters(flow, values)}
-    ordered = {spec.name: shown[spec.name] for spec in manifest.parameters}
+    ordered = {**{spec.name: shown[spec.name] for spec in manifest.parameters}, **manifest.configs_shown}
     return Given(save(store, values, defaults).manifest if values else manifest.values, ordered)
 
 

@@ -274,6 +274,11 @@ def _misplaced(flow: _Flow) -> Iterator[Problem]:
 def _parameters(flow: _Flow) -> Iterator[Problem]:
     for code, where, message, hint in parameter_mistakes(flow.cls):
         yield _at(flow, code, where, "", message, hint)
+    if flow.facts.configs:
+        from evflow.flow.configs import mistakes as config_mistakes
+
+        for code, where, message, hint in config_mistakes(flow.cls):
+            yield _at(flow, code, where, "", message, hint)
 
 
 def _schedule(flow: _Flow) -> Iterator[Problem]:

@@ -169,8 +169,8 @@ class FlowSpec:
 
     def _evflow_refuse(self, name: str) -> NoReturn:
         found = facts(type(self))
-        if name in found.parameters or name in found.constants:
-            what = "a Parameter" if name in found.parameters else "a constant of the class"
+        if name in found.parameters or name in found.constants or name in found.configs:
+            what = "a Parameter" if name in found.parameters else "a Config" if name in found.configs else "a constant of the class"
             raise AttributeError(f"{NOT_MODIFIABLE}: '{name}' is {what}. Keep the new value under another name.")
         what = "a step" if name in found.steps else "a word of the flow language"
         raise AttributeError(f"'{name}' is {what}, not an artifact of {type(self).__name__}. Choose another name.")

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 from evflow.errors import UsageError
 from evflow.flow.parameters import Parameter
 from evflow.flow.parsing import NamedParser, Parser, parser_mistake
-from evflow.flow.steps import SCOPE, Where, caller
+from evflow.flow.steps import Where, caller
 
 if TYPE_CHECKING:
-    from evflow.flow.flowspec import FlowSpec
     from evflow.flow.parameter_values import ParameterContext
 
 T = TypeVar("T")
@@ -146,16 +145,10 @@ class IncludeFile(Parameter[T_co]):
         self.parser = parser
         self.where = caller(1)
 
-    @overload
-    def __get__(self, flow: None, owner: type) -> "IncludeFile[T_co]": ...
-    @overload
-    def __get__(self, flow: "FlowSpec", owner: type) -> T_co: ...
-    def __get__(self, flow: "FlowSpec | None", owner: type) -> Any:
-        scope = None if flow is None else getattr(flow, SCOPE)
-        if scope is None or self.parser is None:
-            found: Any = super().__get__(cast("Any", flow), owner)
-            return found
-        return scope.parameter(self.attribute, self._parsed)
+    @property
+    def made(self) -> Callable[[object], object] | None:
+        """The parser's work."""
+        return None if self.parser is None else self._parsed
 
     def _parsed(self, content: object) -> object:
         return None if content is None else NamedParser(self.parser, f"IncludeFile '{self.name}' ({self.where})")(content)

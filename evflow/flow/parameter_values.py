@@ -5,13 +5,13 @@ of the command.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TextIO, cast
 
 from evflow.core.values import value
 from evflow.errors import UsageError, did_you_mean
 from evflow.flow.parameters import JSONType, Parameter, canonical, of
-from evflow.flow.steps import facts
+from evflow.flow.steps import Where, facts
 
 PREFIX = "EVFLOW_RUN_"
 """A variable of this prefix and a parameter's name in capitals gives its value."""
@@ -72,8 +72,8 @@ class ParameterDefaultFailed(UsageError):
 
     code = "parameter-default-failed"
 
-    def __init__(self, parameter: Parameter[Any], traceback: str) -> None:
-        super().__init__(f"The default of parameter '{parameter.name}' ({parameter.where}) raised an exception:\n{traceback.rstrip()}")
+    def __init__(self, what: str, where: Where, traceback: str) -> None:
+        super().__init__(f"The default of {what} ({where}) raised an exception:\n{traceback.rstrip()}")
 
 
 @value
@@ -86,7 +86,7 @@ class ParameterContext:
         parameter_name: The parameter.
         logger: Prints a line for the user on stderr.
         ds_type: The kind of the object store: `local`.
-        configs: Always empty.
+        configs: The configurations by name; empty for the defaults of configurations themselves.
     """
 
     flow_name: str
@@ -274,8 +274,7 @@ def _json(parameter: Parameter[Any], value: object, source: str) -> object:
 def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
     if not callable(parameter.default):
         return converted(parameter, _found(cls, parameter, parameter.default), source="its default" if parameter.reads_file else "")
-    context = ParameterContext(cls.__name__, user or _user(), parameter.name, _log, "local", {})
-    value = _call(parameter, context)
+    value = called(cls, f"parameter '{parameter.name}'", parameter.name, parameter.default, parameter.where, user)
     if value is None:
         return None
     expected = {float: (float, int), JSONType: (str, dict, list, int, float, bool)}.get(parameter.type, (parameter.type,))
@@ -293,16 +292,42 @@ def _found(cls: type, parameter: Parameter[Any], default: object) -> object:
     return beside(cls, default)
 
 
-def _call(parameter: Parameter[Any], context: ParameterContext) -> object:
+def called(cls: type, what: str, name: str, default: Callable[[ParameterContext], Any], where: Where, user: str) -> Any:
+    """What a function for a default returns.
+
+    Args:
+        cls: The flow.
+        what: Whose default it is, for messages.
+        name: The parameter's or configuration's.
+        default: The function.
+        where: Where it is declared.
+        user: Who starts the run, or an empty string for the user of this process.
+
+    Raises:
+        ParameterDefaultFailed: It raised an exception.
+    """
     from evflow.imports import user_view
 
+    context = ParameterContext(cls.__name__, user or _user(), name, _log, "local", _configs(cls))
     try:
         with user_view():
-            return cast("object", parameter.default(context))
+            return default(context)
+    except UsageError:  # of a configuration's expression
+        raise
     except Exception as error:  # noqa: BLE001 - it is shown to the user, whose function raised it
         from evflow.flow.tracebacks import user_traceback
 
-        raise ParameterDefaultFailed(parameter, user_traceback(error)) from None
+        raise ParameterDefaultFailed(what, where, user_traceback(error)) from None
+
+
+def _configs(cls: type) -> dict[str, object]:
+    """The configurations of a flow, as far as they are settled."""
+    found = facts(cls)
+    if not found.configs:
+        return {}
+    from evflow.flow.configs import as_config, spec_of
+
+    return {spec_of(config).name: as_config(found.constants.get(attribute)) for attribute, config in found.configs.items()}
 
 
 def _user() -> str:

@@ -43,6 +43,7 @@ class Parameter(Generic[T_co]):
         required: A run cannot start without it.
         show_default: `--help` shows the default.
         separator: The text is split there into a list.
+        has_type: The type was given, and does not follow from the default.
         where: Where it is defined.
         options: Other fields, which `check` tells of, but for those of `IGNORED`.
     """
@@ -163,7 +164,8 @@ class Parameter(Generic[T_co]):
         self.show_default = show_default
         self.separator = separator
         self.options = options
-        self.type: Any = _type_of(default) if type is None else type
+        self.has_type = type is not None
+        self.type: Any = type_of(default) if type is None else type
         self.where = caller(1)
         self.attribute = ""
 
@@ -180,7 +182,12 @@ class Parameter(Generic[T_co]):
         scope = getattr(flow, SCOPE)
         if scope is None:
             raise AttributeError(f"Parameter '{self.name}' has a value only while a step runs.")
-        return scope.parameter(self.attribute)
+        return scope.parameter(self.attribute, self.made)
+
+    @property
+    def made(self) -> Callable[[object], object] | None:
+        """What makes the value in a step of what is stored; None where that is the value."""
+        return None
 
     def __set__(self, flow: "FlowSpec", value: Never) -> NoReturn:
         raise AttributeError(f"{NOT_MODIFIABLE}: '{self.attribute}' is a Parameter. Keep the new value under another name.")
@@ -244,7 +251,8 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
         yield from _type_mistakes(parameter)
 
 
-def _type_of(default: object) -> Any:
+def type_of(default: object) -> Any:
+    """The type of a parameter that has a default and no type."""
     if default is None or callable(default):
         return str
     return JSONType if isinstance(default, dict | list | tuple) else type(default)

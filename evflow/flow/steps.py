@@ -12,6 +12,7 @@ from types import FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 if TYPE_CHECKING:
+    from evflow.flow.configs import Config, Delayed
     from evflow.flow.decorators.base import StepDecorator
     from evflow.flow.parameters import Parameter
 
@@ -29,6 +30,9 @@ LANGUAGE = frozenset({"next", "input", "index", "foreach_stack", "merge_artifact
 """Attributes that the flow language itself uses: no artifact has these names."""
 RESERVED_FOR_STEPS = LANGUAGE | {"name", "cmd"}
 """Names that no step has."""
+
+UNPACKED = "_evflow_unpacked_"
+"""Begins the one key that `**cfg` gives in place of a configuration's (`evflow.flow.configs`)."""
 
 NOT_MODIFIABLE = "Flow level attributes and Parameters are not modifiable"
 
@@ -124,25 +128,38 @@ class Facts:
     Attributes:
         steps: Name to function.
         parameters: Attribute to Parameter.
-        constants: Attribute to value.
+        constants: Attribute to value; those also of configurations, and of what is made of them, once they are settled.
+        configs: Attribute to Config.
+        delayed: Attribute to an expression over configurations, which is a constant once they are settled.
+        declared: The parameters as they stand in the source: those of `parameters` have the defaults that configurations give.
+        configured: A decorator that takes something of a configuration to the one that has it; filled when they are settled.
         fixed: The attributes that a step cannot set.
         extra: Decorators that `--with` added: step to decorators.
     """
 
-    __slots__ = ("constants", "extra", "fixed", "methods", "parameters", "steps")
+    __slots__ = ("configs", "configured", "constants", "declared", "delayed", "extra", "fixed", "methods", "parameters", "steps")
 
     def __init__(self, cls: type) -> None:
         self.steps: dict[str, StepFunction] = {}
         self.parameters: dict[str, Parameter[Any]] = {}
         self.constants: dict[str, object] = {}
+        self.configs: dict[str, Config] = {}
+        self.delayed: dict[str, Delayed] = {}
+        self.configured: dict[StepDecorator, StepDecorator] = {}
         self.methods: dict[str, FunctionType] = {}
         self.extra: dict[str, list[StepDecorator]] = {}
         for name, value in _members(cls).items():
             self._sort_in(name, value)
-        self.fixed = frozenset({*self.steps, *self.parameters, *self.constants, *LANGUAGE})
+        self.declared = dict(self.parameters)
+        self.fixed = frozenset({*self.steps, *self.parameters, *self.constants, *self.configs, *self.delayed, *LANGUAGE})
 
     def _sort_in(self, name: str, value: object) -> None:
-        if getattr(value, INFO, None) is not None:
+        if getattr(value, "is_delayed", False):
+            if cast("Delayed", value).is_flow_config:
+                self.configs[name] = cast("Config", value)
+            else:
+                self.delayed[name] = cast("Delayed", value)
+        elif getattr(value, INFO, None) is not None:
             self.steps[name] = cast("StepFunction", value)
         elif getattr(value, "is_flow_parameter", False):
             self.parameters[name] = cast("Parameter[Any]", value)
@@ -153,7 +170,8 @@ class Facts:
 
     def decorators(self, name: str) -> "list[StepDecorator]":
         """A step's decorators, those of `--with` last."""
-        return [*self.steps[name].decorators, *self.extra.get(name, ())]
+        found = [*self.steps[name].decorators, *self.extra.get(name, ())]
+        return [self.configured.get(one, one) for one in found] if self.configured else found
 
 
 def facts(cls: type) -> Facts:

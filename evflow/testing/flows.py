@@ -176,7 +176,7 @@ def run_flow(flow: type[FlowSpec], /, **parameters: object) -> FlowResult:
 
     Args:
         flow: The flow's class.
-        parameters: Values of its parameters, by name: of their type, or as texts from a command line.
+        parameters: Values of its parameters, by name: of their type, or as texts from a command line; and of its configurations.
 
     Returns:
         What each task left.
@@ -188,6 +188,7 @@ def run_flow(flow: type[FlowSpec], /, **parameters: object) -> FlowResult:
         Exception: What the body raised that failed the run, with a note that says which step it was.
     """
     _need_flow(flow)
+    parameters = _configured(flow, parameters)
     graph = graph_of(flow)
     _need_no_loop(flow, facts(flow).steps)
     return _Play(flow, graph, resolve(flow, _by_name(flow, parameters), user=_USER)).play()
@@ -212,7 +213,7 @@ def run_step(
         index: Its place there; 0 where only `input` is given.
         inputs: For a join: the artifacts of each member, a result of another `run_step` or a mapping; by name of their steps
             for the branches of a split.
-        values: Parameters, which have their defaults otherwise, and artifacts that the step inherits.
+        values: Parameters and configurations, which have their defaults otherwise, and artifacts that the step inherits.
 
     Returns:
         What it left. Its `next` says where it goes on.
@@ -230,6 +231,7 @@ def run_step(
     if index is not None and (type(index) is not int or index < 0):
         raise UsageError(f"index={index!r}: it is the item's place in the foreach, from 0 on.")
     _need_no_loop(flow, [step])
+    values = _configured(flow, values)
     return _Single(flow, step).run(values, input, index, inputs)
 
 
@@ -406,6 +408,19 @@ def _surroundings(flow: type[FlowSpec], order: AttemptOrder) -> Generator[None]:
         if os.environ != variables:
             os.environ.clear()
             os.environ.update(variables)
+
+
+def _configured(flow: type[FlowSpec], given: dict[str, object]) -> dict[str, object]:
+    """Settle the flow's configurations; what is left of the values."""
+    if not facts(flow).configs:
+        return given
+    from evflow.flow import config_values, configs
+
+    specs = [configs.spec_of(config) for config in config_values.configs_of(flow)]
+    names = {spec.attribute: spec.name for spec in specs} | {spec.name: spec.name for spec in specs}
+    values = {names[name]: value for name, value in given.items() if name in names}
+    config_values.settle(flow, config_values.resolve(flow, values=values, user=_USER))
+    return {name: value for name, value in given.items() if name not in names}
 
 
 def _names(flow: type[FlowSpec]) -> dict[str, str]:

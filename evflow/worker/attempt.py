@@ -130,6 +130,10 @@ class AttemptRunner:
 
     def _run(self, context: RunContext, order: AttemptOrder, progress: "_Progress", started_us: int) -> AttemptSucceeded:
         ready = self._ready.get((context.flow, context.run)) or Surroundings(context)
+        if facts(self._flow).configs:  # of this run: the process may serve others
+            from evflow.flow.config_values import settle_from
+
+            settle_from(self._flow, ready.parameters)
         flow = report.instance(self._flow, order, ready.store, ready.parameters)
         _enter(self._flow, context, order)
         progress.stage = "exception"

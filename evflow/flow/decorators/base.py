@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar, cast
 
 from evflow.errors import UsageError
-from evflow.flow.steps import INFO, NOWHERE, Where, caller
+from evflow.flow.steps import INFO, NOWHERE, UNPACKED, Where, caller
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
@@ -51,7 +51,7 @@ class StepDecorator:
         Raises:
             DecoratorInvalid: One of them is not a field of this decorator.
         """
-        unknown = [field for field in given if field not in self.defaults]
+        unknown = [field for field in given if field not in self.defaults and not field.startswith(UNPACKED)]
         if unknown:
             from evflow.errors import did_you_mean
 

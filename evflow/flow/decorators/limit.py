@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeVar, cast, overload
 
 from evflow.flow.decorators.base import DecoratorInvalid, F, StepDecorator, apply, raise_at_import
-from evflow.flow.decorators.of_class import apply_to_class
+from evflow.flow.decorators.of_class import apply_to_class, configured
 from evflow.flow.steps import Where, caller
 
 C = TypeVar("C", bound=type)
@@ -98,7 +98,7 @@ def concurrency_of(cls: type) -> dict[str, Any] | None:
 
 
 def _found(cls: type) -> list[Concurrency]:
-    found: list[Concurrency] = getattr(cls, _CONCURRENCY, [])
+    found: list[Concurrency] = configured(cls, _CONCURRENCY)
     return found
 
 

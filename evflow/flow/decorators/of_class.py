@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, raise_at_import
-from evflow.flow.steps import Where, caller
+from evflow.flow.steps import Where, caller, facts
 
 
 def apply_to_class(kind: type[StepDecorator], attribute: str, decorated: object, given: Mapping[str, object], *, field: str) -> Any:
@@ -35,6 +35,13 @@ def apply_to_class(kind: type[StepDecorator], attribute: str, decorated: object,
         return cls
 
     return decorate if decorated is None else decorate(decorated)
+
+
+def configured(cls: type, attribute: str) -> list[Any]:
+    """The decorators that a class has in an attribute, with what configurations give them."""
+    found: list[Any] = getattr(cls, attribute, [])
+    settled = facts(cls).configured if found else {}
+    return [settled.get(one, one) for one in found] if settled else found
 
 
 def _not_a_flow(kind: type[StepDecorator], place: Where) -> NoReturn:

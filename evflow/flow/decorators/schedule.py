@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from evflow.flow.decorators.base import StepDecorator
-from evflow.flow.decorators.of_class import apply_to_class
+from evflow.flow.decorators.of_class import apply_to_class, configured
 from evflow.flow.steps import Where
 
 if TYPE_CHECKING:
@@ -116,5 +116,5 @@ def schedule_of(cls: type) -> "Schedule | None":
 
 
 def _schedules(cls: type) -> list[ScheduleDecorator]:
-    found: list[ScheduleDecorator] = getattr(cls, _SCHEDULES, [])
+    found: list[ScheduleDecorator] = configured(cls, _SCHEDULES)
     return found

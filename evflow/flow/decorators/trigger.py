@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
 from evflow.errors import did_you_mean
 from evflow.flow.decorators.base import StepDecorator
-from evflow.flow.decorators.of_class import apply_to_class
+from evflow.flow.decorators.of_class import apply_to_class, configured
 from evflow.flow.steps import Where, facts
 
 if TYPE_CHECKING:
@@ -264,5 +264,5 @@ def triggers_of(cls: type) -> "list[Trigger]":
 
 
 def _triggers(cls: type) -> list[TriggerDecorator]:
-    found: list[TriggerDecorator] = getattr(cls, _TRIGGERS, [])
+    found: list[TriggerDecorator] = configured(cls, _TRIGGERS)
     return found
