@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evflow.exception import EvflowException as EvflowException, ExceptionWrapper as ExceptionWrapper
     from evflow.flow.configs import Config as Config, ConfigValue as ConfigValue, config_expr as config_expr
     from evflow.flow.current import current as current
+    from evflow.flow.decorators.card import card as card
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
@@ -64,6 +65,7 @@ __all__ = [
     "Step",
     "Task",
     "TriggeredRun",
+    "card",
     "catch",
     "concurrency",
     "conda_environment_yml_parser",
@@ -109,6 +111,7 @@ _HOMES = {
     "Step": "evflow.client.step",
     "Task": "evflow.client.task",
     "TriggeredRun": "evflow.deployments.triggered",
+    "card": "evflow.flow.decorators.card",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",
     "conda_environment_yml_parser": "evflow.flow.parsers",

@@ -36,6 +36,7 @@ EVERYWHERE = {
     "caught": "The exception that `@catch` took, or None.",
     "artifacts": "How many artifacts the manifest names.",
     "size_bytes": "Their size, serialised.",
+    "cards": "The cards that were made of the attempt, each as its type, its id, the digest of its page, the size of that, and whether it could not be rendered.",
     "manifest": "Digest of the manifest that names the task's artifacts.",
 }
 """What fields mean that stand in many events; an event's own docstring goes before it."""

@@ -14,6 +14,7 @@ _SECTIONS: Sections = {
         "show": Lazy("evflow.cli.show", "command", "Show a run, a step or a task."),
         "logs": Lazy("evflow.cli.logs", "command", "Show what tasks printed."),
         "dump": Lazy("evflow.cli.dump", "command", "Show the artifacts of tasks."),
+        "card": Lazy("evflow.cli.card", "command", "Look at the cards of tasks."),
         "top": Lazy("evflow.cli.top.command", "command", "Show what goes on, live."),
         "explain": Lazy("evflow.cli.explain", "command", "Say what a run or a task waits for."),
     },

@@ -30,6 +30,7 @@ _SECTIONS: Sections = {
     "Look": {
         "logs": Lazy("evflow.cli.logs", "flow_logs", "Show what tasks printed."),
         "dump": Lazy("evflow.cli.dump", "flow_dump", "Show the artifacts of tasks."),
+        "card": Lazy("evflow.cli.card", "flow_card", "Look at the cards of tasks."),
         "tag": Lazy("evflow.cli.tag", "flow_tag", "List and change the tags of runs."),
     },
     "The flow itself": {

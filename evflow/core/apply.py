@@ -282,7 +282,7 @@ def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
         return
     attempt = task.attempts[-1]
     _end_attempt(state, task, "succeeded")
-    attempt.manifest = event.manifest
+    attempt.manifest, attempt.cards = event.manifest, event.cards
     if event.started_us:
         attempt.started_us = event.started_us
     attempt.ended_us = event.ended_us or state.at_us
@@ -295,7 +295,7 @@ def _task_reused(state: RunState, event: ev.TaskReused) -> None:
         raise ImpossibleEvent(state.seq, event, f"task {task.id} is not waiting")
     state.wait_no_more(task)
     task.attempt.outcome = "succeeded"
-    task.attempt.manifest = event.manifest
+    task.attempt.manifest, task.attempt.cards = event.manifest, event.cards
     task.reused, task.origin = event.origin_task, event.origin_id
     _accept(state, task, event)
 
@@ -354,7 +354,7 @@ def _attempt_failed(state: RunState, event: ev.AttemptFailed) -> None:
     _end_attempt(state, task, "failed")
     attempt.kind, attempt.error, attempt.message = event.kind, event.error, event.message
     attempt.where, attempt.detail, attempt.retryable = event.where, event.detail, event.retryable
-    attempt.manifest = event.manifest
+    attempt.manifest, attempt.cards = event.manifest, event.cards
     if event.started_us:
         attempt.started_us = event.started_us
     attempt.ended_us = event.ended_us or state.at_us

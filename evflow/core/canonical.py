@@ -35,6 +35,9 @@ SCALARS = (
 TASK_2 = ("renewed", "settled_by")
 SCALARS_2 = ("priority",)
 
+# Under version 3, behind those of version 2, of attempts that have cards.
+ATTEMPT_3 = ("cards",)
+
 
 def digest(state: RunState) -> bytes:
     """SHA-256 of the state, 32 bytes. Costs O(tasks) of time; of memory no more than its largest part."""
@@ -70,6 +73,9 @@ def _parts(state: RunState) -> Iterator[bytes]:
             [[task.id, *(getattr(task, name) for name in TASK_2)] for task in state.tasks if task.renewed or task.settled_by],
             [c.skipped for c in state.steps.values()],
         ]
+    if state.logic >= 3:
+        with_cards = [(task, attempt) for task in state.tasks for attempt in task.attempts if attempt.cards]
+        after += [[[task.id, attempt.number, *(getattr(attempt, name) for name in ATTEMPT_3)] for task, attempt in with_cards]]
     packer = msgpack.Packer()
     yield packer.pack_array_header(len(before) + 1 + len(after))
     for plain in before:

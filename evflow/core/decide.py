@@ -22,8 +22,9 @@ from evflow.core.ids import Micros, Seq
 from evflow.core.retry import after_failure, next_mode
 from evflow.core.state import RunState, Task
 
-LOGIC = 2
-"""The version of the rules that new runs record. 2: tasks can be held, retried and skipped (`evflow.core.control`)."""
+LOGIC = 3
+"""The version of the rules that new runs record. 2: tasks can be held, retried and skipped (`evflow.core.control`). 3 decides as 2 does;
+the state that is sealed has the attempts' cards."""
 
 SCHEDULER = "scheduler"
 """The principal of a decision."""

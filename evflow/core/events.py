@@ -256,7 +256,7 @@ class TaskReused(Fact):
         origin_task: The pathspec of the task that did the work.
         manifest: As for `AttemptSucceeded`, like all up to `variable`.
         origin_id: The id of the corresponding task in the run that is resumed.
-        caught: As for `AttemptSucceeded`, like the next two.
+        caught: As for `AttemptSucceeded`, like all after it.
     """
 
     task: int
@@ -271,6 +271,7 @@ class TaskReused(Fact):
     caught: str | None = None
     artifacts: int = 0
     size_bytes: int = 0
+    cards: tuple[tuple[Plain, ...], ...] = ()
 
 
 @value
@@ -338,6 +339,7 @@ class AttemptSucceeded(Fact):
         caught: The exception that `@catch` took (`module.Class: text`), or None.
         artifacts: How many artifacts the manifest names.
         size_bytes: Their size, serialised.
+        cards: The cards that were made of it, each as the fields of `evflow.core.cards.RecordedCard`.
     """
 
     task: int
@@ -353,6 +355,7 @@ class AttemptSucceeded(Fact):
     size_bytes: int = 0
     started_us: int = 0
     ended_us: int = 0
+    cards: tuple[tuple[Plain, ...], ...] = ()
 
 
 @value
@@ -368,6 +371,7 @@ class AttemptFailed(Fact):
         where: `file:line` of the user's innermost frame, or an empty string.
         detail: Digest of the whole traceback in the store, or None.
         retryable: False where another attempt must not be made, as for cancellation.
+        cards: As for `AttemptSucceeded`: what had been made of it until then.
     """
 
     task: int
@@ -381,6 +385,7 @@ class AttemptFailed(Fact):
     started_us: int = 0
     ended_us: int = 0
     manifest: bytes | None = None
+    cards: tuple[tuple[Plain, ...], ...] = ()
 
 
 @value

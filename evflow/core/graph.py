@@ -48,6 +48,7 @@ class Policy:
         gpu: Declared accelerators.
         limits: Names that at most so many attempts hold at once, of whatever run.
         reuse: How many attempts of such steps a process may serve, one after the other; 0 and 1 for one.
+        cards: How many cards are made of each attempt, which is told its times for them.
     """
 
     retry_times: int = 0
@@ -64,6 +65,7 @@ class Policy:
     gpu: int = 0
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     reuse: int = 0
+    cards: int = 0
 
 
 @value

@@ -46,7 +46,7 @@ class ReusePlan:
                 name = match.reused or f"{self.origin.flow}/{self.origin.number}/{match.step}/{match.id}"
                 yield TaskReused(
                     task.id, name, match.manifest, match.next_kind, match.next_steps, match.splits, match.items, match.variable, match.id,
-                    match.caught, match.artifacts, match.size_bytes,
+                    match.caught, match.artifacts, match.size_bytes, match.attempt.cards if match.attempts else (),
                 )  # fmt: skip
 
     def _match(self, state: RunState, task: Task) -> Task | None:

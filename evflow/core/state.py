@@ -69,7 +69,11 @@ class Frame:
 
 @entity
 class Attempt:
-    """One attempt of a task, times in microseconds, 0 where it did not come so far."""
+    """One attempt of a task, times in microseconds, 0 where it did not come so far.
+
+    Attributes:
+        cards: The cards that were made of it, each as the fields of `evflow.core.cards.RecordedCard`.
+    """
 
     number: int
     mode: str = "run"
@@ -94,6 +98,7 @@ class Attempt:
     exit_code: int | None = None
     signal: int | None = None
     cancel: str = ""
+    cards: tuple[tuple[Any, ...], ...] = ()
 
 
 @entity

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from evflow.cards.collector import Cards
     from evflow.flow.started_by import StartedBy
 
 _MEMBERS = (
@@ -27,6 +28,7 @@ _MEMBERS = (
     "graph",
     "parameter_names",
     "trigger",
+    "card",
 )
 
 
@@ -129,6 +131,11 @@ class Current:
         return StartedBy(recorded)
 
     @property
+    def card(self) -> "Cards":
+        """The cards of a step with `@card`: `append`, `extend`, `clear`, `refresh`, `components`, `current.card["id"]`."""
+        return cast("Cards", self._fact("card"))
+
+    @property
     def run(self) -> Any:
         """The run as the client sees it."""
         return _client("Run", f"{self.flow_name}/{self.run_id}")
@@ -162,6 +169,8 @@ class Current:
         return self._facts[name]
 
     def _missing(self, name: str) -> str:
+        if name == "card" and self.is_running_flow:
+            return f"current.card is there only in a step with @card, and step '{self.step_name}' has none."
         if name in _MEMBERS:
             return f"current.{name} is there only while a step runs; current.is_running_flow tells."
         from evflow.errors import did_you_mean
@@ -204,6 +213,14 @@ def enter(
         parameter_names=list(parameter_names),
         trigger=trigger,
     )
+
+
+def attach(name: str, member: Any) -> None:
+    """Give `current` a member that only some steps have; None takes it away again."""
+    if member is None:
+        _entered.pop(name, None)
+    else:
+        _entered[name] = member
 
 
 def leave() -> None:

@@ -118,15 +118,29 @@ class AttemptRunner:
         started_us = now_us()
         progress = _Progress()
         callbacks = _exit_callbacks()
+        ended: AttemptSucceeded | AttemptFailed
         try:
-            return self._run(context, order, progress, started_us)
-        except Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - it becomes the report
-            return _failure(order, open_store(context.store_url), error, progress.stage, started_us)
+            try:
+                ended = self._run(context, order, progress, started_us)
+            except Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it becomes the report
+                ended = _failure(order, open_store(context.store_url), error, progress.stage, started_us)
+            return self._with_cards(context, order, ended) if "card" in current.current else ended
         finally:
             if _finish_threads(callbacks):
                 self.used_up = True
+
+    def _with_cards(
+        self, context: RunContext, order: AttemptOrder, ended: AttemptSucceeded | AttemptFailed
+    ) -> AttemptSucceeded | AttemptFailed:
+        """The report with the cards that the step asked for; nothing that goes wrong with them changes anything else of it."""
+        from evflow.worker.cards import make_cards
+
+        try:
+            return make_cards(self._flow, context, order, ended)
+        finally:
+            current.attach("card", None)  # the next attempt of this process has others
 
     def _run(self, context: RunContext, order: AttemptOrder, progress: "_Progress", started_us: int) -> AttemptSucceeded:
         ready = self._ready.get((context.flow, context.run)) or Surroundings(context)

@@ -99,6 +99,7 @@ class AttemptOrder(_Plain):
         joined: The split that a join closes, as in `frames`, with any index; None for other steps.
         priority: The run's, when the attempt was launched: what waits for a worker of a pool goes by it.
         reuse: How many attempts the process may serve that runs it; 0 and 1 for this one alone.
+        times_us: When the run started and the task was created, queued, given its slot and launched, for the cards of a step that has some.
     """
 
     step: str
@@ -115,3 +116,4 @@ class AttemptOrder(_Plain):
     joined: tuple[str, int, str, int, int, bytes | None, str | None] | None = None
     priority: int = 0
     reuse: int = 0
+    times_us: tuple[int, ...] = ()

@@ -26,6 +26,9 @@ def order_of(state: RunState, task: Task) -> AttemptOrder:
         joined=_frame(state.splits[task.parent], 0) if node.takes_inputs else None,
         priority=state.priority,
         reuse=node.policy.reuse,
+        times_us=(state.started_us, task.created_us, attempt.queued_us, attempt.granted_us, attempt.launched_us)
+        if node.policy.cards
+        else (),
     )
 
 

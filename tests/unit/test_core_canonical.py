@@ -76,12 +76,27 @@ def test_every_scalar_of_a_run_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "names"), [(Task, (*canonical.TASK, *canonical.TASK_2)), (Attempt, canonical.ATTEMPT), (Split, canonical.SPLIT)]
+    ("kind", "names"),
+    [(Task, (*canonical.TASK, *canonical.TASK_2)), (Attempt, (*canonical.ATTEMPT, *canonical.ATTEMPT_3)), (Split, canonical.SPLIT)],
 )
 def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, names: tuple[str, ...]) -> None:
     """Or is known to be there in another form."""
     other = {"frame", "visits", "attempts"}
     assert {field.name for field in fields(kind)} - other == set(names)
+
+
+def test_cards_count_from_version_3_on() -> None:
+    """A log of an earlier version has none, and its seal knows nothing of them."""
+    state = refold(world().stored)
+    before = canonical.digest(state)
+    state.tasks[1].attempts[-1].cards = (("default", "", b"p" * 32, 5, False),)
+    with_one = canonical.digest(state)
+    state.tasks[1].attempts[-1].cards = (("default", "", b"q" * 32, 5, False),)
+    assert len({before, with_one, canonical.digest(state)}) == 3
+    state.logic = 2
+    old = canonical.digest(state)
+    state.tasks[1].attempts[-1].cards = ()
+    assert canonical.digest(state) == old
 
 
 def test_every_field_of_a_run_stands_in_the_encoding_or_follows_from_others() -> None:

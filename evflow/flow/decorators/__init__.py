@@ -9,6 +9,7 @@ from importlib import import_module
 from evflow.flow.decorators.base import StepDecorator
 
 REGISTRY: dict[str, tuple[str, str]] = {
+    "card": ("evflow.flow.decorators.card", "Card"),
     "catch": ("evflow.flow.decorators.catch", "Catch"),
     "environment": ("evflow.flow.decorators.environment", "Environment"),
     "limit": ("evflow.flow.decorators.limit", "Limit"),

@@ -1,0 +1,52 @@
+"""Cards: pages for people that a task makes of itself (`@card`, `current.card`), and what they are made of.
+
+What is here is loaded at its first use: a step that only names a component pays for that one alone. This package knows
+nothing of logs, stores and flows; what a page says of its task comes to it as values.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evflow.cards.artifact import Artifact as Artifact
+    from evflow.cards.code import PythonCode as PythonCode
+    from evflow.cards.component import CardComponent as CardComponent
+    from evflow.cards.error import Error as Error
+    from evflow.cards.image import Image as Image
+    from evflow.cards.markdown import Markdown as Markdown
+    from evflow.cards.table import Table as Table
+
+    get_cards: Callable[..., Any]
+
+__all__ = ["Artifact", "CardComponent", "Error", "Image", "Markdown", "PythonCode", "Table", "get_cards"]
+
+_HOMES = {
+    "Artifact": "evflow.cards.artifact",
+    "CardComponent": "evflow.cards.component",
+    "Error": "evflow.cards.error",
+    "Image": "evflow.cards.image",
+    "Markdown": "evflow.cards.markdown",
+    "PythonCode": "evflow.cards.code",
+    "Table": "evflow.cards.table",
+    # By name: the client stands above in the layers, and only this asks upwards.
+    "get_cards": "evflow.client.cards",
+}
+"""Public name to the module that defines it."""
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'evflow.cards' has no attribute '{name}'")
+    from evflow.imports import framework_view
+
+    with framework_view():
+        value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,48 @@
+"""Code, coloured."""
+
+from collections.abc import Callable
+from textwrap import dedent
+from typing import Any, Final
+
+from evflow.cards.component import CardComponent, escape, problem
+
+_MOST_CHARS: Final = 200_000
+
+
+class PythonCode(CardComponent):
+    """Code in Python.
+
+    Args:
+        code_func: A function or a class, whose source is shown.
+        code_string: The code itself.
+    """
+
+    def __init__(self, code_func: Callable[..., Any] | type | None = None, code_string: str | None = None) -> None:
+        self._why: BaseException | str = ""
+        self._code = code_string or ""
+        if code_func is None:
+            return
+        from inspect import getsource
+
+        try:
+            self._code = dedent(getsource(code_func))
+        except (OSError, TypeError) as error:
+            self._why = error
+
+    def render(self) -> str:
+        """See `CardComponent`."""
+        return problem("Its source cannot be had.", self._why) if self._why else python(self._code)
+
+
+def python(code: str) -> str:
+    """Code in Python as HTML: pygments' classes, whose colours the page has."""
+    from evflow.imports import framework_view
+
+    with framework_view():
+        from pygments import highlight
+        from pygments.formatters.html import HtmlFormatter
+        from pygments.lexers.python import PythonLexer
+    if len(code) > _MOST_CHARS:
+        return f"<pre>{escape(code)}</pre>"
+    coloured = highlight(code.encode("utf-8", "backslashreplace").decode(), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
+    return f'<pre class="code" tabindex="0" aria-label="Python code"><code>{coloured}</code></pre>'

@@ -1,0 +1,42 @@
+"""What every component of a card is: something that says how it looks as HTML.
+
+A component is made in the middle of a step's body, so making one never raises for what it is given: what cannot be shown
+shows why, in its place in the card. It takes what it needs when it is made or updated, so that a list that the body goes on
+filling changes nothing that was shown.
+"""
+
+from html import escape as _escape
+from typing import Any, ClassVar, cast
+
+
+def escape(text: object) -> str:
+    """A text as HTML, in an attribute too."""
+    try:
+        shown = str(text)
+    except Exception as error:  # noqa: BLE001 - a class of the user's, whose failure is what there is to show
+        shown = f"<{type(text).__name__}, whose text cannot be had: {type(error).__name__}>"
+    return _escape(shown.encode("utf-8", "backslashreplace").decode())
+
+
+class CardComponent:
+    """A part of a card.
+
+    Attributes:
+        wide: It stands on a line of its own; others may stand beside each other.
+    """
+
+    wide: ClassVar[bool] = True
+
+    def render(self) -> str:
+        """It as HTML, which the page takes as it is: escape what comes from elsewhere."""
+        raise NotImplementedError(f"{type(self).__name__} has no `render`.")
+
+    def update(self, *given: Any, **named: Any) -> None:
+        """Change what it shows; the arguments are those that it is made with."""
+        cast("Any", type(self)).__init__(self, *given, **named)
+
+
+def problem(what: str, error: object) -> str:
+    """Why something is not shown, as HTML."""
+    reason = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    return f'<p class="problem"><strong>{escape(what)}</strong> {escape(reason)}</p>'

@@ -1,0 +1,109 @@
+"""Text in Markdown, and what of HTML may stand in a card.
+
+Both come from data as often as from the author of a flow, and a card is opened by somebody else, in a session that matters to
+them. So markdown-it reads the text (CommonMark, with tables and struck-out words), and nh3 lets through what has no effect but its
+looks: no scripts, no handlers, no styles, no frames, no forms. Pictures are shown if they are in the text itself (`data:`); a page that
+asks a server for one would tell that server who reads it, and would not work offline.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+from evflow.cards.component import CardComponent, escape, problem
+
+_EMBEDDED: Final = "data:image/"
+
+
+class Markdown(CardComponent):
+    """A text in Markdown; HTML in it is shown as far as it has no effect but its looks.
+
+    Args:
+        text: The text. Lines may be indented as the code around them is.
+    """
+
+    def __init__(self, text: object = "") -> None:
+        self._text = text
+
+    def update(self, text: object = "") -> None:
+        """Show another text."""
+        self._text = text
+
+    def render(self) -> str:
+        """See `CardComponent`."""
+        text = self._text
+        if not isinstance(text, str):
+            return problem("Markdown takes a text.", f"This is {type(text).__name__}.")
+        return f'<div class="prose">{as_html(_dedented(text))}</div>'
+
+
+def as_html(text: str) -> str:
+    """A text in Markdown as HTML that may stand in a card."""
+    return sanitised(_parser().render(text.encode("utf-8", "backslashreplace").decode()))
+
+
+def sanitised(html: str) -> str:
+    """The part of somebody's HTML that may stand in a card."""
+    import nh3
+
+    cell = {"align", "colspan", "rowspan", "style"}
+    return str(
+        nh3.clean(
+            html,
+            tags=_allowed(),
+            clean_content_tags={"script", "style", "template", "noscript", "iframe", "object", "math", "svg"},
+            attributes={**nh3.ALLOWED_ATTRIBUTES, "code": {"class"}, "td": cell, "th": {*cell, "scope"}},
+            filter_style_properties={"text-align"},
+            url_schemes={"http", "https", "mailto", "data"},
+            attribute_filter=_attribute,
+            link_rel="noopener noreferrer",
+        )
+    )  # fmt: skip
+
+
+def _allowed() -> set[str]:
+    import nh3
+
+    return {*nh3.ALLOWED_TAGS} - {"map", "area"}
+
+
+def _attribute(tag: str, attribute: str, value: str) -> str | None:
+    address = value.strip().lower()
+    if tag == "img" and attribute == "src":
+        return value if address.startswith(_EMBEDDED) else None
+    if address.startswith("data:"):
+        return None
+    if tag == "code" and attribute == "class":
+        return value if value.startswith("language-") else None
+    return value
+
+
+@cache
+def _parser() -> Any:
+    from evflow.imports import framework_view
+
+    with framework_view():
+        from markdown_it import MarkdownIt
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    setattr(parser, "validateLink", _is_link)  # noqa: B010 - a method of its own, that it lets users replace so
+    return parser
+
+
+def _is_link(address: str) -> bool:
+    """Markdown-it refuses some of what nh3 decides on; what it refuses it shows as it was written."""
+    plain = address.strip().lower()
+    return not plain.startswith(("javascript:", "vbscript:", "file:")) and (not plain.startswith("data:") or plain.startswith(_EMBEDDED))
+
+
+def _dedented(text: str) -> str:
+    """The text without the indentation that all its lines share; the first one may stand behind the quotes."""
+    if "\n" not in text:
+        return text
+    from textwrap import dedent
+
+    first, _, rest = text.partition("\n")
+    return dedent(text) if not first.strip() or first[0] in " \t" else f"{first}\n{dedent(rest)}"
+
+
+def plain(text: object) -> str:
+    """A text as paragraphs, escaped."""
+    return "".join(f"<p>{escape(part)}</p>" for part in str(text).split("\n\n"))

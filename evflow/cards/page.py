@@ -1,0 +1,103 @@
+"""The page around a card's content: one HTML file that needs nothing else, and that cannot do anything.
+
+Everything in it that comes from data was escaped or sanitised where it became HTML. The content security policy stands behind that: no
+address is asked for anything, no form sent, no script run but those whose hashes it names.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from functools import cache
+from hashlib import sha256
+
+from evflow.cards.component import CardComponent, escape
+from evflow.core.values import value
+
+
+@value
+class Heading:
+    """What stands at the head of a page.
+
+    Attributes:
+        title: The page's title.
+        trail: What it belongs to, from the largest to the smallest: flow, run, step, task.
+        facts: More about it, name and text.
+        status: How it went: `succeeded`, `failed`, ...
+    """
+
+    title: str
+    trail: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    status: str = ""
+
+
+def page(heading: Heading, content: str, scripts: Iterable[str] = ()) -> str:
+    """A whole page.
+
+    Args:
+        heading: What stands at its head.
+        content: HTML that is safe.
+        scripts: Scripts of evflow's own that the content needs, in their order.
+    """
+    scripts = [*scripts]
+    allowed = " ".join(f"'{_hash(script)}'" for script in scripts) or "'none'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src {allowed}"
+    trail = "".join(f"<li>{escape(part)}</li>" for part in heading.trail)
+    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{text}</dd></div>" for name, text in heading.facts)
+    about = f'<dl class="facts">{facts}</dl>' if facts else ""
+    status = f'<span class="status {escape(heading.status)}">{escape(heading.status)}</span>' if heading.status else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
+        f'<meta name="generator" content="evflow">\n<title>{escape(heading.title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n'
+        f'<header>\n<nav aria-label="Place"><ol>{trail}</ol></nav>\n<div class="headline"><h1>{escape(heading.title)}</h1>{status}</div>\n'
+        f"{about}\n</header>\n<main>\n{content}\n</main>\n"
+        + "".join(f"<script>{script}</script>\n" for script in scripts)
+        + "</body>\n</html>\n"
+    )
+
+
+def drawn(components: Iterable[CardComponent]) -> str:
+    """Components one after the other; narrow ones stand beside each other.
+
+    One that cannot be rendered is no reason to lose the others: what is wrong with it is shown in its place.
+    """
+    from evflow.cards.error import Error
+
+    parts: list[str] = []
+    beside: list[str] = []
+
+    def line() -> None:
+        if beside:
+            parts.append(f'<div class="beside">{"".join(beside)}</div>')
+            beside.clear()
+
+    for component in components:
+        try:
+            shown = component.render()
+        except Exception as error:  # noqa: BLE001 - a component of the user's
+            shown = Error(error, f"{type(component).__name__} cannot be shown").render()
+        if component.wide:
+            line()
+            parts.append(shown)
+        else:
+            beside.append(shown)
+    line()
+    return "\n".join(parts)
+
+
+def section(title: str, content: str, kind: str = "") -> str:
+    """A part of a page with a heading, or nothing where it has no content."""
+    looks = f' class="{kind}"' if kind else ""
+    return f"<section{looks}><h2>{escape(title)}</h2>\n{content}</section>" if content else ""
+
+
+def _hash(script: str) -> str:
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
+
+
+@cache
+def _style() -> str:
+    from importlib.resources import files
+
+    return (files("evflow.cards") / "page.css").read_text("utf-8")

@@ -1,0 +1,79 @@
+"""From a card and what is known of its task to a page."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from evflow.cards.amounts import duration, moment
+from evflow.cards.collector import CardPlan
+from evflow.cards.component import escape
+from evflow.cards.error import Error
+from evflow.cards.facts import TaskFacts
+from evflow.cards.page import Heading, drawn, page
+from evflow.errors import UsageError, did_you_mean
+
+
+class NoSuchCardType(UsageError):
+    """No kind of card has this name."""
+
+    code = "no-such-card-type"
+
+    def __init__(self, name: str) -> None:
+        known = ", ".join(RENDERERS)
+        super().__init__(f"There is no type of card called '{name}'.", f"The types are: {known}.{did_you_mean(name, RENDERERS)}")
+
+
+def render(plan: CardPlan, task: TaskFacts) -> str:
+    """A card's page.
+
+    Raises:
+        NoSuchCardType: Its type is not known.
+    """
+    renderer = RENDERERS.get(plan.type)
+    if renderer is None:
+        raise NoSuchCardType(plan.type)
+    return page(heading(plan, task), renderer(plan, task))
+
+
+def error_page(plan: CardPlan, task: TaskFacts, error: BaseException | str) -> str:
+    """The page that takes the place of a card that could not be rendered."""
+    shown = Error(error, "This card could not be rendered").render()
+    note = f"<p>The task itself is not touched by this. Its card was one of the type <code>{escape(plan.type)}</code>.</p>"
+    return page(heading(plan, task), shown + note)
+
+
+def heading(plan: CardPlan, task: TaskFacts) -> Heading:
+    """The head of a card's page."""
+    facts: list[tuple[str, str]] = []
+    times = dict(task.times)
+    begun, ended = times.get("Started", 0), times.get("Ended", 0)
+    if begun:
+        facts.append(("Started", moment(begun)))
+    if begun and ended:
+        facts.append(("Took", escape(duration(ended - begun))))
+    if task.attempt:
+        facts.append(("Attempt", str(task.attempt + 1)))
+    facts += [(f"{name} ", f"{index + 1:,} of {size:,}") for name, index, size in task.place]
+    if task.user:
+        facts.append(("User", escape(task.user)))
+    if plan.id:
+        facts.append(("Card", escape(plan.id)))
+    trail = (task.flow, f"run {task.run}", task.step, f"task {task.task}")
+    return Heading(title=f"{task.flow}: {task.step}", trail=trail, facts=facts, status=task.status)
+
+
+def _blank(plan: CardPlan, task: TaskFacts) -> str:
+    return drawn(plan.components)
+
+
+def _default(plan: CardPlan, task: TaskFacts) -> str:
+    from evflow.cards.default import sections
+
+    return drawn(plan.components) + "\n" + sections(task)
+
+
+def _error(plan: CardPlan, task: TaskFacts) -> str:
+    return Error(task.error).render() if task.error else "<p>The task did not fail.</p>"
+
+
+RENDERERS: Final[Mapping[str, Callable[[CardPlan, TaskFacts], str]]] = {"default": _default, "blank": _blank, "error": _error}
+"""A type of card to what makes its content."""

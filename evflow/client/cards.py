@@ -1,0 +1,164 @@
+"""Cards of tasks, as they lie in the store: `get_cards`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import overload
+
+from evflow import config
+from evflow.client.errors import EvflowInvalidPathspec
+from evflow.client.objects import FORMS
+from evflow.client.task import Task
+from evflow.core import state as core
+from evflow.core.cards import RecordedCard, recorded
+from evflow.store import Store
+
+_FOLDER = "cards"
+_DIGITS = 12
+_FRAME_HEIGHT = 600
+
+
+class Card:
+    """A card of a task.
+
+    Attributes:
+        type: Its kind: `default`, `blank`, ...
+        id: The name that its step gave it, or None.
+        hash: What tells it from all others: SHA-256 of its page, in hexadecimal digits.
+        size: The size of its page, in bytes.
+        failed: It could not be rendered, and its page says why.
+        from_resumed: The task was taken over from another run, and the card with it.
+        origin_pathspec: The task that it was made of.
+    """
+
+    def __init__(self, task: Task, card: RecordedCard) -> None:
+        self._task = task
+        self._page = card.page
+        self.type = card.type
+        self.id = card.id or None
+        self.hash = card.page.hex()
+        self.size = card.size_bytes
+        self.failed = card.failed
+        self.origin_pathspec = task.origin_pathspec or task.pathspec
+        self.from_resumed = task.origin_pathspec is not None
+
+    def __repr__(self) -> str:
+        name = f", id='{self.id}'" if self.id else ""
+        return f"<Card of '{self._task.pathspec}': type='{self.type}'{name}, hash='{self.hash[:_DIGITS]}'>"
+
+    @property
+    def html(self) -> str:
+        """The page.
+
+        Raises:
+            DataElsewhere: It lies on another machine.
+            ObjectMissing: It is nowhere.
+        """
+        return self._task._history.data.text(self._page)  # noqa: SLF001 - of the same package
+
+    def get(self) -> str:
+        """The page, as `html`."""
+        return self.html
+
+    @property
+    def path(self) -> str:
+        """A file with the page, which a browser can open; written where it is not there yet."""
+        name = "-".join(part for part in (self.type, self.id, self.hash[:_DIGITS]) if part)
+        return str(cached(name, lambda: self.html))
+
+    def view(self) -> None:
+        """Open the card in a browser."""
+        import webbrowser
+
+        webbrowser.open(Path(self.path).as_uri())
+
+    def _repr_html_(self) -> str:
+        # A frame of its own, without scripts and without the notebook's origin.
+        return f'<iframe sandbox srcdoc="{escape(self.html)}" style="width:100%;height:{_FRAME_HEIGHT}px;border:0"></iframe>'
+
+
+class CardContainer(Sequence[Card]):
+    """The cards of a task, in the order of their decorators; a notebook shows them."""
+
+    def __init__(self, cards: Sequence[Card]) -> None:
+        self._cards = [*cards]
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    @overload
+    def __getitem__(self, index: int) -> Card: ...
+    @overload
+    def __getitem__(self, index: slice) -> "CardContainer": ...
+    def __getitem__(self, index: int | slice) -> "Card | CardContainer":
+        return CardContainer(self._cards[index]) if isinstance(index, slice) else self._cards[index]
+
+    def __repr__(self) -> str:
+        return f"CardContainer({self._cards!r})"
+
+    def _repr_html_(self) -> str:
+        return "".join(card._repr_html_() for card in self._cards)
+
+
+def get_cards(task: "str | Task", id: str | None = None, type: str | None = None, follow_resumed: bool = True) -> CardContainer:  # noqa: A002 - as in Metaflow
+    """The cards of a task: those of the attempt that counts.
+
+    Args:
+        task: A task, or its pathspec `Flow/run/step/task`.
+        id: Only cards with this id.
+        type: Only cards of this type.
+        follow_resumed: Of a task that a resumed run took over, the cards that were made of it then.
+
+    Raises:
+        EvflowInvalidPathspec: The pathspec names no task.
+        EvflowNotFound: There is no such task.
+    """
+    if isinstance(task, str):
+        task = Task(task)
+    elif not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise EvflowInvalidPathspec("Task", "/".join(FORMS[:4]), task)
+    if task.origin_pathspec is not None and not follow_resumed:
+        return CardContainer([])
+    found = cards_of(task._history.task(task._number), task._attempt)  # noqa: SLF001 - of the same package
+    return CardContainer([Card(task, card) for card in found if id in (None, card.id) and type in (None, card.type)])
+
+
+def cards_of(task: core.Task, attempt: int | None = None) -> list[RecordedCard]:
+    """The cards of an attempt: a certain one; else of the one that counts, or while none does, of the last that has some."""
+    attempts = task.attempts
+    if attempt is not None:
+        return [*recorded(attempts[attempt].cards)] if attempt < len(attempts) else []
+    if task.status in ("succeeded", "failed"):
+        return [*recorded(attempts[-1].cards)] if attempts else []
+    return next(([*recorded(one.cards)] for one in reversed(attempts) if one.cards), [])
+
+
+def page_of(store: Store, card: RecordedCard) -> str:
+    """A card's page.
+
+    Raises:
+        ObjectMissing: The store has it not.
+    """
+    return bytes(store.get(card.page)).decode("utf-8", "replace")
+
+
+def cached(name: str, page: Callable[[], str]) -> Path:
+    """A file of this name in evflow's cache, with a page; `page` gives it where the file is not there yet."""
+    folder = config.home() / "cache" / _FOLDER
+    file = folder / f"{name}.html"
+    if not file.exists():
+        from os import getpid, replace
+
+        text = page()
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{name}.{getpid()}"
+        part.write_text(text, "utf-8", "replace")
+        replace(part, file)  # noqa: PTH105 - whole or not at all
+    return file
+
+
+def named(cards: Sequence[RecordedCard], *, id: str | None = None, type: str | None = None, digest: str = "") -> Iterator[RecordedCard]:  # noqa: A002 - as in Metaflow
+    """Those of cards that have an id, a type and a hash that begins so."""
+    for card in cards:
+        if id in (None, card.id) and type in (None, card.type) and card.page.hex().startswith(digest.lower()):
+            yield card

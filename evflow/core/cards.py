@@ -1,0 +1,38 @@
+"""Cards as a log names them: what was made of an attempt, for people to look at; the pages themselves are in the store."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+MOST_CARDS: Final = 32
+"""Cards of one step: with their names they stand in one event, which has its limit (`evflow.core.codec`)."""
+NAME_CHARS: Final = 100
+"""The length of a card's type and of its id."""
+
+
+class RecordedCard(NamedTuple):
+    """A card.
+
+    Attributes:
+        type: What kind of card it is: `default`, `blank`, ...
+        id: The name that its step gave it, or an empty string.
+        page: Digest of its HTML in the store.
+        size_bytes: The size of that.
+        failed: It could not be rendered; the page says why.
+    """
+
+    type: str
+    id: str
+    page: bytes
+    size_bytes: int = 0
+    failed: bool = False
+
+
+_KINDS: Final = (str, str, bytes, int, bool)
+
+
+def recorded(plain: Iterable[Sequence[Any]]) -> Iterator[RecordedCard]:
+    """The cards that an attempt's event names; what a later version names in a way that is not known here is left out."""
+    for values in plain:
+        known = values[: len(_KINDS)]
+        if len(known) >= 3 and all(type(one) is kind for one, kind in zip(known, _KINDS, strict=False)):
+            yield RecordedCard(*known)

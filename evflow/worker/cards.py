@@ -1,0 +1,210 @@
+"""The cards of an attempt: rendered in its process, after its body and before its report, which names them.
+
+* Nothing here changes how the attempt ended. What goes wrong with a card becomes a page that says so, or a line on stderr.
+* The report waits for each card no longer than its `timeout`, and for all of them together no longer than the scheduler waits for an attempt
+  that has run into its own limit. A timer interrupts Python code; a library that stays in C for minutes is heard only then.
+* The pages are whole in the store before the report names them, as it is with artifacts.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from evflow.cards.artifact import type_name
+from evflow.cards.collector import CardPlan, Cards, warn
+from evflow.cards.facts import Shown, TaskFacts
+from evflow.cards.render import error_page, render
+from evflow.clock import now_us
+from evflow.core.cards import RecordedCard
+from evflow.core.events import AttemptFailed, AttemptSucceeded
+from evflow.core.graph import Graph
+from evflow.core.values import replaced
+from evflow.errors import EvflowError
+from evflow.flow import current
+from evflow.flow.flowspec import FlowSpec
+from evflow.flow.steps import facts
+from evflow.imports import user_view
+from evflow.store import ObjectStore, open_store
+from evflow.store.artifacts import ArtifactView
+from evflow.worker.spec import AttemptOrder, RunContext
+
+Ended = AttemptSucceeded | AttemptFailed
+
+_PAST_LIMIT_S: Final = 5.0
+"""How long past an attempt's own limit its cards may take: the scheduler kills it after twice that."""
+_AGAIN_S: Final = 0.5
+"""A timer that a bare `except:` swallowed rings again so soon."""
+_LEAST_S: Final = 1.0
+_MOST_ARTIFACTS: Final = 200
+_LOADED_BYTES: Final = 256 << 10
+"""Values up to this size are loaded to be shown; larger ones are if the step had them in its hands."""
+_STAGES: Final = ("Created", "Queued", "Granted", "Launched")
+
+
+class TookTooLong(BaseException):
+    """The time for a card is over. No `except Exception` of a component's takes it."""
+
+
+def make_cards(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended) -> Ended:
+    """The report of an attempt, with the cards that its step asked for; they are in the store.
+
+    Args:
+        flow: The flow.
+        context: The run.
+        order: What the attempt was told.
+        ended: Its report so far.
+    """
+    cards: Cards = current.current.card
+    try:
+        store = open_store(context.store_url)
+        made = tuple(_made(cards.plans, flow, context, order, ended, store))
+    except (Exception, TookTooLong) as error:  # noqa: BLE001 - a card is never worth its task; said in the task's log
+        warn(f"No card could be made: {type(error).__name__}: {error}")
+        return ended
+    return replaced(ended, cards=made)
+
+
+def _made(
+    plans: list[CardPlan], flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended, store: ObjectStore
+) -> Iterator[tuple[Any, ...]]:
+    left_us = (ended.started_us or now_us()) + int((order.timeout_s + _PAST_LIMIT_S) * 1e6) if order.timeout_s else 0
+    task: TaskFacts | None = None
+    for plan in plans:
+        limit_s = plan.timeout_s
+        if left_us:
+            limit_s = min(limit_s or _PAST_LIMIT_S, max(_LEAST_S, (left_us - now_us()) / 1e6))
+        failed: BaseException | None = None
+        page = ""
+        try:
+            with _limited(limit_s), user_view():
+                if task is None:
+                    task = _facts(flow, context, order, ended, store)
+                page = render(plan, task)
+        except (Exception, SystemExit, TookTooLong) as error:  # noqa: BLE001 - it becomes the page
+            failed = TimeoutError(f"It took longer than {limit_s:g} s.") if isinstance(error, TookTooLong) else error
+            warn(f"The card '{plan.id or plan.type}' could not be rendered: {type(failed).__name__}: {failed}")
+            if not plan.save_errors:
+                continue
+            page = error_page(plan, task or _bare(context, order, ended), failed)
+        data = page.encode("utf-8", "backslashreplace")
+        try:
+            digest = store.put([data])
+        except (EvflowError, OSError) as error:
+            warn(f"The card '{plan.id or plan.type}' could not be stored: {error}")
+            continue
+        yield tuple(RecordedCard(plan.type, plan.id or "", digest, len(data), failed is not None))
+
+
+@contextmanager
+def _limited(limit_s: float) -> Generator[None]:
+    """Raise `TookTooLong` in this thread after `limit_s`; 0 for no limit."""
+    over = False
+
+    def ring(_: int, __: FrameType | None) -> None:
+        if not over:
+            raise TookTooLong
+
+    try:
+        before = signal.signal(signal.SIGALRM, ring)
+    except ValueError:  # not the main thread, as in a test
+        yield
+        return
+    try:
+        signal.setitimer(signal.ITIMER_REAL, limit_s, _AGAIN_S)
+        yield
+    finally:
+        over = True  # what rings from here on is too late
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# --- what is known of the task -----------------------------------------------------------------------------
+
+
+def _bare(context: RunContext, order: AttemptOrder, ended: Ended) -> TaskFacts:
+    """What needs nothing but values at hand."""
+    error = ""
+    status = "succeeded"
+    if isinstance(ended, AttemptFailed):
+        status, error = "failed", f"{ended.error}: {ended.message}" + (f"\n{ended.where}" if ended.where else "")
+    elif ended.caught is not None:
+        status, error = "caught", ended.caught
+    stages = [*zip(_STAGES, order.times_us[1:], strict=False), ("Started", ended.started_us), ("Ended", ended.ended_us)]
+    return TaskFacts(
+        flow=context.flow,
+        run=str(context.run),
+        step=order.step,
+        task=str(order.task),
+        attempt=order.attempt,
+        status=status,
+        error=error,
+        user=context.user,
+        tags=context.tags,
+        host=os.uname().nodename,
+        python=".".join(map(str, sys.version_info[:3])),
+        place=[(frame[6] or frame[0], frame[3], frame[4]) for frame in order.frames],
+        times=[(name, at_us) for name, at_us in stages if at_us],
+    )
+
+
+def _facts(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended, store: ObjectStore) -> TaskFacts:
+    bare = _bare(context, order, ended)
+    parameters = ArtifactView.open(store, context.parameters)
+    own = facts(flow)
+    artifacts: list[Shown] = []
+    more = 0
+    if isinstance(ended, AttemptSucceeded):
+        view = ArtifactView.open(store, ended.manifest)
+        given = {*own.parameters, *own.constants}
+        names = [name for name in view.names() if not name.startswith("_") and name not in given]
+        artifacts = [_shown(view, name) for name in names[:_MOST_ARTIFACTS]]
+        more = max(0, len(names) - _MOST_ARTIFACTS)
+    code, file, line = _source(own.steps.get(order.step))
+    graph = _graph(flow)
+    return replaced(
+        bare,
+        parameters=[_shown(parameters, name) for name in own.parameters if name in parameters],
+        artifacts=artifacts,
+        more_artifacts=more,
+        graph=graph,
+        doc=graph[order.step].doc if graph is not None and order.step in graph else "",
+        code=code,
+        file=os.path.basename(file),  # noqa: PTH119 - pathlib is a heavy import in an attempt
+        line=line,
+    )
+
+
+def _shown(view: ArtifactView, name: str) -> Shown:
+    entry = view.entry(name)
+    if entry.size > _LOADED_BYTES:
+        return Shown(name, entry.type, entry.size)
+    try:
+        value = view.load(name)
+    except Exception:  # noqa: BLE001 - a class of the user's that cannot be loaded again is shown by its type
+        return Shown(name, entry.type, entry.size)
+    return Shown(name, type_name(value), entry.size, value, is_loaded=True)
+
+
+def _graph(flow: type[FlowSpec]) -> Graph | None:
+    from evflow.flow.graph import read_graph
+
+    try:
+        return read_graph(flow)
+    except EvflowError:  # its source cannot be had any more
+        return None
+
+
+def _source(step: Any) -> tuple[str, str, int]:
+    """A step's source, its file and its first line; empty where it cannot be had."""
+    from inspect import getsourcelines
+    from textwrap import dedent
+
+    try:
+        lines, first = getsourcelines(step)
+        return dedent("".join(lines)), step.__code__.co_filename, first
+    except (OSError, TypeError, AttributeError):
+        return "", "", 1

@@ -1,0 +1,108 @@
+"""Cards from outside: a run makes them, commands and the client show them, a resumed run keeps them, and the log replays."""
+
+import json
+import os
+from pathlib import Path
+
+from tests.real_runs import evflow, python, verified
+
+FLOW = """
+from evflow import FlowSpec, Parameter, card, current, retry, step
+from evflow.cards import Markdown
+
+
+class CardFlow(FlowSpec):
+    word = Parameter("word", default="hello")
+    fail = Parameter("fail", default=False)
+
+    @card
+    @card(type="blank", id="mine")
+    @step
+    def start(self):
+        current.card.append(Markdown(f"# {self.word}"))
+        current.card["mine"].append(Markdown("mine <script>alert(1)</script>"))
+        self.next(self.middle)
+
+    @card
+    @retry(times=1, seconds_between_retries=0)
+    @step
+    def middle(self):
+        current.card.append(Markdown(f"attempt {current.retry_count}"))
+        if current.retry_count == 0 or self.fail:
+            raise ValueError("not yet")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    CardFlow()
+"""
+CLIENT = """
+from evflow import Run
+from evflow.cards import get_cards
+first = get_cards("CardFlow/1/start/1")
+print(len(first), [card.type for card in first], get_cards("CardFlow/1/start/1", id="mine")[0].id, len(get_cards("CardFlow/1/start/1", type="default")))
+middle = get_cards(Run("CardFlow/1")["middle"].task)
+print("attempt 1" in middle[0].html, "attempt 0" in middle[0].html)
+resumed = Run("CardFlow/2")["start"].task
+cards = get_cards(resumed)
+print(len(cards), cards[0].from_resumed, cards[0].origin_pathspec, cards[0].html == first[0].html, len(get_cards(resumed, follow_resumed=False)))
+"""
+
+
+def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
+    folder = root / "w"
+    flow = folder / "flow.py"
+    flow.write_text(FLOW)
+    ran = python(flow, "run", "--word", "good day", cwd=folder)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    listed = evflow("card", "list", "CardFlow/1", "--json", cwd=folder)
+    cards = json.loads(listed.stdout)
+    assert [(card["pathspec"], card["type"], card["id"], card["failed"]) for card in cards] == [
+        ("CardFlow/1/start/1", "default", None, False),
+        ("CardFlow/1/start/1", "blank", "mine", False),
+        ("CardFlow/1/middle/2", "default", None, False),
+    ]
+    got = python(flow, "card", "get", "start", "--type", "default", cwd=folder)
+    assert "<h1>good day</h1>" in got.stdout
+    assert "<script" not in python(flow, "card", "get", "1/start", "--id", "mine", cwd=folder).stdout
+    several = evflow("card", "get", "1/start", cwd=folder)
+    assert several.returncode == 1
+    assert "has 2 cards" in several.stderr
+    assert "--id mine" in several.stderr
+    none = evflow("card", "get", "1/end", cwd=folder)
+    assert none.returncode == 1
+    assert "has no cards" in none.stderr
+
+    resumed = python(flow, "resume", "end", "--origin-run-id", "1", cwd=folder)
+    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
+    client = folder / "client.py"
+    client.write_text(CLIENT)
+    seen = python(client, cwd=folder)
+    assert seen.stdout.splitlines() == [
+        "2 ['default', 'blank'] mine 1",
+        "True False",
+        "2 True CardFlow/1/start/1 True 0",
+    ], seen.stderr
+    for run in ("CardFlow/1", "CardFlow/2"):
+        verdict = verified(run, cwd=folder)
+        assert verdict["exit"] == 0, verdict
+    for path in Path(os.environ["EVFLOW_HOME"], "store").rglob("*"):
+        os.utime(path, (1, 1))  # nothing is too young to be collected
+    collected = evflow("gc", "--yes", cwd=folder)
+    assert collected.returncode == 0, collected.stderr
+    assert "<h1>good day</h1>" in evflow("card", "get", "1/start", "--type", "default", cwd=folder).stdout
+
+
+def test_the_card_of_a_task_that_failed_can_be_looked_at(root: Path) -> None:
+    folder = root / "w"
+    flow = folder / "flow.py"
+    flow.write_text(FLOW)
+    ran = python(flow, "run", "--fail", "True", cwd=folder)
+    assert ran.returncode == 1
+    page = python(flow, "card", "get", "middle", cwd=folder).stdout
+    assert "attempt 1" in page
+    assert "ValueError: not yet" in page

@@ -1,0 +1,180 @@
+"""Cards of real attempts: made in the attempt's process, named by its report; nothing about them touches the task."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evflow.core.cards import RecordedCard, recorded
+from evflow.core.events import AttemptFailed, AttemptSucceeded
+from tests.attempt_world import AttemptWorld, Ended, an_attempt_world
+
+pytestmark = pytest.mark.may_block("the harness reads the inbox and the store between attempts")
+
+STEPS = """
+from evflow import card
+from evflow.cards import CardComponent, Image, Markdown
+
+
+class Broken(CardComponent):
+    def render(self):
+        raise RuntimeError("broken component")
+
+
+class Endless(CardComponent):
+    def render(self):
+        while True:
+            try:
+                time.sleep(60)
+            except Exception:
+                pass
+
+
+class Leaves(CardComponent):
+    def render(self):
+        sys.exit(3)
+
+
+class MyFlow(FlowSpec):
+    @card
+    @card(type="blank", id="mine")
+    @step
+    def start(self):
+        self.answer = 42
+        current.card.append(Markdown("# by default"))
+        current.card["mine"].append(Markdown("# by id"))
+        self.next(self.bare)
+
+    @step
+    def bare(self):
+        print(sorted(name for name in sys.modules if name.startswith("evflow.cards") or name in ("nh3", "markdown_it", "pygments")))
+        print(hasattr(current, "card"), "card" in current)
+        self.next(self.fails)
+
+    @card
+    @step
+    def fails(self):
+        current.card.append(Markdown("# so far"))
+        raise ValueError("no <luck>")
+
+    @card
+    @step
+    def broken(self):
+        current.card.append(Markdown("# whole"))
+        current.card.append(Broken())
+        self.next(self.end)
+
+    @card(id="slow", timeout=0.3)
+    @card(id="quick")
+    @step
+    def slow(self):
+        current.card["slow"].append(Endless())
+        current.card["quick"].append(Markdown("# quick"))
+        self.next(self.end)
+
+    @card(timeout=0.3, save_errors=False)
+    @step
+    def unsaved(self):
+        current.card.append(Endless())
+        self.next(self.end)
+
+    @card(type="nonsense")
+    @step
+    def unknown(self):
+        self.next(self.end)
+
+    @card
+    @step
+    def leaves(self):
+        current.card.append(Leaves())
+        self.next(self.end)
+
+    @card
+    @step
+    def end(self):
+        pass
+"""
+
+
+def cards(ended: Ended) -> list[RecordedCard]:
+    assert isinstance(ended.report, AttemptSucceeded | AttemptFailed), ended
+    return [*recorded(ended.report.cards)]
+
+
+def page(world: AttemptWorld, card: RecordedCard) -> str:
+    data = bytes(world.store.get(card.page))
+    assert len(data) == card.size_bytes
+    return data.decode()
+
+
+async def one(root: Path, step: str, **order: Any) -> tuple[Ended, list[RecordedCard], list[str]]:
+    async with an_attempt_world(root, STEPS) as world:
+        ended = await world.run(step, **order)
+        made = cards(ended)
+        return ended, made, [page(world, card) for card in made]
+
+
+async def test_a_report_names_the_cards_in_the_order_of_the_decorators(root: Path) -> None:
+    ended, made, pages = await one(root, "start", times_us=(1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000))
+    assert ended.succeeded.next_steps == ("bare",)
+    assert [(card.type, card.id, card.failed) for card in made] == [("default", "", False), ("blank", "mine", False)]
+    assert "<h1>by default</h1>" in pages[0]
+    assert "<h1>by id</h1>" not in pages[0]
+    for part in ("answer", "42", "<h2>Times</h2>", "Waiting", "<h2>Code</h2>"):
+        assert part in pages[0], part
+    assert "<h1>by id</h1>" in pages[1]
+    assert "<h2>" not in pages[1]
+
+
+async def test_a_step_without_cards_loads_nothing_of_them(root: Path) -> None:
+    ended, made, _ = await one(root, "bare")
+    assert made == []
+    names, has = ended.stdout.splitlines()
+    assert has == "False False"
+    # The flow's file imports three of them itself; what renders and sanitises is not among them.
+    assert not {"evflow.cards.render", "evflow.cards.page", "evflow.cards.default", "nh3", "markdown_it", "pygments"} & {*eval(names)}
+
+
+async def test_a_failed_attempt_has_the_card_that_it_had_begun(root: Path) -> None:
+    ended, made, pages = await one(root, "fails")
+    assert ended.failed.error == "ValueError"
+    assert [card.failed for card in made] == [False]
+    assert "<h1>so far</h1>" in pages[0]
+    assert "no &lt;luck&gt;" in pages[0]
+
+
+async def test_a_broken_component_costs_its_own_place_only(root: Path) -> None:
+    ended, made, pages = await one(root, "broken")
+    assert ended.succeeded.next_steps == ("end",)
+    assert [card.failed for card in made] == [False]
+    assert "<h1>whole</h1>" in pages[0]
+    assert "broken component" in pages[0]
+
+
+async def test_a_rendering_without_an_end_is_given_up_after_its_timeout(root: Path) -> None:
+    ended, made, pages = await one(root, "slow")
+    assert ended.succeeded.next_steps == ("end",)
+    assert [(card.id, card.failed) for card in made] == [("slow", True), ("quick", False)]
+    assert "longer than 0.3 s" in pages[0]
+    assert "<h1>quick</h1>" in pages[1]
+    assert "longer than 0.3 s" in ended.stderr
+
+
+async def test_without_save_errors_there_is_no_card_of_a_failure(root: Path) -> None:
+    ended, made, _ = await one(root, "unsaved")
+    assert ended.succeeded.next_steps == ("end",)
+    assert made == []
+    assert "could not be rendered" in ended.stderr
+
+
+async def test_an_unknown_type_makes_a_page_that_names_the_known_ones(root: Path) -> None:
+    ended, made, pages = await one(root, "unknown")
+    assert ended.succeeded.next_steps == ("end",)
+    assert [(card.type, card.failed) for card in made] == [("nonsense", True)]
+    assert "The types are: default, blank, error" in pages[0]
+
+
+async def test_a_component_that_exits_does_not_take_the_task_along(root: Path) -> None:
+    ended, made, _ = await one(root, "leaves")
+    assert ended.succeeded.next_steps == ("end",)
+    assert [card.failed for card in made] == [True]
