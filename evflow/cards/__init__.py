@@ -16,20 +16,46 @@ if TYPE_CHECKING:
     from evflow.cards.error import Error as Error
     from evflow.cards.image import Image as Image
     from evflow.cards.markdown import Markdown as Markdown
+    from evflow.cards.progress import ProgressBar as ProgressBar
     from evflow.cards.table import Table as Table
+    from evflow.cards.timeline import EventsTimeline as EventsTimeline
+    from evflow.cards.valuebox import ValueBox as ValueBox
+    from evflow.cards.vega import VegaChart as VegaChart
+    from evflow.cards.viewer import JSONViewer as JSONViewer, YAMLViewer as YAMLViewer
 
     get_cards: Callable[..., Any]
 
-__all__ = ["Artifact", "CardComponent", "Error", "Image", "Markdown", "PythonCode", "Table", "get_cards"]
+__all__ = [
+    "Artifact",
+    "CardComponent",
+    "Error",
+    "EventsTimeline",
+    "Image",
+    "JSONViewer",
+    "Markdown",
+    "ProgressBar",
+    "PythonCode",
+    "Table",
+    "ValueBox",
+    "VegaChart",
+    "YAMLViewer",
+    "get_cards",
+]
 
 _HOMES = {
     "Artifact": "evflow.cards.artifact",
     "CardComponent": "evflow.cards.component",
     "Error": "evflow.cards.error",
+    "EventsTimeline": "evflow.cards.timeline",
     "Image": "evflow.cards.image",
+    "JSONViewer": "evflow.cards.viewer",
     "Markdown": "evflow.cards.markdown",
+    "ProgressBar": "evflow.cards.progress",
     "PythonCode": "evflow.cards.code",
     "Table": "evflow.cards.table",
+    "ValueBox": "evflow.cards.valuebox",
+    "VegaChart": "evflow.cards.vega",
+    "YAMLViewer": "evflow.cards.viewer",
     # By name: the client stands above in the layers, and only this asks upwards.
     "get_cards": "evflow.client.cards",
 }

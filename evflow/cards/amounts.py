@@ -38,7 +38,7 @@ def duration(micros: int) -> str:
     return f"{whole // _DAY_S} d {whole % _DAY_S // _HOUR_S} h"
 
 
-def moment(at_us: int) -> str:
+def moment(at_us: int, *, seconds: bool = False) -> str:
     """An instant as HTML, in UTC: who reads a card may sit anywhere."""
     at = datetime.fromtimestamp(at_us / 1e6, UTC)
-    return f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at.day} {at:%b %Y, %H:%M} UTC</time>'
+    return f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at.day} {at:%b %Y, %H:%M}{f":{at:%S}" if seconds else ""} UTC</time>'

@@ -1,6 +1,7 @@
 """Code, coloured."""
 
 from collections.abc import Callable
+from importlib import import_module
 from textwrap import dedent
 from typing import Any, Final
 
@@ -39,10 +40,10 @@ def python(code: str) -> str:
     from evflow.imports import framework_view
 
     with framework_view():
-        from pygments import highlight
-        from pygments.formatters.html import HtmlFormatter
-        from pygments.lexers.python import PythonLexer
+        highlight: Any = import_module("pygments").highlight
+        formatter: Any = import_module("pygments.formatters.html").HtmlFormatter(nowrap=True)
+        lexer: Any = import_module("pygments.lexers.python").PythonLexer(stripnl=False)
     if len(code) > _MOST_CHARS:
         return f"<pre>{escape(code)}</pre>"
-    coloured = highlight(code.encode("utf-8", "backslashreplace").decode(), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
+    coloured: str = highlight(code.encode("utf-8", "backslashreplace").decode(), lexer, formatter)
     return f'<pre class="code" tabindex="0" aria-label="Python code"><code>{coloured}</code></pre>'

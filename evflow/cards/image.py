@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from evflow.cards.component import CardComponent, escape, problem
 
@@ -90,7 +90,7 @@ class Image(CardComponent):
         self._url, self._size = "", None
         self._why = ""
         if isinstance(src, bytes | bytearray | memoryview):
-            data = bytes(src)
+            data = bytes(cast("bytes", src))
             kind = _kind(data)
             if kind is None:
                 self._why = "Its bytes are not those of a PNG, JPEG, GIF, WebP or SVG."

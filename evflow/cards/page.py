@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import sha256
 
+from evflow.cards import vega
 from evflow.cards.component import CardComponent, escape
 from evflow.core.values import value
 
@@ -30,15 +31,14 @@ class Heading:
     status: str = ""
 
 
-def page(heading: Heading, content: str, scripts: Iterable[str] = ()) -> str:
+def page(heading: Heading, content: str) -> str:
     """A whole page.
 
     Args:
         heading: What stands at its head.
-        content: HTML that is safe.
-        scripts: Scripts of evflow's own that the content needs, in their order.
+        content: HTML that is safe. Where charts are in it, the scripts that draw them come with it.
     """
-    scripts = [*scripts]
+    scripts = vega.scripts() if vega.MARK in content else ()
     allowed = " ".join(f"'{_hash(script)}'" for script in scripts) or "'none'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src {allowed}"
     trail = "".join(f"<li>{escape(part)}</li>" for part in heading.trail)

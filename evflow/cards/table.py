@@ -59,7 +59,7 @@ class Table(CardComponent):
             return made
         made._row_names = indexed
         made.update([[name, *row] for name, row in zip(names, rows, strict=True)] if indexed else rows, columns)
-        shown = []
+        shown: list[str] = []
         if len(rows) < total:
             shown.append(f"the first {len(rows):,} of {total:,} rows")
         if len(columns) - indexed < wide:
@@ -83,7 +83,7 @@ class Table(CardComponent):
         )
 
     def _row(self, row: Sequence[Any]) -> str:
-        cells = []
+        cells: list[str] = []
         for at, cell in enumerate(row):
             if self._row_names and at == 0:
                 cells.append(f'<th scope="row">{_cell(cell)}</th>')

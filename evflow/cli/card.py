@@ -10,8 +10,8 @@ from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import WHAT, Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, size, table, write_json
-from evflow.client.cards import cached, cards_of, named, page_of
-from evflow.core.cards import RecordedCard
+from evflow.client.cards import cached, named, page_of
+from evflow.core.cards import RecordedCard, of_task
 from evflow.core.state import RunState, Task
 from evflow.errors import UsageError
 
@@ -96,7 +96,7 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
     with session.log() as log:
         reference = _reference(what, flow)
         _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
-    every = [(task, card) for task in tasks_of(state, reference) if follow_resumed or not task.reused for card in cards_of(task)]
+    every = [(task, card) for task in tasks_of(state, reference) if follow_resumed or not task.reused for card in of_task(task)]
     found = [Found(state, task, card) for task, card in every if [*named([card], id=id, type=type, digest=digest)]]
     if not found:
         raise NoCards(what or reference.flow, chosen=bool(id or type or digest), others=len(every))

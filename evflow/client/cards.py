@@ -9,8 +9,7 @@ from evflow import config
 from evflow.client.errors import EvflowInvalidPathspec
 from evflow.client.objects import FORMS
 from evflow.client.task import Task
-from evflow.core import state as core
-from evflow.core.cards import RecordedCard, recorded
+from evflow.core.cards import RecordedCard
 from evflow.store import Store
 
 _FOLDER = "cards"
@@ -54,7 +53,7 @@ class Card:
             DataElsewhere: It lies on another machine.
             ObjectMissing: It is nowhere.
         """
-        return self._task._history.data.text(self._page)  # noqa: SLF001 - of the same package
+        return self._task.text(self._page)
 
     def get(self) -> str:
         """The page, as `html`."""
@@ -72,9 +71,15 @@ class Card:
 
         webbrowser.open(Path(self.path).as_uri())
 
+    def framed(self) -> str:
+        """It as a part of another page, such as a notebook."""
+        # An origin of its own, so that nothing in it reaches the notebook; scripts for charts, as the page's policy allows them.
+        return (
+            f'<iframe sandbox="allow-scripts" srcdoc="{escape(self.html)}" style="width:100%;height:{_FRAME_HEIGHT}px;border:0"></iframe>'
+        )
+
     def _repr_html_(self) -> str:
-        # A frame of its own, without scripts and without the notebook's origin.
-        return f'<iframe sandbox srcdoc="{escape(self.html)}" style="width:100%;height:{_FRAME_HEIGHT}px;border:0"></iframe>'
+        return self.framed()
 
 
 class CardContainer(Sequence[Card]):
@@ -97,7 +102,7 @@ class CardContainer(Sequence[Card]):
         return f"CardContainer({self._cards!r})"
 
     def _repr_html_(self) -> str:
-        return "".join(card._repr_html_() for card in self._cards)
+        return "".join(card.framed() for card in self._cards)
 
 
 def get_cards(task: "str | Task", id: str | None = None, type: str | None = None, follow_resumed: bool = True) -> CardContainer:  # noqa: A002 - as in Metaflow
@@ -119,18 +124,8 @@ def get_cards(task: "str | Task", id: str | None = None, type: str | None = None
         raise EvflowInvalidPathspec("Task", "/".join(FORMS[:4]), task)
     if task.origin_pathspec is not None and not follow_resumed:
         return CardContainer([])
-    found = cards_of(task._history.task(task._number), task._attempt)  # noqa: SLF001 - of the same package
+    found = task.recorded_cards()
     return CardContainer([Card(task, card) for card in found if id in (None, card.id) and type in (None, card.type)])
-
-
-def cards_of(task: core.Task, attempt: int | None = None) -> list[RecordedCard]:
-    """The cards of an attempt: a certain one; else of the one that counts, or while none does, of the last that has some."""
-    attempts = task.attempts
-    if attempt is not None:
-        return [*recorded(attempts[attempt].cards)] if attempt < len(attempts) else []
-    if task.status in ("succeeded", "failed"):
-        return [*recorded(attempts[-1].cards)] if attempts else []
-    return next(([*recorded(one.cards)] for one in reversed(attempts) if one.cards), [])
 
 
 def page_of(store: Store, card: RecordedCard) -> str:

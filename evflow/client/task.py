@@ -14,6 +14,7 @@ from evflow.core import state as core
 if TYPE_CHECKING:
     from evflow.client.code import RunCode
     from evflow.client.step import Step
+    from evflow.core.cards import RecordedCard
     from evflow.exception import ExceptionWrapper
 
 _RUNTIME = "runtime:"
@@ -273,6 +274,21 @@ class Task(Parent[DataArtifact]):
         if self._attempt is not None:
             return task.attempts[self._attempt].manifest
         return task.manifest or (task.attempts[-1].manifest if task.attempts else None)
+
+    def recorded_cards(self) -> "list[RecordedCard]":
+        """The cards of the attempt that counts, as the log names them; see `evflow.cards.get_cards`."""
+        from evflow.core.cards import of_task
+
+        return of_task(self._history.task(self._number), self._attempt)
+
+    def text(self, digest: bytes) -> str:
+        """A text among the objects of its run's store.
+
+        Raises:
+            DataElsewhere: It lies on another machine.
+            ObjectMissing: It is nowhere.
+        """
+        return self._history.data.text(digest)
 
     def artifact_names(self) -> tuple[str, ...]:
         """The names of its artifacts, sorted, private ones included."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from evflow.core.state import Task
+
 MOST_CARDS: Final = 32
 """Cards of one step: with their names they stand in one event, which has its limit (`evflow.core.codec`)."""
 NAME_CHARS: Final = 100
@@ -36,3 +38,13 @@ def recorded(plain: Iterable[Sequence[Any]]) -> Iterator[RecordedCard]:
         known = values[: len(_KINDS)]
         if len(known) >= 3 and all(type(one) is kind for one, kind in zip(known, _KINDS, strict=False)):
             yield RecordedCard(*known)
+
+
+def of_task(task: Task, attempt: int | None = None) -> list[RecordedCard]:
+    """The cards of an attempt: a certain one; else of the one that counts, or while none does, of the last that has some."""
+    attempts = task.attempts
+    if attempt is not None:
+        return [*recorded(attempts[attempt].cards)] if attempt < len(attempts) else []
+    if task.status in ("succeeded", "failed"):
+        return [*recorded(attempts[-1].cards)] if attempts else []
+    return next(([*recorded(one.cards)] for one in reversed(attempts) if one.cards), list[RecordedCard]())

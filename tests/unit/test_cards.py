@@ -95,7 +95,7 @@ def test_no_text_becomes_something_that_acts(text: str) -> None:
 def test_a_page_allows_no_script_and_no_address() -> None:
     page = render(CardPlan("blank"), TASK)
     [policy] = [
-        attributes["content"] or "" for tag, attributes in Seen(page).elements if attributes.get("http-equiv") == "Content-Security-Policy"
+        attributes["content"] or "" for _, attributes in Seen(page).elements if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == rules["script-src"] == "'none'"
