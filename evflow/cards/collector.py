@@ -126,8 +126,16 @@ class _Nothing(CardComponent):
         """Nothing to change."""
 
 
-Redraw = Callable[[CardPlan, bool], None]
-"""Draws a card while the task goes on; whether it was told to do so at once."""
+Redraw = Callable[[list[CardPlan], CardPlan, bool], None]
+"""Draws one of a step's cards while the task goes on; whether it was told to do so at once."""
+
+
+_drawing: list[Redraw] = []
+
+
+def draw_with(redraw: Redraw | None) -> None:
+    """Say who draws the cards of this process's next step while it goes on; None where nobody could see it."""
+    _drawing[:] = [] if redraw is None else [redraw]
 
 
 class CardEditor:
@@ -135,13 +143,13 @@ class CardEditor:
 
     Args:
         plan: The card; None for one that is not there, of which that was said.
-        redraw: Draws it anew while the task goes on.
+        every: All cards of the step.
         missing: What is said where something is put into it that has no place.
     """
 
-    def __init__(self, plan: CardPlan | None, redraw: Redraw | None = None, missing: str = "") -> None:
+    def __init__(self, plan: CardPlan | None, every: "Cards | None" = None, missing: str = "") -> None:
         self._plan = plan
-        self._redraw = redraw
+        self._every = every
         self._missing = missing
 
     def append(self, component: object, id: str | None = None) -> None:  # noqa: A002 - as in Metaflow
@@ -175,8 +183,8 @@ class CardEditor:
         plan = self._there()
         if plan is not None:
             plan.data = data
-            if self._redraw is not None:
-                self._redraw(plan, force)
+            if self._every is not None and self._every.redraw is not None:
+                self._every.redraw(self._every.plans, plan, force)
 
     @property
     def components(self) -> Components:
@@ -195,18 +203,22 @@ class Cards(CardEditor):
 
     Args:
         plans: The step's cards.
-        redraw: Draws one of them anew while the task goes on.
+
+    Attributes:
+        plans: The step's cards.
+        redraw: Draws one of them anew while the task goes on; None where nobody could see it.
     """
 
-    def __init__(self, plans: Sequence[CardPlan], redraw: Redraw | None = None) -> None:
+    def __init__(self, plans: Sequence[CardPlan]) -> None:
         plan, missing = _meant(plans)
-        super().__init__(plan, redraw, missing)
+        super().__init__(plan, self, missing)
         self.plans = [*plans]
+        self.redraw = _drawing[-1] if _drawing else None
 
     def __getitem__(self, name: str) -> CardEditor:
         for plan in self.plans:
             if plan.id == name and plan.is_editable:
-                return CardEditor(plan, self._redraw)
+                return CardEditor(plan, self)
         ids = ", ".join(plan.id for plan in self.plans if plan.id) or "none"
         return CardEditor(None, None, f"This step has no card with the id {name!r} that takes components (its ids: {ids}).")
 

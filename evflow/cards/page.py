@@ -23,12 +23,14 @@ class Heading:
         trail: What it belongs to, from the largest to the smallest: flow, run, step, task.
         facts: More about it, name and text.
         status: How it went: `succeeded`, `failed`, ...
+        again_s: The page is read anew after so many seconds; 0 for one that is final.
     """
 
     title: str
     trail: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
     status: str = ""
+    again_s: int = 0
 
 
 def page(heading: Heading, content: str) -> str:
@@ -43,13 +45,14 @@ def page(heading: Heading, content: str) -> str:
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src {allowed}"
     trail = "".join(f"<li>{escape(part)}</li>" for part in heading.trail)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{text}</dd></div>" for name, text in heading.facts)
+    again = f'<meta http-equiv="refresh" content="{heading.again_s}">\n' if heading.again_s else ""
     about = f'<dl class="facts">{facts}</dl>' if facts else ""
     status = f'<span class="status {escape(heading.status)}">{escape(heading.status)}</span>' if heading.status else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f'<meta name="generator" content="evflow">\n<title>{escape(heading.title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n'
+        f'{again}<meta name="generator" content="evflow">\n<title>{escape(heading.title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n'
         f'<header>\n<nav aria-label="Place"><ol>{trail}</ol></nav>\n<div class="headline"><h1>{escape(heading.title)}</h1>{status}</div>\n'
         f"{about}\n</header>\n<main>\n{content}\n</main>\n"
         + "".join(f"<script>{script}</script>\n" for script in scripts)

@@ -9,6 +9,7 @@ from evflow.cards.component import escape
 from evflow.cards.error import Error
 from evflow.cards.facts import TaskFacts
 from evflow.cards.page import Heading, drawn, page
+from evflow.core.values import replaced
 from evflow.errors import UsageError, did_you_mean
 
 
@@ -22,8 +23,13 @@ class NoSuchCardType(UsageError):
         super().__init__(f"There is no type of card called '{name}'.", f"The types are: {known}.{did_you_mean(name, RENDERERS)}")
 
 
-def render(plan: CardPlan, task: TaskFacts) -> str:
+def render(plan: CardPlan, task: TaskFacts, again_s: int = 0) -> str:
     """A card's page.
+
+    Args:
+        plan: The card.
+        task: What is known of its task.
+        again_s: Of a task that goes on: the page is read anew after so many seconds.
 
     Raises:
         NoSuchCardType: Its type is not known.
@@ -31,7 +37,7 @@ def render(plan: CardPlan, task: TaskFacts) -> str:
     renderer = RENDERERS.get(plan.type)
     if renderer is None:
         raise NoSuchCardType(plan.type)
-    return page(heading(plan, task), renderer(plan, task))
+    return page(replaced(heading(plan, task), again_s=again_s), renderer(plan, task))
 
 
 def error_page(plan: CardPlan, task: TaskFacts, error: BaseException | str) -> str:

@@ -54,7 +54,7 @@ class EventsTimeline(CardComponent):
         from evflow.cards.page import drawn
 
         title = f"<h3>{escape(self._title)}</h3>" if self._title else ""
-        rows = []
+        rows: list[str] = []
         for at_us, data, payloads, kind in reversed(self._events):
             facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in data.items())
             more = drawn([component for component in payloads.values() if isinstance(component, CardComponent)])

@@ -90,5 +90,8 @@ def _as_json(spec: dict[str, Any]) -> str:
 
 
 def _title(title: Any) -> str:
-    text = title.get("text") if isinstance(title, dict) else title
-    return " ".join(map(str, text)) if isinstance(text, list) else str(text or "")
+    """A chart's title: a text, lines, or either with its looks."""
+    whole: Any = title  # The type checkers do not agree on what is known of a narrowed Any.
+    text: Any = whole.get("text") if isinstance(title, dict) else title
+    lines: Any = text
+    return " ".join(map(str, lines)) if isinstance(text, list) else str(text or "")

@@ -110,21 +110,30 @@ def _other(value: Any) -> Any:
 
 def _node(value: Any, level: int) -> str:
     """A container as a list of its members, each of which may be folded."""
-    if not isinstance(value, dict | list) or not value:
+    members = _members(value)
+    if not members:
         return _leaf(value)
-    members: Any = value.items() if isinstance(value, dict) else enumerate(value)
     rows = "".join(f"<li>{_member(name, item, level + 1)}</li>" for name, item in members)
     return f"<ul>{rows}</ul>"
 
 
 def _member(name: Any, value: Any, level: int) -> str:
     shown = f'<span class="key">{escape(name)}</span>'
-    if not isinstance(value, dict | list) or not value:
+    members = _members(value)
+    if not members:
         return f"{shown} {_leaf(value)}"
     noun = "member" if isinstance(value, dict) else "item"
-    count = f"1 {noun}" if len(value) == 1 else f"{len(value):,} {noun}s"
-    is_open = " open" if level <= _OPEN_LEVELS and len(value) < _FOLDED_FROM else ""
+    count = f"1 {noun}" if len(members) == 1 else f"{len(members):,} {noun}s"
+    is_open = " open" if level <= _OPEN_LEVELS and len(members) < _FOLDED_FROM else ""
     return f'<details{is_open}><summary>{shown} <span class="type">{count}</span></summary>{_node(value, level)}</details>'
+
+
+def _members(value: Any) -> list[tuple[Any, Any]]:
+    """Names and values of a container; none of what is no container."""
+    whole: Any = value  # The type checkers do not agree on what is known of a narrowed Any.
+    if isinstance(value, dict):
+        return [*whole.items()]
+    return [*enumerate(whole)] if isinstance(value, list) else []
 
 
 def _leaf(value: Any) -> str:
@@ -135,18 +144,14 @@ def _leaf(value: Any) -> str:
 def _yaml(value: Any, indent: int) -> list[str]:
     """Lines of YAML of plain data. A text is quoted as in JSON, which YAML reads, where it could be taken for something else."""
     before = "  " * indent
-    if isinstance(value, dict) and value:
-        lines: list[str] = []
-        for name, item in value.items():
+    lines: list[str] = []
+    for name, item in _members(value):
+        if isinstance(value, dict):
             lines += _entry(f"{before}{_plain(name)}:", item, indent + (not isinstance(item, list)))
-        return lines
-    if isinstance(value, list) and value:
-        lines = []
-        for item in value:
+        else:
             inner = _yaml(item, indent + 1)
             lines += [f"{before}- {inner[0].lstrip()}", *inner[1:]]
-        return lines
-    return [f"{before}{_plain(value)}"]
+    return lines or [f"{before}{_plain(value)}"]
 
 
 def _entry(head: str, item: Any, indent: int) -> list[str]:

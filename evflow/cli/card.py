@@ -1,6 +1,7 @@
 """`evflow card` and `python flow.py card`: look at the cards of tasks."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,15 +9,18 @@ import click
 
 from evflow.cli import session
 from evflow.cli.complete import of_what
+from evflow.cli.logs import log_folder
 from evflow.cli.naming import WHAT, Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, size, table, write_json
 from evflow.client.cards import cached, named, page_of
 from evflow.core.cards import RecordedCard, of_task
 from evflow.core.state import RunState, Task
 from evflow.errors import UsageError
+from evflow.store.live_cards import LiveCard, live_cards
 
 _DIGITS = 12
 _LISTED = 20
+PORT = 8324
 
 
 class NoCards(UsageError):
@@ -43,6 +47,15 @@ class SeveralCards(UsageError):
         super().__init__(f"'{what}' has {len(cards)} cards:\n{listed}", "Name a task, or choose by --id, --type or --hash.")
 
 
+class PortTaken(UsageError):
+    """The port of `card server` cannot be had."""
+
+    code = "port-taken"
+
+    def __init__(self, port: int, why: str) -> None:
+        super().__init__(f"Port {port} cannot be used: {why}.", "Name another one with --port, or 0 for any that is free.")
+
+
 class CardUnwritable(UsageError):
     """A file was named that cannot be written."""
 
@@ -53,11 +66,21 @@ class CardUnwritable(UsageError):
 
 
 class Found(NamedTuple):
-    """A card, and the task that it is of."""
+    """A card, and the task that it is of.
+
+    Attributes:
+        state: The run.
+        task: The task.
+        card: The card as the log names it; of one that only a file has, without a digest.
+        place: Its place among the cards of its step.
+        live: The file, of an attempt that has reported no cards: it goes on, or was killed.
+    """
 
     state: RunState
     task: Task
     card: RecordedCard
+    place: int
+    live: LiveCard | None = None
 
     @property
     def name(self) -> str:
@@ -67,11 +90,23 @@ class Found(NamedTuple):
     def line(self) -> str:
         """It in one line."""
         name = f" --id {self.card.id}" if self.card.id else ""
-        return f"{pathspec(self.state, self.task)} --type {self.card.type}{name} --hash {self.card.page.hex()[:_DIGITS]}"
+        digest = f" --hash {self.card.page.hex()[:_DIGITS]}" if self.card.page else ""
+        return f"{pathspec(self.state, self.task)} --type {self.card.type}{name}{digest}"
 
     def page(self) -> str:
         """Its page."""
+        if self.live is not None:
+            return Path(self.live.path).read_text("utf-8", "replace")
         return page_of(session.store(self.state.header.get("store", "")), self.card)
+
+    def file(self) -> Path:
+        """A file with its page, for a browser; that of a task that goes on is drawn anew by it."""
+        return Path(self.live.path) if self.live is not None else cached(self.name, self.page)
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its run, before its attempt has reported and after."""
+        return f"{self.task.id}:{self.place}"
 
     def plain(self) -> dict[str, Any]:
         """It as JSON has it."""
@@ -80,10 +115,11 @@ class Found(NamedTuple):
             "attempt": self.task.attempts[-1].number if self.task.attempts else 0,
             "type": self.card.type,
             "id": self.card.id or None,
-            "hash": self.card.page.hex(),
+            "hash": self.card.page.hex() or None,
             "size": self.card.size_bytes,
             "failed": self.card.failed,
             "origin": self.task.reused,
+            "live": self.live is not None,
         }
 
 
@@ -96,10 +132,27 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
     with session.log() as log:
         reference = _reference(what, flow)
         _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
-    every = [(task, card) for task in tasks_of(state, reference) if follow_resumed or not task.reused for card in of_task(task)]
-    found = [Found(state, task, card) for task, card in every if [*named([card], id=id, type=type, digest=digest)]]
+    every = cards_in(state, [task for task in tasks_of(state, reference) if follow_resumed or not task.reused])
+    found = [one for one in every if [*named([one.card], id=id, type=type, digest=digest)]]
     if not found:
         raise NoCards(what or reference.flow, chosen=bool(id or type or digest), others=len(every))
+    return found
+
+
+def cards_in(state: RunState, tasks: list[Task]) -> list[Found]:
+    """The cards of tasks: those that were reported, else what was drawn last of the task's current attempt."""
+    drawn: dict[tuple[int, int], list[LiveCard]] = {}
+    for live in live_cards(log_folder(state)):
+        drawn.setdefault((live.task, live.attempt), []).append(live)
+    found: list[Found] = []
+    for task in tasks:
+        current = task.attempts[-1].number if task.attempts else 0
+        reported = of_task(task)
+        if reported and (task.attempts[-1].cards or (task.id, current) not in drawn):
+            found += [Found(state, task, card, place) for place, card in enumerate(reported)]
+            continue
+        for live in drawn.get((task.id, current), ()):
+            found.append(Found(state, task, RecordedCard(live.type, live.id, b"", Path(live.path).stat().st_size), live.place, live))
     return found
 
 
@@ -118,7 +171,7 @@ def _reference(what: str, flow: type | None) -> Reference:
 
 def _one(what: str, flow: type | None, **chosen: Any) -> Found:
     found = find(what, flow, **chosen)
-    if len({one.card.page for one in found}) > 1:
+    if len({one.card.page or one.live for one in found}) > 1:
         raise SeveralCards(what, found)
     return found[0]
 
@@ -127,7 +180,7 @@ def _view(what: str, flow: type | None, **chosen: Any) -> None:
     import webbrowser
 
     found = _one(what, flow, **chosen)
-    file = cached(found.name, found.page)
+    file = found.file()
     opened = webbrowser.open(file.absolute().as_uri())
     click.echo(f"{'Opened' if opened else 'No browser could be opened. The card is'} {file}", err=opened)
 
@@ -162,7 +215,7 @@ def _list(what: str, flow: type | None, *, as_json: bool, file: str | None, **ch
             one.card.id or "",
             size(one.card.size_bytes),
             one.card.page.hex()[:_DIGITS],
-            "could not be rendered" if one.card.failed else "",
+            "could not be rendered" if one.card.failed else "live" if one.live is not None else "",
         )
         for one in found
     ]
@@ -219,7 +272,57 @@ def _group(flow: type | None) -> click.Group:
         click.Option(["--file"], type=click.Path(dir_okay=False), metavar="FILE", help="Write the JSON to this file."),
     ]
     group.add_command(click.Command("list", callback=list_, params=listing, help=f"List cards. {WHAT}{own}"))
+    serving: list[click.Parameter] = [
+        click.Option(["--run-id"], metavar="RUN", help="The run whose cards are shown; the newest one of the flow if not given."),
+        click.Option(["--port"], type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 for any that is free."),
+        click.Option(["--namespace"], metavar="NS", help="As in Metaflow; a run is found by its name."),
+        click.Option(
+            ["--poll-interval"], type=click.IntRange(1), default=5, show_default=True, help="Seconds between two looks at the run."
+        ),
+        click.Option(["--max-cards"], type=click.IntRange(1), default=30, show_default=True, help="How many are listed, the newest ones."),
+    ]
+    if flow is None:
+        serving[0] = click.Argument(["run_id"], metavar="RUN", shell_complete=of_what())
+
+    def serve(run_id: str | None, port: int, namespace: str | None, poll_interval: int, max_cards: int) -> None:
+        _serve(run_id or "", flow, port, poll_interval, max_cards)
+
+    group.add_command(
+        click.Command("server", callback=serve, params=serving, help="Show a run's cards in a browser while it goes on, until Ctrl-C.")
+    )
     return group
+
+
+def _serve(what: str, flow: type | None, port: int, poll_interval: int, max_cards: int) -> None:
+    from evflow.cli.card_pages import Pages, server
+
+    def now() -> list[Found]:
+        reference = _reference(what, flow)
+        with session.log() as log:
+            _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
+        return cards_in(state, tasks_of(state, reference))[::-1][:max_cards]
+
+    def listed() -> list[tuple[str, str, str]]:
+        return [
+            (one.key, pathspec(one.state, one.task), " ".join(filter(None, (one.card.type, one.card.id, "live" if one.live else ""))))
+            for one in now()
+        ]
+
+    def page(key: str) -> str | None:
+        found = next((one for one in now() if one.key == key), None)
+        return found.page() if found is not None else None
+
+    def title() -> str:
+        return what or (flow.__name__ if flow is not None else "")
+
+    now()  # what was named is there
+    try:
+        http = server(Pages(title, listed, page, poll_interval), port)
+    except OSError as error:
+        raise PortTaken(port, error.strerror or str(error)) from error
+    click.echo(f"The cards of {title()}: http://localhost:{http.server_address[1]}/  (Ctrl-C ends)", err=True)
+    with http, suppress(KeyboardInterrupt):
+        http.serve_forever()
 
 
 command = _group(None)

@@ -135,11 +135,12 @@ class AttemptRunner:
         self, context: RunContext, order: AttemptOrder, ended: AttemptSucceeded | AttemptFailed
     ) -> AttemptSucceeded | AttemptFailed:
         """The report with the cards that the step asked for; nothing that goes wrong with them changes anything else of it."""
-        from evflow.worker.cards import make_cards
+        from evflow.worker.cards import draw_with, make_cards
 
         try:
             return make_cards(self._flow, context, order, ended)
         finally:
+            draw_with(None)
             current.attach("card", None)  # the next attempt of this process has others
 
     def _run(self, context: RunContext, order: AttemptOrder, progress: "_Progress", started_us: int) -> AttemptSucceeded:
@@ -150,6 +151,10 @@ class AttemptRunner:
             settle_from(self._flow, ready.parameters)
         flow = report.instance(self._flow, order, ready.store, ready.parameters)
         _enter(self._flow, context, order)
+        if order.times_us:  # the step has cards
+            from evflow.worker.cards import LiveCards, draw_with
+
+            draw_with(LiveCards(self._flow, context, order, started_us))
         progress.stage = "exception"
         if not self._has_run:
             gc.freeze()  # what is there was the fork server's: to look at it would copy its pages

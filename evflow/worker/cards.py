@@ -10,15 +10,15 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
 from evflow.cards.artifact import type_name
-from evflow.cards.collector import CardPlan, Cards, warn
+from evflow.cards.collector import CardPlan, Cards, draw_with as draw_with, warn
 from evflow.cards.facts import Shown, TaskFacts
 from evflow.cards.render import error_page, render
-from evflow.clock import now_us
+from evflow.clock import monotonic_s, now_us
 from evflow.core.cards import RecordedCard
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.graph import Graph
@@ -27,9 +27,10 @@ from evflow.errors import EvflowError
 from evflow.flow import current
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
-from evflow.imports import user_view
+from evflow.imports import framework_view, user_view
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView
+from evflow.store.live_cards import write_live
 from evflow.worker.spec import AttemptOrder, RunContext
 
 Ended = AttemptSucceeded | AttemptFailed
@@ -61,7 +62,8 @@ def make_cards(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, e
     cards: Cards = current.current.card
     try:
         store = open_store(context.store_url)
-        made = tuple(_made(cards.plans, flow, context, order, ended, store))
+        live = cards.redraw if isinstance(cards.redraw, LiveCards) else None
+        made = tuple(_made(cards.plans, flow, context, order, ended, store, live))
     except (Exception, TookTooLong) as error:  # noqa: BLE001 - a card is never worth its task; said in the task's log
         warn(f"No card could be made: {type(error).__name__}: {error}")
         return ended
@@ -69,11 +71,17 @@ def make_cards(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, e
 
 
 def _made(
-    plans: list[CardPlan], flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended, store: ObjectStore
+    plans: list[CardPlan],
+    flow: type[FlowSpec],
+    context: RunContext,
+    order: AttemptOrder,
+    ended: Ended,
+    store: ObjectStore,
+    live: "LiveCards | None",
 ) -> Iterator[tuple[Any, ...]]:
     left_us = (ended.started_us or now_us()) + int((order.timeout_s + _PAST_LIMIT_S) * 1e6) if order.timeout_s else 0
     task: TaskFacts | None = None
-    for plan in plans:
+    for place, plan in enumerate(plans):
         limit_s = plan.timeout_s
         if left_us:
             limit_s = min(limit_s or _PAST_LIMIT_S, max(_LEAST_S, (left_us - now_us()) / 1e6))
@@ -96,6 +104,8 @@ def _made(
         except (EvflowError, OSError) as error:
             warn(f"The card '{plan.id or plan.type}' could not be stored: {error}")
             continue
+        if live is not None:
+            live.finish(place, plan, data)
         yield tuple(RecordedCard(plan.type, plan.id or "", digest, len(data), failed is not None))
 
 
@@ -120,6 +130,64 @@ def _limited(limit_s: float) -> Generator[None]:
         over = True  # what rings from here on is too late
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# --- while the task goes on --------------------------------------------------------------------------------
+
+
+class LiveCards:
+    """Draws cards while their attempt goes on: `current.card.refresh()`.
+
+    Args:
+        flow: The flow.
+        context: The run.
+        order: What the attempt was told.
+        started_us: When it began.
+    """
+
+    def __init__(self, flow: type[FlowSpec], context: RunContext, order: AttemptOrder, started_us: int) -> None:
+        self._flow, self._context, self._order, self._started_us = flow, context, order, started_us
+        self._task: TaskFacts | None = None
+        self._drawn_s: dict[int, float] = {}
+        self._warned = False
+
+    def __call__(self, plans: list[CardPlan], plan: CardPlan, force: bool) -> None:
+        """Draw a card, unless that was done less than its `refresh_interval` ago; what goes wrong is said once."""
+        place = plans.index(plan)
+        now_s = monotonic_s()
+        before_s = self._drawn_s.get(place)
+        if not self._context.log_folder or (before_s is not None and not force and now_s - before_s < plan.refresh_interval_s):
+            return
+        self._drawn_s[place] = now_s
+        try:
+            with framework_view():
+                self._draw(place, plan)
+        except Exception as error:  # noqa: BLE001 - a card is never worth its task; said in the task's log
+            if not self._warned:
+                warn(f"The card '{plan.id or plan.type}' could not be refreshed: {type(error).__name__}: {error}")
+            self._warned = True
+
+    def _draw(self, place: int, plan: CardPlan) -> None:
+        if self._task is None:
+            so_far = AttemptFailed(self._order.task, self._order.attempt, "", "", "", started_us=self._started_us)
+            store = open_store(self._context.store_url)
+            self._task = replaced(_facts(self._flow, self._context, self._order, so_far, store), status="running", error="")
+        page = render(plan, self._task, again_s=max(1, round(plan.refresh_interval_s)))
+        self.write(place, plan, page.encode("utf-8", "backslashreplace"))
+
+    def write(self, place: int, plan: CardPlan, page: bytes) -> None:
+        """Put a page where those who look while the task goes on find it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_live(self._context.log_folder, self._order.task, self._order.attempt, place, plan.type, plan.id or "", page)
+
+    def finish(self, place: int, plan: CardPlan, page: bytes) -> None:
+        """The last page, which asks for no other one: for who has the card open."""
+        if place in self._drawn_s:
+            with suppress(OSError):  # the card that counts is in the store
+                self.write(place, plan, page)
 
 
 # --- what is known of the task -----------------------------------------------------------------------------

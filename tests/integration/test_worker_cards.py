@@ -7,6 +7,7 @@ import pytest
 
 from evflow.core.cards import RecordedCard, recorded
 from evflow.core.events import AttemptFailed, AttemptSucceeded
+from evflow.store.live_cards import LiveCard, live_cards
 from tests.attempt_world import AttemptWorld, Ended, an_attempt_world
 
 pytestmark = pytest.mark.may_block("the harness reads the inbox and the store between attempts")
@@ -101,7 +102,11 @@ def cards(ended: Ended) -> list[RecordedCard]:
     return [*recorded(ended.report.cards)]
 
 
-def page(world: AttemptWorld, card: RecordedCard) -> str:
+def content(live: LiveCard) -> str:
+    return Path(live.path).read_text()
+
+
+def page_of(world: AttemptWorld, card: RecordedCard) -> str:
     data = bytes(world.store.get(card.page))
     assert len(data) == card.size_bytes
     return data.decode()
@@ -111,7 +116,7 @@ async def one(root: Path, step: str, **order: Any) -> tuple[Ended, list[Recorded
     async with an_attempt_world(root, STEPS) as world:
         ended = await world.run(step, **order)
         made = cards(ended)
-        return ended, made, [page(world, card) for card in made]
+        return ended, made, [page_of(world, card) for card in made]
 
 
 async def test_a_report_names_the_cards_in_the_order_of_the_decorators(root: Path) -> None:
@@ -178,3 +183,65 @@ async def test_a_component_that_exits_does_not_take_the_task_along(root: Path) -
     ended, made, _ = await one(root, "leaves")
     assert ended.succeeded.next_steps == ("end",)
     assert [card.failed for card in made] == [True]
+
+
+LIVE = """
+from evflow import card
+from evflow.cards import CardComponent, Markdown, ProgressBar
+
+
+class Broken(CardComponent):
+    def render(self):
+        raise RuntimeError("broken component")
+
+
+class MyFlow(FlowSpec):
+    @card(refresh_interval=3600)
+    @card(type="blank", id="other")
+    @step
+    def start(self):
+        bar = ProgressBar(max=4, label="Work")
+        current.card.append(Markdown("# so far"))
+        current.card.append(bar)
+        for number in range(3):
+            bar.update(number + 1)
+            current.card.refresh(force=number == 1)
+        print("drawn", flush=True)
+        while not os.path.exists("go on"):
+            time.sleep(0.01)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+async def test_a_card_is_drawn_while_its_task_goes_on_and_is_final_in_the_end(root: Path) -> None:
+    async with an_attempt_world(root, LIVE) as world:
+        name = await world.launch("start", times_us=(1, 2, 3, 4, 5))
+        assert await world.line_of(name) == "drawn"
+        [live] = live_cards(world.context.log_folder)
+        assert (live.task, live.attempt, live.place, live.type, live.id) == (1, 0, 0, "default", "")
+        page = content(live)
+        assert "2 of 4" in page  # the third came within the interval, the second was told to be drawn at once
+        assert 'http-equiv="refresh"' in page
+        assert ">running<" in page
+        (world.folder / "go on").touch()
+        ended = await world.end_of(name)
+        final = content(live)
+        assert final == page_of(world, cards(ended)[0])
+        assert "3 of 4" in final
+        assert 'http-equiv="refresh"' not in final
+        assert [card.id for card in cards(ended)] == ["", "other"]
+
+
+async def test_what_was_drawn_of_an_attempt_that_is_killed_stays(root: Path) -> None:
+    async with an_attempt_world(root, LIVE) as world:
+        name = await world.launch("start", times_us=(1, 2, 3, 4, 5))
+        assert await world.line_of(name) == "drawn"
+        await world.executor.cancel(name, grace_s=0)
+        ended = await world.end_of(name)
+        assert ended.report is None
+        [live] = live_cards(world.context.log_folder)
+        assert "2 of 4" in content(live)
