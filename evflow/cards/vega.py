@@ -74,10 +74,9 @@ class VegaChart(CardComponent):
 @cache
 def scripts() -> tuple[str, ...]:
     """The scripts that draw the charts of a page."""
-    from importlib.resources import files
+    from evflow.cards.page import read_beside
 
-    folder = files("evflow.cards") / "vega_js"
-    return tuple((folder / name).read_text("utf-8") for name in SCRIPTS)
+    return tuple(read_beside(f"vega_js/{name}") for name in SCRIPTS)
 
 
 def _as_json(spec: dict[str, Any]) -> str:

@@ -180,6 +180,10 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
         from importlib import import_module
 
         import_module("anyio._backends._asyncio")
+    if any(decorator.name == "card" for step in facts(flow).steps for decorator in facts(flow).decorators(step)):
+        from evflow.worker.cards import preload
+
+        preload()
     return AttemptRunner(flow)
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from evflow.cards.artifact import type_name
+from evflow.cards.code import python
 from evflow.cards.collector import CardPlan, Cards, draw_with as draw_with, warn
 from evflow.cards.facts import Shown, TaskFacts
 from evflow.cards.render import error_page, render
@@ -48,6 +49,21 @@ _STAGES: Final = ("Created", "Queued", "Granted", "Launched")
 
 class TookTooLong(BaseException):
     """The time for a card is over. No `except Exception` of a component's takes it."""
+
+
+def preload() -> None:
+    """Load what cards need before attempts are forked: 0.1 s of a processor, which each of them would pay."""
+    from inspect import getsourcelines  # noqa: F401
+    from traceback import format_exception  # noqa: F401
+
+    from evflow.cards.default import sections  # noqa: F401
+    from evflow.cards.markdown import Markdown
+    from evflow.cards.table import Table  # noqa: F401
+
+    plan = CardPlan("blank")
+    plan.add(Markdown("# Title"))
+    python("pass")
+    render(plan, TaskFacts("", "", "", ""))
 
 
 def make_cards(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended) -> Ended:
