@@ -53,13 +53,12 @@ class TookTooLong(BaseException):
 
 def preload() -> None:
     """Load what cards need before attempts are forked: 0.1 s of a processor, which each of them would pay."""
-    from inspect import getsourcelines  # noqa: F401
-    from traceback import format_exception  # noqa: F401
+    from importlib import import_module
 
-    from evflow.cards.default import sections  # noqa: F401
     from evflow.cards.markdown import Markdown
-    from evflow.cards.table import Table  # noqa: F401
 
+    for module in ("inspect", "traceback", "evflow.cards.default", "evflow.cards.table"):
+        import_module(module)
     plan = CardPlan("blank")
     plan.add(Markdown("# Title"))
     python("pass")
