@@ -200,6 +200,9 @@ class Scheduler:
         """See `RunHost.welcome`."""
         return offered
 
+    def expect(self, run: RunId) -> None:
+        """See `RunHost.expect`."""
+
     def dismiss(self, run: RunId) -> None:
         """See `RunHost.dismiss`."""
 
