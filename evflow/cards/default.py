@@ -80,7 +80,7 @@ def _times(task: TaskFacts) -> str:
         return ""
     first, last = stages[0][1], max(end for _, _, end in stages)
     span = max(1, last - first)
-    width, height, left = 640, 26, 118
+    width, height, left = 480, 26, 104
     rows: list[str] = []
     for at, (name, begun, ended) in enumerate(stages):
         x = left + (begun - first) / span * (width - left - 90)
@@ -93,7 +93,7 @@ def _times(task: TaskFacts) -> str:
     said = "; ".join(f"{name.lower()} for {duration(end - begin)}" for name, begin, end in stages)
     return (
         f'<svg class="times" viewBox="0 0 {width} {len(stages) * height}" width="{width}" role="img" aria-label="{escape(said)}">{"".join(rows)}</svg>'
-        f'<p class="about">Created {moment(first)}, ended {moment(last)}.</p>'
+        f'<p class="about">Created {moment(first, seconds=True)}, ended {moment(last, seconds=True)}.</p>'
     )
 
 

@@ -68,6 +68,8 @@ def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
     ]
     got = python(flow, "card", "get", "start", "--type", "default", cwd=folder)
     assert "<h1>good day</h1>" in got.stdout
+    for stage in ("Waiting", "Starting", "Running"):  # the log's times, which the order told
+        assert f">{stage}</text>" in got.stdout
     assert "<script" not in python(flow, "card", "get", "1/start", "--id", "mine", cwd=folder).stdout
     several = evflow("card", "get", "1/start", cwd=folder)
     assert several.returncode == 1
