@@ -108,7 +108,7 @@ def _made(
                     task = _facts(flow, context, order, ended, store)
                 page = render(plan, task)
         except (Exception, SystemExit, TookTooLong) as error:  # noqa: BLE001 - it becomes the page
-            failed = TimeoutError(f"It took longer than {limit_s:g} s.") if isinstance(error, TookTooLong) else error
+            failed = TimeoutError(f"It took longer than {limit_s:.3g} s.") if isinstance(error, TookTooLong) else error
             warn(f"The card '{plan.id or plan.type}' could not be rendered: {type(failed).__name__}: {failed}")
             if not plan.save_errors:
                 continue

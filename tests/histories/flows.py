@@ -315,3 +315,34 @@ class IllFormed(FlowSpec):
 if __name__ == "__main__":
     IllFormed()
 '''
+
+CARDS = '''
+import os
+
+from evflow import FlowSpec, card, current, retry, step
+from evflow.cards import Markdown
+
+
+class Cards(FlowSpec):
+    """Pages of attempts that succeed and fail; the first run fails in its last step."""
+
+    @card
+    @card(type="blank", id="second")
+    @step
+    def start(self):
+        current.card.append(Markdown("by default"))
+        current.card["second"].append(Markdown("by id"))
+        self.next(self.end)
+
+    @card
+    @card(type="nonsense")
+    @retry(times=1, seconds_between_retries=0)
+    @step
+    def end(self):
+        if current.retry_count == 0 or "BREAK" in os.environ:
+            raise ValueError("not yet")
+
+
+if __name__ == "__main__":
+    Cards()
+'''

@@ -136,6 +136,13 @@ def _resumed(name: str) -> World:
     return world
 
 
+def _cards(name: str) -> World:
+    world = World(name, flows.CARDS)
+    world.run("run", BREAK="1")
+    world.run("resume", "--origin-run-id", "1")
+    return world
+
+
 def _paused(name: str) -> World:
     world = World(name, flows.SLOW)
     with _half_done(world):
@@ -180,6 +187,7 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "paused": ("A run is paused while two members run, gets another priority, and is resumed.", "Slow/1", _paused),
     "overdue": ("Two members wait for something that never comes, until the run's time is over.", "Slow/1", _overdue),
     "mended": ("What fails is held: tried again twice, skipped; a join that chooses is skipped to a step.", "Mended/1", _mended),
+    "cards": ("Cards of attempts that succeed, fail and are taken over.", "Cards/2", _cards),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
 }
 
