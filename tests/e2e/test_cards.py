@@ -2,6 +2,11 @@
 
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 from tests.real_runs import evflow, python, verified
@@ -108,3 +113,34 @@ def test_the_card_of_a_task_that_failed_can_be_looked_at(root: Path) -> None:
     page = python(flow, "card", "get", "middle", cwd=folder).stdout
     assert "attempt 1" in page
     assert "ValueError: not yet" in page
+
+
+def test_a_card_is_opened_in_a_browser_and_served(root: Path) -> None:
+    folder = root / "w"
+    flow = folder / "flow.py"
+    flow.write_text(FLOW)
+    assert python(flow, "run", cwd=folder).returncode == 0
+    opened = python(flow, "card", "view", "start", "--id", "mine", cwd=folder, BROWSER="/bin/true")
+    file = re.search(r"^Opened (.*\.html)$", opened.stderr, re.MULTILINE)
+    assert file is not None, opened.stderr
+    assert "mine" in Path(file[1]).read_text()
+    serving = subprocess.Popen(
+        [sys.executable, flow, "card", "server", "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert serving.stderr is not None
+        address = re.search(r"http://localhost:\d+/", serving.stderr.readline())
+        assert address is not None
+        with urllib.request.urlopen(address[0], timeout=30) as answer:
+            listed = answer.read().decode()
+        cards = re.findall(r'href="(/card/[^"]+)"', listed)
+        assert len(cards) == 3
+        with urllib.request.urlopen(address[0] + cards[-1].lstrip("/"), timeout=30) as answer:
+            assert "<h1>hello</h1>" in answer.read().decode()
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(30) == 0
+    finally:
+        serving.kill()
+        serving.wait()
+        assert serving.stderr is not None
+        serving.stderr.close()
