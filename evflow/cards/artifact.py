@@ -3,7 +3,7 @@
 from reprlib import Repr
 from typing import Any, Final
 
-from evflow.cards.component import CardComponent, escape
+from evflow.cards.component import CardComponent, escape, ours
 
 _MOST_ITEMS: Final = 30
 _MOST_CHARS: Final = 2_000
@@ -85,9 +85,9 @@ def looks(value: object) -> CardComponent | None:
 
 
 def _whole(value: object) -> str:
-    from pprint import pformat
+    pformat = ours("pprint").pformat
 
     try:
-        return pformat(value, width=100)
+        return str(pformat(value, width=100))
     except Exception as error:  # noqa: BLE001 - a class of the user's
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"

@@ -1,11 +1,10 @@
 """Code, coloured."""
 
 from collections.abc import Callable
-from importlib import import_module
 from textwrap import dedent
 from typing import Any, Final
 
-from evflow.cards.component import CardComponent, escape, problem
+from evflow.cards.component import CardComponent, escape, ours, problem
 
 _MOST_CHARS: Final = 200_000
 
@@ -23,7 +22,7 @@ class PythonCode(CardComponent):
         self._code = code_string or ""
         if code_func is None:
             return
-        from inspect import getsource
+        getsource = ours("inspect").getsource
 
         try:
             self._code = dedent(getsource(code_func))
@@ -39,11 +38,10 @@ def python(code: str) -> str:
     """Code in Python as HTML: pygments' classes, whose colours the page has."""
     from evflow.imports import framework_view
 
-    with framework_view():
-        highlight: Any = import_module("pygments").highlight
-        formatter: Any = import_module("pygments.formatters.html").HtmlFormatter(nowrap=True)
-        lexer: Any = import_module("pygments.lexers.python").PythonLexer(stripnl=False)
     if len(code) > _MOST_CHARS:
         return f"<pre>{escape(code)}</pre>"
-    coloured: str = highlight(code.encode("utf-8", "backslashreplace").decode(), lexer, formatter)
+    with framework_view():  # pygments imports more of itself as it goes
+        formatter = ours("pygments.formatters.html").HtmlFormatter(nowrap=True)
+        lexer = ours("pygments.lexers.python").PythonLexer(stripnl=False)
+        coloured: str = ours("pygments").highlight(code.encode("utf-8", "backslashreplace").decode(), lexer, formatter)
     return f'<pre class="code" tabindex="0" aria-label="Python code"><code>{coloured}</code></pre>'

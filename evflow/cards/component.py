@@ -6,6 +6,7 @@ filling changes nothing that was shown.
 """
 
 from html import escape as _escape
+from importlib import import_module
 from typing import Any, ClassVar, cast
 
 
@@ -16,6 +17,14 @@ def escape(text: object) -> str:
     except Exception as error:  # noqa: BLE001 - a class of the user's, whose failure is what there is to show
         shown = f"<{type(text).__name__}, whose text cannot be had: {type(error).__name__}>"
     return _escape(shown.encode("utf-8", "backslashreplace").decode())
+
+
+def ours(name: str) -> Any:
+    """A module of Python's or of a library that cards need, whatever a user's file of that name lies beside the flow (`evflow.imports`)."""
+    from evflow.imports import framework_view
+
+    with framework_view():
+        return import_module(name)
 
 
 class CardComponent:

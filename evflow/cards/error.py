@@ -1,6 +1,6 @@
 """An exception, as a card shows it."""
 
-from evflow.cards.component import CardComponent, escape
+from evflow.cards.component import CardComponent, escape, ours
 
 
 class Error(CardComponent):
@@ -41,7 +41,7 @@ def _said(exception: BaseException | str) -> str:
 def _traceback(exception: BaseException) -> str:
     if exception.__traceback__ is None:
         return ""
-    from traceback import format_exception
+    format_exception = ours("traceback").format_exception
 
     try:
         return "".join(format_exception(exception))

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, Final, Self, cast
 
 from evflow.cards.component import CardComponent, escape, problem
@@ -129,8 +130,6 @@ def _of_pillow(picture: Any) -> bytes:
 
 
 def _written(write: Callable[[Any], object]) -> bytes:
-    from io import BytesIO
-
     file = BytesIO()
     write(file)
     return file.getvalue()

@@ -9,7 +9,7 @@ asks a server for one would tell that server who reads it, and would not work of
 from functools import cache
 from typing import Any, Final
 
-from evflow.cards.component import CardComponent, escape, problem
+from evflow.cards.component import CardComponent, escape, ours, problem
 
 _EMBEDDED: Final = "data:image/"
 
@@ -43,7 +43,7 @@ def as_html(text: str) -> str:
 
 def sanitised(html: str) -> str:
     """The part of somebody's HTML that may stand in a card."""
-    import nh3
+    nh3 = ours("nh3")
 
     cell = {"align", "colspan", "rowspan", "style"}
     return str(
@@ -61,7 +61,7 @@ def sanitised(html: str) -> str:
 
 
 def _allowed() -> set[str]:
-    import nh3
+    nh3 = ours("nh3")
 
     return {*nh3.ALLOWED_TAGS} - {"map", "area"}
 
@@ -79,12 +79,8 @@ def _attribute(tag: str, attribute: str, value: str) -> str | None:
 
 @cache
 def _parser() -> Any:
-    from evflow.imports import framework_view
-
-    with framework_view():
-        from markdown_it import MarkdownIt
-    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    setattr(parser, "validateLink", _is_link)  # noqa: B010 - a method of its own, that it lets users replace so
+    parser = ours("markdown_it").MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    parser.validateLink = _is_link
     return parser
 
 
@@ -98,7 +94,7 @@ def _dedented(text: str) -> str:
     """The text without the indentation that all its lines share; the first one may stand behind the quotes."""
     if "\n" not in text:
         return text
-    from textwrap import dedent
+    dedent = ours("textwrap").dedent
 
     first, _, rest = text.partition("\n")
     return dedent(text) if not first.strip() or first[0] in " \t" else f"{first}\n{dedent(rest)}"

@@ -8,7 +8,7 @@ anything to load data or pictures from. So a chart holds its data.
 from functools import cache
 from typing import Any, Final, Self
 
-from evflow.cards.component import CardComponent, escape, problem
+from evflow.cards.component import CardComponent, escape, ours, problem
 
 SCRIPTS: Final = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "draw.js")
 """In the order in which they need each other."""
@@ -81,10 +81,10 @@ def scripts() -> tuple[str, ...]:
 
 def _as_json(spec: dict[str, Any]) -> str:
     """The specification as it can stand in a page: no text in it can end the element around it."""
-    import orjson
+    orjson = ours("orjson")
 
     options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    text = orjson.dumps(spec, default=str, option=options).decode()
+    text: str = orjson.dumps(spec, default=str, option=options).decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from evflow.cards.artifact import type_name
 from evflow.cards.code import python
 from evflow.cards.collector import CardPlan, Cards, draw_with as draw_with, warn
+from evflow.cards.component import ours
 from evflow.cards.facts import Shown, TaskFacts
 from evflow.cards.render import error_page, render
 from evflow.clock import monotonic_s, now_us
@@ -53,12 +54,10 @@ class TookTooLong(BaseException):
 
 def preload() -> None:
     """Load what cards need before attempts are forked: 0.1 s of a processor, which each of them would pay."""
-    from importlib import import_module
-
     from evflow.cards.markdown import Markdown
 
-    for module in ("inspect", "traceback", "evflow.cards.default", "evflow.cards.table"):
-        import_module(module)
+    for name in ("inspect", "textwrap", "traceback", "evflow.cards.default", "evflow.cards.table"):
+        ours(name)
     plan = CardPlan("blank")
     plan.add(Markdown("# Title"))
     python("pass")
@@ -103,10 +102,11 @@ def _made(
         failed: BaseException | None = None
         page = ""
         try:
-            with _limited(limit_s), user_view():
+            with _limited(limit_s):
                 if task is None:
                     task = _facts(flow, context, order, ended, store)
-                page = render(plan, task)
+                with user_view():  # components may be the user's, and so are the values that are shown
+                    page = render(plan, task)
         except (Exception, SystemExit, TookTooLong) as error:  # noqa: BLE001 - it becomes the page
             failed = TimeoutError(f"It took longer than {limit_s:.3g} s.") if isinstance(error, TookTooLong) else error
             warn(f"The card '{plan.id or plan.type}' could not be rendered: {type(failed).__name__}: {failed}")
@@ -187,7 +187,8 @@ class LiveCards:
             so_far = AttemptFailed(self._order.task, self._order.attempt, "", "", "", started_us=self._started_us)
             store = open_store(self._context.store_url)
             self._task = replaced(_facts(self._flow, self._context, self._order, so_far, store), status="running", error="")
-        page = render(plan, self._task, again_s=max(1, round(plan.refresh_interval_s)))
+        with user_view():
+            page = render(plan, self._task, again_s=max(1, round(plan.refresh_interval_s)))
         self.write(place, plan, page.encode("utf-8", "backslashreplace"))
 
     def write(self, place: int, plan: CardPlan, page: bytes) -> None:
@@ -266,7 +267,8 @@ def _shown(view: ArtifactView, name: str) -> Shown:
     if entry.size > _LOADED_BYTES:
         return Shown(name, entry.type, entry.size)
     try:
-        value = view.load(name)
+        with user_view():  # pickle looks classes up by their modules' names
+            value = view.load(name)
     except Exception:  # noqa: BLE001 - a class of the user's that cannot be loaded again is shown by its type
         return Shown(name, entry.type, entry.size)
     return Shown(name, type_name(value), entry.size, value, is_loaded=True)
@@ -283,11 +285,8 @@ def _graph(flow: type[FlowSpec]) -> Graph | None:
 
 def _source(step: Any) -> tuple[str, str, int]:
     """A step's source, its file and its first line; empty where it cannot be had."""
-    from inspect import getsourcelines
-    from textwrap import dedent
-
     try:
-        lines, first = getsourcelines(step)
-        return dedent("".join(lines)), step.__code__.co_filename, first
+        lines, first = ours("inspect").getsourcelines(step)
+        return ours("textwrap").dedent("".join(lines)), step.__code__.co_filename, first
     except (OSError, TypeError, AttributeError):
         return "", "", 1

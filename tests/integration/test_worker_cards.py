@@ -248,3 +248,17 @@ async def test_what_was_drawn_of_an_attempt_that_is_killed_stays(root: Path) -> 
         assert ended.report is None
         [live] = live_cards(world.context.log_folder)
         assert "2 of 4" in content(live)
+
+
+def write_namesakes(root: Path) -> None:
+    for name in ("nh3", "markdown_it", "pygments", "inspect", "textwrap", "traceback", "orjson"):
+        (root / "w" / f"{name}.py").write_text("raise RuntimeError('this is the user's')\n")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+async def test_files_of_the_users_are_not_taken_for_what_cards_need(root: Path, method: str) -> None:
+    write_namesakes(root)
+    async with an_attempt_world(root, STEPS, method=method) as world:
+        ended = await world.run("start")
+        assert [card.failed for card in cards(ended)] == [False, False]
+        assert "<h1>by default</h1>" in page_of(world, cards(ended)[0])
