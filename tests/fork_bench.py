@@ -45,6 +45,9 @@ class BodyRunner:
     def forget(self, context: RunContext) -> None:
         pass
 
+    def rest(self) -> None:
+        pass
+
     def __call__(self, context: RunContext, packed: bytes) -> int:
         faulthandler.disable()  # pytest's: the crash of a body that is to crash would stand among the results
         order = AttemptOrder.unpack(packed)

@@ -5,6 +5,7 @@ A call is judged when it is made, so that a mistake is shown at the user's line.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from evflow.errors import did_you_mean
@@ -80,7 +81,8 @@ def finish(flow: "FlowSpec", scope: Scope) -> Transition:
 def _transition(flow: "FlowSpec", scope: Scope, targets: Sequence[object], foreach: object, condition: object) -> Transition:
     if not targets:
         raise InvalidNextException(f"Step {scope.step} called self.next() without a step.", "Name the next one: self.next(self.<step>).")
-    if len(targets) == 1 and isinstance(targets[0], Mapping):
+    # A step first: whether a method is a mapping is found out by a search through all that are, anew in each fork, which copies 60 pages for it.
+    if len(targets) == 1 and not isinstance(targets[0], MethodType) and isinstance(targets[0], Mapping):
         if foreach is not None:
             raise InvalidNextException(
                 f"Step {scope.step} called self.next() with a switch and a foreach.", "Split in the step that the switch chooses."

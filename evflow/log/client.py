@@ -294,10 +294,13 @@ class RedisLogClient:
 
         The next call sees whether it is the same one still. Only the thin client's can be told; any other is closed.
         """
-        if isinstance(self._transport, Wire) and not self._transport.closed:
-            self._resting = clock.monotonic_s(), self._transport.place()
-        else:
+        if not isinstance(self._transport, Wire) or self._transport.closed:
             self.close()
+            return
+        try:
+            self._resting = clock.monotonic_s(), self._transport.place()
+        except OSError:  # somebody closed its descriptor
+            self._transport.forget()
 
     def _wake(self) -> None:
         (since_s, place), self._resting = self._resting or (0.0, None), None

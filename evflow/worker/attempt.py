@@ -27,6 +27,7 @@ from evflow.imports import framework_view, set_user_folder, user_view
 from evflow.log import connect
 from evflow.log.client import RedisLogClient
 from evflow.log.errors import LogUnavailable
+from evflow.log.wire import reply_timeout_s
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code
 from evflow.worker import descriptors, leftovers, locks, report, stdio
@@ -39,6 +40,7 @@ EXIT_REPORTED: Final = 0
 REPORT_WITHIN_S: Final = 30.0
 """How long an attempt tries to report: a killed server is back in a second or two, a failed-over one in ten."""
 _SIGTERM: Final = int(signal.SIGTERM)
+_HOST: Final = os.uname().nodename  # here, and not in each fork: it copies 13 pages for the answer
 
 
 class Cancelled(BaseException):
@@ -77,6 +79,11 @@ class AttemptRunner:
         """Drop what was made for a run."""
         self._ready.pop((context.flow, context.run), None)
 
+    def rest(self) -> None:
+        """The process goes on to another attempt, whose end it reports by the same connection."""
+        for client in self._clients.values():
+            client.rest()
+
     def rehearse(self, context: RunContext) -> None:
         """Touch what an attempt touches around its body; never raises."""
         ready = self._ready.get((context.flow, context.run))
@@ -94,11 +101,7 @@ class AttemptRunner:
             if not isinstance(ended, AttemptSucceeded) or ended.caught is not None:
                 self.used_up = True
             stdio.flush()
-            client = self._client(context.log_url)
-            try:
-                return _deliver(context, ended, client)
-            finally:
-                client.rest()  # a process that goes on reports the next attempt's end by it
+            return _deliver(context, ended, self._client(context.log_url))
         except locks.AttemptRuns as error:
             sys.stderr.write(f"{error}\n")
             return EXIT_TWIN
@@ -175,6 +178,7 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
     from evflow.log import commands
 
     commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
+    reply_timeout_s()  # reads files of settings
 
     if _has_async_step(flow):
         from importlib import import_module
@@ -228,6 +232,9 @@ class UnloadableRunner:
         """Nothing."""
 
     def rehearse(self, context: RunContext) -> None:
+        """Nothing."""
+
+    def rest(self) -> None:
         """Nothing."""
 
     def __call__(self, context: RunContext, order: bytes) -> int:
@@ -335,7 +342,7 @@ def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stag
 
 
 def _deliver(context: RunContext, ended: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
-    payload = encode_report(ended, principal=f"worker:{os.uname().nodename}:{os.getpid()}")
+    payload = encode_report(ended, principal=f"worker:{_HOST}:{os.getpid()}")
     run = RunId(FlowName(context.flow), RunNumber(context.run))
     patience_s = float(context.options.get("report_within_s", REPORT_WITHIN_S))
     try:

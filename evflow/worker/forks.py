@@ -73,6 +73,10 @@ class Runner(Protocol):
         """Drop what was made for a run: no order of it will come."""
         ...
 
+    def rest(self) -> None:
+        """The process goes on to another attempt: have ready for it what this one leaves."""
+        ...
+
 
 class Started(NamedTuple):
     """A process that runs an attempt, and the reading ends of its output. Whoever gets it closes them."""

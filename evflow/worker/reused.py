@@ -100,6 +100,7 @@ def serve(runner: Runner, context: RunContext, orders: int, done: int) -> int:
         if code or runner.used_up:
             return code
         stdio.flush()
+        runner.rest()
         locks.release(context.lock_file)
         if not before.put_back():
             return code
