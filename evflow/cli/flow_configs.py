@@ -17,6 +17,7 @@ def settle_configs(context: FlowContext) -> None:
     """
     values = resolve(context.flow, context.config_files, context.config_values, user=config.get("user"))
     settle(context.flow, values)
+    context.configured = True
 
 
 def settle_for_help(context: FlowContext) -> None:
@@ -25,7 +26,7 @@ def settle_for_help(context: FlowContext) -> None:
         settle_configs(context)
 
 
-def settle_origin(flow: type, origin: RunId) -> None:
+def settle_origin(context: FlowContext, origin: RunId) -> None:
     """Put the configurations of another run into the flow's class; those that it had not get their defaults.
 
     Raises:
@@ -39,9 +40,11 @@ def settle_origin(flow: type, origin: RunId) -> None:
     from evflow.replay.refold import refold
     from evflow.store.artifacts import ArtifactView
 
+    flow = context.flow
     with session.log() as log:
         header = refold(load(log, origin).events).header
     stored = ArtifactView.open(session.store(header["store"]), header["parameters"])
+    context.configured = True
     if all(spec_of(one).attribute in stored for one in configs_of(flow)):
         settle_from(flow, stored)
         return

@@ -37,6 +37,10 @@ def checked(context: FlowContext) -> Graph:
 
 
 def _decorate(context: FlowContext) -> None:
+    if not context.configured:  # something among the words looked like --help, and was none
+        from evflow.cli.flow_configs import settle_configs
+
+        settle_configs(context)
     if context.with_specs:
         from evflow.flow.decorators.spec import apply_with
 

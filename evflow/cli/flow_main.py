@@ -56,17 +56,19 @@ class FlowContext:
         file: The file that defines it, absolute; empty where there is none.
         quiet: Say nothing that was not asked for.
         with_specs: Decorators named before the command.
+        configured: The flow's configurations are settled, or it has none.
         config_files: Configurations that were given as files: name to path.
         config_values: Those that were given as texts: name to text.
     """
 
-    __slots__ = ("config_files", "config_values", "file", "flow", "quiet", "with_specs")
+    __slots__ = ("config_files", "config_values", "configured", "file", "flow", "quiet", "with_specs")
 
     def __init__(self, flow: type, file: str) -> None:
         self.flow = flow
         self.file = file
         self.quiet = False
         self.with_specs: tuple[str, ...] = ()
+        self.configured = not facts(flow).configs
         self.config_files: dict[str, str] = {}
         self.config_values: dict[str, str] = {}
 

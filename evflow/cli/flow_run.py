@@ -72,7 +72,7 @@ def resume_command(flow: type) -> click.Command:
         if facts(flow).configs:
             from evflow.cli.flow_configs import settle_origin
 
-            settle_origin(flow, origin)
+            settle_origin(context, origin)
         checked(context)
         _start(context, given, parameters={}, changed=changed, origin=origin, resume_step=step)
 

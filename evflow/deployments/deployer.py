@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -20,6 +20,7 @@ from evflow.core.ids import FlowName
 from evflow.deployments.catalog import Reference, deployed
 from evflow.deployments.deployed import DeployedFlow, in_thread
 from evflow.errors import EnvironmentProblem, UsageError
+from evflow.flow.steps import facts
 from evflow.imports import framework_view
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Deployer:
         env: Environment variables of the deploying process, beside those of this one. Not for a class.
         cwd: Its working folder; this process's own if not given. Not for a class.
         decospecs: Decorators for every step that lacks them, as `--with` takes them (`retry:times=3`). A class has them from then on.
+        config: The flow's configurations as files: a map of names to paths, or pairs of them.
+        config_value: Configurations by their values, or as texts that a file would hold.
 
     Raises:
         FlowFileMissing: There is no such file.
@@ -109,6 +112,8 @@ class Deployer:
         cwd: "str | os.PathLike[str] | None" = None,
         *,
         decospecs: Sequence[str] = (),
+        config: "Mapping[str, str] | Iterable[tuple[str, str]]" = (),
+        config_value: "Mapping[str, Any] | Iterable[tuple[str, Any]]" = (),
     ) -> None:
         del profile
         self._class = flow if isinstance(flow, type) else None
@@ -118,6 +123,7 @@ class Deployer:
         self._show_output = show_output
         self._env = dict(env or {})
         self._cwd = cwd
+        self._configs, self._config_values = dict(config), dict(config_value)
         self._decospecs = (decospecs,) if isinstance(decospecs, str) else tuple(decospecs)
 
     def scheduler(self, name: str = DEFAULT_NAME) -> "SchedulerDeployer":
@@ -161,9 +167,21 @@ class Deployer:
                 return self._in_process(self._class, name, production=production, tags=tags, options=options)
             return self._in_its_own_process(name, production=production, tags=tags, options=options)
 
+    def _config_words(self) -> Iterator[str]:
+        for name, path in self._configs.items():
+            yield from ("--config", name, str(path))
+        for name, value in self._config_values.items():
+            yield from ("--config-value", name, value if isinstance(value, str) else json.dumps(value))
+
+    def _settle(self, flow: type) -> None:
+        if facts(flow).configs or self._configs or self._config_values:
+            from evflow.flow import config_values
+
+            config_values.settle(flow, config_values.resolve(flow, self._configs, self._config_values, user=config.get("user")))
+
     def _in_its_own_process(self, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
         log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
-        words = [sys.executable, str(self._file), "deploy", "--json", "--name", name]
+        words = [sys.executable, str(self._file), *self._config_words(), "deploy", "--json", "--name", name]
         words += ["--production"] if production else []
         words += [word for tag in tags for word in ("--tag", tag)]
         words += [word for spec in self._decospecs for word in ("--with", spec)]
@@ -193,6 +211,7 @@ class Deployer:
         def wished(setting: str) -> Any:
             return options.get(setting, config.get(setting))
 
+        self._settle(flow)
         file = getattr(sys.modules.get(flow.__module__), "__file__", None)
         request = DeployRequest(
             flow=flow,

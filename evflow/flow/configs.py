@@ -68,7 +68,7 @@ class Delayed:
         return evaluate_now(self)
 
     def _evflow_step(self, step: tuple[str, object]) -> "Delayed":
-        return Delayed(self._evflow_expression, self._evflow_where, self._evflow_globals, (*self._evflow_path, step))
+        return Delayed(self._evflow_expression, caller(2), self._evflow_globals, (*self._evflow_path, step))
 
     def __iter__(self) -> NoReturn:
         self._evflow_refuse("gone through")

@@ -361,3 +361,17 @@ def test_check_tells_what_no_configuration_can_be() -> None:
 def test_an_error_of_ours_is_a_wrong_use() -> None:
     for error in (ConfigUnknown, ConfigMissing, ConfigUnreadable, ConfigInvalid, ConfigExpressionFailed):
         assert issubclass(error, UsageError)
+
+
+def test_an_expression_is_placed_where_it_is_written(folder: Path) -> None:
+    class Placed(FlowSpec):
+        cfg = Config("cfg", default_value={})
+
+        @retry(times=cfg.times)  # here
+        @step
+        def start(self) -> None:
+            pass
+
+    line = next(number for number, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("cfg.times)  # here"))
+    with pytest.raises(ConfigExpressionFailed, match=rf"cfg\.times \({__file__}:{line}\) has no value"):
+        run_flow(Placed)
