@@ -7,9 +7,11 @@ An ignore here stands where a mistake must be found: mypy complains when it is n
 from typing import Any, assert_type
 
 from evflow import (
+    Config,
     DeployedFlow,
     Deployer,
     FlowSpec,
+    IncludeFile,
     Inputs,
     JSONType,
     Parameter,
@@ -126,3 +128,25 @@ def wrong_uses() -> None:
     Deployer(file=3)  # type: ignore[call-arg]
     Deployer(Typed).scheduler().create(worker=3)  # type: ignore[call-arg]
     DeployedFlow("Typed").trigger("rate")  # type: ignore[arg-type]
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+class Filed(FlowSpec):
+    """What steps see of files and configurations; decorators take of a configuration what they will get."""
+
+    cfg = Config("cfg", default_value={"times": 1})
+    text = IncludeFile("text")
+    raw = IncludeFile("raw", is_text=False)
+    parsed = IncludeFile("parsed", parser=lines)
+
+    @retry(times=cfg.times)
+    @environment(**cfg.environment)
+    @step
+    def start(self) -> None:
+        assert_type(self.text, str)
+        assert_type(self.raw, bytes)
+        assert_type(self.parsed, list[str])
+        assert_type(self.cfg, Any)
