@@ -42,6 +42,7 @@ import pytest
 
 from evflow.cli.app import app
 from evflow.config import SETTINGS
+from evflow.flow.config_values import FILES_VARIABLE, VALUES_VARIABLE
 from tests.conftest import REPOSITORY
 from tests.waiting import wait_until
 
@@ -288,10 +289,10 @@ def test_the_index_names_every_page() -> None:
 
 def test_every_setting_and_command_that_a_page_names_exists() -> None:
     commands = app().list_commands(click.Context(app()))
-    known = {f"EVFLOW_{name.upper()}" for name in SETTINGS}
+    known = {f"EVFLOW_{name.upper()}" for name in SETTINGS} | {"EVFLOW_PYTHON", FILES_VARIABLE, VALUES_VARIABLE}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name in re.findall(r"\bEVFLOW_[A-Z_]+\b", text):
-            assert name in known or name.startswith(("EVFLOW_RUN_", "EVFLOW_TEST_")) or name == "EVFLOW_PYTHON", f"{page.name}: {name}"
+            assert name in known or name.startswith(("EVFLOW_RUN_", "EVFLOW_TEST_")), f"{page.name}: {name}"
         for name in re.findall(r"`evflow ([a-z][\w-]*)", text):
             assert name in commands, f"{page.name}: evflow {name}"

@@ -104,7 +104,8 @@ def test_an_event_starts_a_run_which_starts_others_and_each_can_say_why(deployed
         assert [(one["id"], one["outcome"], one["reason"]) for one in entries if one["what"] == "event"] == [
             ("data/monday", "started", "event"), ("data/tuesday", "not-wanted", "rows is 0, wanted > 0"),
         ]  # fmt: skip
-        nearest = evflow("why-not", "Score", "--at", at, "--for", "10m", "--most", "1").stdout
+        (monday,) = [one["at"] for one in entries if one["id"] == "data/monday"]
+        nearest = evflow("why-not", "Score", "--at", monday, "--for", "10m", "--most", "1").stdout
         assert "data/monday" in nearest
         assert "data/tuesday" not in nearest
         assert f"Those are the 1 nearest of {len(entries)}: --most shows more" in nearest
