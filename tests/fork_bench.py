@@ -39,7 +39,7 @@ class BodyRunner:
     def prepare(self, context: RunContext) -> None:
         pass
 
-    def rehearse(self, context: RunContext) -> None:
+    def rehearse(self, context: RunContext, *, whole: bool = False) -> None:
         pass
 
     def forget(self, context: RunContext) -> None:

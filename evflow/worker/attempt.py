@@ -84,11 +84,11 @@ class AttemptRunner:
         for client in self._clients.values():
             client.rest()
 
-    def rehearse(self, context: RunContext) -> None:
-        """Touch what an attempt touches around its body; never raises."""
+    def rehearse(self, context: RunContext, *, whole: bool = False) -> None:
+        """See `evflow.worker.rehearsal`; never raises."""
         ready = self._ready.get((context.flow, context.run))
         if ready is not None:
-            rehearse(context, ready.store, ready.parameters)
+            rehearse(context, ready.store, ready.parameters, whole=whole)
 
     def __call__(self, context: RunContext, order: bytes) -> int:
         """Run the attempt that an order describes; see `evflow.worker.launchers.Runner`."""
@@ -231,7 +231,7 @@ class UnloadableRunner:
     def forget(self, context: RunContext) -> None:
         """Nothing."""
 
-    def rehearse(self, context: RunContext) -> None:
+    def rehearse(self, context: RunContext, *, whole: bool = False) -> None:
         """Nothing."""
 
     def rest(self) -> None:

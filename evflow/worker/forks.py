@@ -65,8 +65,8 @@ class Runner(Protocol):
         """Run the attempt whose order these bytes are; return its process's exit code."""
         ...
 
-    def rehearse(self, context: RunContext) -> None:
-        """Do what attempts do around a body, without any effect; never raises."""
+    def rehearse(self, context: RunContext, *, whole: bool = False) -> None:
+        """Do what attempts do around a body, without any effect, and send a report to nobody where it is the whole; never raises."""
         ...
 
     def forget(self, context: RunContext) -> None:
@@ -116,7 +116,7 @@ class ForkLauncher:
         self._launches += 1
         if self._launches == REHEARSE_AFTER:
             for _ in range(REHEARSALS):
-                self._runner.rehearse(context)
+                self._runner.rehearse(context, whole=True)
         spare, self._spare = self._spare, None
         if spare is not None:
             told = _told(None if spare.context is context else context, order)

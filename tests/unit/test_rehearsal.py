@@ -40,7 +40,7 @@ def test_a_rehearsal_goes_all_the_way_and_leaves_nothing(context: RunContext, tm
     store = open_store(context.store_url)
     before = sorted(tmp_path.rglob("*"))
     for _ in range(3):
-        rehearse(context, store, ArtifactView.open(store, context.parameters))
+        rehearse(context, store, ArtifactView.open(store, context.parameters), whole=True)
     assert [(place, event.next_steps, event.artifacts) for place, event in reported] == [("s0 Flow/7", ("end",), 2)] * 3
     assert sorted(tmp_path.rglob("*")) == before
     assert not current.is_running_flow
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_left_to_the_attempt(context: RunContext, tmp_path: Pat
     for file in (tmp_path / "store").rglob("*"):
         if file.is_file():
             file.unlink()
-    rehearse(context, store, parameters)
+    rehearse(context, store, parameters, whole=True)
 
 
 def test_a_fork_server_rehearses_once_when_many_attempts_came(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_a_fork_server_rehearses_once_when_many_attempts_came(context: RunContex
         def prepare(self, context: RunContext) -> None: ...
         def forget(self, context: RunContext) -> None: ...
         def rest(self) -> None: ...
-        def rehearse(self, context: RunContext) -> None:
+        def rehearse(self, context: RunContext, *, whole: bool = False) -> None:
             self.rehearsed += 1
 
         def __call__(self, context: RunContext, order: bytes) -> int:
