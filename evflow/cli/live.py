@@ -179,7 +179,7 @@ class _View:
 class PlainView(_View):
     """Lines for pipes, files and CI.
 
-    An attempt's start is told with its first sign of life: its first line, or the event, whichever comes first. (Nothing
+    An attempt's start is told with its first sign of life: its first line, the event, or its report, whichever comes first. (Nothing
     follows from a start, so the log has it some milliseconds later.)
     """
 
@@ -200,9 +200,10 @@ class PlainView(_View):
             return
         task, attempt, text = told
         name = AttemptId(self._name(state), TaskId(task), attempt)
-        if isinstance(record.event, ev.AttemptStarted):
-            self._start(name, record.at_us)
-        else:
+        began_us = getattr(record.event, "started_us", 0)
+        if began_us:
+            self._start(name, began_us)
+        if not isinstance(record.event, ev.AttemptStarted):
             self._begun_attempts.add(name)
             if not self._quiet:
                 self._line(record.at_us, name, text)

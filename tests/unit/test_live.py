@@ -203,7 +203,7 @@ def test_an_attempt_whose_end_is_reported_before_its_start_is_told_with_its_proc
     view.on_line(line(1, "late"))
     view.on_event(started, story.state)
     view.close()
-    assert told(out) == ["pid 77) Task has finished in 1.0 s.", "pid 77) late"]
+    assert told(out) == ["pid 77) Task has started.", "pid 77) Task has finished in 1.0 s.", "pid 77) late"]
 
 
 def test_quiet_shows_only_what_tasks_print() -> None:
