@@ -26,7 +26,8 @@ from evflow.log.protocol import AppendCall, Head, Inbound, Lease
 from evflow.log.writer import ShardWriter
 from evflow.replay.verify import verify
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer, received
+from evflow.testing.simulated_log import SimulatedEventLog, received
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulated_state import State
 from evflow.testing.virtual_time import run as run_in_virtual_time
 from evflow.worker.spec import AttemptOrder

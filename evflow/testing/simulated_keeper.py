@@ -8,7 +8,8 @@ from evflow.log.archived import LINGER_S, Archived, Archives, Projection
 from evflow.log.fallback import Fallback
 from evflow.log.flow_commands import look_at_us
 from evflow.log.protocol import FlowEvent, Head, Inbound, RunEntry, StoredEvent
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer, line_of, received
+from evflow.testing.simulated_log import SimulatedLogClient, line_of, received
+from evflow.testing.simulated_server import SimulatedServer
 
 _SEGMENT = "log:"
 

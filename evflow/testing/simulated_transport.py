@@ -17,8 +17,8 @@ from evflow.log.url import Address
 from evflow.log.wire import Argument, Command, type_of_reply
 from evflow.testing.faults import Faults, NoFaults
 from evflow.testing.simulated_keys import RefusedByServer
-from evflow.testing.simulated_log import SimulatedServer
 from evflow.testing.simulated_pools import PoolScripts
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulated_state import State
 
 URL: Final = "redis://simulation:6379/0"

@@ -23,7 +23,8 @@ from evflow.log.redis_py_async import AsyncRedisPyTransport
 from evflow.log.transport import AsyncConnector, Connector, connect_async, connect_blocking
 from evflow.log.url import parse
 from evflow.log.wire import Wire
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from tests.ports import free_port
 from tests.waiting import wait_until
 

@@ -12,7 +12,7 @@ from evflow.log import commands, pools
 from evflow.log.keys import pool_keys
 from evflow.log.link import Link
 from evflow.log.pools import Entry, Fate, PoolFenced, PoolInvalid, WorkerLost
-from evflow.testing.simulated_log import SimulatedServer
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulated_transport import URL, connector, run
 from tests.contract.log_worlds import RawServer, RealWorld, raw_server, real_world, valkey_binary
 from tests.redis_server import DebianRedis

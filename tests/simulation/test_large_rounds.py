@@ -17,7 +17,8 @@ from evflow.log.writer import LEASE_S, ShardWriter
 from evflow.testing import virtual_time
 from evflow.testing.faults import Crash, Faults, NoFaults
 from evflow.testing.simulated_executor import Fate, SimulatedExecutor, SimulatedMachine
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulation.checks import check, folded
 from evflow.testing.simulation.watched import SHARD
 from evflow.testing.simulation.world import World

@@ -16,7 +16,8 @@ from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
 from evflow.log.protocol import KEEP, AppendCall, Head, Keep, Lease, Placed, StoredEvent
 from evflow.log.writer import ShardWriter
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.worker.spec import AttemptOrder
 from evflow_scheduler.newer import RunIsNewer
 from evflow_scheduler.observer import RunObserver

@@ -11,7 +11,8 @@ from evflow.core.deployments import tick_of
 from evflow.core.flow_events import FlowPaused, FlowUnpaused
 from evflow.core.ids import FlowName
 from evflow.log.keys import shared_shards
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from evflow_scheduler.ticks import keep_book, shard_of
 from tests.unit.ticking_world import HOUR_US, TICKING, TickWorld
 

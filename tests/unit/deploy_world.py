@@ -14,7 +14,8 @@ from evflow.deployments.request import Asked, Requested, request_run
 from evflow.flow.parameter_values import ParameterContext
 from evflow.store import Store, open_store
 from evflow.store.artifacts import ArtifactView
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 
 FLOW = FlowName("Nightly")
 NOW_US = 1_764_000_000_000_000

@@ -16,7 +16,8 @@ from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.state import RunState
 from evflow.core.summary import summary
 from evflow.log.protocol import AppendCall, Head, RunEntry
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 
 NOON_US = 1_795_435_200_000_000
 """2026-11-23 12:00:00 UTC."""

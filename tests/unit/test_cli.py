@@ -26,7 +26,8 @@ from evflow.core.ids import FlowName, RunId
 from evflow.errors import Conflict, UsageError
 from evflow.log.protocol import LogClient, TagChange
 from evflow.store.logs import make_folder, path_of
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from tests.unit.story import NOON_US, Story, cross_validation, graph
 
 TWO_STEPS = graph(Node("start", "linear", ("end",)), Node("end", "end"))

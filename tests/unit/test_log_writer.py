@@ -14,7 +14,8 @@ from evflow.log.errors import LogAccessDenied, LogOutOfMemory, LogUnavailable, L
 from evflow.log.protocol import AppendCall, Head, Inbound, LeaseHeld, LeaseLost
 from evflow.log.writer import KEPT_S, LogLostTooMuch, RunNumberTaken, ShardWriter
 from evflow.testing.faults import Crash, RandomFaults
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from tests.effort import rng, seeds
 
 pytestmark = pytest.mark.virtual_time

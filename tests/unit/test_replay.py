@@ -9,7 +9,8 @@ from evflow.core.state import RunState
 from evflow.log.protocol import StoredEvent
 from evflow.replay.load import RunNotFound, events, load
 from evflow.replay.refold import refold
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from tests.core_run import CoreRun, fan, stored
 from tests.unit.story import Story, cross_validation
 

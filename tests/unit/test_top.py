@@ -17,7 +17,8 @@ from evflow.log.errors import LogConnectionLost
 from evflow.log.feeds import Feeds
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import AppendCall, RunEntry
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from tests.core_run import CoreRun, fan
 
 NOW_US = 1_800_000_000_000_000

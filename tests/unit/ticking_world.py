@@ -18,7 +18,8 @@ from evflow.log.flow_commands import NumbersUnknown
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import LogClient, RunEntry
 from evflow.testing.faults import Crash
-from evflow.testing.simulated_log import SimulatedLogClient, SimulatedServer
+from evflow.testing.simulated_log import SimulatedLogClient
+from evflow.testing.simulated_server import SimulatedServer
 from tests.unit.deploy_world import NOW_US, World
 
 TICKING = FlowName("Ticking")

@@ -7,7 +7,8 @@ from evflow.core import canonical, events as ev
 from evflow.core.codec import Record
 from evflow.core.ids import RunId
 from evflow.log.protocol import Lease
-from evflow.testing.simulated_log import SimulatedEventLog, SimulatedServer
+from evflow.testing.simulated_log import SimulatedEventLog
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulated_state import State
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.run import OwnedRun

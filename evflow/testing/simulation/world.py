@@ -25,7 +25,7 @@ from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable
 from evflow.log.protocol import StoredEvent
 from evflow.log.writer import LEASE_S, LogLostTooMuch, ShardWriter
 from evflow.testing.faults import Crash
-from evflow.testing.simulated_log import START_US
+from evflow.testing.simulated_server import START_US
 from evflow.testing.simulation.machine import Conduct, Hold, Machine
 from evflow.testing.simulation.scenario import REQUESTS, Fault, Report, Scenario
 from evflow.testing.simulation.watched import SHARD, Host, Listener, RecordedRun, Violation, WatchedLog, WatchedServer
