@@ -1,7 +1,7 @@
 """What a simulated server holds, and what the scripts do to it.
 
-`State`'s methods are the scripts in `evflow/log/lua`, check by check, as functions of the state alone; `evflow.testing.simulated_log`
-keeps them in a journal and plays the connections to it.
+`State`'s methods are the scripts in `evflow/log/lua`, check by check, as functions of the state alone; `evflow.testing.simulated_server`
+keeps them in a journal, and `evflow.testing.simulated_log` plays the connections to it.
 """
 
 from collections.abc import Sequence
