@@ -18,6 +18,8 @@ from evflow import (
     concurrency,
     config_expr,
     environment,
+    limit,
+    pool,
     resources,
     retry,
     schedule,
@@ -328,6 +330,28 @@ def test_what_is_no_map_cannot_be_unpacked(folder: Path) -> None:
 
     with pytest.raises(ConfigInvalid, match="takes a map of names"):
         run_flow(Unpacked)
+
+
+def test_a_decorator_s_only_field_may_be_given_without_its_name(folder: Path) -> None:
+    class Pooled(FlowSpec):
+        cfg = Config("cfg", default_value={"pool": "gpu", "slots": "licences"})
+
+        @pool(cfg.pool)
+        @limit(cfg.slots, at_most=2)
+        @step
+        def start(self) -> None:
+            pass
+
+    settle(Pooled, resolve(Pooled, {}, {}, {}))
+    policy = graph_of(Pooled)["start"].policy
+    assert policy.executor == "pool:gpu"
+    assert policy.limits == {"licences": 2}
+
+
+@pytest.mark.parametrize(("use", "instead"), [("retry(c.n)", r"@retry\(<field>=c\.n\)"), ("schedule(c.n)", r"@schedule\(cron=c\.n\)")])
+def test_a_decorator_does_not_take_a_configuration_for_what_it_stands_on(use: str, instead: str) -> None:
+    with pytest.raises(DecoratorInvalid, match=f"takes its fields by name.*\n.*{instead}"):
+        eval(use, {"retry": retry, "schedule": schedule, "c": Config("c")})
 
 
 @pytest.mark.parametrize("use", ["bool(c.a)", "f'{c.a}'", "str(c.a)", "[*c.a]", "c.a or 3"])

@@ -96,7 +96,7 @@ class StepDecorator:
 def apply(kind: type[StepDecorator], function: Callable[..., Any] | None, given: Mapping[str, object]) -> Any:
     """Put a decorator on a step: at once (`@retry`), or when the function comes (`@retry(times=3)`)."""
     place = caller(2)
-    if function is not None and not callable(function):
+    if function is not None and (is_delayed(function) or not callable(function)):
         raise_at_import(DecoratorInvalid(f"@{kind.name} takes its fields by name ({place}).", f"Write @{kind.name}(<field>={function!r})."))
     try:
         decorator = kind(given, place)
@@ -108,6 +108,11 @@ def apply(kind: type[StepDecorator], function: Callable[..., Any] | None, given:
         return decorated
 
     return decorate if function is None else decorate(function)
+
+
+def is_delayed(given: object) -> bool:
+    """Whether it stands for a configuration's value: it can be called, and is yet a field's value, not what a decorator stands on."""
+    return bool(getattr(given, "is_delayed", False))
 
 
 def misplaced(function: object) -> list[StepDecorator]:

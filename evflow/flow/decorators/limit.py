@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeVar, cast, overload
 
-from evflow.flow.decorators.base import DecoratorInvalid, F, StepDecorator, apply, raise_at_import
+from evflow.flow.decorators.base import DecoratorInvalid, F, StepDecorator, apply, is_delayed, raise_at_import
 from evflow.flow.decorators.of_class import apply_to_class, configured
 from evflow.flow.steps import Where, caller
 
@@ -58,7 +58,9 @@ def limit(key: str | None = None, /, *, at_most: int = 1) -> Callable[[F], F]:
             on a step; it waits for all of them.
         at_most: How many. An operator's `evflow limits set key:warehouse N` takes its place.
     """
-    if key is None or callable(cast("object", key)):  # `@limit` alone would take the step for its key, and leave the flow without the step
+    if key is None or (
+        callable(cast("object", key)) and not is_delayed(key)
+    ):  # `@limit` alone would take the step for its key, and leave the flow without the step
         raise_at_import(DecoratorInvalid(f"@limit has no key ({caller(1)}).", 'Write @limit("warehouse", at_most=4).'))
     return cast("Callable[[F], F]", apply(Limit, None, {"key": key, "at_most": at_most}))
 

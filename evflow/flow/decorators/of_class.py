@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, raise_at_import
+from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, is_delayed, raise_at_import
 from evflow.flow.steps import Where, caller, facts
 
 
@@ -18,7 +18,7 @@ def apply_to_class(kind: type[StepDecorator], attribute: str, decorated: object,
         field: The one that somebody means who gives a value without a name.
     """
     place = caller(2)
-    if decorated is not None and not callable(decorated):
+    if decorated is not None and (is_delayed(decorated) or not callable(decorated)):
         raise_at_import(
             DecoratorInvalid(f"@{kind.name} takes its fields by name ({place}).", f"Write @{kind.name}({field}={decorated!r}).")
         )

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final, overload
 
 from evflow.core.graph import DEFAULT_POOL, POOL_PREFIX, is_pool_name
-from evflow.flow.decorators.base import F, StepDecorator, apply
+from evflow.flow.decorators.base import F, StepDecorator, apply, is_delayed
 
 REUSE: Final = 1_000
 """Attempts of a process where `reuse` is True: often enough that a process costs nothing, seldom enough that what leaks goes away."""
@@ -47,6 +47,6 @@ def pool(given: Any = None, /, **fields: Any) -> Any:  # noqa: D417
         reuse: The process that has run an attempt may run the next one of such a step of this flow: True, or how many of them. A new
             process for each is the default. See `docs/pools.md` for what is then as in a new process, and what is not.
     """
-    if isinstance(given, str):
+    if isinstance(given, str) or is_delayed(given):
         return apply(Pool, None, {"name": given, **fields})
     return apply(Pool, given, fields)
