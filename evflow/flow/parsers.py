@@ -43,7 +43,9 @@ def yaml_parser(content: str) -> Any:
     try:
         return yaml.safe_load(content)
     except yaml.YAMLError as error:
-        raise ParserFailed(f"It is no YAML: {error}.") from None
+        place = getattr(error, "problem_mark", None)
+        why = error if place is None else f"{error.problem} at line {place.line + 1}, column {place.column + 1}"
+        raise ParserFailed(f"It is no YAML: {why}.") from None
 
 
 def toml_parser(content: str) -> dict[str, Any]:
@@ -80,8 +82,13 @@ def pyproject_toml_parser(content: str) -> dict[str, Any]:
         ParserFailed: It is no TOML, or a dependency is no requirement of PEP 508 without markers.
     """
     project = toml_parser(content).get("project", {})
-    python = project.get("requires-python")
-    return _required("pyproject_toml_parser", project.get("dependencies", ()), None if python is None else python.lstrip(" ="))
+    if not isinstance(project, dict):
+        raise ParserFailed("'project' is no table.")
+    python = cast("dict[str, Any]", project).get("requires-python")
+    if not isinstance(python, str | None):
+        raise ParserFailed(f"'requires-python' is {python!r}, and no text.")
+    wanted = _texts("dependencies", cast("dict[str, Any]", project).get("dependencies", []))
+    return _required("pyproject_toml_parser", wanted, None if python is None else python.lstrip(" ="))
 
 
 def conda_environment_yml_parser(content: str) -> dict[str, Any]:
@@ -95,9 +102,9 @@ def conda_environment_yml_parser(content: str) -> dict[str, Any]:
     found: list[Any] = (cast("Any", read).get("dependencies") or []) if isinstance(read, Mapping) else []
     packages: dict[str, str] = {}
     python: str | None = None
-    for line in found:
-        if not isinstance(line, str):
-            raise ParserFailed(f"A dependency is {line!r}: dependencies for pip have no place here.", "Give them in a file of their own.")
+    if isinstance(cast("object", found), list) and any(isinstance(line, dict) for line in found):
+        raise ParserFailed("Dependencies for pip have no place here.", "Give them in a file of their own.")
+    for line in _texts("dependencies", found):
         parts = _CONDA_LINE.match(line.strip())
         if parts is None:
             raise ParserFailed(f"The dependency {line!r} is no package with a version.")
@@ -107,6 +114,12 @@ def conda_environment_yml_parser(content: str) -> dict[str, Any]:
         else:
             packages[name] = version
     return {"packages": packages, "python": python}
+
+
+def _texts(name: str, given: object) -> list[str]:
+    if isinstance(given, list) and all(isinstance(one, str) for one in cast("list[object]", given)):
+        return cast("list[str]", given)
+    raise ParserFailed(f"'{name}' is no list of texts.")
 
 
 def _required(parser: str, lines: Iterable[str], python: str | None) -> dict[str, Any]:

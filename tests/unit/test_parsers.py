@@ -46,12 +46,16 @@ def test_a_conda_environment_becomes_packages_and_a_python() -> None:
 @pytest.mark.parametrize(
     ("parser", "text", "why"),
     [
-        (yaml_parser, "a: [", "no YAML"),
+        (yaml_parser, "a: [", r"^It is no YAML: [^\n]* at line 1, column 5\.$"),
         (yaml_parser, "!!python/object/apply:os.getcwd []", "no YAML"),
         (toml_parser, "a = ", "no TOML"),
         (requirements_txt_parser, "numpy ==", "PEP 508"),
         (requirements_txt_parser, "numpy; sys_platform == 'linux'", "marker"),
         (pyproject_toml_parser, "[project", "no TOML"),
+        (pyproject_toml_parser, "project = 3", "'project' is no table"),
+        (pyproject_toml_parser, "[project]\nrequires-python = 3", "'requires-python' is 3"),
+        (pyproject_toml_parser, "[project]\ndependencies = 'numpy'", "'dependencies' is no list"),
+        (conda_environment_yml_parser, "dependencies: 3", "'dependencies' is no list"),
         (conda_environment_yml_parser, "dependencies: [{pip: [numpy]}]", "for pip"),
     ],
 )
