@@ -254,7 +254,7 @@ def _from_env(env: Mapping[str, str], variable: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigVariableInvalid(variable, str(error)) from None
     if not isinstance(given, dict):
-        raise ConfigVariableInvalid(variable, f"it is a {type(given).__name__}")
+        raise ConfigVariableInvalid(variable, f"it is {_kind(given)}")
     return {canonical(name): value for name, value in cast("dict[str, Any]", given).items()}
 
 
@@ -303,9 +303,9 @@ def _parsed(spec: ConfigSpec, text: str, source: str) -> object:
     if spec.parser is None:
         try:
             value: object = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigInvalid(
-                f"Config '{spec.name}' ({source}) is no JSON: {error}.",
+                f"Config '{spec.name}' ({source}) is no JSON: {str(error) if isinstance(error, ValueError) else 'it is nested too deeply'}.",
                 f"Mend it, or give the Config a parser, such as parser=evflow.yaml_parser ({spec.where}).",
             ) from None
     else:
@@ -318,17 +318,33 @@ def _parsed(spec: ConfigSpec, text: str, source: str) -> object:
         except Exception as error:  # noqa: BLE001 - whatever a parser raises says that the text does not fit
             from evflow.exception import class_name, text_of
 
-            raise ConfigInvalid(f"Config '{spec.name}' ({source}) cannot be parsed: {class_name(error)}: {text_of(error)}") from None
+            raise ConfigInvalid(
+                f"Config '{spec.name}' ({source}) cannot be parsed: {class_name(error)}: {text_of(error)}",
+                f"Mend it, or the parser ({spec.where}).",
+            ) from None
     return _checked(spec, value, source)
 
 
 def _checked(spec: ConfigSpec, value: object, source: str) -> object:
-    if spec.plain or value is None or isinstance(cast("Any", value), Mapping):
+    if spec.plain or value is None:
+        return value
+    if isinstance(cast("Any", value), Mapping):
+        try:
+            as_plain(value)
+        except RecursionError:
+            raise ConfigInvalid(
+                f"Config '{spec.name}' ({source}) holds itself, or is nested too deeply.", "Steps could not have it."
+            ) from None
         return value
     raise ConfigInvalid(
-        f"Config '{spec.name}' ({source}) is a {type(value).__name__}, and a configuration is a map of names to values.",
+        f"Config '{spec.name}' ({source}) is {_kind(value)}, and a configuration is a map of names to values.",
         f"plain=True takes anything ({spec.where}).",
     )
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _has_delayed(value: object) -> bool:
@@ -349,7 +365,7 @@ def _valued(value: Any, known: Mapping[str, object]) -> Any:
             made: Any = _valued(item, known)
             if isinstance(key, str) and key.startswith(UNPACKED):
                 if not isinstance(made, Mapping):
-                    raise ConfigInvalid(f"**{item!r}: it is a {type(made).__name__}, and ** takes a map of names to values.")
+                    raise ConfigInvalid(f"**{item!r}: it is {_kind(made)}, and ** takes a map of names to values.")
                 given.update(cast("Any", made))
             else:
                 given[key] = made

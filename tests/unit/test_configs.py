@@ -25,6 +25,7 @@ from evflow import (
     schedule,
     step,
     trigger,
+    yaml_parser,
 )
 from evflow.errors import UsageError
 from evflow.flow import graph_of
@@ -122,6 +123,14 @@ def test_bad_json_says_where(folder: Path) -> None:
         value_of(Config("c"), value='{"a": ')
 
 
+def test_what_is_nested_without_end_is_refused(folder: Path) -> None:
+    depth = 100_000
+    with pytest.raises(ConfigInvalid, match="is no JSON: it is nested too deeply"):
+        value_of(Config("c"), value="[" * depth + "]" * depth)
+    with pytest.raises(ConfigInvalid, match=r"\(--config-value\) holds itself"):
+        value_of(Config("c", parser=yaml_parser), value="a: &all {b: *all}")
+
+
 @pytest.mark.parametrize("text", ["[1]", "3", '"x"'])
 def test_a_configuration_is_a_map_unless_it_is_plain(folder: Path, text: str) -> None:
     with pytest.raises(ConfigInvalid, match="a configuration is a map of names"):
@@ -138,7 +147,7 @@ def test_a_variable_that_is_no_map_is_named(folder: Path, text: str) -> None:
 def test_a_parser_is_a_function_or_its_name_and_its_errors_are_told(folder: Path) -> None:
     assert value_of(Config("c", parser=lambda text: {"n": len(text)}), value="abc") == {"n": 3}
     assert value_of(Config("c", parser="tomllib.loads"), value="a = 1") == {"a": 1}
-    with pytest.raises(ConfigInvalid, match=r"cannot be parsed: tomllib\.TOMLDecodeError"):
+    with pytest.raises(ConfigInvalid, match=r"cannot be parsed: tomllib\.TOMLDecodeError.*\nMend it, or the parser"):
         value_of(Config("c", parser="tomllib.loads"), value="a = ")
 
 
@@ -336,7 +345,7 @@ def test_a_decorator_s_only_field_may_be_given_without_its_name(folder: Path) ->
     class Pooled(FlowSpec):
         cfg = Config("cfg", default_value={"pool": "gpu", "slots": "licences"})
 
-        @pool(cfg.pool)
+        @pool(cfg.pool)  # type: ignore[untyped-decorator]  # a function or a name, as far as its type says
         @limit(cfg.slots, at_most=2)
         @step
         def start(self) -> None:
