@@ -48,6 +48,10 @@ _CONFIGURED = frozenset({"run", "deploy", "check", "show", "output-dot", "output
 """Commands that need the flow's configurations; `resume` takes them from its origin."""
 
 
+_PAIRS = frozenset({"--config", "--config-value"})
+_OF_THE_ORIGIN = "A resumed run has the configurations of the run that it resumes: leave --config and --config-value out."
+
+
 class FlowContext:
     """What the commands of a flow share.
 
@@ -114,6 +118,18 @@ def group(flow_class: type) -> LazyGroup:
 class _FlowGroup(LazyGroup):
     """The group of a flow's commands: it settles the flow's configurations before a command that looks at the flow is made."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where configurations stand behind it, say where they belong."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if alike(error.option_name) not in _PAIRS or error.ctx is None or error.ctx is ctx:
+                raise
+            if error.ctx.info_name == "resume":
+                raise click.UsageError(_OF_THE_ORIGIN, error.ctx) from None
+            path = f"{ctx.command_path} {error.option_name} NAME … {error.ctx.info_name}"
+            raise click.UsageError(f"{error.option_name} belongs before the command: {path}", error.ctx) from None
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse what stands before the command, and settle the configurations."""
         helps = not {"-h", "--help"}.isdisjoint(args)
@@ -132,9 +148,7 @@ def _settle(context: FlowContext, command: str, *, helps: bool) -> None:
 
     if command == "resume":  # it takes those of the run that it resumes
         if context.config_files or context.config_values:
-            raise click.UsageError(
-                "A resumed run has the configurations of the run that it resumes: leave --config and --config-value out."
-            )
+            raise click.UsageError(_OF_THE_ORIGIN)
     elif helps:
         settle_for_help(context)
     elif command in _CONFIGURED:
