@@ -122,7 +122,7 @@ def resolve(
         ConfigUnreadable, ConfigInvalid, ParserNotFound, ConfigVariableInvalid: A configuration cannot be read.
     """
     env = os.environ if env is None else env
-    specs = {canonical(spec.name): spec for spec in map(spec_of, facts(cls).configs.values())}
+    specs = {canonical(str(spec.name)): spec for spec in map(spec_of, facts(cls).configs.values())}
     by_file, by_value = _by_name(cls, specs, files or {}), _by_name(cls, specs, values or {})
     env_files, env_values = _from_env(env, FILES_VARIABLE), _from_env(env, VALUES_VARIABLE)
     found: dict[str, object] = {}
@@ -241,7 +241,7 @@ def _outline(value: object) -> str:
 def _by_name(cls: type, specs: Mapping[str, ConfigSpec], given: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if canonical(name) not in specs:
-            raise ConfigUnknown(cls.__name__, name, [spec.name for spec in specs.values()])
+            raise ConfigUnknown(cls.__name__, name, [str(spec.name) for spec in specs.values()])
     return {canonical(name): value for name, value in given.items()}
 
 

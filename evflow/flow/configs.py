@@ -82,6 +82,19 @@ class Delayed:
     def __format__(self, spec: str) -> str:
         self._evflow_refuse("put into a text")
 
+    def _evflow_work(self, *_: object) -> NoReturn:
+        self._evflow_refuse("worked with")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _evflow_work
+    __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __or__ = __ror__ = __and__ = __rand__ = _evflow_work
+    __int__ = __float__ = __index__ = __len__ = __contains__ = _evflow_work
+
+    def _evflow_compare(self, _: object) -> bool:
+        self._evflow_refuse("compared")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _evflow_compare
+    __hash__ = object.__hash__
+
     def _evflow_refuse(self, what: str) -> NoReturn:
         raise TypeError(
             f"{self!r} has no value yet and cannot be {what} while the flow's class is read: nobody has said which file it is in. "
@@ -149,6 +162,8 @@ class Config(Delayed):
             plain: Steps get what the parser returned, whatever it is, and not a `ConfigValue`.
             options: Other fields, which change nothing but Metaflow's `--help`.
         """
+        if getattr(name, "is_delayed", False):
+            raise TypeError(f"{name!r} has no value yet: the name of a Config cannot come from a configuration.")
         where = caller(1)
         super().__init__(name, where)
         spec = ConfigSpec(name, default, default_value, where)

@@ -157,6 +157,9 @@ class Parameter(Generic[T_co]):
             separator: Split the text there: the value is a list of strings.
             options: Other fields; see `IGNORED`.
         """
+        for field in (name, type, separator, show_default):
+            if getattr(field, "is_delayed", False):
+                raise TypeError(f"{field!r} has no value yet: of a Parameter, only default and help may come from a configuration.")
         self.name = name
         self.default = default
         self.help = help

@@ -363,10 +363,18 @@ def test_a_decorator_does_not_take_a_configuration_for_what_it_stands_on(use: st
         eval(use, {"retry": retry, "schedule": schedule, "c": Config("c")})
 
 
-@pytest.mark.parametrize("use", ["bool(c.a)", "f'{c.a}'", "str(c.a)", "[*c.a]", "c.a or 3"])
+@pytest.mark.parametrize(
+    "use", ["bool(c.a)", "f'{c.a}'", "str(c.a)", "[*c.a]", "c.a or 3", "c.a + 1", "2 * c.a", "int(c.a)", "len(c.a)", "c.a == 1", "c.a < 1"]
+)
 def test_a_value_that_is_not_there_yet_cannot_be_used_as_if_it_were(use: str) -> None:
     with pytest.raises(TypeError, match=r"c\.a has no value yet .*config_expr"):
         eval(use, {"c": Config("c")})
+
+
+@pytest.mark.parametrize("use", ["Parameter(c.a)", "Parameter('x', type=c.a)", "IncludeFile(c.a)", "Config(c.a)"])
+def test_what_a_flow_is_asked_by_cannot_come_from_a_configuration(use: str) -> None:
+    with pytest.raises(TypeError, match=r"c\.a has no value yet: .*configuration\."):
+        eval(use, {"c": Config("c"), "Parameter": Parameter, "IncludeFile": IncludeFile, "Config": Config})
 
 
 def test_check_tells_what_no_configuration_can_be() -> None:
@@ -374,6 +382,7 @@ def test_check_tells_what_no_configuration_can_be() -> None:
         p = Parameter("same", default=1)
         a = Config("same")
         b = Config("no name")
+        number = Config(3)  # type: ignore[arg-type]
         c = Config("both", default="x", default_value={})
         d = Config("parsed", parser="loads")
         _e = Config("hidden")
@@ -384,6 +393,7 @@ def test_check_tells_what_no_configuration_can_be() -> None:
 
     assert [problem.code for problem in check(Wrong)] == [
         "config-clash",
+        "config-name",
         "config-name",
         "config-defaults",
         "config-parser",
