@@ -1,12 +1,16 @@
 """A flow's configurations on its command line: `--config NAME FILE`, `--config-value NAME JSON`; those of the run that is resumed."""
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from evflow import config
 from evflow.cli.flow_main import FlowContext
 from evflow.core.ids import RunId
 from evflow.errors import EvflowError
 from evflow.flow.config_values import resolve, settle, settle_from
+
+if TYPE_CHECKING:
+    from evflow.flow.configs import ConfigSpec
 
 
 def settle_configs(context: FlowContext) -> None:
@@ -24,6 +28,26 @@ def settle_for_help(context: FlowContext) -> None:
     """The same for a help, which is shown in any case: without them, defaults that they give are said to be computed."""
     with suppress(EvflowError):
         settle_configs(context)
+
+
+def described(flow: type) -> list[tuple[str, str]]:
+    """The configurations for `--help` and `show`: how each is given, and its help and default."""
+    from evflow.flow.config_values import configs_of
+    from evflow.flow.configs import spec_of
+
+    return [(f"--config {spec.name} FILE", _described(spec)) for spec in map(spec_of, configs_of(flow))]
+
+
+def _described(spec: "ConfigSpec") -> str:
+    if callable(spec.default) or callable(spec.default_value):
+        note = "[default: computed]"
+    elif spec.default is not None:
+        note = f"[default: {spec.default}]"
+    elif spec.default_value is not None:  # it may be long, and secret
+        note = "[default: a value]"
+    else:
+        note = "[required]" if spec.required else ""
+    return "  ".join(part for part in (spec.help or "", note) if part)
 
 
 def settle_origin(context: FlowContext, origin: RunId) -> None:

@@ -1,7 +1,7 @@
 """The commands that look at a flow without running it: `check`, `show`, `output-dot`, `output-raw`, `version`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -9,6 +9,7 @@ import click
 from evflow import config
 from evflow.cli.flow_main import FlowContext
 from evflow.core.graph import Graph, Node
+from evflow.flow.steps import facts
 
 _PROBLEM = ("code", "message", "hint", "file", "line", "step")
 _ARROWS = {"foreach": "one task for each item of {node.foreach}", "switch": "by {node.condition}", "split": "all of them"}
@@ -146,29 +147,41 @@ def described(flow: type, graph: Graph) -> Iterator[str]:
     if doc:
         yield ""
         yield from (line.strip() for line in doc.splitlines())
-    parameters = list(_parameters(flow))
-    if parameters:
-        yield ""
-        yield click.style("Parameters", bold=True)
-        width = max(len(name) for name, _ in parameters)
-        for name, text in parameters:
-            yield f"  --{name.ljust(width)}  {text}".rstrip()
+    yield from _section("Configurations", _configurations(flow))
+    yield from _section("Parameters", _parameters(flow))
     yield ""
     yield click.style("Steps", bold=True)
     for node in graph.nodes.values():
         yield from _step(node)
 
 
-def _parameters(flow: type) -> Iterator[tuple[str, str]]:
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    if rows:
+        yield ""
+        yield click.style(title, bold=True)
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            yield f"  {name.ljust(width)}  {text}".rstrip()
+
+
+def _configurations(flow: type) -> list[tuple[str, str]]:
+    if not facts(flow).configs:
+        return []
+    from evflow.cli.flow_configs import described
+
+    return described(flow)
+
+
+def _parameters(flow: type) -> list[tuple[str, str]]:
     from evflow.flow.parameters import of
 
     parameters = of(flow)
-    if parameters:
-        from evflow.cli.flow_parameters import described as shown
-        from evflow.flow.parameter_values import type_name
+    if not parameters:
+        return []
+    from evflow.cli.flow_parameters import described as shown
+    from evflow.flow.parameter_values import type_name
 
-        for parameter in parameters:
-            yield f"{parameter.name} {type_name(parameter).upper()}", shown(parameter)
+    return [(f"--{parameter.name} {type_name(parameter).upper()}", shown(parameter)) for parameter in parameters]
 
 
 def _step(node: Node) -> Iterator[str]:

@@ -118,6 +118,15 @@ def group(flow_class: type) -> LazyGroup:
 class _FlowGroup(LazyGroup):
     """The group of a flow's commands: it settles the flow's configurations before a command that looks at the flow is made."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the flow's configurations, and the sections of commands."""
+        if facts(self._subject).configs:
+            from evflow.cli.flow_configs import described
+
+            with formatter.section("Configurations"):
+                formatter.write_dl(described(self._subject))
+        super().format_commands(ctx, formatter)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; where configurations stand behind it, say where they belong."""
         try:

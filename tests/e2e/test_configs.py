@@ -156,7 +156,10 @@ def test_what_does_not_fit_is_told_before_a_run_has_a_number(folder: Path, words
 
 def test_help_and_commands_on_runs_need_no_configuration(folder: Path) -> None:
     assert python("fit.py", "run").returncode == 0
+    configurations = python("fit.py", "show").stdout.partition("Configurations\n")[2].splitlines()
+    assert configurations[0] == "  --config cfg FILE  [default: cfg.json]"
     (folder / "cfg.json").unlink()
+    assert "--config cfg FILE  [default: cfg.json]" in python("fit.py", "--help").stdout
     assert "[default: computed]" in python("fit.py", "run", "--help").stdout
     assert "--config NAME FILE" in python("fit.py", "--help").stdout
     for words in (("dump", "1/end"), ("logs", "1"), ("tag", "list", "--run-id", "1"), ("version",), ("help",)):
