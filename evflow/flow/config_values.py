@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol, cast
 from evflow.errors import UsageError, did_you_mean
 from evflow.flow.configs import Config, ConfigSpec, Delayed, as_config, as_plain, spec_of
 from evflow.flow.decorators.base import StepDecorator
+from evflow.flow.named_parser import NamedParser, ParserNotFound
 from evflow.flow.parameters import Parameter, canonical, type_of
-from evflow.flow.parsing import NamedParser, ParserNotFound
 from evflow.flow.steps import UNPACKED, Where, facts
 
 FILES_VARIABLE: Final = "EVFLOW_FLOW_CONFIG"

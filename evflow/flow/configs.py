@@ -11,7 +11,7 @@ A user's import pays for this module; what only a command or a task needs is in 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, Self, cast, overload
 
-from evflow.flow.parsing import Parser
+from evflow.flow.named_parser import Parser
 from evflow.flow.steps import LANGUAGE, NOT_MODIFIABLE, SCOPE, UNPACKED, Where, caller, facts, frame_above
 
 if TYPE_CHECKING:
@@ -279,8 +279,8 @@ def as_plain(value: Any) -> Any:
 
 def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
     """What is wrong with a flow's configurations, as far as it shows without their values: code, place, message, hint."""
+    from evflow.flow.named_parser import parser_mistake
     from evflow.flow.parameters import canonical
-    from evflow.flow.parsing import parser_mistake
 
     found = facts(cls)
     seen = {canonical(str(parameter.name)): f"Parameter '{parameter.name}'" for parameter in found.parameters.values()}

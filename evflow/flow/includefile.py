@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 
 from evflow.errors import UsageError
+from evflow.flow.named_parser import NamedParser, Parser, parser_mistake
 from evflow.flow.parameters import Parameter
-from evflow.flow.parsing import NamedParser, Parser, parser_mistake
 from evflow.flow.steps import Where, caller
 
 if TYPE_CHECKING:

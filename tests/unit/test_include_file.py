@@ -16,9 +16,9 @@ from evflow.deployments.request import Asked, FileFromElsewhere, Requested, make
 from evflow.deployments.specs import from_plain, spec_of, stand_in, to_plain
 from evflow.flow.decorators.trigger import mistakes as trigger_mistakes, trigger
 from evflow.flow.includefile import IncludedFileNotText, IncludedFileUnreadable
+from evflow.flow.named_parser import ParserNotFound
 from evflow.flow.parameter_values import ParameterContext, ParameterMissing, default_shown, resolve, shown, type_name
 from evflow.flow.parameters import mistakes
-from evflow.flow.parsing import ParserNotFound
 from evflow.testing import run_flow, run_step
 from tests.unit.deploy_world import World, found
 

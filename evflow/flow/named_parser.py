@@ -1,4 +1,4 @@
-"""Parsers of files that a flow is given: a function, or the dotted name of one.
+"""The parser of a `Config` or an `IncludeFile`: a function, or the dotted name of one; those that evflow brings are in `parsers`.
 
 A name is imported when it is used, in the user's view of imports, so that a flow's file need not import what only a run needs.
 """
