@@ -138,10 +138,9 @@ def resolve(
                 found[spec.attribute] = _from_value(spec, these_values[name], f"{how}-value" if how == "--config" else VALUES_VARIABLE)
                 break
         else:
-            value = _default(cls, spec, user)
-            if value is None and spec.required:
-                missing.append(spec.name)
-            found[spec.attribute] = value
+            found[spec.attribute] = _default(cls, spec, user)
+        if found[spec.attribute] is None and spec.required:
+            missing.append(spec.name)
     if missing:
         raise ConfigMissing(cls.__name__, missing)
     return found

@@ -267,6 +267,8 @@ def _json(parameter: Parameter[Any], value: object, source: str) -> object:
         if isinstance(value, str):
             return json.loads(value)
         return json.loads(json.dumps(value))
+    except RecursionError:
+        raise ParameterInvalid(parameter.name, "…", "JSON (it is nested too deeply)", source) from None
     except (TypeError, ValueError) as error:
         raise ParameterInvalid(parameter.name, value, f"JSON ({error})", source) from None
 

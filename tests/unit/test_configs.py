@@ -97,6 +97,8 @@ def test_a_configuration_that_is_not_given_is_none_or_missing(folder: Path) -> N
     assert value_of(Config("c")) is None
     with pytest.raises(ConfigMissing, match=r"Config 'c' of Flow has no value") as caught:
         value_of(Config("c", required=True))
+    with pytest.raises(ConfigMissing):
+        value_of(Config("c", required=True), value="null")
     assert "--config c FILE" in str(caught.value)
 
 

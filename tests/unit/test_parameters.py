@@ -125,6 +125,11 @@ def test_a_value_that_does_not_fit_is_told(parameter: Parameter[Any], given: obj
     assert isinstance(caught.value, UsageError)
 
 
+def test_json_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(ParameterInvalid, match="it is nested too deeply"):
+        value_of(Parameter("p", type=JSONType), "[" * 100_000)
+
+
 def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(ParameterInvalid) as caught:
         value_of(Parameter("p", type=int), "x" * 5000)
