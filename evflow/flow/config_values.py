@@ -281,7 +281,7 @@ def _from_file(spec: ConfigSpec, given: object, source: str) -> object:
         raise ConfigUnreadable(spec.name, repr(given), "it is no path", source)
     path = os.path.expanduser(cast("str", os.fspath(given)))  # noqa: PTH111 - pathlib is not worth its time here
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123 - Windows's editors begin a file with a mark
             text = file.read()
     except UnicodeDecodeError as error:
         raise ConfigUnreadable(spec.name, path, f"it is no text in UTF-8 ({error.reason} at byte {error.start})", source) from None

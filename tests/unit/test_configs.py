@@ -120,6 +120,11 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, path: str, why: str) 
         value_of(Config("c"), file=path)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "marked").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert value_of(Config("c"), file="marked") == {"a": 1}
+
+
 def test_bad_json_says_where(folder: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"\(--config-value\) is no JSON: .*line 1 column 7"):
         value_of(Config("c"), value='{"a": ')
