@@ -28,7 +28,8 @@ _GIVEN_UP: Final = b"x"
 
 # `struct flock`, which the two systems lay out differently: (format, index of the pid).
 _FLOCK: Final = ("qqihh", 2) if sys.platform == "darwin" else ("hhqqi", 4)
-_held: Final[dict[str, int]] = {}
+_held: Final[dict[str, tuple[int, os.stat_result]]] = {}
+"""The descriptor of each lock file that this process has open, and which file that is."""
 
 
 class AttemptRuns(Conflict):
@@ -71,10 +72,10 @@ def take(lock_file: str, task: int, attempt: int) -> None:
         LocksUnusable: The file cannot be opened or locked.
     """
     try:
-        descriptor = _held.get(lock_file)
-        if descriptor is None:
-            descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _held[lock_file] = descriptor
+        if lock_file not in _held:
+            opened = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _held[lock_file] = opened, os.fstat(opened)
+        descriptor, _ = _held[lock_file]
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(task, attempt))
         given_up = os.pread(descriptor, 1, _place(task, attempt)) == _GIVEN_UP
     except (BlockingIOError, PermissionError) as error:
@@ -89,11 +90,16 @@ def take(lock_file: str, task: int, attempt: int) -> None:
 
 
 def release(lock_file: str) -> None:
-    """Free this process's locks of a run: its attempt is over, and the process goes on to another one."""
-    descriptor = _held.pop(lock_file, None)
-    if descriptor is not None:
-        with suppress(OSError):  # the body closed it, which freed them
-            os.close(descriptor)
+    """Free this process's locks of a run: its attempt is over, and the process goes on to another one.
+
+    A body that closed the descriptor freed them, and the number may be that of a file of its own now, which stays open.
+    """
+    held = _held.pop(lock_file, None)
+    if held is not None:
+        descriptor, file = held
+        with suppress(OSError):  # nothing has that number
+            if os.path.samestat(os.fstat(descriptor), file):
+                os.close(descriptor)
 
 
 def give_up(lock_file: str, task: int, attempt: int) -> bool:
@@ -130,10 +136,10 @@ def holder(lock_file: str, task: int, attempt: int) -> int | None:
     Raises:
         LocksUnusable: The file cannot be opened or asked.
     """
-    descriptor = _held.get(lock_file)
+    held = _held.get(lock_file)
     try:
-        if descriptor is not None:
-            return _ask(descriptor, task, attempt)
+        if held is not None:
+            return _ask(held[0], task, attempt)
         try:
             descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -89,5 +89,16 @@ def test_a_lock_file_that_cannot_be_made_says_what_to_do(root: Path) -> None:
         locks.take(str(root / "missing" / "locks"), 1, 0)
 
 
+def test_a_file_that_took_the_number_of_a_lock_is_left_open(root: Path) -> None:
+    file = str(root / "locks")
+    locks.take(file, 1, 0)
+    number, _ = locks._held[file]
+    with (root / "own").open("w") as own:
+        os.dup2(own.fileno(), number)  # closes it, as the body did whose next file got the number
+    locks.release(file)
+    assert os.write(number, b"mine") == 4
+    os.close(number)
+
+
 def _close(file: str) -> None:
-    os.close(locks._held.pop(file))
+    locks.release(file)
