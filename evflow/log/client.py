@@ -277,9 +277,11 @@ class RedisLogClient:
         return Micros(clock.now_us() + self._offset_us)
 
     def is_connected(self) -> bool:
-        """Whether there is a connection that has not been seen to end; through TLS or among several servers that is not looked at."""
+        """Whether there is a connection that has not been seen to end; one that has is closed: what comes next makes another one."""
         transport = self._transport
-        return transport is not None and not transport.closed and not getattr(transport, "hung_up", False)
+        if transport is not None and transport.hung_up:
+            transport.close()
+        return transport is not None and not transport.closed
 
     def close(self) -> None:
         """See `LogClient.close`."""

@@ -103,6 +103,11 @@ class ClusterTransport:
         """Whether the connection is gone."""
         return self._closed
 
+    @property
+    def hung_up(self) -> bool:
+        """See `Transport.hung_up`."""
+        return self._closed or any(node.hung_up for node in self._nodes.values())
+
     def primaries(self) -> list[Transport]:
         """A connection to each primary, for those who look at servers and not at keys."""
         return [self._node(node) for node in self._topology.primaries]

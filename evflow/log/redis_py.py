@@ -138,6 +138,16 @@ class RedisPyTransport:
         """Whether the connection is gone."""
         return self._connection is None
 
+    @property
+    def hung_up(self) -> bool:
+        """See `Transport.hung_up`."""
+        if self._connection is None:
+            return True
+        try:
+            return bool(self._connection.can_read(timeout=0))
+        except (exceptions.RedisError, OSError):
+            return True
+
     def call(self, *command: Argument) -> type_of_reply:
         """See `Transport.call`."""
         (reply,) = self.pipeline((command,))

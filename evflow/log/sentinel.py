@@ -103,6 +103,11 @@ class SentinelTransport:
         """Whether the connection is gone."""
         return self._transport.closed
 
+    @property
+    def hung_up(self) -> bool:
+        """See `Transport.hung_up`."""
+        return self._transport.hung_up
+
     def call(self, *command: Argument) -> type_of_reply:
         """See `Transport.call`."""
         (reply,) = self.pipeline((command,))

@@ -58,6 +58,11 @@ class Transport(Protocol):
         """Whether the connection is gone."""
         ...
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether it is gone, or the server has ended it, as far as this machine knows; asked while no reply is awaited."""
+        ...
+
     def call(self, *command: Argument) -> type_of_reply:
         """Send one command and return its reply.
 
@@ -191,7 +196,7 @@ class Wire:
 
     @property
     def hung_up(self) -> bool:
-        """Whether it is gone, or the server has ended it, as far as this machine knows; asked while no reply is awaited."""
+        """See `Transport.hung_up`."""
         if self._sock is None:
             return True
         look = select.poll()

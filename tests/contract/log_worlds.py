@@ -20,7 +20,7 @@ from evflow.log.keys import shard_keys
 from evflow.log.protocol import AppendCall, EventLog, Head, LogClient
 from evflow.log.redis_py import RedisPyTransport
 from evflow.log.redis_py_async import AsyncRedisPyTransport
-from evflow.log.transport import AsyncConnector, Connector, connect_async, connect_blocking
+from evflow.log.transport import AsyncConnector, Connector, connect_async, connect_blocking, servers_of
 from evflow.log.url import parse
 from evflow.log.wire import Wire
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
@@ -82,6 +82,13 @@ class RealWorld:
             return transport.call(*command)
         finally:
             transport.close()
+
+    def end_connections(self) -> None:
+        """Let each server end its clients' connections."""
+        transport = connect_blocking(parse(self.url))
+        for server in servers_of(transport):
+            server.call("CLIENT", "KILL", "TYPE", "normal")  # but for this one
+        transport.close()
 
     def close(self) -> None:
         for client in self.clients:

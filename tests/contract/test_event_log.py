@@ -14,6 +14,7 @@ from evflow.core.chain import links
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.core.line import KEPT_US, Rank
 from evflow.errors import Conflict
+from evflow.log.client import RedisLogClient
 from evflow.log.embedded import EmbeddedServer
 from evflow.log.errors import AppendTooLarge
 from evflow.log.flow_commands import DeploymentMoved, NumbersUnknown
@@ -51,7 +52,7 @@ from tests.contract.log_worlds import (
 )
 from tests.redis_groups import Cluster, Watched, cluster, watched
 from tests.redis_server import DebianRedis
-from tests.waiting import wait_until_async
+from tests.waiting import wait_until, wait_until_async
 
 pytestmark = pytest.mark.may_block("the blocking client is called from the test's loop")
 
@@ -133,6 +134,23 @@ def client(world: World) -> LogClient:
 @pytest.fixture
 async def lease(log: EventLog) -> Lease:
     return await log.take(SHARD, "owner", TTL_S)
+
+
+# --- the connection --------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_the_server_ended_is_seen_before_something_is_written_on_it(world: World) -> None:
+    if not isinstance(world, RealWorld):
+        pytest.skip("a simulated server has no connections of blocking clients")
+    client = RedisLogClient(world.url, world.connector)
+    assert not client.is_connected()
+    number = client.request_run(RUN.flow, request())
+    assert client.is_connected()
+    world.end_connections()
+    wait_until(lambda: not client.is_connected(), "the connection's end is seen")
+    assert client.request_run(RUN.flow, request()) == number + 1
+    assert client.is_connected()
+    client.close()
 
 
 # --- the lease -------------------------------------------------------------------------------------------
