@@ -152,7 +152,7 @@ class Tenancy:
         """Fetch a run's code, and tell its fork server of it, while its first events are written."""
         if run not in self._ready and run not in self._queued:
             self._queued[run] = {}
-            self._group.start_soon(self._prepare, run)
+            self._group.start_soon(self._get_ready, run)
 
     def dismiss(self, run: RunId) -> None:
         """Forget a run that is over."""
@@ -222,7 +222,7 @@ class Tenancy:
             self._queued[run][attempt] = order
         else:
             self._queued[run] = {attempt: order}
-            self._group.start_soon(self._prepare, run)
+            self._group.start_soon(self._get_ready, run)
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """End an attempt; one that waits for its code has not begun, and has ended."""
@@ -269,8 +269,16 @@ class Tenancy:
     async def aclose(self) -> None:
         """See `end`: the executor belongs to all shards."""
 
-    async def _prepare(self, run: RunId) -> None:
+    async def _get_ready(self, run: RunId) -> None:
         """Fetch a run's code, and launch what waits for it."""
+        try:
+            await self._prepare(run)
+        except anyio.get_cancelled_exc_class():  # the shard is left, and nobody else here knows of the run
+            with anyio.CancelScope(shield=True):
+                await self._executor.release(run)
+            raise
+
+    async def _prepare(self, run: RunId) -> None:
         started = self._started.get(run)
         if started is None:  # it was over before this began
             self._queued.pop(run, None)
@@ -280,6 +288,7 @@ class Tenancy:
             await self._executor.prepare(context)
         except Exception as error:  # noqa: BLE001 - what a package holds is its writer's: it fails its run, and no other of the shard
             diagnostics.warning("a run's code cannot be had", run=run, why=f"{type(error).__name__}: {error}")
+            await self._executor.release(run)  # it may know of the run
             for attempt in self._queued.pop(run, {}):
                 await self.hear(Observation(attempt, _failed(attempt, error)))
             return

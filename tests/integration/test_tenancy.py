@@ -35,12 +35,18 @@ class Executor(SimulatedExecutor):
     def __init__(self, machine: SimulatedMachine) -> None:
         super().__init__(machine)
         self.contexts: dict[RunId, RunContext] = {}
+        self.has_process = True
+        self.listens = True
 
     async def prepare(self, context: RunContext) -> None:
         self.contexts[RunId.parse(f"{context.flow}/{context.run}")] = context
+        if not self.has_process:
+            raise OSError("no process")
+        if not self.listens:
+            await anyio.sleep(LONG_S)
 
     async def release(self, run: RunId) -> None:
-        del self.contexts[run]
+        self.contexts.pop(run, None)
 
 
 def run_of(shard: str) -> RunId:
@@ -233,6 +239,26 @@ async def test_an_expected_run_that_is_over_before_its_first_launch_is_forgotten
         with anyio.fail_after(5):
             while here.executor.contexts:
                 await anyio.lowlevel.checkpoint()
+
+
+async def test_a_run_for_which_the_system_has_no_process_is_forgotten(here: Machine) -> None:
+    run = run_of("s0")
+    here.executor.has_process = False
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        await tenant.launch(attempt_of(run), ORDER)
+        assert isinstance(await next_of(tenant), ev.AttemptFailed)
+        assert not here.executor.contexts
+
+
+async def test_a_run_whose_shard_is_lost_while_it_is_got_ready_is_forgotten(here: Machine) -> None:
+    run = run_of("s0")
+    here.executor.listens = False
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        tenant.expect(run)
+        await prepared(here, run)
+    assert not here.executor.contexts
 
 
 async def test_an_attempt_that_is_cancelled_while_its_code_is_fetched_never_starts(here: Machine) -> None:
