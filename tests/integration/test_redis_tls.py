@@ -13,9 +13,12 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log import connect, open_event_log
 from evflow.log.errors import LogConnectionLost, LogForeign, LogUnreachable
 from evflow.log.protocol import AppendCall, Head
+from evflow.log.transport import connect_blocking
+from evflow.log.url import parse
 from tests.contract.log_worlds import raw_server
 from tests.ports import free_port
 from tests.redis_server import DebianRedis
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.may_block("a TLS context reads its certificates, and redis-py makes it in the loop")
 
@@ -61,6 +64,18 @@ async def test_a_log_behind_tls_is_a_log(port: int, certificate: tuple[Path, Pat
     assert [event.payload for event in client.follow(SHARD, RUN, 0, 5)] == events
     client.close()
     await log.aclose()
+
+
+def test_the_end_of_a_connection_is_seen_through_tls(port: int, certificate: tuple[Path, Path]) -> None:
+    client = connect(f"rediss://localhost:{port}?ssl_ca_certs={certificate[1]}")
+    client.flows()
+    assert client.is_connected(), "what TLS says of itself is no end"
+    other = connect_blocking(parse(client.url))
+    other.call("CLIENT", "KILL", "TYPE", "normal")
+    other.close()
+    wait_until(lambda: not client.is_connected(), "the connection's end is seen")
+    assert client.flows() == []
+    client.close()
 
 
 async def test_a_certificate_that_is_not_trusted_is_refused(port: int) -> None:
