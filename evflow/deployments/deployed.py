@@ -165,8 +165,8 @@ class DeployedFlow:
                 expected = Deployed(found.name, packed) if tries < _MOST_TRIES else None
                 try:
                     requested = log.ask(partial(_request, ready=ready, expected=expected), repeat=False)
-                except DeploymentMoved:
-                    self._seen = None
+                except DeploymentMoved as moved:
+                    self._seen = _Seen.of(log, moved.found) if moved.found else None
                     tries += 1
                 else:
                     return TriggeredRun.of(requested.run, found.version)
@@ -223,8 +223,7 @@ class DeployedFlow:
         """
         seen = self._seen
         if seen is None or seen.log is not log or clock.monotonic_s() - seen.at_s > _LATELY_S or not log.is_connected():
-            packed = log.ask(partial(find_packed, wanted=self._reference))
-            seen = self._seen = _Seen(log, clock.monotonic_s(), packed, unpacked(packed))
+            seen = self._seen = _Seen.of(log, log.ask(partial(find_packed, wanted=self._reference)))
         return seen.packed, seen.deployment
 
     def _change(self, event: Event) -> None:
@@ -239,6 +238,11 @@ class _Seen(NamedTuple):
     at_s: float
     packed: bytes
     deployment: Deployment
+
+    @classmethod
+    def of(cls, log: SharedLog, packed: bytes) -> "_Seen":
+        """What is seen now."""
+        return cls(log, clock.monotonic_s(), packed, unpacked(packed))
 
 
 def _request(log: LogClient, ready: Ready, expected: Deployed | None) -> Requested:

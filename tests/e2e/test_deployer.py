@@ -276,10 +276,10 @@ def test_runs_that_are_asked_for_in_a_row_are_of_what_is_deployed_then(flow_file
         found.trigger()
 
 
-def test_a_request_in_a_row_takes_two_exchanges(flow_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Deployer(flow_file, show_output=False).scheduler().create()
+@pytest.fixture
+def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Answer what this process sends to the log; what was seen deployed stays good for a test."""
     monkeypatch.setattr("evflow.deployments.deployed._LATELY_S", 60.0)
-    found.trigger()
     exchanges: list[str] = []
     pipeline = Wire.pipeline
 
@@ -288,5 +288,21 @@ def test_a_request_in_a_row_takes_two_exchanges(flow_file: Path, monkeypatch: py
         return pipeline(wire, commands)
 
     monkeypatch.setattr(Wire, "pipeline", counted)
+    return exchanges
+
+
+def test_a_request_in_a_row_takes_two_exchanges(flow_file: Path, exchanges: list[str]) -> None:
+    found = Deployer(flow_file, show_output=False).scheduler().create()
+    found.trigger()
+    exchanges.clear()
     found.trigger()
     assert exchanges == ["SADD EVALSHA", "HSET EVALSHA"]
+
+
+def test_a_request_that_meets_another_deployment_is_made_anew_of_what_it_met(flow_file: Path, exchanges: list[str]) -> None:
+    found = Deployer(flow_file, show_output=False).scheduler().create()
+    found.trigger()
+    DeployedFlow("Nightly").pause()
+    exchanges.clear()
+    assert found.trigger().pathspec == "Nightly/2"
+    assert exchanges == ["SADD EVALSHA", "SADD EVALSHA", "HSET EVALSHA"]
