@@ -250,6 +250,13 @@ def head(shard: str, run: RunId) -> Operation[Head]:
     return Operation((("HMGET", run_keys(shard, run).meta, "seq", "digest", "status"),), parse)
 
 
+def heads(shard: str, runs: Sequence[RunId]) -> Operation[list[Head]]:
+    """The ends of runs' logs, in order."""
+    each = [head(shard, run) for run in runs]
+    commands = tuple(command for one in each for command in one.commands)
+    return Operation(commands, lambda replies: [one.parse([reply]) for one, reply in zip(each, replies, strict=True)])
+
+
 def read(shard: str, run: RunId, after: int, limit: int) -> Operation[list[StoredEvent]]:
     """Events of a run behind a position."""
     return Operation((_page(shard, run, after, limit),), lambda replies: stored_events(replies[0]))

@@ -105,6 +105,10 @@ class RedisEventLog:
         """See `EventLog.head`."""
         return await self._do(commands.head(shard, run))
 
+    async def heads(self, shard: str, runs: Sequence[RunId]) -> list[Head]:
+        """See `EventLog.heads`."""
+        return await self._do(commands.heads(shard, runs))
+
     async def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """See `EventLog.read`."""
         return await self._do(commands.read(shard, run, after, limit))

@@ -167,6 +167,10 @@ class EventLog(Protocol):
         """The end of a run's log."""
         ...
 
+    async def heads(self, shard: str, runs: Sequence[RunId]) -> list[Head]:
+        """The ends of the logs of runs, of one at least, in order."""
+        ...
+
     async def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """Up to `limit` events behind position `after`, in order."""
         ...

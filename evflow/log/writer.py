@@ -12,7 +12,7 @@ The rules (what may happen between them is in `docs/decisions/0012-what-the-writ
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -288,10 +288,10 @@ class ShardWriter:
         """The shard's reports behind entry `after`: see `EventLog.receive`."""
         return await self._patiently(partial(self.log.receive, self.shard, after, timeout_s), waits=True)
 
-    async def head(self, run: RunId) -> Head:
-        """The end of a run's log."""
-        self._known.add(run)
-        return await self.patiently(partial(self.log.head, self.shard, run))
+    async def heads(self, runs: Sequence[RunId]) -> list[Head]:
+        """The ends of runs' logs, in order."""
+        self._known.update(runs)
+        return await self.patiently(partial(self.log.heads, self.shard, runs))
 
     async def read(self, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """Events of a run behind position `after`."""

@@ -97,6 +97,10 @@ class SimulatedEventLog:
         """See `EventLog.head`."""
         return await self._io("head", partial(_head, self.server, shard, run))
 
+    async def heads(self, shard: str, runs: Sequence[RunId]) -> list[Head]:
+        """See `EventLog.heads`."""
+        return await self._io("heads", lambda: [_head(self.server, shard, run) for run in runs])
+
     async def read(self, shard: str, run: RunId, after: int = 0, limit: int = 5_000) -> list[StoredEvent]:
         """See `EventLog.read`."""
         return await self._io("read", partial(_read, self.server, shard, run, after, limit))

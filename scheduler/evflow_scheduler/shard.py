@@ -88,8 +88,8 @@ class ShardLog(NameLog, Protocol):
         """As `EventLog.wait_durable`."""
         ...
 
-    async def head(self, run: RunId) -> Head:
-        """The end of a run's log."""
+    async def heads(self, runs: Sequence[RunId]) -> list[Head]:
+        """The ends of runs' logs, in order."""
         ...
 
     async def receive(self, after: bytes, timeout_s: float) -> list[Inbound]:
@@ -422,25 +422,31 @@ class Shard:
                 if not known(entry.run):
                     self._known.pop(entry, None)
             return [entry for entry in entries if known(entry.run)]
+        found = ((entry, offer_of(entry)) for entry in entries if entry.run not in self.aside and not known(entry.run))
+        offers = {entry: offer for entry, offer in found if offer is not None}
+        over = await self._begun_before([offer.run for offer in offers.values()])
         rest: list[Inbound] = []
         for entry in entries:
             if entry.run in self.aside:
                 continue
-            offer = None if known(entry.run) else offer_of(entry)
-            if offer is None or await self._is_repeated(offer) or not await self._begin(offer, host):
+            offer = None if known(entry.run) else offers.get(entry)  # the entry before may have begun it
+            if offer is None or offer.run in over or not await self._begin(offer, host):
                 rest.append(entry)
         return rest
 
-    async def _is_repeated(self, offer: Offer) -> bool:
-        """Whether the offered run was begun before; it is over then.
+    async def _begun_before(self, offered: Sequence[RunId]) -> set[RunId]:
+        """Those of the offered runs that were begun before; they are over then.
 
         Raises:
-            BegunElsewhere: It goes on, and this owner does not have it.
+            BegunElsewhere: One goes on, and this owner does not have it.
         """
-        head = await self._log.head(offer.run)
-        if head.seq and head.status != "sealed":
-            raise BegunElsewhere(offer.run)
-        return bool(head.seq)
+        if not offered:
+            return set()
+        heads = dict(zip(offered, await self._log.heads(offered), strict=True))
+        for run, head in heads.items():
+            if head.seq and head.status != "sealed":
+                raise BegunElsewhere(run)
+        return {run for run, head in heads.items() if head.seq}
 
     async def _begin(self, offer: Offer, host: RunHost) -> bool:
         """Begin an offered run, if its first event can be one."""

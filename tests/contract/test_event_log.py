@@ -351,6 +351,7 @@ async def test_two_runs_of_a_shard_have_logs_of_their_own(log: EventLog, lease: 
     await log.append(lease, type(call)(OTHER, call.expected, call.events, call.links))
     assert (await log.head(SHARD, RUN)).seq == 1
     assert (await log.head(SHARD, OTHER)).seq == 2
+    assert [head.seq for head in await log.heads(SHARD, [OTHER, RUN, RunId(RUN.flow, RunNumber(3))])] == [2, 1, 0]
     assert await log.active(SHARD) == [RUN, OTHER]
 
 

@@ -15,6 +15,7 @@ from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber
 from evflow.log.protocol import KEEP, AppendCall, Head, Keep, Lease, Placed, StoredEvent
 from evflow.log.writer import ShardWriter
+from evflow.testing.faults import NoFaults
 from evflow.testing.simulated_executor import Fate, Report, SimulatedExecutor, SimulatedMachine
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
 from evflow.testing.simulated_server import SimulatedServer
@@ -169,6 +170,26 @@ async def test_a_run_is_expected_where_its_first_attempt_has_a_slot_here() -> No
             await anyio.sleep(1)
     assert host.expected == [named(1), named(2)]
     assert not house.slots.unused
+
+
+class Counting(NoFaults):
+    """No faults; the names of the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def before(self, act: str) -> None:
+        self.calls.append(act)
+
+
+async def test_whether_the_offered_runs_of_a_round_were_begun_before_is_one_question() -> None:
+    house, counting = House(), Counting()
+    for number in range(1, 6):
+        house.offer(named(number))
+    async with house.owned(log=SimulatedEventLog(house.server, counting)) as shard:
+        await anyio.sleep(5)
+        assert len(shard.runs) == 5
+    assert counting.calls.count("heads") == 1
 
 
 async def test_a_run_that_is_offered_twice_begins_once() -> None:

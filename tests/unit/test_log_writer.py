@@ -440,7 +440,8 @@ async def test_an_owner_that_dies_anywhere_leaves_whole_turns_to_the_next(seed: 
         me.log.faults = RandomFaults(random, crash=0.05 if owners < 20 else 0.0)
         try:
             await me.writer.take(wait_s=60)
-            me.heads[RUN] = head = await me.writer.head(RUN)
+            [head] = await me.writer.heads([RUN])
+            me.heads[RUN] = head
             for turn in turns[head.seq // 2 :]:
                 await me.write(turn, turn)
         except Crash:

@@ -262,8 +262,8 @@ class World:
 
     async def _begin(self, runs: Sequence[RecordedRun], writer: ShardWriter, executor: Hold, places: Mapping[str, Executor]) -> Batch:
         """The first round: a start of those that have no events, a take-over of the others."""
-        heads = {run: await writer.head(run.id) for run in runs}
-        fresh = [run for run, head in heads.items() if head.seq == 0]
+        heads = await writer.heads([run.id for run in runs])
+        fresh = [run for run, head in zip(runs, heads, strict=True) if head.seq == 0]
         batch = await TakeOver("host", "ada").of([run for run in runs if run not in fresh], writer, executor, elsewhere=places)
         for run in fresh:
             batch.facts[run.id] = [(self._started(run.id), "user:ada", 0)]
