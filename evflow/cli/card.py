@@ -28,9 +28,11 @@ class NoCards(UsageError):
 
     code = "no-cards"
 
-    def __init__(self, what: str, *, chosen: bool, others: int) -> None:
+    def __init__(self, what: str, run: str, *, chosen: bool, others: int) -> None:
         if chosen and others:
-            super().__init__(f"None of the {count(others, 'card')} of '{what}' fits.", f"`evflow card list {what}` lists them.")
+            none = "The card" if others == 1 else f"None of the {count(others, 'card')}"
+            fits = "does not fit" if others == 1 else "fits"
+            super().__init__(f"{none} of '{what}' {fits}.", f"`evflow card list {run}` lists what there is.")
         else:
             super().__init__(
                 f"'{what}' has no cards.", "A step with @card makes one when it ends. `evflow card list RUN` lists those of a whole run."
@@ -135,7 +137,7 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
     every = cards_in(state, [task for task in tasks_of(state, reference) if follow_resumed or not task.reused])
     found = [one for one in every if [*named([one.card], id=id, type=type, digest=digest)]]
     if not found:
-        raise NoCards(what or reference.flow, chosen=bool(id or type or digest), others=len(every))
+        raise NoCards(what or reference.flow, f"{state.flow}/{state.number}", chosen=bool(id or type or digest), others=len(every))
     return found
 
 
@@ -254,7 +256,8 @@ def _group(flow: type | None) -> click.Group:
         _list(what, flow, **chosen)
 
     def argument(*, required: bool = True) -> click.Argument:
-        return click.Argument(["what"], required=required, default=None if required else "", shell_complete=of_what())
+        default = {} if required else {"default": ""}  # one that is None counts as given: none is asked for
+        return click.Argument(["what"], required=required, shell_complete=of_what(), **default)
 
     own = " Of this flow, a step alone is that of its newest run." if flow is not None else ""
     group = click.Group("card", help="Look at the cards of tasks: pages that steps with @card make of themselves.")

@@ -83,6 +83,13 @@ def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
     none = evflow("card", "get", "1/end", cwd=folder)
     assert none.returncode == 1
     assert "has no cards" in none.stderr
+    other = python(flow, "card", "get", "middle", "--id", "other", cwd=folder)
+    assert "The card of 'middle' does not fit." in other.stderr
+    assert "`evflow card list CardFlow/1` lists" in other.stderr
+    for command in ("view", "get", "list", "server"):
+        unnamed = evflow("card", command, cwd=folder)
+        assert unnamed.returncode == 2, unnamed.stderr
+        assert "Missing argument" in unnamed.stderr
 
     resumed = python(flow, "resume", "end", "--origin-run-id", "1", cwd=folder)
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
