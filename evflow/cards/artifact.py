@@ -25,13 +25,16 @@ class _Short(Repr):
         try:
             text = repr(x)
         except Exception as error:  # noqa: BLE001 - a class of the user's
-            return f"<{type(x).__name__}, whose repr raised {type(error).__name__}>"
+            return _mute(x, error)
         return text if len(text) <= self.maxother else f"{text[: self.maxother]}…"
 
 
 def short(value: object) -> str:
     """A value's text, bounded."""
-    text = _Short().repr(value)
+    try:
+        text = _Short().repr(value)
+    except Exception as error:  # noqa: BLE001 - a number of too many digits, or a class of the user's
+        text = _mute(value, error)
     return text if len(text) <= 2 * _MOST_CHARS else f"{text[: 2 * _MOST_CHARS]}…"
 
 
@@ -89,5 +92,9 @@ def _whole(value: object) -> str:
 
     try:
         return str(pformat(value, width=100))
-    except Exception as error:  # noqa: BLE001 - a class of the user's
-        return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+    except Exception as error:  # noqa: BLE001 - as in `short`
+        return _mute(value, error)
+
+
+def _mute(value: object, error: Exception) -> str:
+    return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"

@@ -48,7 +48,7 @@ class CardPlan:
         self.save_errors = save_errors
         self.options = options or {}
         self.refresh_interval_s = refresh_interval_s
-        self.parts: dict[str | int, CardComponent] = {}
+        self.parts: dict[str | int, CardComponent] = {}  # by the text of an id, or a number where there is none
         self.data: Any = None
         self._made = 0
 
@@ -70,7 +70,7 @@ class CardPlan:
                 return
             component = _Foreign(component)
         self._made += 1
-        self.parts[self._made if name is None else name] = component
+        self.parts[self._made if name is None else str(name)] = component
 
 
 class _Foreign(CardComponent):
@@ -94,7 +94,7 @@ class Components:
 
     def __getitem__(self, name: str) -> CardComponent:
         parts = self._plan.parts if self._plan is not None else {}
-        found = parts.get(name)
+        found = parts.get(str(name))
         if found is None:
             ids = ", ".join(str(one) for one in parts if isinstance(one, str)) or "none"
             warn(f"The card has no component with the id {name!r} (it has: {ids}); a change of it changes nothing.")
@@ -106,7 +106,7 @@ class Components:
             self._plan.add(component, name)
 
     def __contains__(self, name: object) -> bool:
-        return self._plan is not None and name in self._plan.parts
+        return self._plan is not None and str(name) in self._plan.parts
 
     def __iter__(self) -> Iterator[str]:
         return iter([one for one in (self._plan.parts if self._plan is not None else ()) if isinstance(one, str)])
@@ -226,6 +226,9 @@ class Cards(CardEditor):
         editor = self[name]
         editor.clear()
         editor.extend(components)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([plan.id for plan in self.plans if plan.id])
 
     def __contains__(self, name: object) -> bool:
         return any(plan.id == name for plan in self.plans)

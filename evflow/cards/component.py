@@ -45,6 +45,22 @@ class CardComponent:
         cast("Any", type(self)).__init__(self, *given, **named)
 
 
+def shown(component: CardComponent) -> str:
+    """A component as HTML; one that cannot be drawn is no reason to lose the others: it says so in its place."""
+    why: Exception | str
+    try:
+        html: Any = component.render()
+    except Exception as error:  # noqa: BLE001 - a component of the user's
+        why = error
+    else:
+        if isinstance(html, str):
+            return html
+        why = f"Its `render` gave {type(html).__name__}, not a text of HTML."
+    from evflow.cards.error import Error
+
+    return Error(why, f"{type(component).__name__} cannot be shown").render()
+
+
 def problem(what: str, error: object) -> str:
     """Why something is not shown, as HTML."""
     reason = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)

@@ -11,7 +11,7 @@ from functools import cache
 from hashlib import sha256
 
 from evflow.cards import vega
-from evflow.cards.component import CardComponent, escape
+from evflow.cards.component import CardComponent, escape, shown
 from evflow.core.values import value
 
 
@@ -62,12 +62,7 @@ def page(heading: Heading, content: str) -> str:
 
 
 def drawn(components: Iterable[CardComponent]) -> str:
-    """Components one after the other; narrow ones stand beside each other.
-
-    One that cannot be rendered is no reason to lose the others: what is wrong with it is shown in its place.
-    """
-    from evflow.cards.error import Error
-
+    """Components one after the other; narrow ones stand beside each other."""
     parts: list[str] = []
     beside: list[str] = []
 
@@ -77,15 +72,11 @@ def drawn(components: Iterable[CardComponent]) -> str:
             beside.clear()
 
     for component in components:
-        try:
-            shown = component.render()
-        except Exception as error:  # noqa: BLE001 - a component of the user's
-            shown = Error(error, f"{type(component).__name__} cannot be shown").render()
         if component.wide:
             line()
-            parts.append(shown)
+            parts.append(shown(component))
         else:
-            beside.append(shown)
+            beside.append(shown(component))
     line()
     return "\n".join(parts)
 

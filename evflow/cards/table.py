@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
-from evflow.cards.component import CardComponent, escape, problem
+from evflow.cards.component import CardComponent, escape, problem, shown
 
 HEAD_ROWS: Final = 10
 """Rows of a data frame that are shown where it is truncated."""
@@ -34,9 +34,10 @@ class Table(CardComponent):
         if self._fixed:
             return
         self._why: str | BaseException = ""
-        if headers is not None or not hasattr(self, "_headers"):
-            self._headers: list[Any] = list(headers or ())
         try:
+            if headers is not None or not hasattr(self, "_headers"):
+                self._headers: list[Any] = []
+                self._headers = [*headers] if headers is not None else []
             self._rows = [list(row) for row in data] if data is not None else []
         except (TypeError, ValueError) as error:  # no rows of cells; a data frame says that its truth is ambiguous
             self._rows, self._why = [], error
@@ -59,12 +60,12 @@ class Table(CardComponent):
             return made
         made._row_names = indexed
         made.update([[name, *row] for name, row in zip(names, rows, strict=True)] if indexed else rows, columns)
-        shown: list[str] = []
+        parts: list[str] = []
         if len(rows) < total:
-            shown.append(f"the first {len(rows):,} of {total:,} rows")
+            parts.append(f"the first {len(rows):,} of {total:,} rows")
         if len(columns) - indexed < wide:
-            shown.append(f"{len(columns) - indexed:,} of {wide:,} columns")
-        made._note = " and ".join(shown).capitalize()
+            parts.append(f"{len(columns) - indexed:,} of {wide:,} columns")
+        made._note = " and ".join(parts).capitalize()
         return made
 
     def render(self) -> str:
@@ -109,7 +110,7 @@ def _of_frame(frame: Any, truncate: bool) -> tuple[list[Any], list[Any], list[li
 
 def _cell(value: Any) -> str:
     if isinstance(value, CardComponent):
-        return value.render()
+        return shown(value)
     if value is None:
         return '<span class="none" aria-label="nothing">\u2013</span>'
     if isinstance(value, bool):

@@ -9,6 +9,8 @@ from evflow.clock import now_us
 
 STYLES: Final = {"success": "good", "warning": "warn", "error": "bad", "info": "", "primary": "", "secondary": ""}
 
+MOST_EVENTS: Final = 100
+
 
 class EventsTimeline(CardComponent):
     """Events, the newest first.
@@ -19,8 +21,10 @@ class EventsTimeline(CardComponent):
         relative_time: Accepted as in Metaflow; times are shown as they were.
     """
 
-    def __init__(self, title: str | None = None, max_events: int = 100, relative_time: bool = True) -> None:
-        self._title, self._most = title, max(1, int(max_events))
+    def __init__(self, title: str | None = None, max_events: int = MOST_EVENTS, relative_time: bool = True) -> None:
+        self._title = title
+        most: Any = max_events
+        self._most = max(1, most) if isinstance(most, int) else MOST_EVENTS
         self._events: list[tuple[int, dict[str, Any], dict[str, Any], str]] = []
         self._count = 0
 
@@ -44,7 +48,7 @@ class EventsTimeline(CardComponent):
         if event_data is None:
             return
         self._count += 1
-        self._events.append((now_us(), dict(event_data), dict(payloads or {}), STYLES.get(style_theme or "", "")))
+        self._events.append((now_us(), _named(event_data), _named(payloads or {}), STYLES.get(str(style_theme), "")))
         del self._events[: -self._most]
 
     def render(self) -> str:
@@ -62,3 +66,8 @@ class EventsTimeline(CardComponent):
         left = self._count - len(self._events)
         older = f'<p class="about">And {left:,} before these.</p>' if left else ""
         return f'{title}<ol class="timeline">{"".join(rows)}</ol>{older}'
+
+
+def _named(given: Any) -> dict[str, Any]:
+    """Names and values; what has no names stands without one."""
+    return {**given} if isinstance(given, Mapping) else {"": given}

@@ -51,10 +51,10 @@ class VegaChart(CardComponent):
         if not isinstance(spec, dict):
             self._why = f"{type(spec).__name__} is no dict of a specification."
             return
-        self._said = str(spec.get("description") or _title(spec.get("title")) or "Chart")
         try:
+            self._said = str(spec.get("description") or _title(spec.get("title")) or "Chart")
             self._spec = _as_json(spec)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - values of the user's, and what becomes of them as texts
             self._why = error
 
     def render(self) -> str:

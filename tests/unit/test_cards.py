@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from evflow.cards import Artifact, CardComponent, Error, Image, Markdown, PythonCode, Table
+from evflow.cards import Artifact, CardComponent, Error, EventsTimeline, Image, Markdown, PythonCode, Table, VegaChart
 from evflow.cards.amounts import duration, size
 from evflow.cards.collector import CardPlan, Cards
 from evflow.cards.dag import draw
@@ -168,6 +168,13 @@ def test_what_cannot_be_shown_says_so_in_its_place() -> None:
         assert 'class="problem"' in component.render(), component
     assert "OSError" in Artifact(Worse(), "w").render()
     assert "OSError" in Table([[Worse()]]).render()
+    for compressed in (True, False):
+        assert "ValueError" in Artifact(10**10_000, compressed=compressed).render()
+    assert 'class="problem"' in Table([[1]], headers=5).render()  # type: ignore[arg-type]
+    assert "OSError" in VegaChart({"description": Worse()}).render()
+    events = EventsTimeline(max_events="many")  # type: ignore[arg-type]
+    events.update("no names", [], payloads=5)  # type: ignore[arg-type]
+    assert "no names" in events.render()
 
 
 def test_a_component_shows_what_it_was_given_not_what_became_of_it() -> None:
@@ -199,6 +206,20 @@ def test_a_component_that_raises_leaves_the_others() -> None:
     assert "before" in html
     assert "behind" in html
     assert "broken &lt;b&gt;" in html
+
+
+@pytest.mark.parametrize("given", [None, b"<p>x</p>", 5])
+def test_a_component_that_renders_no_text_leaves_the_others(given: object) -> None:
+    class Odd(CardComponent):
+        def render(self) -> Any:
+            return given
+
+    html = drawn([Markdown("before"), Odd(), Table([["in a table", Odd(), CardComponent()]])])
+    assert "before" in html
+    assert html.count("Odd cannot be shown") == 2
+    assert "not a text of HTML" in html
+    assert "in a table" in html
+    assert "CardComponent has no `render`" in html
 
 
 # --- current.card ------------------------------------------------------------------------------------------
@@ -261,6 +282,21 @@ def test_a_component_with_an_id_is_found_and_changed() -> None:
     cards.append(Markdown("in its place"), id="text")
     assert [*cards.components] == ["text", "table"]
     assert "in its place" in shown(cards)[0][0]
+
+
+def test_an_id_that_is_a_number_takes_no_other_components_place() -> None:
+    cards = plans(("default", None, False))
+    for text in ("first", "second"):
+        cards.append(Markdown(text))
+    cards.append(Markdown("third"), id=1)  # type: ignore[arg-type]
+    cards.append(Markdown("fourth"), id=[1])  # type: ignore[arg-type]
+    assert len(shown(cards)[0]) == 4
+    assert [*cards.components] == ["1", "[1]"]
+    assert 1 in cards.components
+
+
+def test_the_cards_of_a_step_can_be_gone_through() -> None:
+    assert [*plans(("default", None, False), ("blank", "mine", False))] == ["mine"]
 
 
 def test_what_makes_no_sense_is_said_and_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
