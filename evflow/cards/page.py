@@ -44,6 +44,7 @@ def page(heading: Heading, content: str) -> str:
     scripts = vega.scripts() if vega.MARK in content else ()
     allowed = " ".join(f"'{_hash(script)}'" for script in scripts) or "'none'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src {allowed}"
+    rank = "p" if "<h1" in content else "h1"  # a step that gives its page a title of its own: a page has one
     trail = "".join(f"<li>{escape(part)}</li>" for part in heading.trail)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{text}</dd></div>" for name, text in heading.facts)
     again = f'<meta http-equiv="refresh" content="{heading.again_s}">\n' if heading.again_s else ""
@@ -54,7 +55,7 @@ def page(heading: Heading, content: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
         f'{again}<meta name="generator" content="evflow">\n<title>{escape(heading.title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n'
-        f'<header>\n<nav aria-label="Place"><ol>{trail}</ol></nav>\n<div class="headline"><h1>{escape(heading.title)}</h1>{status}</div>\n'
+        f'<header>\n<nav aria-label="Place"><ol>{trail}</ol></nav>\n<div class="headline"><{rank} class="title">{escape(heading.title)}</{rank}>{status}</div>\n'
         f"{about}\n</header>\n<main>\n{content}\n</main>\n"
         + "".join(f"<script>{script}</script>\n" for script in scripts)
         + "</body>\n</html>\n"

@@ -51,6 +51,10 @@ class Seen(HTMLParser):
         self.feed(html)
         self.close()
 
+    def named(self, tag: str) -> int:
+        """How many elements have this name."""
+        return sum(1 for name, _ in self.elements if name == tag)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
@@ -220,6 +224,16 @@ def test_a_component_that_renders_no_text_leaves_the_others(given: object) -> No
     assert "not a text of HTML" in html
     assert "in a table" in html
     assert "CardComponent has no `render`" in html
+
+
+def test_a_page_has_one_title_and_a_step_may_give_it() -> None:
+    plan = CardPlan()
+    assert Seen(render(plan, TASK)).named("h1") == 1
+    plan.add(Markdown("# Its own"))
+    html = render(plan, TASK)
+    assert Seen(html).named("h1") == 1
+    assert "<h1>Its own</h1>" in html
+    assert '<p class="title">TrainFlow: train</p>' in html
 
 
 # --- current.card ------------------------------------------------------------------------------------------
