@@ -213,12 +213,16 @@ class Cards(CardEditor):
         plan, missing = _meant(plans)
         super().__init__(plan, self, missing)
         self.plans = [*plans]
+        self._twice: set[str] = set()
         self.redraw = _drawing[-1] if _drawing else None
 
     def __getitem__(self, name: str) -> CardEditor:
-        for plan in self.plans:
-            if plan.id == name and plan.is_editable:
-                return CardEditor(plan, self)
+        found = [plan for plan in self.plans if plan.id == name and plan.is_editable]
+        if len(found) > 1 and name not in self._twice:
+            self._twice.add(name)  # said once
+            warn(f"This step has {len(found)} cards with the id {name!r}; the first of them is meant. Give each one an id of its own.")
+        if found:
+            return CardEditor(found[0], self)
         ids = ", ".join(plan.id for plan in self.plans if plan.id) or "none"
         return CardEditor(None, None, f"This step has no card with the id {name!r} that takes components (its ids: {ids}).")
 

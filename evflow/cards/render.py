@@ -1,13 +1,13 @@
 """From a card and what is known of its task to a page."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from evflow.cards.amounts import duration, moment
 from evflow.cards.collector import CardPlan
 from evflow.cards.component import escape
 from evflow.cards.error import Error
-from evflow.cards.facts import TaskFacts
+from evflow.cards.facts import Shown, TaskFacts
 from evflow.cards.page import Heading, drawn, page
 from evflow.core.values import replaced
 from evflow.errors import UsageError, did_you_mean
@@ -81,5 +81,37 @@ def _error(plan: CardPlan, task: TaskFacts) -> str:
     return Error(task.error).render() if task.error else "<p>The task did not fail.</p>"
 
 
-RENDERERS: Final[Mapping[str, Callable[[CardPlan, TaskFacts], str]]] = {"default": _default, "blank": _blank, "error": _error}
+def _taskspec(plan: CardPlan, task: TaskFacts) -> str:
+    return f"<p>{escape('/'.join((task.flow, task.run, task.step, task.task)))}</p>"
+
+
+def _json(plan: CardPlan, task: TaskFacts) -> str:
+    from evflow.cards.artifact import short
+    from evflow.cards.viewer import JSONViewer
+
+    def values(shown: Sequence[Shown]) -> list[dict[str, object]]:
+        return [
+            {"name": one.name, "type": one.type, "size": one.size_bytes, "value": short(one.value) if one.is_loaded else None}
+            for one in shown
+        ]
+
+    what = {
+        "pathspec": "/".join((task.flow, task.run, task.step, task.task)),
+        "attempt": task.attempt,
+        "status": task.status,
+        "error": task.error or None,
+        "parameters": values(task.parameters),
+        "artifacts": values(task.artifacts),
+        "times": dict(task.times),
+    }
+    return JSONViewer(what, collapsible=False).render()
+
+
+RENDERERS: Final[Mapping[str, Callable[[CardPlan, TaskFacts], str]]] = {
+    "default": _default,
+    "blank": _blank,
+    "error": _error,
+    "taskspec_card": _taskspec,
+    "default_json": _json,
+}
 """A type of card to what makes its content."""

@@ -1,7 +1,9 @@
 """Cards: what components look like as HTML, what of a user's HTML is left, and what `current.card` does with what it is given."""
 
+import json
 import re
 import xml.etree.ElementTree as ET
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,6 +20,7 @@ from evflow.cards.page import drawn
 from evflow.cards.render import NoSuchCardType, error_page, render
 from evflow.core.cards import RecordedCard, recorded
 from evflow.core.graph import Graph, Node
+from evflow.core.values import replaced
 from tests.effort import scaled
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000140000000a08060000008d891d0d")
@@ -309,6 +312,14 @@ def test_an_id_that_is_a_number_takes_no_other_components_place() -> None:
     assert 1 in cards.components
 
 
+def test_two_cards_of_one_id_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    cards = plans(("default", "same", False), ("blank", "same", False))
+    for text in ("first", "second"):
+        cards["same"].append(Markdown(text))
+    assert list(map(len, shown(cards))) == [2, 0]
+    assert capsys.readouterr().err.count("2 cards with the id 'same'") == 1
+
+
 def test_the_cards_of_a_step_can_be_gone_through() -> None:
     assert [*plans(("default", None, False), ("blank", "mine", False))] == ["mine"]
 
@@ -365,6 +376,15 @@ def test_the_default_card_has_everything_as_text() -> None:
     places = [html.index(f"<h2>{title}</h2>") for title in ("Parameters", "Artifacts", "Place in the flow", "Times", "Code", "About")]
     assert html.index(">Mine<") < places[0]
     assert places == sorted(places)
+
+
+def test_cards_of_metaflows_other_types_say_what_the_task_is() -> None:
+    assert "<p>TrainFlow/3/train/7</p>" in render(CardPlan("taskspec_card"), TASK)
+    task = replaced(TASK, artifacts=[Shown("score", "float", 8, float("nan"), is_loaded=True), Shown("model", "Net", 10**9)])
+    text = unescape(render(CardPlan("default_json"), task).partition("<main>")[2])
+    said = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert said["pathspec"] == "TrainFlow/3/train/7"
+    assert [(one["name"], one["value"]) for one in said["artifacts"]] == [("score", "nan"), ("model", None)]
 
 
 def test_a_type_that_is_not_known_names_those_that_are() -> None:
