@@ -10,11 +10,21 @@ from evflow.client.errors import EvflowInvalidPathspec
 from evflow.client.objects import FORMS
 from evflow.client.task import Task
 from evflow.core.cards import RecordedCard
+from evflow.errors import EnvironmentProblem
 from evflow.store import Store
 
 _FOLDER = "cards"
 _DIGITS = 12
 _FRAME_HEIGHT = 600
+
+
+class CacheUnwritable(EnvironmentProblem):
+    """A card's file for a browser cannot be written."""
+
+    code = "cache-unwritable"
+
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(f"'{folder}' cannot be written: {why}.", "`card get` writes a card to a file that you name, or prints it.")
 
 
 class Card:
@@ -61,7 +71,11 @@ class Card:
 
     @property
     def path(self) -> str:
-        """A file with the page, which a browser can open; written where it is not there yet."""
+        """A file with the page, which a browser can open; written where it is not there yet.
+
+        Raises:
+            CacheUnwritable: It cannot be written.
+        """
         name = "-".join(part for part in (self.type, self.id, self.hash[:_DIGITS]) if part)
         return str(cached(name, lambda: self.html))
 
@@ -138,17 +152,24 @@ def page_of(store: Store, card: RecordedCard) -> str:
 
 
 def cached(name: str, page: Callable[[], str]) -> Path:
-    """A file of this name in evflow's cache, with a page; `page` gives it where the file is not there yet."""
+    """A file of this name in evflow's cache, with a page; `page` gives it where the file is not there yet.
+
+    Raises:
+        CacheUnwritable: It cannot be written.
+    """
     folder = config.home() / "cache" / _FOLDER
     file = folder / f"{name}.html"
     if not file.exists():
         from os import getpid, replace
 
         text = page()
-        folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{name}.{getpid()}"
-        part.write_text(text, "utf-8", "replace")
-        replace(part, file)  # noqa: PTH105 - whole or not at all
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, "utf-8", "replace")
+            replace(part, file)  # noqa: PTH105 - whole or not at all
+        except OSError as error:
+            raise CacheUnwritable(folder, error.strerror or str(error)) from error
     return file
 
 

@@ -131,6 +131,12 @@ def test_a_card_is_opened_in_a_browser_and_served(root: Path) -> None:
     file = re.search(r"^Opened (.*\.html)$", opened.stderr, re.MULTILINE)
     assert file is not None, opened.stderr
     assert "mine" in Path(file[1]).read_text()
+    Path(file[1]).unlink()
+    Path(file[1]).parent.rmdir()
+    Path(file[1]).parent.touch()  # as a folder that cannot be written
+    unwritten = python(flow, "card", "view", "start", "--id", "mine", cwd=folder, BROWSER="/bin/true")
+    assert unwritten.returncode == 1
+    assert "`card get` writes a card to a file that you name" in unwritten.stderr
     serving = subprocess.Popen(
         [sys.executable, flow, "card", "server", "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
