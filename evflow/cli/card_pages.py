@@ -1,5 +1,6 @@
 """The pages of `card server`: a run's cards, over HTTP on this machine."""
 
+import sys
 from collections.abc import Callable
 from html import escape
 from http import HTTPStatus
@@ -58,9 +59,16 @@ def server(pages: Pages, port: int) -> ThreadingHTTPServer:
 
         shown = pages
 
-    made = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    made = _Server(("127.0.0.1", port), Handler)
     made.daemon_threads = True
     return made
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """As the base class, but for a browser that did not wait for the answer: that is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,6 +4,7 @@ import http.client
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from socket import socket
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -73,3 +74,15 @@ def test_the_server_answers_no_name_that_was_turned_to_this_machine(port: int) -
         403,
         403,
     ]
+
+
+def test_a_browser_that_does_not_wait_for_its_answer_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(Pages(str, list, {"": ""}.get, 7), 0) as listening, socket() as request:
+        for error in (BrokenPipeError(), ConnectionResetError(), ValueError()):
+            try:
+                raise error
+            except (OSError, ValueError):
+                listening.handle_error(request, ("127.0.0.1", 1))
+    said = capsys.readouterr().err
+    assert said.count("Traceback") == 1
+    assert "ValueError" in said
