@@ -9,7 +9,7 @@ asks a server for one would tell that server who reads it, and would not work of
 from functools import cache
 from typing import Any, Final
 
-from evflow.cards.component import CardComponent, escape, ours, problem
+from evflow.cards.component import CardComponent, ours, problem
 
 _EMBEDDED: Final = "data:image/"
 
@@ -98,8 +98,3 @@ def _dedented(text: str) -> str:
 
     first, _, rest = text.partition("\n")
     return dedent(text) if not first.strip() or first[0] in " \t" else f"{first}\n{dedent(rest)}"
-
-
-def plain(text: object) -> str:
-    """A text as paragraphs, escaped."""
-    return "".join(f"<p>{escape(part)}</p>" for part in str(text).split("\n\n"))

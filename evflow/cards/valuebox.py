@@ -4,7 +4,6 @@ from typing import Any, ClassVar, Final
 
 from evflow.cards.component import CardComponent, escape
 
-THEMES: Final = ("default", "success", "warning", "danger", "bg-gradient-indigo-purple")
 _KINDS: Final = {"success": "good", "warning": "warn", "danger": "bad"}
 
 

@@ -12,16 +12,8 @@ _FOLDED_FROM: Final = 8
 """Members from which a deeper container is folded."""
 
 
-class JSONViewer(CardComponent):
-    """Nested data as a tree.
-
-    Args:
-        data: Dicts, lists and plain values, or a text in JSON.
-        collapsible: Containers can be folded; else it is one text.
-        max_height: Accepted as in Metaflow; a page has no heights of its own.
-        show_copy_button: Accepted as in Metaflow; a page runs no scripts.
-        title: A line above it.
-    """
+class _Viewer(CardComponent):
+    """What both ways to write nested data share."""
 
     def __init__(
         self,
@@ -32,13 +24,22 @@ class JSONViewer(CardComponent):
         title: str | None = None,
     ) -> None:
         self._folds, self._title = collapsible, title
-        self._take(data)
+        self.update(data)
+
+
+class JSONViewer(_Viewer):
+    """Nested data as a tree.
+
+    Args:
+        data: Dicts, lists and plain values, or a text in JSON.
+        collapsible: Containers can be folded; else it is one text.
+        max_height: Accepted as in Metaflow; a page has no heights of its own.
+        show_copy_button: Accepted as in Metaflow; a page runs no scripts.
+        title: A line above it.
+    """
 
     def update(self, data: Any) -> None:
         """Show other data."""
-        self._take(data)
-
-    def _take(self, data: Any) -> None:
         self._why: BaseException | str = ""
         try:
             self._text = _as_json(json.loads(data) if isinstance(data, str) else data)
@@ -56,7 +57,7 @@ class JSONViewer(CardComponent):
         return f'{title}<div class="tree">{_node(self._data, 0)}</div>'
 
 
-class YAMLViewer(CardComponent):
+class YAMLViewer(_Viewer):
     """Nested data as YAML.
 
     Args:
@@ -66,17 +67,6 @@ class YAMLViewer(CardComponent):
         show_copy_button: Accepted as in Metaflow.
         title: A line above it.
     """
-
-    def __init__(
-        self,
-        data: Any = None,
-        collapsible: bool = True,
-        max_height: str | None = None,
-        show_copy_button: bool = True,
-        title: str | None = None,
-    ) -> None:
-        self._folds, self._title = collapsible, title
-        self.update(data)
 
     def update(self, data: Any) -> None:
         """Show other data."""
