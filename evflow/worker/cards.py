@@ -177,7 +177,7 @@ class LiveCards:
         try:
             with framework_view():
                 self._draw(place, plan)
-        except Exception as error:  # noqa: BLE001 - a card is never worth its task; said in the task's log
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a card is never worth its task; said in the task's log
             if not self._warned:
                 warn(f"The card '{plan.id or plan.type}' could not be refreshed: {type(error).__name__}: {error}")
             self._warned = True

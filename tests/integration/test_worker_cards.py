@@ -262,3 +262,12 @@ async def test_files_of_the_users_are_not_taken_for_what_cards_need(root: Path, 
         ended = await world.run("start")
         assert [card.failed for card in cards(ended)] == [False, False]
         assert "<h1>by default</h1>" in page_of(world, cards(ended)[0])
+
+
+async def test_a_component_that_exits_while_its_task_goes_on_costs_the_task_nothing(root: Path) -> None:
+    flow = LIVE.replace('raise RuntimeError("broken component")', "raise SystemExit(3)")
+    flow = flow.replace("current.card.append(bar)", "current.card.append(Broken())")
+    async with an_attempt_world(root, flow) as world:
+        (world.folder / "go on").touch()
+        ended = await world.run("start")
+        assert ended.succeeded.next_steps == ("end",)
