@@ -71,6 +71,7 @@ class AttemptRunner:
             from evflow.flow.decorators.spec import apply_with
 
             apply_with(self._flow, context.options["with"])
+            _load_cards(self._flow)
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
             self._client(context.log_url)
@@ -184,11 +185,16 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
         from importlib import import_module
 
         import_module("anyio._backends._asyncio")
+    _load_cards(flow)
+    return AttemptRunner(flow)
+
+
+def _load_cards(flow: type[FlowSpec]) -> None:
+    """What cards need, where a step makes some."""
     if any(decorator.name == "card" for step in facts(flow).steps for decorator in facts(flow).decorators(step)):
         from evflow.worker.cards import preload
 
         preload()
-    return AttemptRunner(flow)
 
 
 def load(context: RunContext) -> AttemptRunner:

@@ -111,6 +111,17 @@ def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
     assert "<h1>good day</h1>" in evflow("card", "get", "1/start", "--type", "default", cwd=folder).stdout
 
 
+def test_what_cards_need_is_loaded_before_the_forks_where_only_with_asks_for_them(root: Path) -> None:
+    flow = root / "w" / "flow.py"
+    flow.write_text(
+        "import sys\nfrom evflow import FlowSpec, step\n\n\nclass Plain(FlowSpec):\n    @step\n    def start(self):\n"
+        "        print('loaded' if 'evflow.cards.default' in sys.modules else 'not yet')\n        self.next(self.end)\n\n"
+        "    @step\n    def end(self):\n        pass\n\n\nif __name__ == '__main__':\n    Plain()\n"
+    )
+    for options, said in (((), "] not yet\n"), (("--with", "card"), "] loaded\n")):
+        assert said in python(flow, "run", *options, cwd=flow.parent).stdout
+
+
 def test_the_card_of_a_task_that_failed_can_be_looked_at(root: Path) -> None:
     folder = root / "w"
     flow = folder / "flow.py"
