@@ -3,7 +3,6 @@
 The public names are loaded at their first use, so that `import evflow` costs next to nothing.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -141,15 +140,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'evflow' has no attribute '{name}'")
-    from evflow.imports import framework_view
+    from evflow.imports import public
 
-    with framework_view():
-        value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    return public(globals(), _HOMES, name)
 
 
 def __dir__() -> list[str]:

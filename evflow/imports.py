@@ -28,12 +28,34 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType, TracebackType
-    from typing import Final
+    from typing import Any, Final
 
 _AT_START: Final = frozenset(sys.modules)
 _OURS: Final = frozenset({"evflow", "evflow_scheduler", "evflow_executors", "__main__"})
 _HOME: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib is a heavy import
+
+
+def public(namespace: dict[str, Any], homes: Mapping[str, str], name: str) -> Any:
+    """A public name of a package, which is loaded at its first use and kept there; for the package's `__getattr__`.
+
+    Args:
+        namespace: The package's globals.
+        homes: Public name to the module that defines it.
+        name: The name.
+
+    Raises:
+        AttributeError: It is none of them.
+    """
+    home = homes.get(name)
+    if home is None:
+        raise AttributeError(f"module '{namespace['__name__']}' has no attribute '{name}'")
+    from importlib import import_module
+
+    with framework_view():
+        value = namespace[name] = getattr(import_module(home), name)
+    return value
 
 
 def framework_view() -> View:

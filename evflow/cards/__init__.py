@@ -4,7 +4,6 @@ What is here is loaded at its first use: a step that only names a component pays
 nothing of logs, stores and flows; what a page says of its task comes to it as values.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,15 +62,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'evflow.cards' has no attribute '{name}'")
-    from evflow.imports import framework_view
+    from evflow.imports import public
 
-    with framework_view():
-        value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    return public(globals(), _HOMES, name)
 
 
 def __dir__() -> list[str]:

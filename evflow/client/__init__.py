@@ -7,7 +7,6 @@ Everything is loaded at its first use, in the framework's view of imports: a flo
 `msgpack.py`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,15 +49,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'evflow.client' has no attribute '{name}'")
-    from evflow.imports import framework_view
+    from evflow.imports import public
 
-    with framework_view():
-        value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    return public(globals(), _HOMES, name)
 
 
 def __dir__() -> list[str]:
