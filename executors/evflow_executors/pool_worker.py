@@ -127,6 +127,7 @@ class PoolWorker:
         self._name = ""
         self._claimed: dict[AttemptId, PoolOrder] = {}
         self._launched: set[AttemptId] = set()
+        self._launching: dict[AttemptId, float | None] = {}  # what the executor is being told of, and the grace of what is to end meanwhile
         self._unwanted: dict[AttemptId, str] = {}  # attempts that are ended for another reason than their owners', and for which
         self._settling: dict[RunId, anyio.Lock] = {}
         self._settled: set[RunId] = set()
@@ -382,8 +383,15 @@ class PoolWorker:
         while self._is_wanted(attempt, order) and self._left_s() <= 0:  # noqa: ASYNC110 - what it waits for is time's doing
             await anyio.sleep(_AGAIN_AFTER_S)
         if self._is_wanted(attempt, order):
-            self._launched.add(attempt)
-            await self._executor.launch(attempt, order.order)
+            await self._launch(attempt, order)
+
+    async def _launch(self, attempt: AttemptId, order: PoolOrder) -> None:
+        self._launched.add(attempt)
+        self._launching[attempt] = None
+        await self._executor.launch(attempt, order.order)
+        grace_s = self._launching.pop(attempt)
+        if grace_s is not None:  # it was to be ended before the executor knew it
+            await self._executor.cancel(attempt, grace_s=grace_s)
 
     def _is_wanted(self, attempt: AttemptId, order: PoolOrder) -> bool:
         return self._claimed.get(attempt) is order and attempt not in self._unwanted
@@ -421,6 +429,8 @@ class PoolWorker:
         if attempt in self._launched:
             if why:
                 self._unwanted[attempt] = why
+            if attempt in self._launching:
+                self._launching[attempt] = grace_s
             await self._executor.cancel(attempt, grace_s=grace_s)
         elif attempt in self._claimed and attempt not in self._unwanted:
             self._end_before_it_begins(attempt, why or NEVER_STARTED)
