@@ -132,7 +132,8 @@ class PoolWorld(World):
     async def _close(self) -> None:
         """I10: no order, no claim and no slot is left."""
         self._plan.clear()
-        for _ in range(EMPTY_WITHIN_S):
+        stands_still_s = max(0, -self.skew_us) // 1_000_000  # a clock that went back: no worker's time runs out before it has caught up
+        for _ in range(EMPTY_WITHIN_S + stands_still_s):
             if self._left():
                 await anyio.sleep(1.0)
         if self._left():
