@@ -114,4 +114,6 @@ class SimulatedLogKeeper(Fallback, SimulatedLogClient):
 
     def project(self, flow: FlowName, expected: Seq, projection: Projection) -> None:
         """See `LogKeeper.project`."""
+        if projection.backfills:
+            self._live().write(lambda state: state.register_backfilled(flow))
         self._live().write(lambda state: state.project(flow, expected, projection))

@@ -253,7 +253,8 @@ class SimulatedLogClient:
 
     def offer_run(self, entry: RunEntry, payload: bytes, *, patience_s: float = 60.0) -> bool:
         """See `LogClient.offer_run`; a server that is down is not waited for."""
-        self.index_run(entry)
+        line = line_of(entry)
+        self._live().write(lambda state: state.write_line(entry.run, line))
         return self.report(entry.shard, entry.run, payload)
 
     def counter(self, flow: FlowName) -> int:
@@ -314,6 +315,8 @@ class SimulatedLogClient:
         server = self._live()
         if isinstance(change, DeploymentChange):
             server.write(lambda state: state.register(flow))
+        elif isinstance(change, BackfillChange):
+            server.write(lambda state: state.register_backfilled(flow))
         return server.write(lambda state: state.append_flow(flow, expected, payload, change))
 
     def flow_events(self, flow: FlowName, after: int = 0, limit: int = 5_000) -> list[FlowEvent]:
@@ -352,7 +355,7 @@ class SimulatedLogClient:
 
     def backfilled(self) -> list[FlowName]:
         """See `LogClient.backfilled`."""
-        return sorted(flow for flow, state in self._live().state.flows.items() if state.backfills)
+        return sorted(self._live().state.backfilled)
 
     def publish(self, event_id: str, body: bytes, keep: Keep = KEEP) -> Placed:
         """See `LogClient.publish`."""

@@ -117,6 +117,7 @@ class State:
     shards: dict[str, ShardState] = field(default_factory=dict[str, ShardState])
     flows: dict[FlowName, FlowState] = field(default_factory=dict[FlowName, FlowState])
     names: set[FlowName] = field(default_factory=set[FlowName])
+    backfilled: set[FlowName] = field(default_factory=set[FlowName])
     installation: str = ""
     schedulers: dict[str, int] = field(default_factory=dict[str, int])
     limited: LimitedNames = field(default_factory=LimitedNames)
@@ -225,6 +226,10 @@ class State:
         """SADD to the names of all flows."""
         self.names.add(flow)
 
+    def register_backfilled(self, flow: FlowName) -> None:
+        """SADD to the names of the flows that ever had a backfill: before the event, which may be refused."""
+        self.backfilled.add(flow)
+
     def request_run(
         self,
         flow: FlowName,
@@ -251,11 +256,15 @@ class State:
         log.events.append(FlowEvent(log.seq + 1, before + msgpack.packb(log.runs) + behind))
         return RunNumber(log.runs)
 
+    def write_line(self, run: RunId, line: tuple[str, bytes]) -> None:
+        """HSET of a run's line in the index."""
+        self.flow(run.flow).lines[run.number] = line
+
     def index_run(self, run: RunId, line: tuple[str, bytes], look: tuple[int, bool] | None = None) -> None:
         """Write a run's line, and when it is to be looked at; sure, or if that is not known yet."""
         self.register(run.flow)
+        self.write_line(run, line)
         flow = self.flow(run.flow)
-        flow.lines[run.number] = line
         if look is not None and (look[1] or run.number not in flow.hot):
             flow.hot[run.number] = look[0]
 

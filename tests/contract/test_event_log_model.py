@@ -8,7 +8,7 @@ entry ids) are compared by their place in the program.
 import asyncio
 from typing import Any
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from evflow.core.ids import Seq
 from evflow.errors import EvflowError
@@ -202,6 +202,9 @@ class Program:
 
 @settings(max_examples=scaled(300, at_least=30))
 @given(acts=PROGRAMS)
+@example(acts=[("append_flow", 1, "backfilled"), ("append_flow", 0, "deployed")])  # refused, the flow's name is kept
+@example(acts=[("offer", 0), ("append_flow", 0, "backfilled")])
+@example(acts=[("request_at", 0, 0, "backfilled"), ("append_flow", 1, "nothing")])
 def test_the_simulated_log_answers_as_the_real_one_does(either_server: RawServer, acts: list[tuple[Any, ...]]) -> None:
     asyncio.run(_compare(real_world("real", either_server.unix_url), acts))
 
