@@ -43,7 +43,7 @@ def command(what: str, as_json: bool) -> None:
     with session.log() as log:
         run = resolve(log, reference)
         try:
-            found, state = session.folded(log, run)
+            entry, state = session.folded(log, run)
         except RunWaits as waits:
             _say_of_asked(log, run, waits, what, as_json=as_json)
             return
@@ -52,11 +52,11 @@ def command(what: str, as_json: bool) -> None:
             return
         now = clock.now_us()
         name = f"{state.flow}/{state.number}"
-        owned = state.over or is_owned(log, found.entry.shard)
-        whose = None if state.over else explain_owner.look(log, found.entry.shard)
-        shared = sharing(log, found.entry, state)
+        owned = state.over or is_owned(log, entry.shard)
+        whose = None if state.over else explain_owner.look(log, entry.shard)
+        shared = sharing(log, entry, state)
         slots = [] if shared is None else list(said_of_slots(log, state, shared))
-        limited = list(explain_limits.waits(log, found.entry, state))
+        limited = list(explain_limits.waits(log, entry, state))
         tasks = tasks_of(state, reference)
         is_whole = not reference.step and reference.task is None
         pools = _pools(log.url, state, explain.open_tasks(state) if is_whole else tasks)

@@ -60,14 +60,13 @@ def settle_origin(context: FlowContext, origin: RunId) -> None:
     from evflow.cli import session
     from evflow.flow.config_values import configs_of
     from evflow.flow.configs import spec_of
-    from evflow.replay.load import load
-    from evflow.replay.refold import refold
+    from evflow.replay.load import folded
     from evflow.store.artifacts import ArtifactView
 
     flow = context.flow
     with session.log() as log:
-        header = refold(load(log, origin).events).header
-    stored = ArtifactView.open(session.store(header["store"]), header["parameters"])
+        _, state = folded(log, origin)
+    stored = ArtifactView.open(session.store(state.header["store"]), state.header["parameters"])
     context.configured = True
     if all(spec_of(one).attribute in stored for one in configs_of(flow)):
         settle_from(flow, stored)

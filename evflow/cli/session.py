@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from evflow.core.state import RunState
     from evflow.log.keeper import RedisLogKeeper
     from evflow.log.protocol import LogClient, RunEntry
-    from evflow.replay.load import RunLog
     from evflow.store.protocol import Store
 
 
@@ -104,22 +103,19 @@ def folded_or_new(client: "LogClient", run: RunId) -> tuple["RunEntry", "RunStat
     from evflow.replay.load import RunWaits
 
     try:
-        found, state = folded(client, run)
+        return folded(client, run)
     except RunWaits:
         entry = client.run(run)
         assert entry is not None  # whoever raised the error had it
         return entry, RunState()
-    return found.entry, state
 
 
-def folded(client: "LogClient", run: RunId) -> tuple["RunLog", "RunState"]:
-    """A run's log and the state that it folds to.
+def folded(client: "LogClient", run: RunId) -> tuple["RunEntry", "RunState"]:
+    """A run's line in the index and the state that its log folds to: see `evflow.replay.load.folded`.
 
     Raises:
         RunNotFound: There is no such run.
     """
-    from evflow.replay.load import load
-    from evflow.replay.refold import refold
+    from evflow.replay import load
 
-    found = load(client, run)
-    return found, refold(found.events)
+    return load.folded(client, run)

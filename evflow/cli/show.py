@@ -34,11 +34,11 @@ def command(what: str, as_json: bool) -> None:
     with session.log() as log:
         run = resolve(log, reference)
         try:
-            found, state = session.folded(log, run)
+            entry, state = session.folded(log, run)
         except (RunWaits, RunGone) as error:
             _requested(log, run, error, as_json=as_json)
             return
-        interrupted = not state.sealed and not is_owned(log, found.entry.shard)
+        interrupted = not state.sealed and not is_owned(log, entry.shard)
         tags = log.tags(run)
     tasks = tasks_of(state, reference)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)

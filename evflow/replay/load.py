@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from evflow.collector import paused
 from evflow.core.ids import RunId
+from evflow.core.state import RunState
 from evflow.core.summary import GONE, REFUSED
 from evflow.core.values import value
 from evflow.errors import EnvironmentProblem, EvflowError, UsageError
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent, shown_owner
+from evflow.replay.refold import refold
 
 
 class RunNotFound(UsageError):
@@ -116,14 +118,37 @@ def look(log: LogClient, run: RunId) -> RunLog:
         RunNotFound: There is no such run.
         RunNeverBegan: It never had an event; RunWaits: because no scheduler has taken it yet; RunGone: because it never begins.
     """
+    entry, head = _begun(log, run)
+    with paused():
+        return RunLog(entry, list(events(log, entry)), head)
+
+
+def folded(log: LogClient, run: RunId) -> tuple[RunEntry, RunState]:
+    """A run's line in the index, and the state that its log folds to.
+
+    It is folded while it is read: a page is let go before the next one comes, which a log of a million events needs, and
+    which saves a tenth of the time of a shorter one.
+
+    Raises:
+        RunNotFound, RunNeverBegan: As `look`.
+        RunLost: As `load`.
+        UnreadableEvent, ImpossibleEvent: As `refold`.
+    """
+    entry, head = _begun(log, run)
+    state = refold(events(log, entry))
+    if state.seq == 0:
+        raise RunLost(run, head.seq)
+    return entry, state
+
+
+def _begun(log: LogClient, run: RunId) -> tuple[RunEntry, Head]:
     entry = log.run(run)
     if entry is None:
         raise RunNotFound(run, log)
     head = log.head(entry.shard, run)
     if head.seq == 0:
         raise never_began(log, entry)
-    with paused():
-        return RunLog(entry, list(events(log, entry)), head)
+    return entry, head
 
 
 def never_began(log: LogClient, entry: RunEntry) -> RunNeverBegan:

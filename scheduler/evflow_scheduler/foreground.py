@@ -152,10 +152,9 @@ def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None,
     """
     if origin is None:
         return None
-    from evflow.replay.load import load
-    from evflow.replay.refold import refold
+    from evflow.replay.load import folded
 
-    state = refold(load(client, origin).events)
+    _, state = folded(client, origin)
     return ReusePlan(state, behind(graph, resume_step) if resume_step else frozenset())
 
 

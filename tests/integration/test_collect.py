@@ -23,8 +23,7 @@ from evflow.core.retention import Kept
 from evflow.deployments.manifest import DeploymentManifest, write
 from evflow.log.keys import own_shard, shared_shard
 from evflow.log.protocol import ArchiveChange, DeploymentChange, RunEntry
-from evflow.replay.load import load
-from evflow.replay.refold import refold
+from evflow.replay.load import folded
 from evflow.store.artifacts import ArtifactView, save
 from evflow.store.logs import read_text
 from tests.archive_world import FLOW, ArchiveWorld, archive_world
@@ -64,7 +63,7 @@ def let_go(world: ArchiveWorld, run: RunId, days: float = 3.0) -> None:
 
 def readable(world: ArchiveWorld, run: RunId) -> dict[str, object]:
     """Read everything of a run's end."""
-    state = refold(load(world.log, run).events)
+    _, state = folded(world.log, run)
     view = ArtifactView.open(world.store, state.tasks[2].manifest or b"")
     return {name: view.load(name) for name in view.names()}
 
@@ -99,7 +98,7 @@ def test_what_is_young_stays(world: ArchiveWorld) -> None:
 
 def test_what_a_run_took_over_from_a_manifest_stays_when_that_ones_run_goes(world: ArchiveWorld) -> None:
     first = world.sealed({"large": LARGE})
-    state = refold(load(world.log, first.id).events)
+    _, state = folded(world.log, first.id)
     origin = ArtifactView.open(world.store, state.tasks[2].manifest or b"")
     later = world.runs.run(LINE, flow=FLOW)
     later.succeed(1, "end").succeed(2)
@@ -246,7 +245,7 @@ def test_a_run_whose_archive_is_missing_stops_everything(world: ArchiveWorld) ->
 
 def test_a_manifest_that_is_missing_stops_everything(world: ArchiveWorld) -> None:
     run = world.sealed().id
-    state = refold(load(world.log, run).events)
+    _, state = folded(world.log, run)
     manifest = state.tasks[2].manifest
     assert manifest is not None
     Path(world.store.where(manifest)).unlink()
