@@ -42,6 +42,9 @@ class BodyRunner:
     def rehearse(self, context: RunContext, *, whole: bool = False) -> None:
         pass
 
+    def expect(self, context: RunContext, order: bytes) -> None:
+        pass
+
     def forget(self, context: RunContext) -> None:
         pass
 
@@ -75,7 +78,12 @@ class ForkBench:
         self.server.socket.sendall(frames.frame(*values))
 
     def launch(self, step: str, task: int = 1, attempt: int = 0) -> None:
-        self.say(frames.LAUNCH, RUN, task, attempt, AttemptOrder(step, task, attempt).pack())
+        self.launch_together((step, task, attempt))
+
+    def launch_together(self, *orders: tuple[str, int, int]) -> None:
+        """Order several attempts in one write; each is a step, a task and an attempt."""
+        told = [frames.frame(frames.LAUNCH, RUN, task, attempt, AttemptOrder(step, task, attempt).pack()) for step, task, attempt in orders]
+        self.server.socket.sendall(b"".join(told))
 
     def cancel(self, task: int = 1, attempt: int = 0, grace_s: float = 10.0) -> None:
         self.say(frames.CANCEL, RUN, task, attempt, grace_s)

@@ -144,17 +144,21 @@ def collect(flow: FlowSpec, *, resumed: bool = False) -> Outcome:
     """
     scope = scope_of(flow)
     cls = type(flow)
-    attributes = {name: value for name, value in flow.__dict__.items() if is_kept(name, cls)}
-    read = {name for name, value in attributes.items() if scope.read.get(name, scope) is value}
-    functions = [(name, value) for name, value in attributes.items() if name not in read and is_function(value)]
+    inherited = passed_down(scope) if scope.joined is not None else {}
+    values: dict[str, object] = {}
+    functions: list[tuple[str, object]] = []
+    for name, value in flow.__dict__.items():
+        if not is_kept(name, cls):
+            continue
+        if scope.read.get(name, scope) is value:
+            if _may_have_changed(value) and (scope.joined is None or name in inherited):
+                values[name] = value
+        elif is_function(value):
+            functions.append((name, value))
+        else:
+            values[name] = value
     if functions:
         raise FunctionIsNoArtifact(cls.__name__, scope.step, functions)
-    inherited = passed_down(scope) if scope.joined is not None else {}
-    values = {
-        name: value
-        for name, value in attributes.items()
-        if name not in read or (_may_have_changed(value) and (scope.joined is None or name in inherited))
-    }
     if resumed and scope.view is not None:
         values |= _of_this_run(scope.parameters, scope.view)
     base = scope.view if scope.view is not None else scope.parameters
@@ -183,7 +187,10 @@ def _body(flow: FlowSpec, scope: Scope, timeout_s: float) -> None:
     body: Callable[..., object] = getattr(flow, scope.step)
     arguments = () if scope.joined is None else (scope.joined.inputs,)
     with user_view():
-        with _alarm(scope.step, timeout_s):
+        if timeout_s:
+            with _alarm(scope.step, timeout_s):
+                result = body(*arguments)
+        else:
             result = body(*arguments)
         if hasattr(result, "__await__"):
             _await(cast("Coroutine[Any, Any, object]", result), scope.step, timeout_s)
@@ -208,9 +215,6 @@ def _await(body: Coroutine[Any, Any, object], step: str, timeout_s: float) -> No
 @contextmanager
 def _alarm(step: str, timeout_s: float) -> Generator[None]:
     """Raise `TimeoutException` in the main thread after `timeout_s`."""
-    if not timeout_s:
-        yield
-        return
 
     def ring(_: int, __: FrameType | None) -> None:
         raise TimeoutException(step, timeout_s)

@@ -53,6 +53,29 @@ class Surroundings:
     def __init__(self, context: RunContext) -> None:
         self.store = open_store(context.store_url)
         self.parameters = ArtifactView.open(self.store, context.parameters)
+        self._met = b""
+        self._shared: ArtifactView | None = None
+
+    def expect(self, manifest: bytes) -> None:
+        """Read what a task starts from, ahead of its fork, if the task before it began there, too: members of a foreach do.
+
+        Raises:
+            ObjectMissing, ObjectDamaged, StoreUnusable: It cannot be read.
+        """
+        if manifest == self._met and (self._shared is None or self._shared.digest != manifest):
+            self._shared = ArtifactView.open(self.store, manifest)
+            self._shared.sizes()
+        self._met = manifest
+
+    def view(self, manifest: bytes) -> ArtifactView:
+        """What a task starts from.
+
+        Raises:
+            ObjectMissing, ObjectDamaged, StoreUnusable: It cannot be read.
+        """
+        if self._shared is not None and self._shared.digest == manifest:
+            return self._shared
+        return ArtifactView.open(self.store, manifest)
 
 
 class AttemptRunner:
@@ -75,6 +98,13 @@ class AttemptRunner:
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
             self._client(context.log_url)
+
+    def expect(self, context: RunContext, order: bytes) -> None:
+        """Read what the attempt starts from, where its siblings start there as well."""
+        told, ready = AttemptOrder.unpack(order), self._ready.get((context.flow, context.run))
+        if ready is not None and told.parents and not told.takes_inputs:
+            with suppress(EvflowError):  # the attempt meets it itself, and reports it
+                ready.expect(told.parents[0][2])
 
     def forget(self, context: RunContext) -> None:
         """Drop what was made for a run."""
@@ -153,7 +183,7 @@ class AttemptRunner:
             from evflow.flow.config_values import settle_from
 
             settle_from(self._flow, ready.parameters)
-        flow = report.instance(self._flow, order, ready.store, ready.parameters)
+        flow = report.instance(self._flow, order, ready.store, ready.parameters, ready.view)
         _enter(self._flow, context, order)
         if order.times_us:  # the step has cards
             from evflow.worker.cards import LiveCards, draw_with
@@ -232,6 +262,9 @@ class UnloadableRunner:
         self._error = error
 
     def prepare(self, context: RunContext) -> None:
+        """Nothing."""
+
+    def expect(self, context: RunContext, order: bytes) -> None:
         """Nothing."""
 
     def forget(self, context: RunContext) -> None:

@@ -61,6 +61,10 @@ class Runner(Protocol):
         """Do ahead of the forks what all attempts of a run would do; what fails is left to them."""
         ...
 
+    def expect(self, context: RunContext, order: bytes) -> None:
+        """Do ahead of an attempt's fork what its siblings would do as well; what fails is left to them."""
+        ...
+
     def __call__(self, context: RunContext, order: bytes, /) -> int:
         """Run the attempt whose order these bytes are; return its process's exit code."""
         ...
@@ -110,6 +114,10 @@ class ForkLauncher:
     def prepare(self, context: RunContext) -> None:
         """Have the flow ready for a run."""
         self._runner.prepare(context)
+
+    def expect(self, context: RunContext, order: bytes) -> None:
+        """Have ready what an attempt and its siblings need."""
+        self._runner.expect(context, order)
 
     def launch(self, context: RunContext, order: bytes) -> Started:
         """Fork, or give the order to the spare."""

@@ -41,6 +41,11 @@ class LazyForkLauncher:
             self._launcher = SpawnLauncher(StartMethod("spawn", _NOT_LOADED))
         self.method = self._launcher.method
 
+    def expect(self, context: RunContext, order: bytes) -> None:
+        """Have ready what an attempt and its siblings need, where they are forked."""
+        if self._launcher is not None:
+            self._launcher.expect(context, order)
+
     def launch(self, context: RunContext, order: bytes) -> Started:
         """Fork or spawn, as the flow allows."""
         if self._launcher is None:
@@ -92,6 +97,9 @@ class SpawnLauncher:
 
     def prepare(self, context: RunContext) -> None:
         """Nothing: each attempt loads the flow."""
+
+    def expect(self, context: RunContext, order: bytes) -> None:
+        """Nothing: a fresh interpreter has nothing of this one."""
 
     def launch(self, context: RunContext, order: bytes) -> Started:
         """Start an interpreter that reads its order from a file that has no name."""

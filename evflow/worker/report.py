@@ -4,7 +4,7 @@ All that is needed is a store. So what runs attempts in processes of their own a
 (`evflow.testing.run_flow`) make the same of a body.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
@@ -22,15 +22,29 @@ from evflow.worker.spec import AttemptOrder
 MESSAGE_CHARS: Final = 2_000
 
 
-def instance(flow: type[AnyFlow], order: AttemptOrder, store: ObjectStore, parameters: ArtifactView) -> AnyFlow:
+def instance(
+    flow: type[AnyFlow],
+    order: AttemptOrder,
+    store: ObjectStore,
+    parameters: ArtifactView,
+    open_view: Callable[[bytes], ArtifactView] | None = None,
+) -> AnyFlow:
     """The flow at the attempt's place in the run.
+
+    Args:
+        flow: Its class.
+        order: What the attempt was told.
+        store: Where its artifacts are.
+        parameters: Those of the run.
+        open_view: Opens the manifest that it starts from, where it may have been read before; from the store otherwise.
 
     Raises:
         ObjectMissing, ObjectDamaged, StoreUnusable: What it starts from cannot be read.
     """
     view = None
     if not order.takes_inputs and order.parents:
-        view = ArtifactView.open(store, order.parents[0][2])
+        manifest = order.parents[0][2]
+        view = ArtifactView.open(store, manifest) if open_view is None else open_view(manifest)
 
     def open_views(digests: Sequence[bytes]) -> Iterable[ArtifactView]:
         return [ArtifactView.open(store, digest) for digest in digests]

@@ -23,7 +23,7 @@ import sys
 from collections import deque
 from collections.abc import Container
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from evflow.clock import monotonic_s, now_us
 from evflow.store.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
@@ -51,6 +51,14 @@ Name = tuple[str, int, int]
 """Run, task, attempt."""
 
 
+class _Order(NamedTuple):
+    """What the owner ordered: an attempt, and how many attempts its process may serve."""
+
+    name: Name
+    order: bytes
+    reuse: int = 0
+
+
 class Launcher(Protocol):
     """How the process of an attempt comes into being."""
 
@@ -58,6 +66,10 @@ class Launcher(Protocol):
 
     def prepare(self, context: RunContext) -> None:
         """Do what can be done before the first order of a run; never raises for a flow that cannot be loaded."""
+        ...
+
+    def expect(self, context: RunContext, order: bytes) -> None:
+        """Do what an attempt and its siblings would each do by themselves, ahead of them; never raises."""
         ...
 
     def launch(self, context: RunContext, order: bytes) -> Started:
@@ -125,7 +137,7 @@ class Supervisor:
         self._running: dict[Name, _Attempt] = {}
         self._by_pid: dict[int, _Attempt] = {}
         self._current: dict[tuple[str, int], _Attempt] = {}
-        self._waiting: dict[tuple[str, int], deque[tuple[int, bytes, int]]] = {}
+        self._waiting: dict[tuple[str, int], deque[_Order]] = {}
         self._reused = ReusedProcesses(launcher, monotonic_s)
         self._unsent = bytearray()
         self._latest: RunContext | None = None
@@ -211,10 +223,14 @@ class Supervisor:
         if not data:
             self._orphaned = True
             return
+        orders: list[_Order] = []
         for kind, *values in self._reader.feed(data):
             if kind == frames.LAUNCH:
-                self._order(*values)
-            elif kind == frames.CANCEL:
+                run, task, number, order, *reuse = values
+                orders.append(_Order((run, task, number), order, *reuse))
+                continue
+            self._take(orders)
+            if kind == frames.CANCEL:
                 self._cancel(*values)
             elif kind == frames.CONTEXT:
                 self._meet(values[0], RunContext.unpack(values[1]))
@@ -229,6 +245,7 @@ class Supervisor:
                     self._cancel(*name, values[0])
                 for run, task in list(self._waiting):
                     self._drop_waiting(run, task)
+        self._take(orders)
 
     # --- runs --------------------------------------------------------------------------------------------
 
@@ -259,35 +276,67 @@ class Supervisor:
 
     # --- starting ----------------------------------------------------------------------------------------
 
-    def _order(self, run: str, task: int, number: int, order: bytes, reuse: int = 0) -> None:
-        name = (run, task, number)
-        if name in self._running:
-            return
-        if (run, task) in self._current:
-            self._waiting.setdefault((run, task), deque()).append((number, order, reuse))
-        elif self._leaving:
-            self._say(frames.EXITED, *name, None, None, "never-started")
-        else:
-            self._start(name, order, reuse)
+    def _take(self, orders: list[_Order]) -> None:
+        """Start what was ordered together, and strike it off: first all processes, then what is noted of them.
 
-    def _start(self, name: Name, order: bytes, reuse: int) -> None:
-        run, task, number = name
-        context = self._latest = self._contexts[run]
+        Behind a fork each page that this process writes to is copied first. What starting one notes are some hundred pages,
+        which so are copied once for all of them.
+        """
+        due: dict[tuple[str, int], _Order] = {}
+        for one in orders:
+            place = one.name[:2]
+            if one.name in self._running or (place in due and due[place].name == one.name):
+                continue
+            if place in self._current or place in due:
+                self._waiting.setdefault(place, deque()).append(one)
+            elif self._leaving:
+                self._say(frames.EXITED, *one.name, None, None, "never-started")
+            else:
+                due[place] = one
+        orders.clear()
+        for one in due.values():
+            if one.reuse <= 1:
+                self._launcher.expect(self._contexts[one.name[0]], one.order)
+        begun = [(one, self._begin(one)) for one in due.values()]
+        for one, process in begun:
+            self._note(one, process)
+
+    def _begin(self, one: _Order) -> Reused | Started | OSError:
+        """Have a process for an attempt, or what kept it from being started."""
+        context = self._latest = self._contexts[one.name[0]]
         try:
-            process = self._reused.take(context, order) if reuse > 1 else None
-            started = self._launcher.launch(context, order) if process is None else process.started
+            reused = self._reused.take(context, one.order) if one.reuse > 1 else None
+            return self._launcher.launch(context, one.order) if reused is None else reused
         except OSError as error:
-            self._say(frames.EXITED, *name, None, None, f"never-started: {error.strerror or error}")
+            return error
+
+    def _note(self, one: _Order, begun: Reused | Started | OSError) -> None:
+        """Watch a process that was started, and say so."""
+        run, task, number = one.name
+        if isinstance(begun, OSError):
+            self._say(frames.EXITED, *one.name, None, None, f"never-started: {begun.strerror or begun}")
+            self._start_waiting(run, task)
             return
-        pid = started.pid
+        process = None if isinstance(begun, Started) else begun
+        started = begun if isinstance(begun, Started) else begun.started
+        context = self._contexts[run]
         log = LogWriter(context.log_folder, task, number, int(context.options.get("max_log_size_mb", DEFAULT_LIMIT_MB) * 1_000_000))
-        attempt = _Attempt(name, pid, log, process, reuse)
-        self._running[name] = self._by_pid[pid] = self._current[run, task] = attempt
+        attempt = _Attempt(one.name, started.pid, log, process, one.reuse)
+        self._running[one.name] = self._by_pid[started.pid] = self._current[run, task] = attempt
         self._watch(attempt, "stdout", started.stdout)
         self._watch(attempt, "stderr", started.stderr)
         if process is not None:
             self._selector.register(process.hear, selectors.EVENT_READ, attempt)
-        self._say(frames.STARTED, *name, pid, now_us())
+        self._say(frames.STARTED, *one.name, started.pid, now_us())
+
+    def _start_waiting(self, run: str, task: int) -> None:
+        """Start the next attempt of a task of which none is here any more."""
+        waiting = self._waiting.get((run, task))
+        if waiting:
+            one = waiting.popleft()
+            if not waiting:
+                del self._waiting[run, task]
+            self._note(one, self._begin(one))
 
     def _watch(self, attempt: _Attempt, stream: Stream, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -359,11 +408,11 @@ class Supervisor:
         leftovers.kill_group(attempt.pid, signal.SIGTERM)
 
     def _drop_waiting(self, run: str, task: int, number: int | None = None) -> None:
-        waiting = self._waiting.pop((run, task), deque())
+        waiting = self._waiting.pop((run, task), deque[_Order]())
         for each in list(waiting):
-            if number in {None, each[0]}:
+            if number in {None, each.name[2]}:
                 waiting.remove(each)
-                self._say(frames.EXITED, run, task, each[0], None, None, "never-started")
+                self._say(frames.EXITED, *each.name, None, None, "never-started")
         if waiting:
             self._waiting[run, task] = waiting
 
@@ -419,12 +468,7 @@ class Supervisor:
             self._sweep.add(run)
         code_or_none, number = (code, None) if code >= 0 else (None, -code)
         self._say(frames.EXITED, *attempt.name, code_or_none, number, WHY.get(code, ""))
-        waiting = self._waiting.get((run, task))
-        if waiting:
-            number, order, reuse = waiting.popleft()
-            if not waiting:
-                del self._waiting[run, task]
-            self._start((run, task, number), order, reuse)
+        self._start_waiting(run, task)
 
     def _sweep_cancelled(self) -> None:
         """Kill what cancelled attempts started and what left their groups."""

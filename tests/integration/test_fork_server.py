@@ -1,6 +1,7 @@
 """The fork server: processes, their output, their ends."""
 
 import ctypes
+import errno
 import gc
 import os
 import random
@@ -21,7 +22,8 @@ from evflow.core.ids import AttemptId
 from evflow.store.logs import read_log, read_text
 from evflow.worker import frames, leftovers, locks
 from evflow.worker.attempt import _settle
-from evflow.worker.spec import AttemptOrder
+from evflow.worker.forks import ForkLauncher, Started
+from evflow.worker.spec import AttemptOrder, RunContext
 from tests.effort import scaled
 from tests.fork_bench import RUN, ForkBench, a_context, a_fork_server
 from tests.waiting import wait_until
@@ -91,6 +93,34 @@ def test_the_next_attempt_of_a_task_waits_for_the_exit_of_the_one_before(root: P
         assert bench.until(frames.EXITED, 1, 1) == (0, None, "")
         order = [values[:4] for values in bench.seen if values[2:4] in {(1, 0), (1, 1)}]
         assert order.index((frames.EXITED, RUN, 1, 0)) < order.index((frames.STARTED, RUN, 1, 1))
+
+
+def test_of_orders_that_come_together_each_attempt_starts_once_and_those_of_a_task_one_after_the_other(root: Path) -> None:
+    with a_fork_server(root, {"say": lambda: print("said")}) as bench:
+        wanted = [("say", 1, 0), ("say", 2, 0), ("say", 1, 0), ("say", 1, 1), ("say", 3, 0), ("say", 1, 2)]
+        bench.launch_together(*wanted)
+        for _, task, attempt in wanted:
+            assert bench.until(frames.EXITED, task, attempt) == (0, None, "")
+        told = [(values[0], *values[2:4]) for values in bench.seen if values[0] in {frames.STARTED, frames.EXITED}]
+        assert len(told) == len(set(told)) == 2 * len(set(wanted))
+        assert [one[:1] + one[2:] for one in told if one[1] == 1] == [
+            (kind, attempt) for attempt in range(3) for kind in (frames.STARTED, frames.EXITED)
+        ]
+
+
+def test_of_orders_that_come_together_one_without_a_process_costs_the_others_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked = ForkLauncher.launch
+
+    def launch(self: ForkLauncher, context: RunContext, order: bytes) -> Started:
+        if AttemptOrder.unpack(order).step == "none":
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return forked(self, context, order)
+
+    monkeypatch.setattr(ForkLauncher, "launch", launch)
+    with a_fork_server(root, {"say": lambda: None}) as bench:
+        bench.launch_together(("none", 1, 0), ("say", 2, 0), ("say", 1, 1))
+        assert bench.until(frames.EXITED, 1, 0) == (None, None, f"never-started: {os.strerror(errno.EAGAIN)}")
+        assert bench.until(frames.EXITED, 2, 0) == bench.until(frames.EXITED, 1, 1) == (0, None, "")
 
 
 def test_cancelling_an_attempt_that_waits_for_its_turn_never_starts_it(root: Path) -> None:
