@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
     from evflow.flow.decorators.pool import pool as pool
+    from evflow.flow.decorators.project import namespaced_event_name as namespaced_event_name, project as project
     from evflow.flow.decorators.resources import resources as resources
     from evflow.flow.decorators.retry import retry as retry
     from evflow.flow.decorators.schedule import schedule as schedule
@@ -75,7 +76,9 @@ __all__ = [
     "get_namespace",
     "limit",
     "namespace",
+    "namespaced_event_name",
     "pool",
+    "project",
     "publish_event",
     "publish_event_async",
     "pyproject_toml_parser",
@@ -121,7 +124,9 @@ _HOMES = {
     "get_namespace": "evflow.client.namespaces",
     "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
+    "namespaced_event_name": "evflow.flow.decorators.project",
     "pool": "evflow.flow.decorators.pool",
+    "project": "evflow.flow.decorators.project",
     "publish_event": "evflow.client.publishing",
     "publish_event_async": "evflow.client.publishing",
     "pyproject_toml_parser": "evflow.flow.parsers",

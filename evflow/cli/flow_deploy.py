@@ -21,21 +21,24 @@ def deploy_command(_: type) -> click.Command:
     """`deploy`: package, check, record. Nothing is run."""
 
     @click.pass_obj
-    def deploy(context: FlowContext, /, name: str, production: bool, tags: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    def deploy(context: FlowContext, /, name: str | None, production: bool, tags: tuple[str, ...], as_json: bool, **given: Any) -> None:
         from evflow.deployments.catalog import shown
         from evflow.deployments.deploy import DeployRequest, deploy, prepare
 
         banner(context)
         checked(context)
         take_settings(given)
+        given_wishes = wishes(context, {**given, "project_production": production}, fallback="error")  # a scheduler refuses
+        project = given_wishes["options"].project
+        name = name or (DEFAULT_NAME if project is None else project.deployment)
         request = DeployRequest(
             flow=context.flow,
             flow_file=context.file,
             name=name,
-            production=production,
+            production=production or (project is not None and project.production),
             tags=tags,
             host=os.uname().nodename,
-            **wishes(context, given, fallback="error"),  # a scheduler refuses
+            **given_wishes,
         )
         store = session.store()
         store.sweep()
@@ -54,9 +57,18 @@ def deploy_command(_: type) -> click.Command:
 
 
 def _options() -> Iterator[click.Parameter]:
-    yield click.Option(["--name"], default=DEFAULT_NAME, metavar="NAME", show_default=True, help="The deployment's name.")
+    yield click.Option(
+        ["--name"], metavar="NAME", help=f"The deployment's name  [default: {DEFAULT_NAME}; of a project's flow PROJECT.BRANCH]"
+    )
+    yield click.Option(
+        ["--branch", "project_branch"], metavar="B", help="Deploy in the branch test.B of the flow's project, with --production in prod.B."
+    )
     yield setting_option("namespace", "NS", "Tag runs with NS, and use it inside the steps.")
-    yield click.Option(["--production"], is_flag=True, help="Runs are in the namespace production:FLOW; replaced by --production only.")
+    yield click.Option(
+        ["--production"],
+        is_flag=True,
+        help="Runs are in the namespace production:FLOW; replaced by --production only. Of a project: its production branch.",
+    )
     yield click.Option(["--tag", "tags"], multiple=True, metavar="TAG", help="Tag the runs; may be repeated.")
     yield setting_option("max_workers", "N", "Tasks of a run at once  [default: 16]")
     yield setting_option("max_num_splits", "N", "Tasks that one foreach may make  [default: 100]")

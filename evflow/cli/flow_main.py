@@ -63,9 +63,11 @@ class FlowContext:
         configured: The flow's configurations are settled, or it has none.
         config_files: Configurations that were given as files: name to path.
         config_values: Those that were given as texts: name to text.
+        branch: The branch of the flow's project, where one was named before the command.
+        production: Its production branch was asked for there.
     """
 
-    __slots__ = ("config_files", "config_values", "configured", "file", "flow", "quiet", "with_specs")
+    __slots__ = ("branch", "config_files", "config_values", "configured", "file", "flow", "production", "quiet", "with_specs")
 
     def __init__(self, flow: type, file: str) -> None:
         self.flow = flow
@@ -75,6 +77,8 @@ class FlowContext:
         self.configured = not facts(flow).configs
         self.config_files: dict[str, str] = {}
         self.config_values: dict[str, str] = {}
+        self.branch: str | None = None
+        self.production = False
 
     def say(self, text: str, **style: Any) -> None:
         """Print a line of the banner on stderr, unless it should be quiet. A disk that is full takes none, and hinders no run."""
@@ -186,6 +190,7 @@ def _top_options(flow_class: type) -> list[click.Parameter]:
         click.Option(
             ["--config-value"], metavar="NAME JSON", callback=_keep("config_values"), help="Give the configuration's value itself.", **pairs
         ),
+        *_branch_options(flow_class),
         # Metaflow's users type these from habit; they have nothing to decide here.
         click.Option(["--pylint/--no-pylint"], default=False, **accepted),
         click.Option(["--metadata"], type=click.Choice(["local"]), **accepted),
@@ -196,6 +201,23 @@ def _top_options(flow_class: type) -> list[click.Parameter]:
         click.Option(["--datastore-root"], callback=_set("store"), **accepted),
         click.Option(["--package-suffixes"], callback=_set("package_suffixes"), **accepted),
     ]
+
+
+def _branch_options(flow_class: type) -> list[click.Parameter]:
+    """Which branch of the flow's project is meant."""
+    beside: dict[str, Any] = {"expose_value": False, "hidden": not getattr(flow_class, "_evflow_projects", ())}
+    return [
+        click.Option(["--branch"], metavar="B", callback=_attribute("branch"), help="Be in the branch test.B of the project.", **beside),
+        click.Option(["--production"], is_flag=True, callback=_attribute("production"), help="Be in its production branch.", **beside),
+    ]
+
+
+def _attribute(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def apply(ctx: click.Context, _: click.Parameter, given: Any) -> None:
+        if ctx.obj is not None and given:  # it is None where a shell completes
+            setattr(ctx.obj, name, given)
+
+    return apply
 
 
 def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, tuple[tuple[str, str], ...]], None]:

@@ -18,6 +18,7 @@ from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
     from evflow.cli.flow_parameters import ParameterOptions
+    from evflow.core.projects import Project
 
 _SETTINGS = (
     "max_workers",
@@ -41,6 +42,7 @@ def run_command(flow: type) -> click.Command:
     from evflow.cli.flow_parameters import ParameterOptions
 
     parameters = ParameterOptions(flow)
+    own = [*_run_options(), *branch_options(flow)]
 
     @click.pass_obj
     def run(context: FlowContext, /, **given: Any) -> None:
@@ -49,7 +51,7 @@ def run_command(flow: type) -> click.Command:
         checked(context)
         _start(context, given, parameters=parameters.resolved(values, user=config.get("user")))
 
-    return click.Command("run", callback=run, params=_beside(parameters, _run_options()), help="Run the flow here and now.")
+    return click.Command("run", callback=run, params=_beside(parameters, own), help="Run the flow here and now.")
 
 
 def resume_command(flow: type) -> click.Command:
@@ -82,7 +84,7 @@ def resume_command(flow: type) -> click.Command:
         "Start a new run that reuses the finished tasks of another. With STEP, that step and all behind it run again. "
         "Parameters are those of the other run, but for those that are given."
     )
-    others = [option for option in _beside(parameters, _run_options()) if alike(option.opts[0]) != origin.opts[0]]
+    others = [option for option in _beside(parameters, [*_run_options(), *branch_options(flow)]) if alike(option.opts[0]) != origin.opts[0]]
     return click.Command("resume", callback=resume, params=[step_argument, origin, *others], help=text)
 
 
@@ -108,6 +110,38 @@ def _run_options() -> list[click.Option]:
         *failure_and_priority(),
         setting_option("view", "auto|live|plain", "A live picture, or lines."),
     ]
+
+
+def branch_options(flow: type) -> list[click.Option]:
+    """Which branch of its project a flow is to be in; nothing for a flow of none."""
+    if not getattr(flow, "_evflow_projects", ()):
+        return []
+    return [
+        click.Option(["--branch", "project_branch"], metavar="B", help="Be in the branch test.B of the project, not in your own."),
+        click.Option(["--production", "project_production"], is_flag=True, help="Be in the production branch of the project."),
+    ]
+
+
+def has_branch(context: FlowContext, given: Mapping[str, Any]) -> bool:
+    """Whether there is anything to say of a project: the others do not pay for its module."""
+    return bool(getattr(context.flow, "_evflow_projects", ()) or given.get("project_branch") or context.branch or context.production)
+
+
+def project_of(context: FlowContext, given: Mapping[str, Any]) -> "Project | None":
+    """The project and branch that the options say; before the command or behind it.
+
+    Raises:
+        FlowHasNoProject: A branch was named, and the flow is of no project.
+        BranchSaidTwice: The decorator names another one.
+        BranchInvalid: No branch can be called that.
+    """
+    from evflow.flow.decorators.project import FlowHasNoProject, project_of as found
+
+    branch, production = given.get("project_branch") or context.branch, bool(given.get("project_production")) or context.production
+    project = found(context.flow, user=config.get("user"), branch=branch, production=production)
+    if project is None and context.production:
+        raise FlowHasNoProject(context.flow.__name__, "--production before the command")
+    return project
 
 
 def failure_and_priority() -> list[click.Option]:
@@ -168,6 +202,7 @@ def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> 
             on_failure=config.get("on_failure"),
             max_run_s=config.get("max_run_time"),
             priority=config.get("priority"),
+            project=project_of(context, given) if has_branch(context, given) else None,
         ),
     }
 

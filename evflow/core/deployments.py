@@ -27,7 +27,9 @@ from evflow.core.values import declared, entity, field, replaced, value
 
 DEFAULT_NAME: Final = "default"
 """The deployment that a flow alone stands for."""
-MOST_NAME_CHARS: Final = 64
+MOST_NAME_CHARS: Final = 300
+"""Enough for a project, a branch and what stands between them."""
+_OF_A_NAME: Final = frozenset("-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 SCHEDULE: Final = "schedule"
 """The `kind` of a trigger that is a tick."""
 
@@ -199,6 +201,8 @@ def unpacked(payload: bytes) -> Deployment:
 
 def name_fault(name: str) -> str | None:
     """Why no deployment can have this name, as a sentence; None where one can."""
-    if 0 < len(name) <= MOST_NAME_CHARS and name.isascii() and name[0].isalpha() and name.replace("-", "").replace("_", "").isalnum():
+    if 0 < len(name) <= MOST_NAME_CHARS and name.isascii() and name[0].isalpha() and not set(name.replace(".", "-")) - _OF_A_NAME:
         return None
-    return f"A deployment cannot be called {name[:80]!r}: a name has 1 to {MOST_NAME_CHARS} letters, digits, '-' and '_', a letter first."
+    return (
+        f"A deployment cannot be called {name[:80]!r}: a name has 1 to {MOST_NAME_CHARS} letters, digits, '-', '_' and '.', a letter first."
+    )

@@ -13,6 +13,7 @@ from evflow import config
 from evflow.core import flow_events
 from evflow.core.flow_events import RunRequested
 from evflow.core.ids import FlowName, RunId, Seq
+from evflow.core.projects import Project
 from evflow.core.tags import MOST_TAG_CHARS, MOST_TAGS, fault
 from evflow.core.values import value
 from evflow.errors import UsageError
@@ -99,6 +100,7 @@ class RunOptions:
         max_run_s: How long it may take, pauses included; None: as long as it takes.
         on_failure: `fail` or `pause`: what happens when a task has no attempt left.
         priority: The run's place among those that wait for the same slots; higher ones come first.
+        project: The project and branch that it is of, or None.
     """
 
     max_workers: int = 16
@@ -113,12 +115,14 @@ class RunOptions:
     on_failure: str = "fail"
     max_run_s: float | None = None
     priority: int = 0
+    project: Project | None = None
 
     def recorded(self, flow: type) -> dict[str, Any]:
         """As `RunStarted` has them, with what the flow itself says of its runs."""
         runs = concurrency_of(flow)
         return {
             **({} if runs is None else {"runs": runs}),
+            **({} if self.project is None else {"project": self.project.to_plain()}),
             **({} if self.max_run_s is None else {"max_run_us": round(self.max_run_s * 1e6)}),
             "max_workers": self.max_workers,
             "max_splits": self.max_num_splits,
@@ -147,11 +151,16 @@ def code_of(flow_file: str, package: bytes | None) -> dict[str, Any]:
     }
 
 
-def runtime_tags(runtime: str) -> tuple[str, ...]:
-    """The system tags that say what runs it."""
+def runtime_tags(runtime: str, project: Project | None = None) -> tuple[str, ...]:
+    """The system tags that say what runs it, and which branch of which project it is of."""
     import evflow
 
-    return (f"evflow_version:{evflow.__version__}", f"python_version:{python_version()}", f"runtime:{runtime}")
+    return (
+        *(project.tags if project is not None else ()),
+        f"evflow_version:{evflow.__version__}",
+        f"python_version:{python_version()}",
+        f"runtime:{runtime}",
+    )
 
 
 def python_version() -> str:

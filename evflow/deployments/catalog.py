@@ -8,6 +8,7 @@ from evflow.core.deployments import DEFAULT_NAME, Deployment, after, fold, name_
 from evflow.core.events import Event
 from evflow.core.flow_events import FlowDeployed, FlowRecord
 from evflow.core.ids import FlowName
+from evflow.core.projects import taken_apart
 from evflow.deployments.finding import records
 from evflow.errors import Conflict, EnvironmentProblem, UsageError, did_you_mean
 from evflow.log.protocol import DeploymentChange, LogClient
@@ -22,7 +23,7 @@ class DeploymentNameInvalid(UsageError):
     code = "deployment-name-invalid"
 
     def __init__(self, why: str) -> None:
-        super().__init__(why, "A deployment is written FLOW:NAME, or FLOW for the one called 'default'.")
+        super().__init__(why, "A deployment is written FLOW:NAME, FLOW for the one called 'default', or PROJECT.BRANCH.FLOW.")
 
 
 class DeploymentNotFound(UsageError):
@@ -80,15 +81,17 @@ def shown(flow: str, name: str) -> str:
 
 
 def parse(text: str) -> Reference:
-    """Take FLOW:NAME apart.
+    """Take FLOW:NAME apart, or PROJECT.BRANCH.FLOW.
 
     Raises:
         DeploymentNameInvalid: It is not of this form.
     """
     flow, colon, name = text.partition(":")
+    if not colon:
+        flow, name = taken_apart(text)
     if not flow.isidentifier():
         raise DeploymentNameInvalid(f"'{text}' does not begin with the name of a flow.")
-    return Reference(FlowName(flow), checked_name(name) if colon else DEFAULT_NAME)
+    return Reference(FlowName(flow), checked_name(name) if colon or name else DEFAULT_NAME)
 
 
 def checked_name(name: str) -> str:

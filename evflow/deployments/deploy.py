@@ -13,6 +13,7 @@ from evflow.core.events import Event
 from evflow.core.flow_events import FlowDeployed
 from evflow.core.graph import Graph, pool_of
 from evflow.core.ids import FlowName, RunNumber
+from evflow.core.projects import Project
 from evflow.core.schedule import to_plain
 from evflow.core.tags import SCHEDULER
 from evflow.core.triggers import names_of, parameters_of, to_plain as trigger_to_plain
@@ -127,7 +128,8 @@ class DeployRequest:
         name: The deployment's name.
         namespace: The namespace of the client inside the steps.
         namespace_given: It was named for this deployment, whose runs then carry it as a tag.
-        production: Runs are in the namespace `production:<Flow>`, unless another was named, and nobody replaces this by accident.
+        production: Runs are in the namespace `production:<Flow>`, unless another was named, and nobody replaces this by accident. Of a project's
+            flow the namespace is `production:<project>.<branch>.<Flow>`.
         tags: User tags of every run.
         user: Who deploys.
         host: Where.
@@ -188,7 +190,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     apply_with(request.flow, request.options.with_specs)
     graph = graph_of(request.flow)
     check_executors(graph)
-    schedule, triggers = _schedule(request.flow), _triggers(request.flow)
+    schedule, triggers = _schedule(request.flow), _triggers(request.flow, request.options.project)
     parameters = facts(request.flow).parameters
     defaults = _defaults(request)
     specs = tuple(
@@ -198,7 +200,9 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     package = package_of(request.flow_file, store, home)
     if not package.complete:
         raise PackageTooLarge(flow, package.warning)
-    namespace = f"production:{flow}" if request.production and not request.namespace_given else request.namespace
+    project = request.options.project
+    of_production = f"production:{flow if project is None else project.flow_name(flow)}"
+    namespace = of_production if request.production and not request.namespace_given else request.namespace
     named = (namespace,) if namespace and (request.namespace_given or request.production) else ()
     manifest = DeploymentManifest(
         flow=flow,
@@ -209,7 +213,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
         parameters=specs,
         namespace=namespace,
         tags=tuple(sorted({*request.tags, *named})),
-        system_tags=runtime_tags(SCHEDULER),
+        system_tags=runtime_tags(SCHEDULER, request.options.project),
         configs_shown=shown_configs(request.flow),
     )
     _check_size(manifest, request, store.url)
@@ -245,9 +249,9 @@ def _schedule(flow: type) -> dict[str, Any] | None:
     return to_plain(found)
 
 
-def _triggers(flow: type) -> tuple[dict[str, Any], ...]:
+def _triggers(flow: type, project: Project | None) -> tuple[dict[str, Any], ...]:
     needed = [parameter.name for parameter in facts(flow).parameters.values() if is_required(parameter)]
-    found = triggers_of(flow)
+    found = triggers_of(flow, project)
     for one in found:
         missing = [name for name in needed if name not in parameters_of(one)]
         if missing:

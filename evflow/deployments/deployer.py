@@ -98,6 +98,8 @@ class Deployer:
         decospecs: Decorators for every step that lacks them, as `--with` takes them (`retry:times=3`). A class has them from then on.
         config: The flow's configurations as files: a map of names to paths, or pairs of them.
         config_value: Configurations by their values, or as texts that a file would hold.
+        branch: The branch of the flow's project that it is deployed in.
+        production: Deploy for production; of a project's flow, in its production branch.
 
     Raises:
         FlowFileMissing: There is no such file.
@@ -114,6 +116,8 @@ class Deployer:
         decospecs: Sequence[str] = (),
         config: "Mapping[str, str] | Iterable[tuple[str, str]]" = (),
         config_value: "Mapping[str, Any] | Iterable[tuple[str, Any]]" = (),
+        branch: str | None = None,
+        production: bool = False,
     ) -> None:
         del profile
         self._class = flow if isinstance(flow, type) else None
@@ -124,13 +128,14 @@ class Deployer:
         self._env = dict(env or {})
         self._cwd = cwd
         self._configs, self._config_values = dict(config), dict(config_value)
+        self._branch, self._production = branch, production
         self._decospecs = (decospecs,) if isinstance(decospecs, str) else tuple(decospecs)
 
-    def scheduler(self, name: str = DEFAULT_NAME) -> "SchedulerDeployer":
+    def scheduler(self, name: str | None = None) -> "SchedulerDeployer":
         """Deploy for evflow's scheduler.
 
         Args:
-            name: The deployment's name; a flow may be deployed under several.
+            name: The deployment's name; a flow may be deployed under several. Not given it is `default`, of a project's flow PROJECT.BRANCH.
         """
         return SchedulerDeployer(self._deploy, name)
 
@@ -161,7 +166,8 @@ class Deployer:
     def __repr__(self) -> str:
         return f"Deployer({self._class.__name__ if self._class is not None else str(self._file)!r})"
 
-    def _deploy(self, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
+    def _deploy(self, name: str | None, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
+        production = production or self._production
         with framework_view():
             if self._class is not None:
                 return self._in_process(self._class, name, production=production, tags=tags, options=options)
@@ -179,9 +185,11 @@ class Deployer:
 
             config_values.settle(flow, config_values.resolve(flow, self._configs, self._config_values, user=config.get("user")))
 
-    def _in_its_own_process(self, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
+    def _in_its_own_process(self, name: str | None, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
         log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
-        words = [sys.executable, str(self._file), *self._config_words(), "deploy", "--json", "--name", name]
+        words = [sys.executable, str(self._file), *self._config_words(), "deploy", "--json"]
+        words += ["--name", name] if name is not None else []
+        words += ["--branch", self._branch] if self._branch is not None else []
         words += ["--production"] if production else []
         words += [word for tag in tags for word in ("--tag", tag)]
         words += [word for spec in self._decospecs for word in ("--with", spec)]
@@ -202,16 +210,19 @@ class Deployer:
         return DeployedFlow.of(wanted)
 
     def _in_process(
-        self, flow: type, name: str, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]
+        self, flow: type, name: str | None, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]
     ) -> DeployedFlow:  # fmt: skip
         from evflow.deployments.beginning import RunOptions
         from evflow.deployments.deploy import DeployRequest, deploy, prepare
+        from evflow.flow.decorators.project import project_of
         from evflow.store import open_store
 
         def wished(setting: str) -> Any:
             return options.get(setting, config.get(setting))
 
         self._settle(flow)
+        project = project_of(flow, user=config.get("user"), branch=self._branch, production=production)
+        name = name or (DEFAULT_NAME if project is None else project.deployment)
         file = getattr(sys.modules.get(flow.__module__), "__file__", None)
         request = DeployRequest(
             flow=flow,
@@ -219,7 +230,7 @@ class Deployer:
             name=name,
             namespace=wished("namespace"),
             namespace_given="namespace" in options,
-            production=production,
+            production=production or (project is not None and project.production),
             tags=tags,
             user=config.get("user"),
             host=os.uname().nodename,
@@ -233,6 +244,7 @@ class Deployer:
                 start_method=wished("start_method"),
                 fallback="error",
                 durability=wished("durability"),
+                project=project,
             ),
         )
         prepared = prepare(request, open_store(config.get("store")), config.home())
@@ -245,7 +257,7 @@ class Deployer:
 class SchedulerDeployer:
     """Deploys a flow for evflow's scheduler, under a name."""
 
-    def __init__(self, deploy: Callable[..., DeployedFlow], name: str) -> None:
+    def __init__(self, deploy: Callable[..., DeployedFlow], name: str | None) -> None:
         self._deploy = deploy
         self._name = name
 
@@ -266,7 +278,7 @@ class SchedulerDeployer:
         """Deploy the flow, as the next version of what is deployed under this name. Nothing is run.
 
         Args:
-            name: The deployment's name, `default` if none is given.
+            name: The deployment's name, `default` if none is given; of a project's flow PROJECT.BRANCH.
             namespace: Runs are in this namespace, and carry it as a tag.
             production: Runs are in the namespace `production:<Flow>`, unless another is named; replaced by a production deployment only.
             tags: Tags of every run.

@@ -111,7 +111,15 @@ def checked_graph(cls: type) -> Graph:
 
 def _examine(flow: _Flow) -> list[Problem]:
     structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
-    others = [*_parameters(flow), *_schedule(flow), *_triggers(flow), *_limits(flow), *_decorators(flow), *_misplaced(flow)]
+    others = [
+        *_parameters(flow),
+        *_schedule(flow),
+        *_triggers(flow),
+        *_limits(flow),
+        *_project(flow),
+        *_decorators(flow),
+        *_misplaced(flow),
+    ]
     if not structure:
         structure = list(_together(flow, flow.graph))
     return sorted(dict.fromkeys([*structure, *others]), key=lambda problem: (problem.file != flow.file, problem.file, problem.line))
@@ -314,6 +322,15 @@ def _limits(flow: _Flow) -> Iterator[Problem]:
             if parameter not in known:
                 message = f"The key {key!r} names '{parameter}', which is no parameter of the flow."
                 yield _at(flow, "limit-parameter", where, name, message, did_you_mean(parameter, known).strip())
+
+
+def _project(flow: _Flow) -> Iterator[Problem]:
+    if not hasattr(flow.cls, "_evflow_projects"):
+        return
+    from evflow.flow.decorators.project import mistakes
+
+    for where, message in mistakes(flow.cls):
+        yield _at(flow, "project", where, "", message, "")
 
 
 def _triggers(flow: _Flow) -> Iterator[Problem]:

@@ -31,6 +31,8 @@ _MEMBERS = (
     "card",
 )
 
+_OF_A_PROJECT = ("project_name", "branch_name", "project_flow_name", "is_production", "is_user_branch")
+
 
 class Current:
     """The running task; `current` is the one object of this class."""
@@ -171,7 +173,9 @@ class Current:
     def _missing(self, name: str) -> str:
         if name == "card" and self.is_running_flow:
             return f"current.card is there only in a step with @card, and step '{self.step_name}' has none."
-        if name in _MEMBERS:
+        if name in _OF_A_PROJECT and self.is_running_flow:
+            return f"current.{name} is there only in a flow with @project, and {self.flow_name} has none."
+        if name in _MEMBERS or name in _OF_A_PROJECT:
             return f"current.{name} is there only while a step runs; current.is_running_flow tells."
         from evflow.errors import did_you_mean
 

@@ -333,6 +333,10 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         parameter_names=tuple(facts(flow).parameters),
         trigger=context.trigger,
     )
+    if (project := context.options.get("project")) is not None:
+        from evflow.flow.decorators.project import enter
+
+        enter(project)
 
 
 def _graph(flow: type[FlowSpec]) -> dict[str, Any]:

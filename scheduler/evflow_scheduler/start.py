@@ -82,7 +82,7 @@ def started_event(
         user=request.user,
         namespace=request.namespace,
         tags=tuple(sorted(set(tags))),
-        system_tags=(*runtime_tags("dev"), f"user:{request.user}"),
+        system_tags=(*runtime_tags("dev", request.options.project), f"user:{request.user}"),
         origin=str(request.origin) if request.origin else None,
         trigger=None,
         host=host,
@@ -110,6 +110,7 @@ def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: st
             "max_log_size_mb": event.options.get("max_log_size_mb", 10),
             "with": event.options.get("with", ()),
             "start_method": event.options.get("start_method", "auto"),
+            **({"project": event.options["project"]} if "project" in event.options else {}),
         },
         trigger=event.trigger if event.trigger and event.trigger.get("kind") != "request" else None,
     )

@@ -16,6 +16,7 @@ from evflow.flow.steps import Where, facts
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from evflow.core.projects import Project
     from evflow.core.triggers import Trigger, Wanted
 
 C = TypeVar("C", bound=type)
@@ -54,8 +55,11 @@ class TriggerDecorator(StepDecorator):
         if wrong is not None:
             yield f"@{self.name}: {wrong}"
 
-    def trigger(self) -> "Trigger":
+    def trigger(self, project: "Project | None" = None) -> "Trigger":
         """What is listened for. It is whole only where `mistakes` finds nothing.
+
+        Args:
+            project: The project and branch that listens.
 
         Raises:
             ValueError: A field cannot be read.
@@ -63,7 +67,7 @@ class TriggerDecorator(StepDecorator):
         from evflow.core.triggers import Trigger
 
         spans = {f"{name}_us": self._span(name) for name in _SPANS if self.value(name) is not None}
-        return Trigger(tuple(map(self._wanted, self._named())), self.value("need"), **spans)
+        return Trigger(tuple(self._wanted(one, project) for one in self._named()), self.value("need"), **spans)
 
     def _named(self) -> list[Any]:
         one, several = self.value(self.one), self.value(self.several)
@@ -75,11 +79,11 @@ class TriggerDecorator(StepDecorator):
             raise _Mistake(f"{self.several} is {several!r}: it is a list.")
         return list(cast("Sequence[Any]", several))
 
-    def _wanted(self, given: object) -> "Wanted":
+    def _wanted(self, given: object, project: "Project | None") -> "Wanted":
         from evflow.core.published import OURS
         from evflow.core.triggers import Wanted
 
-        name, said = self._described(given, ("parameters", "filter"))
+        name, said = self._described(_named_in(given, project), ("parameters", "filter"))
         if name.startswith(OURS):
             raise _Mistake(f"events whose names begin with '{OURS}' are evflow's own; for the end of runs there is @trigger_on_finish.")
         return Wanted(name, self._parameters(said), self._filter(said))
@@ -144,15 +148,12 @@ class TriggerOnFinishDecorator(TriggerDecorator):
         "flow": None, "flows": None, "need": "all", "status": "succeeded", "parameters": None, **_NO_SPANS, "options": None,
     })  # fmt: skip
 
-    def _wanted(self, given: object) -> "Wanted":
+    def _wanted(self, given: object, project: "Project | None") -> "Wanted":
         from evflow.core.published import finished_name
         from evflow.core.triggers import Wanted
 
-        name, said = self._described(given, ("deployment", "status", "parameters"))
-        flow, colon, behind = name.partition(":")
-        deployment = behind if colon else said.get("deployment")
-        if not flow.isidentifier():
-            raise _Mistake(f"flow {name!r} is no flow: it is the name of its class, or FLOW:DEPLOYMENT.")
+        name, said = self._described(given, ("deployment", "project", "project_branch", "status", "parameters"))
+        flow, deployment = self._whose(name, said, project)
         where: dict[str, Any] = {} if deployment is None else {"deployment": deployment}
         status = said.get("status", self.value("status"))
         if status != "any":
@@ -161,6 +162,27 @@ class TriggerOnFinishDecorator(TriggerDecorator):
                 raise _Mistake(f"status is {status!r}: it is one of {', '.join(STATUSES)}, a list of these, or 'any'.")
             where["status"] = status if isinstance(status, str) else list(cast("Sequence[str]", wanted))
         return Wanted(finished_name(flow), self._parameters(said), where)
+
+    def _whose(self, name: str, said: Mapping[str, Any], project: "Project | None") -> tuple[str, Any]:
+        """The flow, and its deployment or None for any: within a project, of the same branch where nothing else is said."""
+        from evflow.core.projects import deployment_of, taken_apart
+
+        flow, colon, behind = name.partition(":")
+        flow, of_project = taken_apart(flow)
+        if not flow.isidentifier() or (colon and of_project):
+            raise _Mistake(f"flow {name!r} is no flow: it is the name of its class, FLOW:DEPLOYMENT or PROJECT.BRANCH.FLOW.")
+        others = [what for what in ("project", "project_branch") if what in said]
+        if (colon or of_project or "deployment" in said) and others:
+            raise _Mistake(f"flow {name!r} names a deployment, and {others[0]!r} names one, too: keep one of them.")
+        if colon or of_project or "deployment" in said:
+            return flow, behind or of_project or said.get("deployment")
+        its_project = said.get("project", project.name if project is not None else None)
+        its_branch = said.get("project_branch", project.branch_name if project is not None else None)
+        if its_project is None and its_branch is None:
+            return flow, None
+        if not isinstance(its_project, str) or not isinstance(its_branch, str):
+            raise _Mistake(f"flow {name!r} needs both project and project_branch, as texts: outside of a @project neither follows.")
+        return flow, deployment_of(its_project, its_branch)
 
 
 @overload
@@ -219,7 +241,8 @@ def trigger_on_finish(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
 
     Args:
         cls: The flow; bare it says nothing, and `check` says what is missing.
-        flow: The other flow: its name, `FLOW:DEPLOYMENT`, or a dictionary of `name`, `deployment`, `status` and `parameters`.
+        flow: The other flow: its name, `FLOW:DEPLOYMENT`, `PROJECT.BRANCH.FLOW`, or a dictionary of `name`, `deployment` (or `project` and
+            `project_branch`), `status` and `parameters`. Within a project a name alone is the flow in the same branch.
         flows: Several of them.
         need: As for `trigger`.
         status: How the run must have ended: `succeeded`, `failed`, `cancelled`, a list of these, or `any`.
@@ -258,9 +281,25 @@ def mistakes(cls: type) -> Iterator[tuple[Where, str]]:
                     yield decorator.where, f"{text} Give the file a default, or the parameter another type."
 
 
-def triggers_of(cls: type) -> "list[Trigger]":
-    """What a flow without mistakes listens for; a subclass that says nothing listens as its base does."""
-    return [decorator.trigger() for decorator in _triggers(cls)]
+def triggers_of(cls: type, project: "Project | None" = None) -> "list[Trigger]":
+    """What a flow without mistakes listens for; a subclass that says nothing listens as its base does.
+
+    Args:
+        cls: The flow.
+        project: The project and branch in which it listens.
+    """
+    return [decorator.trigger(project) for decorator in _triggers(cls)]
+
+
+def _named_in(given: object, project: "Project | None") -> object:
+    """What `namespaced_event_name` gave, as the name that it is in this branch."""
+    from evflow.flow.decorators.project import Namespaced
+
+    if isinstance(given, Namespaced):
+        return given.in_branch(project)
+    if isinstance(given, Mapping) and isinstance(cast("Mapping[str, Any]", given).get("name"), Namespaced):
+        return {**cast("Mapping[str, Any]", given), "name": cast("Mapping[str, Any]", given)["name"].in_branch(project)}
+    return cast("Any", given)
 
 
 def _triggers(cls: type) -> list[TriggerDecorator]:
