@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.resources import resources as resources
     from evflow.flow.decorators.retry import retry as retry
     from evflow.flow.decorators.schedule import schedule as schedule
+    from evflow.flow.decorators.secrets import secrets as secrets
     from evflow.flow.decorators.timeout import timeout as timeout
     from evflow.flow.decorators.trigger import trigger as trigger, trigger_on_finish as trigger_on_finish
     from evflow.flow.flowspec import FlowSpec as FlowSpec
@@ -86,6 +87,7 @@ __all__ = [
     "resources",
     "retry",
     "schedule",
+    "secrets",
     "step",
     "timeout",
     "toml_parser",
@@ -134,6 +136,7 @@ _HOMES = {
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",
     "schedule": "evflow.flow.decorators.schedule",
+    "secrets": "evflow.flow.decorators.secrets",
     "step": "evflow.flow.steps",
     "timeout": "evflow.flow.decorators.timeout",
     "toml_parser": "evflow.flow.parsers",

@@ -9,7 +9,7 @@ botocore's own retries are off: whoever calls knows whether a repeat is right, c
 import random
 import re
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import Any, Final
@@ -96,13 +96,16 @@ def origin_of(url: str) -> str:
 
 
 @asynccontextmanager
-async def client(service: str, *, region: str | None = None, endpoint: str | None = None) -> AsyncGenerator[Any]:
+async def client(
+    service: str, *, region: str | None = None, endpoint: str | None = None, credentials: Mapping[str, str] | None = None
+) -> AsyncGenerator[Any]:
     """A client of a service, for as long as the block; its calls are coroutines.
 
     Args:
         service: `sqs`, `s3`, ….
         region: None: what the platform says.
         endpoint: URL of another server than AWS's; None: what the platform says.
+        credentials: Those of a role that was taken on, by boto's names; None: what the platform says.
 
     Raises:
         AwsMissing: The client is not installed.
@@ -112,7 +115,7 @@ async def client(service: str, *, region: str | None = None, endpoint: str | Non
 
     session, options = await anyio.to_thread.run_sync(_prepared, service)
     with explained(f"make a client of {service.upper()}"):
-        made = session.client(service, region_name=region, endpoint_url=endpoint, config=options)
+        made = session.client(service, region_name=region, endpoint_url=endpoint, config=options, **(credentials or {}))
         opened = await made.__aenter__()
     try:
         yield opened

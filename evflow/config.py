@@ -335,6 +335,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("user", NAME, _default_user, "Who starts runs."),
         Setting("namespace", NAME, _default_namespace, "Namespace of the client and of runs.", "--namespace"),
         Setting("default_decospecs", Kind("a list of decorators", _words(None)), (), "Decorators for every step of every flow.", "--with"),
+        Setting("default_secrets_backend_type", NAME, None, "Type of the sources of `@secrets` that name none."),
         Setting("max_workers", _integer(1), 16, "Attempts of a run that may run at once.", "--max-workers"),
         Setting("max_num_splits", _integer(1), 100, "Tasks that one foreach may make.", "--max-num-splits"),
         Setting("max_log_size", _integer(1), 10, "Captured output of an attempt, in MB.", "--max-log-size"),

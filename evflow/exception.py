@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from evflow.errors import EvflowError, UsageError
+from evflow.masking import masked
 
 __all__ = [
     "EvflowException",
@@ -220,7 +221,7 @@ def type_named(name: str) -> str:
 def text_of(value: object, make: Callable[[object], str] = str) -> str:
     """What `make` says of an object of the user's, whose class may fail at being shown, and in more ways than one."""
     try:
-        return make(value)
+        return masked(make(value))
     except (Exception, SystemExit, KeyboardInterrupt) as second:  # noqa: BLE001 - it is said in the text
         return f"<its text cannot be made: {type(second).__name__}>"
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from evflow.errors import EvflowError
+from evflow.masking import masked
 
 if TYPE_CHECKING:
     from traceback import FrameSummary, TracebackException
@@ -32,7 +33,7 @@ def user_traceback(error: BaseException) -> str:
     for part in _parts(shown):
         frames = [frame for frame in part.stack if not _is_framework(frame.filename)]
         part.stack = traceback.StackSummary.from_list(_cut(frames))
-    return "".join(shown.format())
+    return masked("".join(shown.format()))
 
 
 def show(text: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from evflow import masking
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
@@ -308,6 +309,7 @@ def _settle(context: RunContext, order: AttemptOrder) -> None:
     """Make the process the attempt's own: its environment, and randomness that no sibling shares."""
     os.environ[leftovers.ATTEMPT_VARIABLE] = f"{context.flow}/{context.run}/{order.task}.{order.attempt}"
     os.environ[leftovers.LOCKS_VARIABLE] = context.lock_file
+    masking.announce_by(stdio.announce_masks)
     # `random` does it itself after each fork.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

@@ -30,6 +30,7 @@ from evflow.flow import current
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.imports import framework_view, user_view
+from evflow.masking import masked_bytes
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView
 from evflow.store.live_cards import write_live
@@ -113,7 +114,7 @@ def _made(
             if not plan.save_errors:
                 continue
             page = error_page(plan, task or _bare(context, order, ended), failed)
-        data = page.encode("utf-8", "backslashreplace")
+        data = masked_bytes(page.encode("utf-8", "backslashreplace"))
         try:
             digest = store.put([data])
         except (EvflowError, OSError) as error:
@@ -189,7 +190,7 @@ class LiveCards:
             self._task = replaced(_facts(self._flow, self._context, self._order, so_far, store), status="running", error="")
         with user_view():
             page = render(plan, self._task, again_s=max(1, round(plan.refresh_interval_s)))
-        self.write(place, plan, page.encode("utf-8", "backslashreplace"))
+        self.write(place, plan, masked_bytes(page.encode("utf-8", "backslashreplace")))
 
     def write(self, place: int, plan: CardPlan, page: bytes) -> None:
         """Put a page where those who look while the task goes on find it.

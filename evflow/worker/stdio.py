@@ -6,9 +6,11 @@ Text that Python holds back in its own buffers, or C in its, is written before a
 import io
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from evflow.masking import announcement
 from evflow.worker import parentage
 
 _replaced: Final[list[object]] = []
@@ -45,6 +47,15 @@ def forget_stdin() -> None:
         return
     _replaced.append(stdin)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc] # noqa: SIM115
+
+
+def announce_masks(pieces: Iterable[bytes]) -> None:
+    """Tell whoever reads the two streams what is to be masked in them (`evflow.masking`)."""
+    flush()
+    for line in announcement(pieces):
+        for descriptor in (1, 2):
+            with suppress(OSError):  # it was closed: nothing is printed there
+                os.write(descriptor, line)
 
 
 def flush() -> None:

@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from evflow.clock import monotonic_s, now_us
+from evflow.masking import ANNOUNCEMENT, Masker, taken
 from evflow.store.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
 from evflow.worker import frames, leftovers, parentage
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, Started
@@ -100,7 +101,7 @@ class Launcher(Protocol):
 class _Attempt:
     """A running attempt; of a process that serves `most` of them, where it says that it is over by a word."""
 
-    __slots__ = ("cancelled", "captures", "kill_at", "log", "most", "name", "pid", "process")
+    __slots__ = ("cancelled", "captures", "kill_at", "log", "masker", "most", "name", "pid", "process")
 
     def __init__(self, name: Name, pid: int, log: LogWriter, process: Reused | None, most: int) -> None:
         self.name = name
@@ -109,6 +110,7 @@ class _Attempt:
         self.most = most
         self.log = log
         self.captures: list[_Capture] = []
+        self.masker: Masker | None = None  # until it has secrets
         self.cancelled = False
         self.kill_at: float | None = None
 
@@ -358,16 +360,22 @@ class Supervisor:
         if not data:
             self._close_capture(capture)
             return 0
-        *lines, capture.partial = (capture.partial + data).split(b"\n")
+        seen = capture.partial + data
+        if ANNOUNCEMENT in seen:
+            capture.attempt.masker = capture.attempt.masker or Masker()
+            seen = taken(seen, capture.attempt.masker)
+        *lines, capture.partial = seen.split(b"\n")
         if lines:
             self._pass_on(capture, lines, ends=True)
-        if len(capture.partial) > MAX_LINE_BYTES:
-            self._pass_on_partial(capture)
+        if len(capture.partial) > MAX_LINE_BYTES and ANNOUNCEMENT not in capture.partial:
+            self._pass_on_partial(capture, goes_on=True)
         return len(data)
 
     def _pass_on(self, capture: _Capture, lines: list[bytes], *, ends: bool) -> None:
         at_us = now_us()
         attempt = capture.attempt
+        if attempt.masker is not None:
+            lines = list(map(attempt.masker.masked, lines))
         try:
             attempt.log.write(capture.stream, at_us, lines, ends=ends)
         except OSError as error:
@@ -375,9 +383,11 @@ class Supervisor:
         shown = [(at_us, line.decode("utf-8", "replace"), ends) for line in lines]
         self._say(frames.LINES, *attempt.name, capture.stream, shown)
 
-    def _pass_on_partial(self, capture: _Capture) -> None:
+    def _pass_on_partial(self, capture: _Capture, *, goes_on: bool = False) -> None:
         if capture.partial:
             line, capture.partial = capture.partial, b""
+            if goes_on and capture.attempt.masker is not None:
+                line, capture.partial = capture.attempt.masker.cut(line)
             self._pass_on(capture, [line], ends=False)
 
     def _close_capture(self, capture: _Capture) -> None:

@@ -16,6 +16,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "pool": ("evflow.flow.decorators.pool", "Pool"),
     "resources": ("evflow.flow.decorators.resources", "Resources"),
     "retry": ("evflow.flow.decorators.retry", "Retry"),
+    "secrets": ("evflow.flow.decorators.secrets", "Secrets"),
     "timeout": ("evflow.flow.decorators.timeout", "Timeout"),
 }
 """A decorator's name, and the module and name of its class."""

@@ -75,6 +75,10 @@ class StepDecorator:
         """The fields of `evflow.core.graph.Policy` that it sets. Called only where `mistakes` finds nothing."""
         return {}
 
+    def spec_mistake(self) -> str | None:
+        """Why it cannot be given by `--with`, whose text stands in the log; None where it can."""
+        return None
+
     def before(self, flow: "FlowSpec") -> None:
         """Run before the step's body; the decorator closest to the `def` is the last to run."""
 

@@ -56,6 +56,8 @@ def from_spec(text: str) -> StepDecorator:
     decorator = kind(given)
     for mistake in decorator.mistakes():
         raise DecoratorInvalid(f"--with {text}: {mistake}")
+    if (unfit := decorator.spec_mistake()) is not None:
+        raise DecoratorInvalid(f"--with {kind.name}: {unfit}", "Put the decorator on the step.")
     return decorator
 
 
