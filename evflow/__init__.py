@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         yaml_parser as yaml_parser,
     )
     from evflow.flow.steps import step as step
+    from evflow.runner.notebook import NBDeployer as NBDeployer, NBRunner as NBRunner
+    from evflow.runner.runner import Runner as Runner
 
 __version__ = "0.1.0"
 
@@ -61,8 +63,11 @@ __all__ = [
     "IncludeFile",
     "Inputs",
     "JSONType",
+    "NBDeployer",
+    "NBRunner",
     "Parameter",
     "Run",
+    "Runner",
     "Step",
     "Task",
     "TriggeredRun",
@@ -110,8 +115,11 @@ _HOMES = {
     "IncludeFile": "evflow.flow.includefile",
     "Inputs": "evflow.flow.inputs",
     "JSONType": "evflow.flow.parameters",
+    "NBDeployer": "evflow.runner.notebook",
+    "NBRunner": "evflow.runner.notebook",
     "Parameter": "evflow.flow.parameters",
     "Run": "evflow.client.run",
+    "Runner": "evflow.runner.runner",
     "Step": "evflow.client.step",
     "Task": "evflow.client.task",
     "TriggeredRun": "evflow.deployments.triggered",

@@ -143,6 +143,15 @@ class _FlowGroup(LazyGroup):
             path = f"{ctx.command_path} {error.option_name} NAME … {error.ctx.info_name}"
             raise click.UsageError(f"{error.option_name} belongs before the command: {path}", error.ctx) from None
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where a `Runner` calls it, its words come from there."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if rest and rest[0].startswith("--runner-call=") and command is not None:
+            from evflow.cli.flow_call import words
+
+            rest = words(self._subject, args[0], command, int(rest[0].partition("=")[2]), rest[1:])
+        return name, command, rest
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse what stands before the command, and settle the configurations."""
         helps = not {"-h", "--help"}.isdisjoint(args)

@@ -55,7 +55,7 @@ class RunIdFileUnwritable(UsageError):
     code = "run-id-file-unwritable"
 
     def __init__(self, file: str, why: str) -> None:
-        super().__init__(f"The run's number cannot be written to '{file}': {why}.", "Name another file with --run-id-file.")
+        super().__init__(f"The run's number cannot be written to '{file}': {why}.", "Name another file.")
 
 
 def run(flow: type[FlowSpec], request: RunRequest) -> int:
@@ -100,6 +100,7 @@ def _start(
     """Take the run's number and write down what it begins with. What can fail does so before: a number is never given back."""
     check_tags(request.tags)
     _check_run_id_file(request.run_id_file)
+    _check_run_id_file(request.attribute_file)
     view = request.view
     store_url: str = config.get("store")
     store = open_store(store_url)
@@ -173,6 +174,11 @@ def _drive(
     run_id = RunId.parse(f"{started.flow}/{started.number}")
     folder = RunFolder.of(connection.home, run_id)
     folder.make()
+    view = request.view
+    if view is not None and request.attribute_file is not None:
+        from evflow_scheduler.announcing import AnnouncingView
+
+        view = AnnouncingView(view, request.attribute_file, run_id)
     plan = Drive(
         connection=connection,
         context=context_of(started, folder, shard=own_shard(run_id), log_url=connection.ready(), flow_file=request.flow_file),
@@ -182,7 +188,7 @@ def _drive(
         max_workers=request.options.max_workers,
         durability=request.options.durability,
         early_signals=early_signals,
-        view=request.view,
+        view=view,
         instead=instead,
     )
 

@@ -60,6 +60,7 @@ class RunRequest:
         user: Who starts the run.
         options: Its limits and wishes.
         run_id_file: File that takes the run's number before anything is executed, or None.
+        attribute_file: File that takes flow, number and log as JSON, for the program that asked for the run, or None.
         origin: The run that this one resumes, or None; parameters come from it then, but for those of `changed`.
         changed: What a resumed run is given anew, by the parameter's name.
         resume_step: The step from which on a resumed run works anew, or None: from what failed.
@@ -76,6 +77,7 @@ class RunRequest:
     user: str = ""
     options: RunOptions = field(default_factory=RunOptions)
     run_id_file: str | None = None
+    attribute_file: str | None = None
     origin: RunId | None = None
     changed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     resume_step: str | None = None
