@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
     from evflow.flow.decorators.pool import pool as pool
     from evflow.flow.decorators.project import namespaced_event_name as namespaced_event_name, project as project
+    from evflow.flow.decorators.remote import batch as batch, kubernetes as kubernetes
     from evflow.flow.decorators.resources import resources as resources
     from evflow.flow.decorators.retry import retry as retry
     from evflow.flow.decorators.schedule import schedule as schedule
@@ -71,6 +72,7 @@ __all__ = [
     "Step",
     "Task",
     "TriggeredRun",
+    "batch",
     "card",
     "catch",
     "concurrency",
@@ -80,6 +82,7 @@ __all__ = [
     "default_namespace",
     "environment",
     "get_namespace",
+    "kubernetes",
     "limit",
     "namespace",
     "namespaced_event_name",
@@ -123,6 +126,7 @@ _HOMES = {
     "Step": "evflow.client.step",
     "Task": "evflow.client.task",
     "TriggeredRun": "evflow.deployments.triggered",
+    "batch": "evflow.flow.decorators.remote",
     "card": "evflow.flow.decorators.card",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",
@@ -132,6 +136,7 @@ _HOMES = {
     "default_namespace": "evflow.client.namespaces",
     "environment": "evflow.flow.decorators.environment",
     "get_namespace": "evflow.client.namespaces",
+    "kubernetes": "evflow.flow.decorators.remote",
     "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
     "namespaced_event_name": "evflow.flow.decorators.project",

@@ -6,9 +6,10 @@ A run in the foreground looks, before it takes its number, whether somebody woul
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from evflow.core.graph import Graph, pool_of
+from evflow.core.graph import LOCAL, Graph, pool_of
 from evflow.core.ids import RunId
 from evflow.errors import EnvironmentProblem
+from evflow.flow.decorators.remote import PLACES
 from evflow.log.writer import ShardWriter
 from evflow.worker.spec import RunContext
 from evflow_scheduler.request import RunView
@@ -27,6 +28,19 @@ class PoolHasNoWorker(EnvironmentProblem):
         super().__init__(
             f"No worker of the pool '{pool}' is alive, and `--fallback error` forbids to run its steps here.",
             f"`evflow worker --pool {pool}` starts one; `--fallback wait` waits for one, `--fallback local` runs them on this machine.",
+        )
+
+
+class ExecutorNotThere(EnvironmentProblem):
+    """A step is to run where this version of evflow cannot run it, and the run must not fall back."""
+
+    code = "executor-not-there"
+
+    def __init__(self, executor: str, fallback: str) -> None:
+        why = "forbids to run its steps here" if fallback == "error" else "has nothing to wait for"
+        super().__init__(
+            f"This version of evflow has no executor for {PLACES.get(executor, executor)} (@{executor}), and `--fallback {fallback}` {why}.",
+            "`--fallback local` runs them on this machine; `@pool` runs steps on other ones.",
         )
 
 
@@ -59,7 +73,7 @@ class PoolsOf:
 
 
 def replaced(url: str, graph: Graph, fallback: str, view: RunView | None) -> Mapping[str, str]:
-    """Which executors of a graph are replaced by this machine, because nobody works in the pool, and why. Blocking.
+    """Which executors of a graph are replaced by this machine, because they do not exist or nobody works in the pool, and why. Blocking.
 
     Args:
         url: The log.
@@ -69,12 +83,20 @@ def replaced(url: str, graph: Graph, fallback: str, view: RunView | None) -> Map
 
     Raises:
         PoolHasNoWorker: Nobody works there, and that is an error.
+        ExecutorNotThere: There is no such executor, and that is an error.
     """
     from evflow.log import pools
 
     found: dict[str, str] = {}
     for executor in sorted(graph.executors):
         pool = pool_of(executor)
+        if pool is None and executor != LOCAL:
+            if fallback != "local":
+                raise ExecutorNotThere(executor, fallback)
+            place = PLACES.get(executor, executor)
+            found[executor] = f"this version of evflow has no executor for {place}"
+            if view is not None:
+                view.on_notice(f"There is no executor for {place} yet: steps with @{executor} run on this machine.")
         if pool is None or pools.ask(url, pools.picture(pool)).workers:
             continue
         if fallback == "error":

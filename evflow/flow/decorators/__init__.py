@@ -9,9 +9,11 @@ from importlib import import_module
 from evflow.flow.decorators.base import StepDecorator
 
 REGISTRY: dict[str, tuple[str, str]] = {
+    "batch": ("evflow.flow.decorators.remote", "Batch"),
     "card": ("evflow.flow.decorators.card", "Card"),
     "catch": ("evflow.flow.decorators.catch", "Catch"),
     "environment": ("evflow.flow.decorators.environment", "Environment"),
+    "kubernetes": ("evflow.flow.decorators.remote", "Kubernetes"),
     "limit": ("evflow.flow.decorators.limit", "Limit"),
     "pool": ("evflow.flow.decorators.pool", "Pool"),
     "resources": ("evflow.flow.decorators.resources", "Resources"),

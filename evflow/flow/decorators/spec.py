@@ -12,22 +12,8 @@ from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
 from evflow.flow.steps import facts
 
-_EXECUTORS = {"batch": "AWS Batch", "kubernetes": "Kubernetes"}
-"""Decorators of Metaflow that ask for an executor which this version of evflow does not have."""
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 _BETWEEN_FIELDS = re.compile(r",(?=\s*\w+\s*=)")
-
-
-class ExecutorNotThere(DecoratorInvalid):
-    """A step is to run where this version of evflow cannot run it."""
-
-    code = "executor-not-there"
-
-    def __init__(self, spec: str, name: str) -> None:
-        super().__init__(
-            f"--with {spec}: this version of evflow does not run steps on {_EXECUTORS[name]}.",
-            f"Its executors are 'local', this machine, and 'pool:NAME', the workers of a pool. --with takes {', '.join(sorted(REGISTRY))}.",
-        )
 
 
 def from_spec(text: str) -> StepDecorator:
@@ -35,12 +21,9 @@ def from_spec(text: str) -> StepDecorator:
 
     Raises:
         DecoratorInvalid: There is none of this name, or not of these fields or values.
-        ExecutorNotThere: It asks for an executor that does not exist yet.
     """
     name, _, rest = text.partition(":")
     kind = decorator_class(name.strip())
-    if kind is None and name.strip() in _EXECUTORS:
-        raise ExecutorNotThere(text, name.strip())
     if kind is None:
         raise DecoratorInvalid(
             f"--with {text}: there is no decorator '{name}'.", f"There are: {', '.join(sorted(REGISTRY))}.{did_you_mean(name, REGISTRY)}"
