@@ -149,13 +149,18 @@ class ExceptionWrapper(Exception):
             self.stacktrace = stacktrace
 
     def __reduce__(self) -> tuple[object, ...]:
-        return ExceptionWrapper, (), self.__dict__
+        return _wrapper, (), self.__dict__  # not by the class, which may have another name here than where it is read
 
     def __str__(self) -> str:
         return self.stacktrace or f"{self.type.removeprefix(_BUILTIN)}: {self.exception}"
 
     def __repr__(self) -> str:
         return f"ExceptionWrapper({self.type.removeprefix(_BUILTIN)}: {self.exception})"
+
+
+def _wrapper() -> ExceptionWrapper:
+    """An `ExceptionWrapper` that a pickle fills."""
+    return ExceptionWrapper()
 
 
 # --- of the client ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from evflow import config
 from evflow.cli.lazy import Lazy, LazyGroup, Sections, alike
 from evflow.cli.render import outcome
 from evflow.cli.streams import to_nowhere
+from evflow.flow import dialect
 from evflow.flow.invocation import program
 from evflow.flow.steps import facts
 from evflow.imports import framework_view
@@ -202,9 +203,7 @@ def _top_options(flow_class: type) -> list[click.Parameter]:
         *_branch_options(flow_class),
         # Metaflow's users type these from habit; they have nothing to decide here.
         click.Option(["--pylint/--no-pylint"], default=False, **accepted),
-        click.Option(["--metadata"], type=click.Choice(["local"]), **accepted),
-        click.Option(["--datastore"], type=click.Choice(["local"]), **accepted),
-        click.Option(["--environment"], type=click.Choice(["local"]), **accepted),
+        *_of_habit(),
         click.Option(["--event-logger"], **accepted),
         click.Option(["--monitor"], **accepted),
         click.Option(["--datastore-root"], callback=_set("store"), **accepted),
@@ -227,6 +226,16 @@ def _attribute(name: str) -> Callable[[click.Context, click.Parameter, Any], Non
             setattr(ctx.obj, name, given)
 
     return apply
+
+
+def _of_habit() -> list[click.Option]:
+    """Where Metaflow keeps things, and in what environment: any place and kind of it where the flow was written for Metaflow."""
+    names = ("metadata", "datastore", "environment")
+    if not dialect.is_metaflow():
+        return [click.Option([f"--{name}"], type=click.Choice(["local"]), hidden=True, expose_value=False) for name in names]
+    from evflow.compat.metaflow.options import without_effect
+
+    return [*map(without_effect, (*names, "mode"))]
 
 
 def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, tuple[tuple[str, str], ...]], None]:

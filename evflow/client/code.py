@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from evflow import config
 from evflow.client.errors import CodeMissing
 from evflow.errors import EvflowError
-from evflow.flow import loading
+from evflow.flow import dialect, loading
 from evflow.imports import framework_view, user_view
 from evflow.store.artifacts import Code
 from evflow.store.packages import extract, unpacked
@@ -134,7 +134,15 @@ def _load(name: str, store: ObjectStore, package: bytes, script: str) -> ModuleT
     sys.path.insert(0, str(folder))
     try:
         with user_view(), loading.inert():
-            exec(source, module.__dict__)  # noqa: S102 - it is the program that made the value
+            try:
+                exec(source, module.__dict__)  # noqa: S102 - it is the program that made the value
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] != dialect.METAFLOW:
+                    raise
+                from evflow.compat.metaflow import install_to_read
+
+                install_to_read()
+                exec(source, module.__dict__)  # noqa: S102 - as above
     except BaseException:
         del sys.modules[name]
         raise

@@ -17,6 +17,7 @@ from evflow.core.projects import Project
 from evflow.core.tags import MOST_TAG_CHARS, MOST_TAGS, fault
 from evflow.core.values import value
 from evflow.errors import UsageError
+from evflow.flow import dialect
 from evflow.flow.decorators.limit import concurrency_of
 from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
@@ -135,6 +136,7 @@ class RunOptions:
             "with": list(self.with_specs),
             "on_failure": self.on_failure,
             "priority": self.priority,
+            **dialect.recorded(),
         }
 
 

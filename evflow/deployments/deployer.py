@@ -20,6 +20,7 @@ from evflow.core.ids import FlowName
 from evflow.deployments.catalog import Reference, deployed
 from evflow.deployments.deployed import DeployedFlow, in_thread
 from evflow.errors import EnvironmentProblem, UsageError
+from evflow.flow.invocation import command
 from evflow.flow.steps import facts
 from evflow.imports import framework_view
 
@@ -187,7 +188,7 @@ class Deployer:
 
     def _in_its_own_process(self, name: str | None, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
         log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
-        words = [sys.executable, str(self._file), *self._config_words(), "deploy", "--json"]
+        words = [*command(str(self._file)), *self._config_words(), "deploy", "--json"]
         words += ["--name", name] if name is not None else []
         words += ["--branch", self._branch] if self._branch is not None else []
         words += ["--production"] if production else []

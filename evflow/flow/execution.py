@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NamedTuple, cast
 
 from evflow.exception import FailureHandledByCatch, FunctionIsNoArtifact, InvalidNextException, TimeoutException, class_name, text_of
+from evflow.flow import dialect
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.joined import JoinedTasks, OpenViews
@@ -140,7 +141,7 @@ def collect(flow: FlowSpec, *, resumed: bool = False) -> Outcome:
         resumed: The run resumes another one: the task before may have been taken over from it, with its parameters.
 
     Raises:
-        FunctionIsNoArtifact: A function stands in an attribute.
+        FunctionIsNoArtifact: A function stands in an attribute, and Metaflow's rules, which leave it out, are not in force.
     """
     scope = scope_of(flow)
     cls = type(flow)
@@ -157,7 +158,7 @@ def collect(flow: FlowSpec, *, resumed: bool = False) -> Outcome:
             functions.append((name, value))
         else:
             values[name] = value
-    if functions:
+    if functions and not dialect.is_metaflow():
         raise FunctionIsNoArtifact(cls.__name__, scope.step, functions)
     if resumed and scope.view is not None:
         values |= _of_this_run(scope.parameters, scope.view)

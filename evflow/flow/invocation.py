@@ -3,6 +3,22 @@
 import os
 import sys
 
+from evflow.flow import dialect
+
+_words = "python"
+"""What stands before the file."""
+
+
+def start_with(words: str) -> None:
+    """Say what stands before a flow's file in this process's hints, where it is not `python`."""
+    global _words
+    _words = words
+
+
+def command(file: str) -> list[str]:
+    """The command that starts a flow's file in another process, where `import metaflow` means what it means in this one."""
+    return [sys.executable, *(["-m", "evflow.compat.metaflow"] if dialect.is_metaflow() else []), file]
+
 
 def program(file: str) -> str:
     """`python train.py`, as it is typed in the folder of now.
@@ -24,4 +40,4 @@ def program(file: str) -> str:
         import shlex
 
         path = shlex.quote(path)
-    return f"python {path}"
+    return f"{_words} {path}"

@@ -127,7 +127,7 @@ def load_flow(file: str, class_name: str | None = None) -> "type[FlowSpec]":
     import os
 
     path = os.path.abspath(file)  # noqa: PTH100 - pathlib costs a fork server 5 ms
-    code = _compiled(path)
+    code = compiled(path)
     module = _main_module(path)
     before, path_before = sys.modules.get(MAIN), list(sys.path)
     outer, was_inert = _started, _inert
@@ -150,7 +150,13 @@ def load_flow(file: str, class_name: str | None = None) -> "type[FlowSpec]":
         _started, _inert = outer, was_inert
 
 
-def _compiled(path: str) -> CodeType:
+def compiled(path: str) -> CodeType:
+    """A user's file as code.
+
+    Raises:
+        FlowFileUnreadable: There is no such file.
+        FlowFileBroken: It has a syntax error.
+    """
     try:
         with open(path, "rb") as source:  # noqa: PTH123
             text = source.read()

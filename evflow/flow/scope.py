@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from evflow.errors import did_you_mean
+from evflow.flow import dialect
 from evflow.flow.steps import SCOPE, Where, facts, is_kept
 
 if TYPE_CHECKING:
@@ -215,12 +216,17 @@ class Scope:
             return self.view if self.view is not None and name in self.view else None
         if name in self.merge.holders:
             return self.joined.view(self.merge.holders[name])
-        return self.joined.agreed_view(name)
+        return None if dialect.is_metaflow() else self.joined.agreed_view(name)
 
     def _ambiguous(self, flow: "FlowSpec", name: str) -> str:
         owners = self.joined.owners(name) if self.joined is not None else ""
         if not owners:
             return ""
+        if dialect.is_metaflow():
+            return (
+                f"Flow {type(flow).__name__} has no attribute '{name}' in the join step {self.step}: a join reads it from an input.\n"
+                f"Say inputs[0].{name}, or call self.merge_artifacts(inputs) before; {owners}."
+            )
         return (
             f"Flow {type(flow).__name__} has no single '{name}' in the join step {self.step}: {owners}.\n"
             f"Read it from an input (inputs[0].{name}), or set self.{name} to what the flow should go on with."
@@ -244,7 +250,7 @@ class Scope:
         if self.view is not None:
             inherited = self.view.names()
         elif self.joined is not None:
-            inherited = {*self.joined.agreed_names(), *self.merge.entries}
+            inherited = {*(() if dialect.is_metaflow() else self.joined.agreed_names()), *self.merge.entries}
         return {name for name in (*flow.__dict__, *inherited) if is_kept(name, type(flow))} - self.removed
 
 

@@ -12,6 +12,7 @@ An array that was read-only when it was stored is read-only when it is loaded.
 
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from io import BytesIO
 from struct import Struct
 from types import ModuleType
@@ -28,6 +29,8 @@ MainModule = Callable[[], ModuleType]
 OUT_OF_BAND_BYTES = 4 << 10
 """Smaller buffers stay inside the pickle: a list of many small arrays would be mostly padding."""
 
+_METAFLOW = "metaflow"
+"""A flow written for Metaflow may have stored what has the name of a class there."""
 _PROTOCOL = 5
 _MAGIC = b"evp5"
 _TAIL = Struct("<IQ4s")
@@ -96,6 +99,17 @@ def read(content: Content, main: MainModule | None = None) -> Any:
     for length in lengths:
         buffers.append(content[offset : offset + length])
         offset += length + -length % ALIGNMENT
+    try:
+        return _load(body, buffers, main)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != _METAFLOW:
+            raise
+    # By name: that package stands above the store, and only this asks upwards.
+    import_module("evflow.compat.metaflow").install_to_read()
+    return _load(body, buffers, main)
+
+
+def _load(body: memoryview, buffers: list[memoryview], main: MainModule | None) -> Any:
     if main is None:
         return pickle.loads(body, buffers=buffers)
     return _Unpickler(BytesIO(body), buffers, main).load()

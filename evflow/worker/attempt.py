@@ -20,7 +20,7 @@ from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import EvflowError
-from evflow.flow import current
+from evflow.flow import current, dialect
 from evflow.flow.execution import Done, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
@@ -236,6 +236,7 @@ def load(context: RunContext) -> AttemptRunner:
     """
     from evflow.flow.loading import load_flow, stay_inert
 
+    dialect.understand(context.options)
     set_user_folder(os.path.dirname(os.path.abspath(context.flow_file)))  # noqa: PTH100, PTH120 - pathlib is a heavy import
     stay_inert()
     with user_view():

@@ -19,6 +19,7 @@ from evflow.core.summary import summary
 from evflow.core.values import value
 from evflow.deployments.beginning import package_of
 from evflow.errors import EnvironmentProblem, UsageError
+from evflow.flow import dialect
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.invocation import program
@@ -158,6 +159,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
     connection.require(header["options"]["durability"])
     started = ev.RunStarted(**header)
     file = _code(connection, found, view)
+    dialect.understand(header["options"])
     flow: type[FlowSpec] = load_flow(str(file), run.flow)
     apply_with(flow, header["options"].get("with", ()))
     folder = RunFolder.of(connection.home, run)

@@ -12,6 +12,7 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.limits import resolved
 from evflow.core.state import RunState
 from evflow.deployments.beginning import Given, code_of, runtime_tags, shown_parameters, take_number
+from evflow.flow import dialect
 from evflow.flow.steps import facts
 from evflow.log.protocol import LogClient
 from evflow.store import ObjectStore, Store, open_store
@@ -111,6 +112,7 @@ def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: st
             "with": event.options.get("with", ()),
             "start_method": event.options.get("start_method", "auto"),
             **({"project": event.options["project"]} if "project" in event.options else {}),
+            **({dialect.OPTION: event.options[dialect.OPTION]} if dialect.OPTION in event.options else {}),
         },
         trigger=event.trigger if event.trigger and event.trigger.get("kind") != "request" else None,
     )

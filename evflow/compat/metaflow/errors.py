@@ -1,0 +1,95 @@
+"""Metaflow's names for evflow's errors: the classes themselves get them, so that `except`, reports and `@catch` agree.
+
+The names change with the first `import metaflow` of a process. Classes of modules that are loaded later get theirs when they are made,
+so that nothing is imported for it. Errors that Metaflow has and evflow has no condition for are defined here.
+"""
+
+from typing import Any, Final
+
+from evflow import exception
+from evflow.errors import EnvironmentProblem, EvflowError, UsageError
+
+_NAMES: Final = {
+    ("evflow.errors", "EvflowError"): ("metaflow.exception", "MetaflowException"),
+    ("evflow.errors", "InternalError"): ("metaflow.exception", "MetaflowInternalError"),
+    ("evflow.exception", "EvflowInvalidPathspec"): ("metaflow.exception", "MetaflowInvalidPathspec"),
+    ("evflow.exception", "EvflowNamespaceMismatch"): ("metaflow.exception", "MetaflowNamespaceMismatch"),
+    ("evflow.exception", "EvflowNotFound"): ("metaflow.exception", "MetaflowNotFound"),
+    ("evflow.exception", "EvflowTaggingError"): ("metaflow.exception", "MetaflowTaggingError"),
+    ("evflow.exception", "FailureHandledByCatch"): ("metaflow.plugins.catch_decorator", "FailureHandledByCatch"),
+    ("evflow.exception", "InvalidNextException"): ("metaflow.flowspec", "InvalidNextException"),
+    ("evflow.exception", "MissingInMergeArtifactsException"): ("metaflow.exception", "MissingInMergeArtifactsException"),
+    ("evflow.exception", "TimeoutException"): ("metaflow.plugins.timeout_decorator", "TimeoutException"),
+    ("evflow.exception", "UnhandledInMergeArtifactsException"): ("metaflow.exception", "UnhandledInMergeArtifactsException"),
+    ("evflow.flow.checks", "FlowInvalid"): ("metaflow.lint", "LintWarn"),
+    ("evflow.flow.decorators.base", "DecoratorInvalid"): ("metaflow.exception", "InvalidDecoratorAttribute"),
+    ("evflow.flow.parameter_values", "ParameterDefaultFailed"): ("metaflow.exception", "ParameterFieldFailed"),
+    ("evflow.flow.parameter_values", "ParameterFieldTypeMismatch"): ("metaflow.exception", "ParameterFieldTypeMismatch"),
+    ("evflow.store.diagnosis", "ArtifactNotSerializable"): ("metaflow.datastore.exceptions", "UnpicklableArtifactException"),
+}
+"""A class's module and name here, and there."""
+
+
+class ExternalCommandFailed(EnvironmentProblem):
+    """A program that was started failed; for code that raises or catches it."""
+
+
+class CommandException(UsageError):
+    """A command was called wrongly; for code that raises or catches it."""
+
+
+class MetaflowDataMissing(EnvironmentProblem):
+    """Data is not there; for code that raises or catches it."""
+
+
+class MetaflowUnknownUser(EnvironmentProblem):
+    """Nobody knows who the user is, which evflow always does; for code that raises or catches it."""
+
+
+def rename() -> None:
+    """Give evflow's errors the names and the constructor of Metaflow's, those that exist and those that are made later."""
+    _rename_all(EvflowError)
+    _give_name(exception.ExceptionWrapper, "metaflow.exception", "MetaflowExceptionWrapper")
+    for own in (CommandException, ExternalCommandFailed, MetaflowDataMissing, MetaflowUnknownUser):
+        _give_name(own, "metaflow.exception", own.__name__)
+    base: Any = EvflowError
+    base.__init__, base.__init_subclass__ = _init, classmethod(_made)
+    base.headline = "Flow failed"
+
+
+def _init(
+    self: EvflowError,
+    message: str = "",
+    hint: object = "",
+    *,
+    msg: str | None = None,
+    lineno: int | None = None,
+    source_file: str | None = None,
+) -> None:
+    """As `MetaflowException(msg, lineno, source_file)` takes them; evflow's own errors give a message and a hint."""
+    Exception.__init__(self, message if msg is None else msg)
+    self.message = message if msg is None else msg
+    self.hint = hint if isinstance(hint, str) else ""
+    said: Any = self
+    said.line_no = hint if isinstance(hint, int) else lineno
+    said.source_file = source_file
+
+
+def _made(cls: type) -> None:
+    _rename(cls)
+
+
+def _rename_all(cls: type[EvflowError]) -> None:
+    _rename(cls)
+    for below in cls.__subclasses__():
+        _rename_all(below)
+
+
+def _rename(cls: type) -> None:
+    name = _NAMES.get((cls.__module__, cls.__qualname__))
+    if name is not None:
+        _give_name(cls, *name)
+
+
+def _give_name(cls: type, module: str, name: str) -> None:
+    cls.__module__, cls.__name__, cls.__qualname__ = module, name, name

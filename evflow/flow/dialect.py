@@ -1,0 +1,43 @@
+"""Whose rules of the flow language are in force in this process: evflow's own, or Metaflow's where those are stricter.
+
+Under Metaflow's, a join does not read what `merge_artifacts` did not merge, and a function on `self` is no artifact, silently. A process speaks it
+from its first `import metaflow` that evflow answers (`evflow.compat.metaflow`). The run records it, so that whoever loads the flow's file for the run,
+on whatever machine, answers that import too.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final
+
+METAFLOW: Final = "metaflow"
+OPTION: Final = "dialect"
+"""The option of a run that names it; left out for evflow's own."""
+
+_spoken = ""
+
+
+def speak(name: str) -> None:
+    """Put a dialect in force: `METAFLOW`, or an empty string for evflow's own."""
+    global _spoken
+    _spoken = name
+
+
+def is_metaflow() -> bool:
+    """Whether Metaflow's rules are in force."""
+    return _spoken == METAFLOW
+
+
+def recorded() -> dict[str, str]:
+    """The option for a run that begins in this process."""
+    return {OPTION: _spoken} if _spoken else {}
+
+
+def understand(options: Mapping[str, Any]) -> None:
+    """Get ready to load the flow's file of a run with these options.
+
+    Raises:
+        UsageError: The process uses the module that the dialect stands for itself.
+    """
+    if options.get(OPTION) == METAFLOW:
+        # By name: that package stands above the flow language, and only this asks upwards.
+        import_module("evflow.compat.metaflow").install()
