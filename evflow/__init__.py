@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from evflow.client.publishing import publish_event as publish_event, publish_event_async as publish_event_async
     from evflow.client.root import Evflow as Evflow
     from evflow.client.run import Run as Run
+    from evflow.client.spins import inspect_spin as inspect_spin
     from evflow.client.step import Step as Step
     from evflow.client.task import Task as Task
     from evflow.deployments.deployed import DeployedFlow as DeployedFlow
@@ -82,6 +83,7 @@ __all__ = [
     "default_namespace",
     "environment",
     "get_namespace",
+    "inspect_spin",
     "kubernetes",
     "limit",
     "namespace",
@@ -137,6 +139,7 @@ _HOMES = {
     "environment": "evflow.flow.decorators.environment",
     "get_namespace": "evflow.client.namespaces",
     "kubernetes": "evflow.flow.decorators.remote",
+    "inspect_spin": "evflow.client.spins",
     "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
     "namespaced_event_name": "evflow.flow.decorators.project",

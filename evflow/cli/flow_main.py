@@ -24,6 +24,7 @@ _SECTIONS: Sections = {
     "Run": {
         "run": Lazy("evflow.cli.flow_run", "run_command", "Run the flow here and now."),
         "resume": Lazy("evflow.cli.flow_run", "resume_command", "Start a new run that reuses the finished tasks of another."),
+        "spin": Lazy("evflow.cli.flow_spin", "spin_command", "Run one task of a past run again, with the code of now."),
     },
     "Deploy": {
         "deploy": Lazy("evflow.cli.flow_deploy", "deploy_command", "Deploy the flow, so that runs of it can be asked for without it."),
@@ -46,11 +47,14 @@ _SECTIONS: Sections = {
 
 
 _CONFIGURED = frozenset({"run", "deploy", "check", "show", "output-dot", "output-raw"})
-"""Commands that need the flow's configurations; `resume` takes them from its origin."""
+"""Commands that need the flow's configurations; `resume` and `spin` take them from a run."""
 
 
 _PAIRS = frozenset({"--config", "--config-value"})
-_OF_THE_ORIGIN = "A resumed run has the configurations of the run that it resumes: leave --config and --config-value out."
+_OF_THE_ORIGIN = {
+    "resume": "A resumed run has the configurations of the run that it resumes: leave --config and --config-value out.",
+    "spin": "A spin has the configurations of the run that its task is of: leave --config and --config-value out.",
+}
 
 
 class FlowContext:
@@ -139,8 +143,8 @@ class _FlowGroup(LazyGroup):
         except click.NoSuchOption as error:
             if alike(error.option_name) not in _PAIRS or error.ctx is None or error.ctx is ctx:
                 raise
-            if error.ctx.info_name == "resume":
-                raise click.UsageError(_OF_THE_ORIGIN, error.ctx) from None
+            if error.ctx.info_name in _OF_THE_ORIGIN:
+                raise click.UsageError(_OF_THE_ORIGIN[error.ctx.info_name], error.ctx) from None
             path = f"{ctx.command_path} {error.option_name} NAME … {error.ctx.info_name}"
             raise click.UsageError(f"{error.option_name} belongs before the command: {path}", error.ctx) from None
 
@@ -169,9 +173,9 @@ class _FlowGroup(LazyGroup):
 def _settle(context: FlowContext, command: str, *, helps: bool) -> None:
     from evflow.cli.flow_configs import settle_configs, settle_for_help
 
-    if command == "resume":  # it takes those of the run that it resumes
+    if command in _OF_THE_ORIGIN:  # it takes those of that run
         if context.config_files or context.config_values:
-            raise click.UsageError(_OF_THE_ORIGIN)
+            raise click.UsageError(_OF_THE_ORIGIN[command])
     elif helps:
         settle_for_help(context)
     elif command in _CONFIGURED:

@@ -15,17 +15,18 @@ _LAST_US = 253_402_128_000_000_000
 def write_json(value: Any) -> None:
     """Print one JSON document."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(_json(value, indent=True))
+    sys.stdout.buffer.write(json_bytes(value))
 
 
 def write_json_line(value: Any) -> None:
     """Print one JSON document on a line of its own, at once: a follower waits for it."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(_json(value, indent=False))
+    sys.stdout.buffer.write(json_bytes(value, indent=False))
     sys.stdout.buffer.flush()
 
 
-def _json(value: Any, *, indent: bool) -> bytes:
+def json_bytes(value: Any, *, indent: bool = True) -> bytes:
+    """One JSON document, with a newline behind it."""
     import orjson
 
     options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS

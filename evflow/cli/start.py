@@ -9,7 +9,7 @@ from typing import NoReturn
 from evflow.cli.leave import leave
 from evflow.imports import framework_view
 
-_STARTERS = frozenset({"run", "resume"})
+_STARTERS = frozenset({"run", "resume", "spin"})
 
 
 def main(flow_class: type, caller: FrameType | None) -> NoReturn:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from evflow.client.root import Evflow as Evflow
     from evflow.client.run import Run as Run
+    from evflow.client.spins import inspect_spin as inspect_spin
     from evflow.client.step import Step as Step
     from evflow.client.task import Task as Task
 
@@ -43,6 +44,7 @@ _HOMES = {
     "default_namespace": "evflow.client.namespaces",
     "disconnect": "evflow.client.connection",
     "get_namespace": "evflow.client.namespaces",
+    "inspect_spin": "evflow.client.spins",
     "namespace": "evflow.client.namespaces",
 }
 """Public name to the module that defines it."""

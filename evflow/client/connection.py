@@ -134,12 +134,27 @@ class SharedLog:
 
 
 _logs: dict[str, SharedLog] = {}
+_looked_at: SharedLog | None = None
 _not_ours: list[RedisLogClient] = []
 _registered_in = 0
 
 
+def look_at(log: SharedLog | None) -> SharedLog | None:
+    """Let `shared_log` be this one, whatever the settings name; None for theirs. Answers what it was before."""
+    global _looked_at
+    before, _looked_at = _looked_at, log
+    return before
+
+
+def shared(home: str) -> SharedLog:
+    """The embedded log of a home, which is left at the process's end as the others are."""
+    return _logs.setdefault(home, SharedLog(None, home))
+
+
 def shared_log() -> SharedLog:
-    """The log that the settings name now."""
+    """The log that the settings name now, or the one that `look_at` put in its place."""
+    if _looked_at is not None:
+        return _looked_at
     url: str | None = config.get("redis_url")
     home: str = config.get("home")
     key = url or home

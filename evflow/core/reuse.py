@@ -28,7 +28,7 @@ class ReusePlan:
     def __init__(self, origin: RunState, again: frozenset[str] = frozenset()) -> None:
         self.origin = origin
         self.again = again
-        self._children = {(task.parent, task.step, _index(task)): task for task in origin.all_tasks()}
+        self._children = {(task.parent, task.step, index_of(task)): task for task in origin.all_tasks()}
         self._looked_at = 0
 
     def reusable(self, state: RunState, limit: int) -> list[TaskReused]:
@@ -59,7 +59,7 @@ class ReusePlan:
         parent = state.tasks[task.parent]
         if task.parent and parent.reused is None:
             return None
-        match = self._children.get((parent.origin, task.step, _index(task)))
+        match = self._children.get((parent.origin, task.step, index_of(task)))
         return match if match is not None and match.status == "succeeded" and _still_possible(state.graph, match) else None
 
 
@@ -91,7 +91,7 @@ def behind(graph: Graph, step: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _index(task: Task) -> int:
+def index_of(task: Task) -> int:
     """The task's place among the members of the split that its parent made, or -1."""
     frame = task.frame
     return frame.index if frame is not None and frame.split.task == task.parent else -1

@@ -135,9 +135,10 @@ class Facts:
         configured: A decorator that takes something of a configuration to the one that has it; filled when they are settled.
         fixed: The attributes that a step cannot set.
         extra: Decorators that `--with` added: step to decorators.
+        bare: The decorators in the source do not count, as `spin --skip-decorators` wants it.
     """
 
-    __slots__ = ("configs", "configured", "constants", "declared", "delayed", "extra", "fixed", "methods", "parameters", "steps")
+    __slots__ = ("bare", "configs", "configured", "constants", "declared", "delayed", "extra", "fixed", "methods", "parameters", "steps")
 
     def __init__(self, cls: type) -> None:
         self.steps: dict[str, StepFunction] = {}
@@ -148,6 +149,7 @@ class Facts:
         self.configured: dict[StepDecorator, StepDecorator] = {}
         self.methods: dict[str, FunctionType] = {}
         self.extra: dict[str, list[StepDecorator]] = {}
+        self.bare = False
         for name, value in _members(cls).items():
             self._sort_in(name, value)
         self.declared = dict(self.parameters)
@@ -170,7 +172,7 @@ class Facts:
 
     def decorators(self, name: str) -> "list[StepDecorator]":
         """A step's decorators, those of `--with` last."""
-        found = [*self.steps[name].decorators, *self.extra.get(name, ())]
+        found = [*(() if self.bare else self.steps[name].decorators), *self.extra.get(name, ())]
         return [self.configured.get(one, one) for one in found] if self.configured else found
 
 

@@ -91,6 +91,7 @@ class AttemptRunner:
 
     def prepare(self, context: RunContext) -> None:
         """Make what all attempts of a run use."""
+        facts(self._flow).bare = bool(context.options.get("skip_decorators"))
         if context.options.get("with"):  # known to the run, not yet to a fork server that was there before it
             from evflow.flow.decorators.spec import apply_with
 
@@ -389,6 +390,9 @@ def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stag
 
 def _deliver(context: RunContext, ended: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
     payload = encode_report(ended, principal=f"worker:{_HOST}:{os.getpid()}")
+    if "reports" in context.options:  # of a run whose log is in its owner's memory
+        report.leave(context.options["reports"], ended, payload)
+        return EXIT_REPORTED
     run = RunId(FlowName(context.flow), RunNumber(context.run))
     patience_s = float(context.options.get("report_within_s", REPORT_WITHIN_S))
     try:

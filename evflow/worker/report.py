@@ -4,6 +4,7 @@ All that is needed is a store. So what runs attempts in processes of their own a
 (`evflow.testing.run_flow`) make the same of a body.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, cast
@@ -112,6 +113,19 @@ def success(
         started_us=started_us,
         ended_us=now_us(),
     )
+
+
+def leave(folder: str, ended: AttemptSucceeded | AttemptFailed, payload: bytes) -> None:
+    """Leave a report in a folder of its reader's, where it is whole or not there."""
+    place = place_of(folder, ended.task, ended.attempt)
+    with open(f"{place}.part", "wb") as file:  # noqa: PTH123 - pathlib is a heavy import
+        file.write(payload)
+    os.rename(f"{place}.part", place)  # noqa: PTH104 - as above
+
+
+def place_of(folder: str, task: int, attempt: int) -> str:
+    """Where `leave` leaves an attempt's report."""
+    return f"{folder}/{task}.{attempt}"
 
 
 def explained(error: BaseException, stage: str) -> str:

@@ -55,7 +55,7 @@ def apply_with(cls: type, specs: Iterable[str]) -> None:
     found = facts(cls)
     wanted = {decorator.name: decorator for decorator in map(from_spec, specs)}
     for step, function in found.steps.items():
-        own = {decorator.name for decorator in function.decorators}
+        own = set[str]() if found.bare else {decorator.name for decorator in function.decorators}
         kept = [decorator for decorator in found.extra.get(step, ()) if decorator.name not in wanted]
         found.extra[step] = [*kept, *(decorator for decorator in wanted.values() if decorator.name not in own)]
 
