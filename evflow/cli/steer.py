@@ -170,8 +170,7 @@ def _ask(what: str, choose: Choose, *, as_json: bool) -> None:
         for one in asked:
             log.report(entry.shard, entry.run, encode_report(one.event, principal=principal))
         before = state.priority
-        outcomes = _came_of(log, entry, state, asked, principal)
-        owned = state.over or living_owner(log, entry.shard) is not None
+        outcomes, owned = _came_of(log, entry, state, asked, principal)
     if any(outcome.why_not is None for outcome in outcomes) and not owned and entry.shard not in shared_shards():
         outcomes, state = _settle(entry, state, asked, principal)
     _tell(state, entry, outcomes, before, owned=owned, as_json=as_json)
@@ -210,18 +209,29 @@ def _hint(state: RunState, asked: Asked) -> str:
     return f"`evflow explain {asked.about}` says more."
 
 
-def _came_of(log: LogClient, entry: RunEntry, state: RunState, asked: Sequence[Asked], principal: str) -> list[Outcome]:
-    """Follow the log, folding it into the state, until it has the requests, their owner is gone, or patience ends."""
+def _came_of(log: LogClient, entry: RunEntry, state: RunState, asked: Sequence[Asked], principal: str) -> tuple[list[Outcome], bool]:
+    """Follow the log, folding it into the state, until it has the requests, their owner is gone, or patience ends.
+
+    Returns:
+        What came of them, and whether somebody goes on with the run, or it is over.
+    """
     from evflow.replay.load import events
 
     found = Watch(state, asked, principal)
-    for stored in events(log, entry, state.seq):
-        found.see(stored.seq, stored.payload)
+
+    def read_on() -> None:
+        for stored in events(log, entry, state.seq):
+            found.see(stored.seq, stored.payload)
+
+    read_on()
     deadline_s = clock.monotonic_s() + _WAIT_S
     while not found.all and not state.sealed and clock.monotonic_s() < deadline_s and living_owner(log, entry.shard) is not None:
         for stored in log.follow(entry.shard, entry.run, state.seq, _LOOK_EVERY_S):
             found.see(stored.seq, stored.payload)
-    return found.outcomes()
+    owned = living_owner(log, entry.shard) is not None
+    if not owned:
+        read_on()  # whoever owned it may have brought it to its end, and left, since the last look
+    return found.outcomes(), owned or state.over
 
 
 class Watch:
@@ -269,7 +279,7 @@ def _settle(entry: RunEntry, state: RunState, asked: Sequence[Asked], principal:
     except LeaseHeld:
         pass  # Somebody was faster (`evflow continue`), and finds the requests in the inbox.
     with session.log() as log:
-        return _came_of(log, entry, state, asked, principal), state
+        return _came_of(log, entry, state, asked, principal)[0], state
 
 
 def _tell(state: RunState, entry: RunEntry, outcomes: Sequence[Outcome], before: int, *, owned: bool, as_json: bool) -> None:

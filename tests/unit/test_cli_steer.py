@@ -7,7 +7,7 @@ import pytest
 
 from evflow.cli.deployments import is_run
 from evflow.cli.explain_slots import sharing
-from evflow.cli.steer import Asked, Watch
+from evflow.cli.steer import Asked, Watch, _came_of
 from evflow.core import events as ev
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
@@ -55,6 +55,22 @@ def test_the_same_request_of_somebody_else_is_not_ones_own() -> None:
     run = CoreRun(*fan())
     run.turn(ev.RunPauseRequested(""))
     assert watched(run, ev.RunPauseRequested(""), principal="user:grace") == [None]
+
+
+def test_a_run_that_came_to_its_end_behind_the_look_at_its_requests_is_no_run_that_nobody_runs() -> None:
+    run = CoreRun(*fan())
+    run.turn(ev.RunPriorityRequested(3))
+    entry = RunEntry(RunId(FlowName("TestFlow"), RunNumber(1)), "s0", {})
+
+    def owner(shard: str) -> None:
+        """Its owner ends it and leaves."""
+        run.cancel()
+        run.seal()
+
+    log = SimpleNamespace(owner=owner, pages=lambda shard, name, after: [[one for one in run.stored() if one.seq > after]])
+    state = RunState()
+    outcomes, is_seen_to = _came_of(cast("LogClient", log), entry, state, [Asked("TestFlow/1", ev.RunPriorityRequested(3))], ME)
+    assert ([outcome.why_not for outcome in outcomes], is_seen_to, state.over) == ([""], True, True)
 
 
 @pytest.mark.parametrize(("text", "run"), [("Train/3", True), ("3", True), ("Train", False), ("Train:nightly", False)])
