@@ -141,6 +141,10 @@ class Fleet:
         """What happened, for a test that failed."""
         return ", ".join(self.happened)
 
+    def last_lines(self, chars: int = 3_000) -> str:
+        """What those that live said last, for a test that failed."""
+        return "\n".join(f"--- {member.name}\n{member.said.read_text()[-chars:]}" for member in living(self.members))
+
     def tally(self) -> str:
         """How often what happened, for people."""
         return ", ".join(f"{count} x {act.replace('_', ' ')}" for act, count in sorted(Counter(self.happened).items()) if act != "calm")
