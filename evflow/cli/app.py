@@ -23,6 +23,9 @@ _SECTIONS: Sections = {
         "replay": Lazy("evflow.cli.replay", "command", "Rebuild a run from its log; verify it."),
         "lab": Lazy("evflow.cli.lab", "command", "Play a flow with everything going wrong around it, in virtual time."),
     },
+    "Write flows": {
+        "lint": Lazy("evflow.cli.lint", "command", "Warn about what will bite in a flow's file."),
+    },
     "Act on runs": {
         "continue": Lazy("evflow.cli.control", "continue_command", "Go on with a run whose process died."),
         "cancel": Lazy("evflow.cli.control", "cancel_command", "End a run."),
