@@ -24,6 +24,7 @@ _SECTIONS: Sections = {
         "lab": Lazy("evflow.cli.lab", "command", "Play a flow with everything going wrong around it, in virtual time."),
     },
     "Write flows": {
+        "init": Lazy("evflow.cli.init", "command", "Write a flow to begin with, and its test."),
         "lint": Lazy("evflow.cli.lint", "command", "Warn about what will bite in a flow's file."),
     },
     "Act on runs": {
