@@ -19,11 +19,14 @@ What is different: one task runs after the other; `@retry` waits in virtual time
 limits are taken as granted; a body that ends the process (`os._exit`, a crash in C) ends the test's process.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
+from types import CodeType
 from typing import Any, Final, cast
 
 from evflow.clock import now_us
@@ -71,6 +74,15 @@ class StepUnknown(UsageError):
         meant = did_you_mean(name, steps) if isinstance(name, str) else ""
         what = f"'{name}'" if isinstance(name, str) else f"{name!r}: a step goes by its name"
         super().__init__(f"{flow.__name__} has no step {what}.{meant}", f"Its steps are {', '.join(steps)}.")
+
+
+class ValueUnusable(UsageError):
+    """A step cannot have been left such a value."""
+
+    code = "value-unusable"
+
+    def __init__(self, flow: type, name: str, why: str, hint: str) -> None:
+        super().__init__(f"{name}=… for a step of {flow.__name__}: {why}.", hint)
 
 
 class LoopRuns(UsageError):
@@ -313,6 +325,7 @@ class _Single:
         names = _names(flow)
         given = {name: value for name, value in values.items() if name in names}
         left = {name: value for name, value in values.items() if name not in names}
+        _need_artifacts(flow, left)
         parameters = {**facts(flow).constants, **resolve(flow, _by_name(flow, given), user=_USER)}
         own = ArtifactView.open(self._store, save(self._store, parameters).manifest)
         node = graph_of(flow)[step]
@@ -394,8 +407,8 @@ def _attempt(
 
 @contextmanager
 def _surroundings(flow: type[FlowSpec], order: AttemptOrder) -> Generator[None]:
-    """`current` as in a task; afterwards the process's variables and folder are what they were."""
-    variables, folder = dict(os.environ), os.getcwd()  # noqa: PTH109
+    """`current` as in a task; afterwards the process's variables and folder, and the flow's constants, are what they were."""
+    variables, folder, constants = dict(os.environ), os.getcwd(), list(_changeable(flow))  # noqa: PTH109
     current.enter(
         flow_name=flow.__name__, run_id=_RUN, step_name=order.step, task_id=order.task, retry_count=order.attempt, username=_USER,
         namespace=f"user:{_USER}", tags={f"user:{_USER}"}, graph=lambda: graph_info(flow), parameter_names=tuple(facts(flow).parameters),
@@ -405,9 +418,19 @@ def _surroundings(flow: type[FlowSpec], order: AttemptOrder) -> Generator[None]:
     finally:
         current.leave()
         os.chdir(folder)
+        for owner, name, value in constants:
+            setattr(owner, name, value)
         if os.environ != variables:
             os.environ.clear()
             os.environ.update(variables)
+
+
+def _changeable(flow: type[FlowSpec]) -> Iterator[tuple[type, str, object]]:
+    """Constants that a body could change in place, copied: in a run no other task would see it, each is in a process of its own."""
+    for name in facts(flow).constants:
+        owner = next((one for one in flow.__mro__ if name in vars(one)), None)
+        if owner is not None and isinstance(vars(owner)[name], list | dict | set | bytearray):
+            yield owner, name, deepcopy(vars(owner)[name])
 
 
 def _configured(flow: type[FlowSpec], given: dict[str, object]) -> dict[str, object]:
@@ -427,6 +450,36 @@ def _names(flow: type[FlowSpec]) -> dict[str, str]:
     """What parameters may be called: by their attribute, and by their name on a command line."""
     found = {parameter.name: parameter.name for parameter in facts(flow).parameters.values()}
     return found | {attribute: parameter.name for attribute, parameter in facts(flow).parameters.items()}
+
+
+def _need_artifacts(flow: type[FlowSpec], left: Mapping[str, object]) -> None:
+    """See that each value can be an artifact that an earlier step left, and is no mistyped parameter.
+
+    Raises:
+        ValueUnusable: It cannot, or nothing in the flow has that name, and a parameter has one that is close.
+    """
+    parameters = [parameter.name for parameter in facts(flow).parameters.values()]
+    for name in left:
+        if name in facts(flow).constants:
+            hint = "Change it for a test with monkeypatch.setattr(…)."
+            raise ValueUnusable(flow, name, "it is a constant of the class, which no step can set", hint)
+        if name in facts(flow).steps:
+            raise ValueUnusable(flow, name, "it is a step", "")
+        meant = did_you_mean(name, parameters)
+        if meant and not _mentions(flow, name):
+            raise ValueUnusable(flow, name, "no parameter is called so, and no step uses an artifact of this name", meant.strip())
+
+
+def _mentions(flow: type[FlowSpec], name: str) -> bool:
+    """Whether some method of the flow uses the name, as an attribute or in a text (`getattr`)."""
+    codes = [getattr(inspect.unwrap(member), "__code__", None) for cls in flow.__mro__ for member in vars(cls).values() if callable(member)]
+    while codes:
+        code = codes.pop()
+        if code is not None:
+            if name in code.co_names or name in code.co_consts:
+                return True
+            codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    return False
 
 
 def _by_name(flow: type[FlowSpec], given: Mapping[str, object]) -> dict[str, object]:

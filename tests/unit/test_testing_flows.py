@@ -399,3 +399,42 @@ def test_one_step_is_retried() -> None:
 
 def test_one_step_that_catches() -> None:
     assert run_step(Catches, "start").caught == "ValueError: after all was said"
+
+
+class Collects(FlowSpec):
+    """Changes a constant in place, which a run's other tasks do not see."""
+
+    rows: list[int] = []  # noqa: RUF012
+    alpha = Parameter("alpha", default=1)
+
+    @step
+    def start(self) -> None:
+        self.rows.append(1)
+        self.seen = list(self.rows)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        self.at_the_end = list(self.rows)
+        self.alpine = getattr(self, "alphas", 0)
+
+
+def test_what_a_body_changes_of_a_constant_is_seen_by_no_other_task_and_no_other_test() -> None:
+    for _ in range(2):
+        result = run_flow(Collects)
+        assert (result["start"][0].data.seen, result.data.at_the_end) == ([1], [])
+    assert run_step(Collects, "start").data.seen == [1]
+    assert Collects.rows == []
+
+
+def test_a_value_that_no_step_can_have_left_is_refused() -> None:
+    for name, said in (
+        ("alpah", "no parameter is called so, and no step uses an artifact of this name"),
+        ("rows", "it is a constant of the class"),
+        ("end", "it is a step"),
+    ):
+        values: dict[str, Any] = {name: 2}
+        with pytest.raises(UsageError, match=said) as raised:
+            run_step(Collects, "end", **values)
+        assert ("Did you mean 'alpha'?" in str(raised.value)) is (name == "alpah")
+    assert run_step(Collects, "end", alphas=5, other=3).data.alpine == 5
