@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,9 +141,15 @@ class Fleet:
         """What happened, for a test that failed."""
         return ", ".join(self.happened)
 
-    def last_lines(self, chars: int = 3_000) -> str:
-        """What those that live said last, for a test that failed."""
-        return "\n".join(f"--- {member.name}\n{member.said.read_text()[-chars:]}" for member in living(self.members))
+    def last_lines(self, runs: Sequence[object] = (), lines: int = 8) -> str:
+        """What each member said last, and all that it said of some runs, for a test that failed."""
+        names = [f'"{run}"' for run in runs]
+        told: list[str] = []
+        for member in self.members:
+            said = member.said.read_text().splitlines()
+            about = [line for line in said[:-lines] if any(name in line for name in names)]
+            told += [f"--- {member.name}, {'living' if member.process.poll() is None else member.process.poll()}", *about, *said[-lines:]]
+        return "\n".join(told)
 
     def tally(self) -> str:
         """How often what happened, for people."""

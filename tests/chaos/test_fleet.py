@@ -55,7 +55,7 @@ def calm(fleet: Fleet, *, lost: bool = False) -> Found:
         except TimeoutError as error:
             stuck = open_runs(log, FLOW)
             raise AssertionError(
-                f"{stuck} are open after: {fleet.story()}\n{left_in_pool(log.url, POOL)}\n{last_events(log, stuck)}\n{fleet.last_lines()}"
+                f"{stuck} are open after: {fleet.story()}\n{left_in_pool(log.url, POOL)}\n{last_events(log, stuck)}\n{fleet.last_lines(stuck)}"
             ) from error
         try:
             wait_until(lambda: not left_in_pool(log.url, POOL), "no order and no claim is left", POOL_WITHIN_S)
