@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
+    from evflow.flow.decorators.parallel import parallel as parallel, pytorch_parallel as pytorch_parallel
     from evflow.flow.decorators.pool import pool as pool
     from evflow.flow.decorators.project import namespaced_event_name as namespaced_event_name, project as project
     from evflow.flow.decorators.remote import batch as batch, kubernetes as kubernetes
@@ -88,11 +89,13 @@ __all__ = [
     "limit",
     "namespace",
     "namespaced_event_name",
+    "parallel",
     "pool",
     "project",
     "publish_event",
     "publish_event_async",
     "pyproject_toml_parser",
+    "pytorch_parallel",
     "requirements_txt_parser",
     "resources",
     "retry",
@@ -143,11 +146,13 @@ _HOMES = {
     "limit": "evflow.flow.decorators.limit",
     "namespace": "evflow.client.namespaces",
     "namespaced_event_name": "evflow.flow.decorators.project",
+    "parallel": "evflow.flow.decorators.parallel",
     "pool": "evflow.flow.decorators.pool",
     "project": "evflow.flow.decorators.project",
     "publish_event": "evflow.client.publishing",
     "publish_event_async": "evflow.client.publishing",
     "pyproject_toml_parser": "evflow.flow.parsers",
+    "pytorch_parallel": "evflow.flow.decorators.parallel",
     "requirements_txt_parser": "evflow.flow.parsers",
     "resources": "evflow.flow.decorators.resources",
     "retry": "evflow.flow.decorators.retry",

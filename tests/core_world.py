@@ -1,6 +1,7 @@
 """A run of a random flow on the pure core: no server, no process, any order of events that a world may bring."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from evflow.core import events as ev
@@ -8,8 +9,9 @@ from evflow.core.admit import Capacity, Slots, Waiting, admit
 from evflow.core.chain import LINK_BYTES, extend
 from evflow.core.codec import Record
 from evflow.core.decide import LOGIC
+from evflow.core.gangs import lead_of, nodes_of
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
-from evflow.core.state import Task
+from evflow.core.state import RunState, Task
 from evflow.log.protocol import Head, StoredEvent
 from evflow_scheduler.run import OwnedRun
 from tests.random_flows import RandomFlow, choose
@@ -95,8 +97,8 @@ class CoreWorld:
 
     def _grant(self) -> None:
         state = self.run.state
-        waiting = (Waiting(AttemptId(RUN, TaskId(n), state.tasks[n].attempt.number)) for n in state.waiting)
-        grants = admit(self._slots, waiting).grants
+        waiting = [Waiting(AttemptId(RUN, TaskId(n), state.tasks[n].attempt.number)) for n in state.waiting]
+        grants = admit(self._slots, _together(state, waiting)).grants
         self.turn(*(ev.SlotGranted(g.attempt.task, g.attempt.attempt, g.slot, g.reason) for g in grants))
 
     def _free(self) -> None:
@@ -148,7 +150,8 @@ class CoreWorld:
     def _result(self, task: Task, attempt: int) -> ev.Event:
         step = self.flow[task.step]
         caught = step.caught and task.failures >= (step.retries or 0)
-        if attempt - task.losses < step.fails and task.attempt.mode == "run" and not caught:
+        index = task.frame.index if task.frame is not None else 0
+        if step.fails_at(attempt - task.losses, index) and task.attempt.mode == "run" and not caught:
             return ev.AttemptFailed(task.id, attempt, "exception", "ValueError", "as told")
         kind, steps, splits = self._transition(task)
         manifest = f"{task.id}.{attempt}".encode().ljust(32, b".")
@@ -159,8 +162,8 @@ class CoreWorld:
         place = tuple(frame.index for frame in task.frames() if frame.split.kind == "foreach")
         if step.kind == "end":
             return "end", (), 0
-        if step.kind == "foreach":
-            return "foreach", step.out, step.items
+        if step.kind in ("foreach", "parallel"):
+            return step.kind, step.out, step.items
         if step.kind == "split":
             return "split", step.out, 0
         if step.kind == "loop":
@@ -176,6 +179,14 @@ class CoreWorld:
             self._digest = extend(self._digest, payload)
             self.stored.append(StoredEvent(record.seq, payload, self._digest[:LINK_BYTES]))
         self.run.appended()
+
+
+def _together(state: RunState, waiting: list[Waiting]) -> Iterator[Waiting]:
+    """What waits, a gang as one."""
+    for one in waiting:
+        task = state.tasks[one.attempt.task]
+        if lead_of(task) == task.id:
+            yield replace(one, nodes=len(nodes_of(state, task)))
 
 
 def stored(payloads: list[bytes]) -> list[StoredEvent]:

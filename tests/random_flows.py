@@ -17,13 +17,15 @@ class Step:
     """A step of a random flow.
 
     Attributes:
-        kind: `linear`, `split`, `foreach`, `switch`, `conditional`, `loop` or `end`.
+        kind: `linear`, `split`, `foreach`, `parallel`, `switch`, `conditional`, `loop` or `end`.
         out: Where it leads; a loop's are the way back and the way out.
         joins: It takes inputs.
-        items: Items of a foreach, or rounds of a loop.
+        items: Items of a foreach, nodes of a gang, or rounds of a loop.
         fails: Attempts that fail before one succeeds.
         retries: `@retry(times=...)`, or None.
         caught: `@catch` stands on it.
+        gang: `@parallel` stands on it.
+        failing: The node of the gang that fails; the others do not.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Step:
     fails: int = 0
     retries: int | None = None
     caught: bool = False
+    gang: bool = False
+    failing: int = 0
+
+    def fails_at(self, attempt: int, index: int) -> bool:
+        """Whether an attempt fails, which is the task's at a place in its split."""
+        return attempt < self.fails and (not self.gang or index == self.failing)
 
 
 @dataclass
@@ -52,7 +60,7 @@ class RandomFlow:
 
     def source(self, name: str = "RandomFlow") -> str:
         """As its author would have written it."""
-        lines = ["from evflow import FlowSpec, catch, current, retry, step", "", ""]
+        lines = ["from evflow import FlowSpec, catch, current, parallel, retry, step", "", ""]
         lines += [f"class {name}(FlowSpec):"]
         for step in self.steps:
             lines += _source(step)
@@ -60,9 +68,9 @@ class RandomFlow:
         return "\n".join(lines)
 
 
-def grow(random: Random, *, depth: int = 3) -> RandomFlow:
-    """A well-formed flow of 3 to about 25 steps."""
-    grower = _Grower(random)
+def grow(random: Random, *, depth: int = 3, gangs: bool = False) -> RandomFlow:
+    """A well-formed flow of 3 to about 25 steps; with gangs among its blocks, or as of old, so that old seeds mean what they meant."""
+    grower = _Grower(random, gangs=gangs)
     first = grower.sequence(["end"], depth)
     start = Step("start", "linear", (first,))
     return RandomFlow([start, *reversed(grower.steps), Step("end", "end")])
@@ -89,8 +97,9 @@ def choose(step: str, place: tuple[int, ...], count: int) -> int:
 class _Grower:
     """Builds blocks from their end to their beginning, so that each knows where it leads."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, gangs: bool = False) -> None:
         self.random = random
+        self.gangs = gangs
         self.steps: list[Step] = []
 
     def sequence(self, behind: list[str], depth: int) -> str:
@@ -102,7 +111,11 @@ class _Grower:
 
     def block(self, target: str, depth: int) -> str:
         kinds = ["linear"] if depth == 0 else ["linear", "split", "foreach", "switch", "conditional", "loop"]
+        if self.gangs:
+            kinds += ["parallel"] * 3
         kind = self.random.choice(kinds)
+        if kind == "parallel":
+            return self._gang(target)
         if kind in ("split", "foreach"):
             return self._split(kind, target, depth)
         if kind in ("switch", "conditional"):
@@ -123,6 +136,15 @@ class _Grower:
             return self._add(Step(self._name(), "split", out))
         body = self.sequence([self._plain(join)], depth - 1)
         return self._add(Step(self._name(), "foreach", (body,), items=self.random.randint(1, 4)))
+
+    def _gang(self, target: str) -> str:
+        join = self._add(Step(self._name(), "linear", (target,), joins=True))
+        size = self.random.randint(1, 4)
+        fails, retries, caught = self.random.choice([(0, None, False), (0, None, False), (1, 2, False), (9, 1, True), (9, 0, False)])
+        node = Step(
+            self._name(), "linear", (join,), fails=fails, retries=retries, caught=caught, gang=True, failing=self.random.randrange(size)
+        )
+        return self._add(Step(self._name(), "parallel", (self._add(node),), items=size))
 
     def _plain(self, target: str) -> str:
         draw = self.random.random()
@@ -150,6 +172,7 @@ def _node(step: Step) -> Node:
         retry_explicit=step.retries is not None,
         catch=step.caught,
         catch_var="caught" if step.caught else None,
+        parallel=step.gang,
     )
     return Node(step.name, "join" if step.joins else kind, step.out, step.joins, policy=policy)
 
@@ -158,11 +181,14 @@ def _source(step: Step) -> list[str]:
     lines = ["    @step"]
     if step.caught:
         lines.insert(0, '    @catch(var="caught", print_exception=False)')
+    if step.gang:
+        lines.insert(0, "    @parallel")
     if step.retries is not None:
         lines.insert(0, f"    @retry(times={step.retries}, minutes_between_retries=0)")
     lines.append(f"    def {step.name}(self{', inputs' if step.joins else ''}):")
     if step.fails:
-        lines.append(f"        if current.retry_count < {step.fails}:")
+        only = f" and current.parallel.node_index == {step.failing}" if step.gang else ""
+        lines.append(f"        if current.retry_count < {step.fails}{only}:")
         lines.append('            raise ValueError("as told")')
     lines.append(f"        self.last = '{step.name}'")
     if step.joins:
@@ -176,6 +202,8 @@ def _transition(step: Step) -> list[str]:
         return ["self.done = True"]
     if step.kind == "foreach":
         return [f"self.items_{step.name} = list(range({step.items}))", f"self.next(self.{step.out[0]}, foreach='items_{step.name}')"]
+    if step.kind == "parallel":
+        return [f"self.next(self.{step.out[0]}, num_parallel={step.items})"]
     if step.kind == "loop":
         return [
             f"self.rounds_{step.name} = getattr(self, 'rounds_{step.name}', 0) + 1",

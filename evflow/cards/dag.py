@@ -19,7 +19,7 @@ _GAP_Y: Final = 22
 _MARGIN: Final = 4
 _NAME_CHARS: Final = 28
 _MOST_STEPS: Final = 150
-_MARKS: Final = {"split": "splits", "foreach": "foreach", "switch": "chooses", "join": "join", "conditional": "chooses"}
+_MARKS: Final = {"split": "splits", "parallel": "gang", "foreach": "foreach", "switch": "chooses", "join": "join", "conditional": "chooses"}
 
 
 class _Box(NamedTuple):

@@ -218,6 +218,8 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
             return _retry(reason, now_us)
         case explain.WaitsForMembers():
             return of_members(state, reason)
+        case explain.WaitsForGang():
+            return _gang(reason, now_us)
         case explain.IsHeld(at_us, why_so):
             return f"failed at {instant(at_us)[:19]}, and the run waits with it: {said(why_so)}"
         case explain.Ended():
@@ -272,10 +274,26 @@ def _slot(reason: explain.WaitsForSlot, now_us: int, *, shared: bool = False) ->
         busy = f"its run has {taken} of the {reason.slots} that it may have" if reason.slots else f"its run has {taken}"
     holders = [f"{one.slot}: {one.step}/{one.task}" if one.slot >= 0 else f"{one.step}/{one.task}" for one in reason.held]
     holding = f" ({_some(holders, taken)})" if holders else ""
+    if reason.nodes > 1:
+        free = f", {max(reason.slots - taken, 0)} are free" if reason.slots and not shared else ""
+        wanted = (
+            f"waits for {reason.nodes} slots of '{reason.executor}' at once, with its gang{free}, for {duration(now_us - reason.since_us)}"
+        )
+    else:
+        wanted = f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}"
     first = "it comes first in its run" if shared else "it is the next"  # other runs, and limits, are told of after it
     before = f"{count(reason.ahead_count, 'task')} ahead of it{_named(reason.ahead, reason.ahead_count)}" if reason.ahead else first
-    asks = f" It asks for {amounts(reason.asks)}; running tasks asked for {amounts(reason.taken)}." if not reason.asks.nothing else ""
-    return f"waits for a slot of '{reason.executor}', for {duration(now_us - reason.since_us)}: {busy}{holding}, {before}.{asks}"
+    asks = (
+        f" {'Its gang' if reason.nodes > 1 else 'It'} asks for {amounts(reason.asks)}; running tasks asked for {amounts(reason.taken)}."
+        if not reason.asks.nothing
+        else ""
+    )
+    return f"{wanted}: {busy}{holding}, {before}.{asks}"
+
+
+def _gang(reason: explain.WaitsForGang, now_us: int) -> str:
+    since = f"its attempt {reason.outcome} {duration(now_us - reason.since_us)} ago"
+    return f"waits for the other nodes of its gang: {since}, and {reason.count} of {reason.nodes} nodes still run{_named(reason.running, reason.count)}."
 
 
 def _retry(reason: explain.WaitsForRetry, now_us: int) -> str:

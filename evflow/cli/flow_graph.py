@@ -12,7 +12,12 @@ from evflow.core.graph import Graph, Node
 from evflow.flow.steps import facts
 
 _PROBLEM = ("code", "message", "hint", "file", "line", "step")
-_ARROWS = {"foreach": "one task for each item of {node.foreach}", "switch": "by {node.condition}", "split": "all of them"}
+_ARROWS = {
+    "parallel": "a gang of num_parallel nodes",
+    "foreach": "one task for each item of {node.foreach}",
+    "switch": "by {node.condition}",
+    "split": "all of them",
+}
 
 
 def banner(context: FlowContext) -> None:
@@ -233,6 +238,8 @@ def _edge_look(node: Node, target: str) -> str:
     look: dict[str, Any] = {}
     if node.kind == "foreach":
         look = {"label": f"each of {node.foreach}", "color": "black:invis:black"}
+    elif node.kind == "parallel":
+        look = {"label": "num_parallel", "color": "black:invis:black"}
     elif node.kind == "switch":
         look = {"label": " | ".join(case for case, step in node.cases.items() if step == target), "style": "dashed"}
     elif node.kind == "conditional":

@@ -24,6 +24,7 @@ from evflow.cli.screen import Screen, is_terminal
 from evflow.cli.steered import steered
 from evflow.core import events as ev
 from evflow.core.codec import Record
+from evflow.core.gangs import FAILED
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.reasons import next_attempt, said
 from evflow.core.state import RunState
@@ -312,9 +313,10 @@ def _sentence(record: Record, state: RunState) -> str | None:
             return f"Task failed: it was killed, no end within {event.limit_us / 1e6:g} s."
         case ev.RetryScheduled() as event:
             wait = event.at_us - record.at_us
-            return f"Task will be tried again{f' in {duration(wait)}' if wait > 0 else ' now'} ({_which(state, event)})."
-        case ev.AttemptCancelled():
-            return "Task was cancelled."
+            whole = f"Its gang of {event.count} nodes" if event.count > 1 else "Task"
+            return f"{whole} will be tried again{f' in {duration(wait)}' if wait > 0 else ' now'} ({_which(state, event)})."
+        case ev.AttemptCancelled() as event:
+            return f"Task was ended: {said(event.reason)}." if event.reason.startswith(FAILED) else "Task was cancelled."
         case ev.TaskHeld():
             return "Task failed for good; the run waits with it."
         case ev.TaskSkipped():

@@ -99,6 +99,7 @@ _BECAME = {
     "paused": "is paused",
     "running": "is running",
     "retrying": "will be tried again",
+    "finished": "waits for the other nodes of its gang",
 }
 
 

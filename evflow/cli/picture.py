@@ -118,9 +118,12 @@ class Photographer:
         match record.event:
             case ev.RetryScheduled() as event:
                 self.retried += 1
-                self._retries[event.task] = (event.attempt, event.at_us)
+                self._retries.update(dict.fromkeys(range(event.task, event.task + event.count), (event.attempt, event.at_us)))
             case ev.TaskQueued() | ev.TaskSkipped() as event:
-                self._retries.pop(event.task, None)
+                for task in (
+                    range(event.task, event.task + event.count) if isinstance(event, ev.TaskQueued) and event.attempt else (event.task,)
+                ):
+                    self._retries.pop(task, None)
                 if event.task in self._failed:  # it is tried again, or gone past
                     self._failed.remove(event.task)
             case ev.TaskFailed() | ev.TaskHeld() as event:

@@ -18,6 +18,7 @@ from evflow.core import events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
 from evflow.core.control import refusal
+from evflow.core.gangs import FAILED
 from evflow.core.reasons import next_attempt, said
 from evflow.core.state import RunState, Task
 from evflow.log.protocol import StoredEvent
@@ -161,11 +162,12 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
         case ev.AttemptCancelRequested():
             return f"was asked to end: {said(event.reason)}", "odd"
         case ev.AttemptCancelled():
-            return "was cancelled", "odd"
+            return f"was ended: {said(event.reason)}" if event.reason.startswith(FAILED) else "was cancelled", "odd"
         case ev.RetryScheduled():
             wait = event.at_us - record.at_us
             which = next_attempt(task, state.graph[task.step].policy, event.attempt, counted=event.counted)
-            return f"will be tried again {f'in {duration(wait)}' if wait > 0 else 'at once'}: {which}", "odd"
+            whole = f"with its gang of {event.count} nodes " if event.count > 1 else ""
+            return f"{whole}will be tried again {f'in {duration(wait)}' if wait > 0 else 'at once'}: {which}", "odd"
         case ev.TaskFailed():
             if state.cancelling is not None or (state.failing is not None and state.failing.task != task.id):
                 return "is not tried again: the run is ending", "bad"
@@ -185,4 +187,6 @@ def _onward(event: ev.AttemptSucceeded) -> str:
         return ""
     if event.next_kind == "foreach":
         return f", on to {count(event.splits, 'task')} of {event.next_steps[0]}"
+    if event.next_kind == "parallel":
+        return f", on to a gang of {count(event.splits, 'node')} of {event.next_steps[0]}"
     return f", on to {' and '.join(event.next_steps)}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from evflow.client.history import RunHistory
+from evflow.core.gangs import gang_of, lead_of
 from evflow.core.state import Task
 
 Fact = tuple[str, str, int, str]
@@ -35,7 +36,9 @@ def facts_of(history: RunHistory, task: Task) -> Iterator[Fact]:
     if not task.id:
         yield fact("start_step", state.graph.start)
         yield fact("end_step", state.graph.end)
-    frames = [frame for frame in task.frames() if frame.split.kind == "foreach"]
+    if gang_of(task) is not None and lead_of(task) == task.id:
+        yield fact("internal_task_type", "control_task")
+    frames = [frame for frame in task.frames() if frame.split.kind in ("foreach", "parallel")]
     if frames:
         path = [f"{state.tasks[frame.split.task].next_steps[0]}:{frame.index}" for frame in frames]
         yield fact("foreach-execution-path", ",".join(path))

@@ -8,6 +8,8 @@ from evflow.client.errors import EvflowNotFound
 from evflow.client.history import PARAMETERS, RunHistory, ended_us
 from evflow.client.objects import Parent, local_time
 from evflow.client.task import Task, environment_of
+from evflow.core import state as core
+from evflow.core.gangs import gang_of, lead_of
 from evflow.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -44,13 +46,13 @@ class Step(Parent[Task]):
 
     @property
     def control_task(self) -> Task | None:
-        """None: evflow has no tasks that control others."""
-        return None
+        """The task of node 0 of the newest gang, or None; see `control_tasks`."""
+        return next(self.control_tasks(), None)
 
     def control_tasks(self, *tags: str) -> Iterator[Task]:
-        """Nothing, for the same reason."""
-        del tags
-        return iter(())
+        """The task of node 0 of each gang of a `@parallel` step, newest first; nothing of any other step. Tags as for `tasks`."""
+        tasks = self._history.known().tasks
+        return (task for task in self._tagged(tags) if _is_control(tasks[int(task.id)]))
 
     @property
     def created_at(self) -> datetime:
@@ -114,6 +116,10 @@ class Step(Parent[Task]):
         name = self.id
         if name != PARAMETERS and name not in history.steps():
             raise EvflowNotFound(self.kind, self.pathspec, _hint(history, name))
+
+
+def _is_control(task: core.Task) -> bool:
+    return gang_of(task) is not None and lead_of(task) == task.id
 
 
 def _hint(history: RunHistory, name: str) -> str:

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from evflow.client.artifact import Artifacts, DataArtifact, TaskData
+from evflow.client.data import RunData
 from evflow.client.errors import EvflowNotFound, NoSuchAttempt
 from evflow.client.history import PARAMETERS, RunHistory, ended_us
 from evflow.client.objects import Parent, local_time, split
 from evflow.client.output import LogText, output_of
 from evflow.core import state as core
+from evflow.core.gangs import PARALLEL
 
 if TYPE_CHECKING:
     from evflow.client.code import RunCode
@@ -189,10 +191,7 @@ class Task(Parent[DataArtifact]):
     def foreach_stack(self) -> list[tuple[int, int, Any]]:
         """Every foreach around it, outermost first: `(index, number of items, item)`; the items are loaded."""
         data = self._history.data
-        return [
-            (frame.index, frame.split.size, data.item(frame.split.items, frame.index) if frame.split.items else None)
-            for frame in self._foreach_frames()
-        ]
+        return [(frame.index, frame.split.size, _item(data, frame)) for frame in self._foreach_frames()]
 
     @property
     def parent_tasks(self) -> Iterator["Task"]:
@@ -296,7 +295,7 @@ class Task(Parent[DataArtifact]):
         return self._history.data.names(manifest) if manifest is not None else ()
 
     def _foreach_frames(self) -> list[core.Frame]:
-        return [frame for frame in self._history.known().tasks[self._number].frames() if frame.split.kind == "foreach"]
+        return [frame for frame in self._history.known().tasks[self._number].frames() if frame.split.kind in ("foreach", "parallel")]
 
     def _tasks(self, numbers: list[int]) -> Iterator["Task"]:
         history = self._history
@@ -323,6 +322,13 @@ class Task(Parent[DataArtifact]):
         attempts = history.now().tasks[self._number].attempts
         if self._attempt is not None and self._attempt not in range(len(attempts)):
             raise NoSuchAttempt(self.pathspec, self._attempt, len(attempts))
+
+
+def _item(data: RunData, frame: core.Frame) -> Any:
+    """The item of a foreach; the place of a gang's node."""
+    if frame.split.kind == PARALLEL:
+        return frame.index
+    return data.item(frame.split.items, frame.index) if frame.split.items else None
 
 
 def environment_of(history: RunHistory) -> dict[str, str]:

@@ -13,13 +13,17 @@ from heapq import heapify, heappop, heappush, merge
 from itertools import count
 from typing import Protocol
 
-from evflow.core.ids import AttemptId, RunId
-from evflow.core.values import value
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.values import replaced, value
 
 
 @value
 class Waiting:
-    """A queued attempt and what its step declared; 0 where it declared nothing. Namespace, priority and the instant of its beginning are its run's."""
+    """A queued attempt and what its step declared; 0 where it declared nothing. Namespace, priority and the instant of its beginning are its run's.
+
+    Attributes:
+        nodes: How many attempts get slots together or not at all: those of a gang, whose tasks follow on this one's.
+    """
 
     attempt: AttemptId
     cpu: float = 0
@@ -28,6 +32,12 @@ class Waiting:
     namespace: str = ""
     priority: int = 0
     began_us: int = 0
+    nodes: int = 1
+
+    def each(self) -> "Iterator[Waiting]":
+        """The attempts, each by itself."""
+        run, task, number = self.attempt
+        return (replaced(self, attempt=AttemptId(run, TaskId(task + place), number), nodes=1) for place in range(self.nodes))
 
 
 @value
@@ -140,8 +150,8 @@ class Slots:
             wanted, there = getattr(waiting, name), getattr(self.capacity, name)
             if wanted and there:
                 free = there - sum(getattr(other, name) for _, other in self.taken.values())
-                if wanted > free:
-                    return f"{name}: needs {wanted:g}, {max(free, 0):g} free"
+                if wanted * waiting.nodes > free:
+                    return f"{name}: needs {wanted * waiting.nodes:g}, {max(free, 0):g} free"
         return ""
 
 
@@ -198,7 +208,8 @@ def fair(lines: Mapping[str, Iterator[Waiting]], slots: Slots) -> Iterator[Waiti
 def admit(slots: Slots, waiting: Iterable[Waiting], is_mine: Callable[[RunId], bool] = lambda _run: True) -> Admission:
     """Give free slots to attempts in their order, which is `fair`'s and, in a namespace, that of their runs (`rank`) and of their queues; the slots are taken.
 
-    The first attempt that does not fit stops the round: a large task is not overtaken for ever by small ones.
+    The first attempt that does not fit stops the round: a large task is not overtaken for ever by small ones. So it is with a gang, which
+    has no slot before it has all.
 
     Args:
         slots: What is taken.
@@ -209,14 +220,15 @@ def admit(slots: Slots, waiting: Iterable[Waiting], is_mine: Callable[[RunId], b
     others: list[AttemptId] = []
     turns, rest = dict(slots.turns), False
     for candidate in waiting:
-        if not slots.unused or slots.room_for(candidate):
+        if len(slots.unused) < candidate.nodes or slots.room_for(candidate):
             rest = True
             break
-        slot = slots.take(candidate)
-        if is_mine(candidate.attempt.run):
-            grants.append(Grant(candidate.attempt, slot, _reason(slots)))
-        else:
-            others.append(candidate.attempt)
+        for one in (candidate,) if candidate.nodes == 1 else candidate.each():
+            slot = slots.take(one)
+            if is_mine(one.attempt.run):
+                grants.append(Grant(one.attempt, slot, _reason(slots)))
+            else:
+                others.append(one.attempt)
     if others:
         mine = [slots.taken[grant.attempt][1].namespace for grant in grants]
         for attempt in others:

@@ -13,7 +13,7 @@ from heapq import heappush
 from sys import intern
 from typing import Any, TypeVar
 
-from evflow.core import control, events as ev
+from evflow.core import control, events as ev, gangs
 from evflow.core.codec import Record, fields_of
 from evflow.core.frames import arrive, breach, tasks_of
 from evflow.core.graph import Graph
@@ -171,7 +171,7 @@ def _tasks_created(state: RunState, event: ev.TasksCreated) -> None:
         raise ImpossibleEvent(state.seq, event, "no transition leads to these tasks")
     visits = {**parent.visits, event.step: parent.visits.get(event.step, 0) + 1}
     tasks, at_us = state.tasks, state.at_us
-    if event.op in ("split", "foreach"):
+    if event.op in ("split", "foreach", gangs.PARALLEL):
         split = _split_of(state, parent, event)
         split.made += event.count
         for offset in range(event.count):
@@ -198,9 +198,9 @@ def _is_asked_for(state: RunState, parent: Task, event: ev.TasksCreated) -> bool
         return one and event.size == event.index == 0 and agenda.joins[0] == parent.id and state.splits[parent.id].join == event.step
     if agenda.routes[0] != parent.id or parent.next_kind == "end":
         return False
-    if parent.next_kind == "foreach":
+    if parent.next_kind in ("foreach", gangs.PARALLEL):
         whole = event.index == 0 and event.count == event.size == parent.splits
-        return whole and event.op == "foreach" and event.step == parent.next_steps[0]
+        return whole and event.op == parent.next_kind and event.step == parent.next_steps[0]
     if parent.next_kind == "split":
         made = state.splits[parent.id].made if parent.id in state.splits else 0
         member = event.index == made and event.size == len(parent.next_steps)
@@ -222,7 +222,7 @@ def _task_queued(state: RunState, event: ev.TaskQueued) -> None:
     first = _task(state, event, event.task)
     if first.status == "created":
         _take(state, event, state.agenda.created, (event.task, event.count))
-    elif first.status != "retrying" or event.count != 1 or event.attempt != first.attempt.number + 1:
+    elif first.status != "retrying" or event.count != len(gangs.nodes_of(state, first)) or event.attempt != first.attempt.number + 1:
         raise ImpossibleEvent(state.seq, event, f"task {first.id} is {first.status}")
     state.agenda.asked.pop(event.task, None)
     tasks, at_us = state.tasks, state.at_us
@@ -232,6 +232,7 @@ def _task_queued(state: RunState, event: ev.TaskQueued) -> None:
         task.status = "queued"
         task.retry_at_us = 0
         task.attempts += (Attempt(event.attempt, event.mode, event.executor, at_us),)
+    gangs.begin(first)
     state.waiting.update(dict.fromkeys(numbers))
     state.lines.setdefault(event.executor, {}).update(dict.fromkeys(numbers))
 
@@ -286,7 +287,11 @@ def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
     if event.started_us:
         attempt.started_us = event.started_us
     attempt.ended_us = event.ended_us or state.at_us
-    _accept(state, task, event)
+    _note(state, task, event)
+    if gangs.gang_of(task) is None:
+        _accept(state, task)
+    else:
+        _gather(state, task)
 
 
 def _task_reused(state: RunState, event: ev.TaskReused) -> None:
@@ -297,20 +302,31 @@ def _task_reused(state: RunState, event: ev.TaskReused) -> None:
     task.attempt.outcome = "succeeded"
     task.attempt.manifest, task.attempt.cards = event.manifest, event.cards
     task.reused, task.origin = event.origin_task, event.origin_id
-    _accept(state, task, event)
+    _note(state, task, event)
+    _accept(state, task)
 
 
-def _accept(state: RunState, task: Task, event: ev.AttemptSucceeded | ev.TaskReused) -> None:
-    """Take the task's one result, and follow its transition as far as the state goes."""
-    task.status = "succeeded"
-    task.ended_us = state.at_us
-    task.manifest = event.manifest
+def _note(state: RunState, task: Task, event: ev.AttemptSucceeded | ev.TaskReused) -> None:
+    """Note what an attempt came to."""
     usual = state.graph.nodes[task.step].out
     task.next_kind, task.next_steps = event.next_kind, usual if event.next_steps == usual else event.next_steps
     task.splits, task.items, task.variable = event.splits, event.items, event.variable
     task.caught, task.artifacts, task.size_bytes = event.caught, event.artifacts, event.size_bytes
+
+
+def _accept(state: RunState, task: Task) -> None:
+    """Take the task's one result, and follow its transition as far as the state goes."""
+    task.status = "succeeded"
+    task.ended_us = state.at_us
+    task.manifest = task.attempts[-1].manifest
     state.steps[task.step].succeeded += 1
     _follow(state, task)
+
+
+def _gather(state: RunState, task: Task) -> None:
+    """A node's attempt is over: results count, and what follows is asked, when all are."""
+    for node in gangs.gather(state, task):
+        _accept(state, node)
 
 
 def _task_skipped(state: RunState, event: ev.TaskSkipped) -> None:
@@ -400,8 +416,11 @@ def _attempt_cancelled(state: RunState, event: ev.AttemptCancelled) -> None:
     else:
         _explained(state, event, "cancelled", event.reason)
         state.agenda.asked.pop(task.id, None)
-    task.status = "cancelled"
-    task.ended_us = state.at_us
+    if gangs.gang_of(task) is not None:
+        _gather(state, task)
+    else:
+        task.status = "cancelled"
+        task.ended_us = state.at_us
 
 
 def _attempt_cancel_requested(state: RunState, event: ev.AttemptCancelRequested) -> None:
@@ -415,34 +434,42 @@ def _attempt_cancel_requested(state: RunState, event: ev.AttemptCancelRequested)
 def _retry_scheduled(state: RunState, event: ev.RetryScheduled) -> None:
     task = _task(state, event, event.task)
     _take(state, event, state.agenda.ended, task.id)
-    task.status = "retrying"
-    task.retry_at_us = event.at_us
+    for node in gangs.nodes_of(state, task):
+        gangs.undo(node, event.reason)
+        node.status = "retrying"
+        node.retry_at_us = event.at_us
     heappush(state.agenda.timers, (event.at_us, task.id, event.attempt, "retry"))
     state.agenda.asked[task.id] = state.seq
 
 
 def _task_failed(state: RunState, event: ev.TaskFailed) -> None:
-    task = _task(state, event, event.task)
-    _take(state, event, state.agenda.ended, task.id)
-    state.agenda.asked.pop(task.id, None)
-    task.status = "failed"
-    task.reason = event.reason
-    task.ended_us = state.at_us
-    state.steps[task.step].failed += 1
+    task = _failed(state, event)
+    gangs.close(state, task, event.reason)
     reason = f"Step '{task.step}' (task {task.id}) failed: {event.reason}"
     _fail(state, Ending("task-failed", reason, task.id))
 
 
 def _task_held(state: RunState, event: ev.TaskHeld) -> None:
-    task = _task(state, event, event.task)
-    _take(state, event, state.agenda.ended, task.id)
-    state.agenda.asked.pop(task.id, None)
+    task = _failed(state, event)
     state.agenda.held = state.seq
+    state.held[task.id] = None
+
+
+def _failed(state: RunState, event: ev.TaskFailed | ev.TaskHeld) -> Task:
+    """No attempt of the task is left."""
+    task = _task(state, event, event.task)
+    lead = gangs.lead_of(task)
+    _take(state, event, state.agenda.ended, lead)
+    state.agenda.asked.pop(lead, None)
     task.status = "failed"
     task.reason = event.reason
     task.ended_us = state.at_us
     state.steps[task.step].failed += 1
-    state.held[task.id] = None
+    return task
+
+
+def _gang_refused(state: RunState, event: ev.GangRefused) -> None:
+    _fail(state, gangs.refuse(state, _task(state, event, event.task), event.reason))
 
 
 def _unknown(state: RunState, event: ev.Unknown) -> None:
@@ -481,6 +508,9 @@ def _end_attempt(state: RunState, task: Task, outcome: Any) -> None:
 
 
 def _ask_what_follows(state: RunState, task: Task) -> None:
+    if gangs.gang_of(task) is not None:
+        _gather(state, task)
+        return
     state.agenda.ended.append(task.id)
     state.agenda.asked[task.id] = state.seq
 
@@ -555,5 +585,6 @@ _FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {
     ev.TaskRetryRequested: control.retry,
     ev.TaskSkipRequested: control.skip,
     ev.TaskSkipped: _task_skipped,
+    ev.GangRefused: _gang_refused,
     ev.Unknown: _unknown,
 }

@@ -15,7 +15,7 @@ request that was overtaken on its way (the run ended, the task was started) chan
 
 from heapq import heappush
 
-from evflow.core import events as ev
+from evflow.core import events as ev, gangs
 from evflow.core.graph import Node
 from evflow.core.state import Pause, RunState, Task
 
@@ -48,6 +48,7 @@ def refusal(state: RunState, event: ev.Event) -> str:
             assert task is not None  # the inbox lets no report of an unknown task pass, and `apply` none
             if state.logic < REPAIRS_SINCE:
                 return "the run was begun by an earlier evflow, which cannot do that"
+            task = _that_speaks(state, task)
             return _not_retried(task) if isinstance(event, ev.TaskRetryRequested) else _not_skipped(state, task, event.step)
 
 
@@ -57,7 +58,7 @@ def way_on(node: Node, chosen: str) -> tuple[str, tuple[str, ...]] | None:
         return None if chosen else ("end", ())
     if node.kind == "split" and not chosen:
         return "split", node.out
-    if node.kind in ("foreach", "split") or node.foreach is not None:
+    if node.kind in ("foreach", "split", gangs.PARALLEL) or node.foreach is not None:
         return None
     if chosen:
         return ("switch" if node.kind == "switch" else "linear", (chosen,)) if chosen in node.out else None
@@ -83,32 +84,40 @@ def prioritise(state: RunState, event: ev.RunPriorityRequested) -> None:
 
 
 def retry(state: RunState, event: ev.TaskRetryRequested) -> None:
-    """Fold a request for another attempt: it is due now, and counts begin anew with it."""
-    task = state.tasks[event.task]
+    """Fold a request for another attempt, of a gang as a whole: it is due now, and counts begin anew with it."""
     if refusal(state, event):
         return
-    _release(state, task)
-    number = task.attempt.number + 1
-    task.status, task.reason, task.ended_us = "retrying", "", 0
-    task.failures = task.losses = 0
-    task.renewed, task.settled_by = number, state.by
-    task.retry_at_us = state.at_us
-    heappush(state.agenda.timers, (state.at_us, task.id, number, "retry"))
-    state.agenda.asked[task.id] = state.seq
+    nodes = gangs.nodes_of(state, state.tasks[event.task])
+    number = nodes[0].attempt.number + 1
+    for task in nodes:
+        _release(state, task)
+        gangs.undo(task, event.reason)
+        task.status, task.reason, task.ended_us = "retrying", "", 0
+        task.failures = task.losses = 0
+        task.renewed, task.settled_by = number, state.by
+        task.retry_at_us = state.at_us
+    heappush(state.agenda.timers, (state.at_us, nodes[0].id, number, "retry"))
+    state.agenda.asked[nodes[0].id] = state.seq
 
 
 def skip(state: RunState, event: ev.TaskSkipRequested) -> None:
-    """Fold a request to go on without the task."""
-    task = state.tasks[event.task]
+    """Fold a request to go on without the task, or without its gang."""
     if refusal(state, event):
         return
-    _release(state, task)
-    if task.id in state.waiting:
-        state.wait_no_more(task)
-        task.attempt.outcome = "cancelled"
-    task.status, task.retry_at_us, task.settled_by = "ended", 0, state.by
-    state.agenda.skips.append((task.id, event.step))
-    state.agenda.asked[task.id] = state.seq
+    for task in gangs.nodes_of(state, state.tasks[event.task]):
+        _release(state, task)
+        gangs.undo(task, event.reason)
+        if task.id in state.waiting:
+            state.wait_no_more(task)
+            task.attempt.outcome = "cancelled"
+        task.status, task.retry_at_us, task.settled_by = "ended", 0, state.by
+        state.agenda.skips.append((task.id, event.step))
+        state.agenda.asked[task.id] = state.seq
+
+
+def _that_speaks(state: RunState, task: Task) -> Task:
+    """The node of a gang by whose standing a request for any of them is judged: the one that is held, where one is."""
+    return next((node for node in gangs.nodes_of(state, task) if node.id in state.held), task) if task.status == "finished" else task
 
 
 def _release(state: RunState, task: Task) -> None:
@@ -155,6 +164,8 @@ def _not_skipped(state: RunState, task: Task, chosen: str) -> str:
 def _as_it_is(task: Task, waiting: str) -> str:
     if task.status in _DONE:
         return f"it {_became(task.status)}"
+    if task.status == "finished":
+        return "its attempt is over, and others of its gang still run"
     return "it runs" if task.status == "running" else waiting
 
 

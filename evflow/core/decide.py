@@ -18,13 +18,14 @@ from evflow.core.apply import apply
 from evflow.core.codec import Record
 from evflow.core.control import way_on
 from evflow.core.frames import tasks_of
+from evflow.core.gangs import FAILED, KILL_GRACE_US, culprit_of, gang_of, lead_of, why_ended
 from evflow.core.ids import Micros, Seq
 from evflow.core.retry import after_failure, next_mode
 from evflow.core.state import RunState, Task
 
-LOGIC = 3
+LOGIC = 4
 """The version of the rules that new runs record. 2: tasks can be held, retried and skipped (`evflow.core.control`). 3 decides as 2 does;
-the state that is sealed has the attempts' cards."""
+the state that is sealed has the attempts' cards. 4: gangs (`evflow.core.gangs`)."""
 
 SCHEDULER = "scheduler"
 """The principal of a decision."""
@@ -72,8 +73,10 @@ def _cause(state: RunState, decision: Any) -> int:
     kind = cast("Any", type(decision))
     if kind is ev.TasksCreated:
         return state.agenda.asked[decision.parent]
-    if kind in (ev.RunFailed, ev.RunCancelled) or (kind is ev.AttemptCancelRequested and decision.reason != "timeout"):
+    if kind in (ev.RunFailed, ev.RunCancelled) or (kind is ev.AttemptCancelRequested and decision.reason != "timeout" and state.stopping):
         return state.agenda.stopped
+    if kind in (ev.TaskFailed, ev.TaskHeld):
+        return state.agenda.asked[lead_of(state.tasks[decision.task])]
     if kind is ev.RunPaused:
         return state.agenda.held
     if kind is ev.RunOverdue:
@@ -95,6 +98,8 @@ def decide(state: RunState, now: int) -> Sequence[ev.Decision]:
     if agenda.ended:
         task = state.tasks[agenda.ended[0]]
         return (after_failure(state, task, now),)
+    if agenda.cancels and not state.stopping:
+        return (_end_node(state, state.tasks[next(iter(agenda.cancels))]),)
     if agenda.skips:
         return (_skip(state, *agenda.skips[0]),)
     if agenda.created:
@@ -150,8 +155,8 @@ def _route(state: RunState, task: Task) -> Sequence[ev.Decision]:
     count = tasks_of(task)
     if task.next_kind == "split":
         return [ev.TasksCreated(step, first + index, 1, task.id, "split", index, count) for index, step in enumerate(task.next_steps)]
-    if task.next_kind == "foreach":
-        return (ev.TasksCreated(task.next_steps[0], first, count, task.id, "foreach", 0, count),)
+    if task.next_kind in ("foreach", "parallel"):
+        return (ev.TasksCreated(task.next_steps[0], first, count, task.id, task.next_kind, 0, count),)
     return (ev.TasksCreated(task.next_steps[0], first, 1, task.id),)
 
 
@@ -172,7 +177,7 @@ def _explain_exit(state: RunState, task: Task) -> ev.Decision:
     if attempt.cancel == "timeout":
         limit_us = state.graph[task.step].policy.timeout_us
         return ev.AttemptTimedOut(task.id, attempt.number, limit_us)
-    if attempt.cancel:
+    if attempt.cancel and not _was_killed_meanwhile(state, task):
         return ev.AttemptCancelled(task.id, attempt.number, attempt.cancel)
     if attempt.kind:
         return ev.AttemptLost(task.id, attempt.number, attempt.kind)
@@ -187,7 +192,19 @@ def _explain_exit(state: RunState, task: Task) -> ev.Decision:
     return ev.AttemptCrashed(task.id, attempt.number, reason)
 
 
+def _was_killed_meanwhile(state: RunState, task: Task) -> bool:
+    """Whether a node that was to end was killed before we could have done it: its death is what the others failed of, not the other way round."""
+    gang, attempt = gang_of(task), task.attempt
+    if gang is None or attempt.signal != _SIGKILL or not attempt.cancel.startswith(FAILED):
+        return False
+    return state.at_us - gang.failed_us < KILL_GRACE_US
+
+
 _SIGNALS = {4: " (illegal instruction)", 6: " (abort)", 7: " (bus error)", 8: " (arithmetic)", 11: " (segmentation fault)"}
+
+
+def _end_node(state: RunState, task: Task) -> ev.Decision:
+    return ev.AttemptCancelRequested(task.id, task.attempt.number, why_ended(state, task))
 
 
 def _stop(state: RunState) -> Sequence[ev.Decision]:
@@ -216,7 +233,9 @@ def _wake(state: RunState) -> ev.Decision:
     task = state.tasks[number]
     if kind == "timeout":
         return ev.AttemptCancelRequested(number, attempt, "timeout")
-    return ev.TaskQueued(number, 1, attempt, task.attempt.executor, next_mode(task, state.graph[task.step].policy))
+    gang = gang_of(task)
+    mode = next_mode(culprit_of(state, task), state.graph[task.step].policy)
+    return ev.TaskQueued(number, 1 if gang is None else gang.size, attempt, task.attempt.executor, mode)
 
 
 def _drop_stale_timers(state: RunState) -> None:

@@ -233,7 +233,7 @@ class TasksCreated(Decision):
         first: The first one's id; the others follow densely.
         count: How many.
         parent: The task whose transition led here; for a join the task that split.
-        op: `linear`, `split` (one branch of a static split), `foreach` or `join`.
+        op: `linear`, `split` (one branch of a static split), `foreach`, `parallel` (the nodes of a gang) or `join`.
         index: The first one's index among the members of its split.
         size: The number of members of that split; 0 for `linear` and `join`.
     """
@@ -331,9 +331,9 @@ class AttemptSucceeded(Fact):
 
     Attributes:
         manifest: Digest of the manifest that names the task's artifacts.
-        next_kind: `linear`, `split`, `foreach`, `switch` or `end`: what `self.next` was told.
+        next_kind: `linear`, `split`, `foreach`, `parallel`, `switch` or `end`: what `self.next` was told.
         next_steps: The steps chosen at run time, in the order of the call.
-        splits: Number of items of a foreach.
+        splits: Number of items of a foreach, or of nodes of a gang.
         items: Digest of the packed items of a foreach.
         variable: The foreach's variable, or the switch's condition.
         caught: The exception that `@catch` took (`module.Class: text`), or None.
@@ -457,6 +457,7 @@ class RetryScheduled(Decision):
 
     Attributes:
         counted: False where the attempt before was lost, which `@retry` does not count.
+        count: How many tasks from `task` on: all nodes of a gang.
     """
 
     task: int
@@ -464,6 +465,7 @@ class RetryScheduled(Decision):
     at_us: int
     counted: bool
     reason: str
+    count: int = 1
 
 
 @value
@@ -521,6 +523,19 @@ class TaskSkipped(Decision):
 
 
 @value
+class GangRefused(Fact):
+    """The nodes of a gang cannot ever run at the same time here: the run fails.
+
+    Attributes:
+        task: The gang's first node.
+        reason: Sentences for people: how many there are, and how many can be.
+    """
+
+    task: int
+    reason: str
+
+
+@value
 class Unknown(Event):
     """An event of a later version: kept, shown, without effect."""
 
@@ -562,5 +577,6 @@ TAGS: dict[str, type[Event]] = {
     "TaskSkipRequested": TaskSkipRequested,
     "TaskSkipped": TaskSkipped,
     "RunOverdue": RunOverdue,
+    "GangRefused": GangRefused,
 }
 """The format's tags. Append only."""

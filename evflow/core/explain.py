@@ -9,6 +9,8 @@ command line's. What the state cannot know is passed in: the present instant, an
 | queued, and its step declares resources | room for them, beside what the running tasks declare (`WaitsForSlot.asks`) |
 | launched, of a pool | a worker that claims it (`WaitsForWorker`) |
 | created, granted, launched | its process (`Starts`) |
+| queued, a node of a gang | as many slots at once as the gang has nodes (`WaitsForSlot.nodes`) |
+| finished | the other nodes of its gang (`WaitsForGang`) |
 | running | its body; a process that was asked to end is said so (`Runs`) |
 | waiting for a retry | an instant (`WaitsForRetry`) |
 | failed, in a run that waits with it | somebody: a request to try it again or to skip it (`IsHeld`) |
@@ -21,6 +23,7 @@ its running tasks to end (`IsEnding`).
 from collections.abc import Iterator
 from itertools import islice
 
+from evflow.core.gangs import lead_of, nodes_of
 from evflow.core.graph import Policy, pool_of
 from evflow.core.state import Attempt, RunState, Split, Task
 from evflow.core.values import value
@@ -150,6 +153,7 @@ class WaitsForSlot:
         taken: What the tasks that hold slots declare together.
         since_us: When it was queued.
         paused_by: Who paused the run, so that it gets none; an empty string where it is not paused.
+        nodes: How many slots are needed at once: those of a gang; 1 for a task by itself.
     """
 
     executor: str
@@ -161,6 +165,7 @@ class WaitsForSlot:
     taken: Resources
     since_us: int
     paused_by: str = ""
+    nodes: int = 1
 
 
 @value
@@ -227,6 +232,25 @@ class WaitsForRetry:
 
 
 @value
+class WaitsForGang:
+    """A node whose attempt is over: what comes of it is known when the other nodes of its gang have come to their end.
+
+    Attributes:
+        outcome: What its attempt came to: `succeeded`, `failed`, `cancelled`, ...
+        since_us: When it ended.
+        nodes: How many the gang has.
+        running: The nodes that still run: `(step, task)`; at most `MOST_NAMED` of them.
+        count: How many these are in all.
+    """
+
+    outcome: str
+    since_us: int
+    nodes: int
+    running: tuple[tuple[str, int], ...]
+    count: int
+
+
+@value
 class Missing:
     """A member of a split that has not come to the join: the task that it has come to, 0 if none."""
 
@@ -284,6 +308,7 @@ Reason = (
     | Runs
     | WaitsForRetry
     | WaitsForMembers
+    | WaitsForGang
     | Ended
 )
 
@@ -357,6 +382,8 @@ def of_task(state: RunState, task: Task) -> Iterator[Reason]:
         before = task.attempt
         allowed = state.graph[task.step].policy.retry_times
         yield WaitsForRetry(before.number + 1, task.retry_at_us, task.failures, allowed, task.losses, before)
+    elif task.status == "finished":
+        yield _gang(state, task)
     elif task.status in ("running", "ended"):
         attempt = task.attempt
         yield Runs(attempt.host, attempt.pid, attempt.started_us, state.graph[task.step].policy.timeout_us, attempt.cancel)
@@ -396,11 +423,17 @@ def _split_that_waits(state: RunState, task: Task) -> Split | None:
     return split if task.id in split.arrived and split.count < split.size else None
 
 
+def _gang(state: RunState, task: Task) -> WaitsForGang:
+    nodes = nodes_of(state, task)
+    running = [(node.step, node.id) for node in nodes if node.id in state.live]
+    return WaitsForGang(task.attempt.outcome, task.attempt.ended_us, len(nodes), tuple(running[:MOST_NAMED]), len(running))
+
+
 def _slot(state: RunState, task: Task) -> WaitsForSlot:
     ahead: list[tuple[str, int]] = []
-    count = 0
+    count, first = 0, lead_of(task)
     for number in state.waiting:
-        if number == task.id:
+        if number == first:
             break
         count += 1
         if count <= MOST_NAMED:
@@ -413,8 +446,9 @@ def _slot(state: RunState, task: Task) -> WaitsForSlot:
         tuple(held),
         tuple(ahead),
         count,
-        Resources.of(state.graph[task.step].policy),
+        Resources.of(*[state.graph[task.step].policy] * len(nodes_of(state, task))),
         Resources.of(*(state.graph[other.step].policy for other in live)),
         task.attempt.queued_us,
         state.pause.by if state.pause is not None else "",
+        len(nodes_of(state, task)),
     )

@@ -4,7 +4,8 @@ The rules, in the order in which they are checked:
 
 1. A transition is of a known kind and names steps of the flow: one, or the branches of a split, which are at most
    `MAX_BRANCHES`. A split's branches and a foreach's tasks are neither joins nor the end.
-2. A foreach has at least one item and at most `max_splits`.
+2. A foreach has at least one item and at most `max_splits`; a gang has 1 to `MAX_NODES` nodes, of a step that is `@parallel`, and no other
+   transition leads to such a step. A node of a gang leads to the join.
 3. A join is reached from inside a split. All members of one split reach the same join; the first one
    that arrives binds it. The join's task is created when all have arrived.
 4. The end is reached outside of all splits.
@@ -15,10 +16,13 @@ The rules, in the order in which they are checked:
 A breach fails the run and names both places.
 """
 
+from evflow.core.gangs import MAX_NODES, PARALLEL, gang_of
 from evflow.core.state import Ending, RunState, Split, Task
 
 MAX_BRANCHES = 400
 """Branches of one static split: each is an event, and a turn has to fit into one append call."""
+GANGS_SINCE = 4
+"""The version of the decisions that knows gangs."""
 
 
 def breach(state: RunState, task: Task) -> Ending | None:
@@ -33,7 +37,7 @@ def breach(state: RunState, task: Task) -> Ending | None:
         if target not in state.graph.nodes:
             reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
             return Ending("unknown-step", reason, task.id)
-    if kind == "split" or kind == "foreach":
+    if kind in ("split", "foreach", PARALLEL) and (kind != PARALLEL or state.logic >= GANGS_SINCE):
         wrong = _form(task) or _into_split(state, task)
     elif kind not in ("linear", "switch") or len(steps) > 1:
         wrong = _form(task)
@@ -50,7 +54,7 @@ def breach(state: RunState, task: Task) -> Ending | None:
 
 def tasks_of(task: Task) -> int:
     """How many tasks the accepted transition leads to, the shared join of a split's members not counted."""
-    if task.next_kind == "foreach":
+    if task.next_kind in ("foreach", PARALLEL):
         return task.splits
     return 0 if task.next_kind == "end" else len(task.next_steps)
 
@@ -72,7 +76,7 @@ def arrive(state: RunState, task: Task) -> Split | None:
 
 def _form(task: Task) -> Ending | None:
     """A worker's report that no worker of this version sends."""
-    if task.next_kind not in ("linear", "switch", "foreach", "split"):
+    if task.next_kind not in ("linear", "switch", "foreach", "split", PARALLEL):
         reason = f"{_place(task)} reported a transition of the kind '{task.next_kind}', which this version of evflow does not know."
         return Ending("unknown-transition", reason, task.id)
     count = len(task.next_steps)
@@ -98,8 +102,14 @@ def _into_split(state: RunState, task: Task) -> Ending | None:
             return Ending("split-into-join", reason, task.id)
         if target == state.graph.end:
             return Ending("end-inside-split", _end_inside(task, task.step, task.id), task.id)
+        if state.graph[target].policy.parallel is not (task.next_kind == PARALLEL):
+            return _no_gang(task, target)
+    if gang_of(task) is not None:
+        return _not_joined(task, task.next_steps[0])
     if task.next_kind == "split":
         return _loop(task, task.next_steps)
+    if task.next_kind == PARALLEL:
+        return _loop(task, task.next_steps) if 0 < task.splits <= MAX_NODES else _gang_size(task)
     limit = int(state.options.get("max_splits", 0))
     if task.splits < 1:
         reason = f"Foreach iterator over {task.variable} in step {task.step} produced zero splits. Check your variable."
@@ -114,8 +124,10 @@ def _into_split(state: RunState, task: Task) -> Ending | None:
 
 
 def _onward(state: RunState, task: Task, target: str) -> Ending | None:
-    frame = task.frame
-    if state.graph.nodes[target].takes_inputs:
+    frame, node = task.frame, state.graph.nodes[target]
+    if node.policy.parallel:
+        return _no_gang(task, target)
+    if node.takes_inputs:
         if frame is None:
             reason = f"{_place(task)} leads to the join '{target}', but no split is open there. A join is reached from inside a split only."
             return Ending("join-without-split", reason, task.id)
@@ -130,9 +142,29 @@ def _onward(state: RunState, task: Task, target: str) -> Ending | None:
         return None
     if frame is None:
         return None
+    if frame.split.kind == PARALLEL:
+        return _not_joined(task, target)
     if target == state.graph.end:
         return Ending("end-inside-split", _end_inside(task, frame.split.step, frame.split.task), task.id)
     return _loop(task, (target,))
+
+
+def _no_gang(task: Task, target: str) -> Ending:
+    if task.next_kind == PARALLEL:
+        reason = f"{_place(task)} leads to '{target}' with num_parallel, and '{target}' has no @parallel."
+        return Ending("gang-not-parallel", reason, task.id)
+    reason = f"{_place(task)} leads to '{target}', which is @parallel, without num_parallel: self.next(self.{target}, num_parallel=…)."
+    return Ending("parallel-without-gang", reason, task.id)
+
+
+def _gang_size(task: Task) -> Ending:
+    reason = f"{_place(task)} wants a gang of {task.splits} nodes (num_parallel); it has 1 to {MAX_NODES}."
+    return Ending("gang-size", reason, task.id)
+
+
+def _not_joined(task: Task, target: str) -> Ending:
+    reason = f"{_place(task)} is @parallel and leads to '{target}', which is no join. The step behind a gang takes its nodes as inputs."
+    return Ending("gang-not-joined", reason, task.id)
 
 
 def _loop(task: Task, targets: tuple[str, ...]) -> Ending | None:

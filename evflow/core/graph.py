@@ -49,6 +49,7 @@ class Policy:
         limits: Names that at most so many attempts hold at once, of whatever run.
         reuse: How many attempts of such steps a process may serve, one after the other; 0 and 1 for one.
         cards: How many cards are made of each attempt, which is told its times for them.
+        parallel: Its tasks are the nodes of a gang, and run at the same time.
     """
 
     retry_times: int = 0
@@ -66,6 +67,7 @@ class Policy:
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     reuse: int = 0
     cards: int = 0
+    parallel: bool = False
 
 
 @value
@@ -73,7 +75,7 @@ class Node:
     """A step.
 
     Attributes:
-        kind: `linear`, `split`, `foreach`, `switch`, `join` (takes inputs and goes on linearly), `end`;
+        kind: `linear`, `split`, `foreach`, `parallel`, `switch`, `join` (takes inputs and goes on linearly), `end`;
             `conditional` where the source has `self.next` calls of more than one kind.
         out: The steps that its `self.next` calls name, in the order of the source.
         takes_inputs: The method has the argument `inputs`.
@@ -139,7 +141,7 @@ class Graph:
             if node.takes_inputs and not depth:
                 found.add(name)
                 continue
-            inside = depth - node.takes_inputs + (node.kind in ("split", "foreach"))
+            inside = depth - node.takes_inputs + (node.kind in ("split", "foreach", "parallel"))
             ahead.extend((target, inside) for target in node.out if target in self.nodes)
         return found.pop() if len(found) == 1 else None
 

@@ -24,6 +24,7 @@ CLAUSES = {
     "run-failed": "the run had failed",
     "timeout": "its @timeout was over",
     "killed": "the run was to be killed",
+    "gang-failed": "another node of its gang failed",
 }
 """A code, and the clause that says it."""
 

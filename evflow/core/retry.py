@@ -10,6 +10,7 @@ reports a success; to a crash or a loss by one more attempt that only records it
 from typing import Literal
 
 from evflow.core import events as ev
+from evflow.core.gangs import culprit_of, gang_of, lead_of
 from evflow.core.graph import Policy
 from evflow.core.state import RunState, Task
 
@@ -26,8 +27,14 @@ _NOT_CAUGHT_BY_THE_WORKER = ("crashed", "timed-out")
 
 
 def after_failure(state: RunState, task: Task, now: int) -> ev.Decision:
-    """Decide on a task whose current attempt ended without a result."""
-    decision = _another_or_failure(state, task, now)
+    """Decide on a task whose current attempt ended without a result; on a gang, of which it is the first node, by the node that ended it."""
+    culprit = culprit_of(state, task)
+    decision = _another_or_failure(state, culprit, now)
+    gang = gang_of(task)
+    if gang is not None and isinstance(decision, ev.RetryScheduled):
+        assert culprit.frame is not None
+        reason = f"node {culprit.frame.index} (task {culprit.id}): {decision.reason}"
+        return ev.RetryScheduled(lead_of(task), decision.attempt, decision.at_us, decision.counted, reason, gang.size)
     if isinstance(decision, ev.TaskFailed) and state.holds:
         return ev.TaskHeld(decision.task, decision.attempt, decision.reason)
     return decision

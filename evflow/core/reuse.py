@@ -4,7 +4,7 @@ A task of the new run corresponds to the task of its origin that has the same st
 corresponding parent. Its result is taken over where the origin's task succeeded and everything before it was taken over
 too: then its inputs are the same, but for parameters that were given anew. The steps named by `again`, and so everything
 behind them, run anew; so does a step whose transition of then is none that the flow of now could make (a step was renamed, a
-foreach was added).
+foreach was added). A gang's nodes have one parent and come to their end together, so a gang is taken over as a whole or not at all.
 """
 
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def _still_possible(graph: Graph, task: Task) -> bool:
         return task.next_kind == "split" and task.next_steps == node.out
     if node.kind == "foreach":
         return task.next_kind == "foreach" and task.variable == node.foreach
-    return task.next_kind == ("switch" if node.kind == "switch" else "linear")
+    return task.next_kind == (node.kind if node.kind in ("switch", "parallel") else "linear")
 
 
 def behind(graph: Graph, step: str) -> frozenset[str]:

@@ -14,10 +14,11 @@ from evflow.core.values import entity, field, value
 
 RunStatus = Literal["new", "running", "succeeded", "failed", "cancelled"]
 TaskStatus = Literal[
-    "created", "queued", "granted", "launched", "running", "ended", "retrying",
+    "created", "queued", "granted", "launched", "running", "ended", "finished", "retrying",
     "succeeded", "skipped", "failed", "cancelled",
 ]  # fmt: skip
-"""`ended`: its attempt is over and what follows is being decided; never seen between turns."""
+"""`ended`: its attempt is over and what follows is being decided; never seen between turns. `finished`: its attempt is over, and
+those of other nodes of its gang are not (`evflow.core.gangs`)."""
 Outcome = Literal["", "succeeded", "failed", "exited", "lost", "crashed", "timed-out", "cancelled"]
 
 
@@ -31,7 +32,7 @@ class Split:
     Attributes:
         task: The task that split.
         step: Its step.
-        kind: `split` or `foreach`.
+        kind: `split`, `foreach` or `parallel`.
         size: Number of members.
         frame: The frame around the splitting task.
         visits: Step to number of times it ran on the splitting task's path, the splitting step included.
@@ -42,6 +43,9 @@ class Split:
         made: How many members exist.
         join: The join's step, bound by the first member that reached one.
         first_arrival: The task that bound it.
+        out: Of a gang: the nodes whose attempt is not over.
+        first_failure: Of a gang: the node whose attempt was the first to end badly, 0 while none did.
+        failed_us: When that was folded.
     """
 
     task: int
@@ -57,6 +61,9 @@ class Split:
     made: int = 0
     join: str | None = None
     first_arrival: int = 0
+    out: int = 0
+    first_failure: int = 0
+    failed_us: int = 0
 
 
 @value

@@ -110,7 +110,7 @@ def checked_graph(cls: type) -> Graph:
 
 
 def _examine(flow: _Flow) -> list[Problem]:
-    structure = [*_edges(flow), *_step_forms(flow), *_targets(flow)]
+    structure = [*_edges(flow), *_step_forms(flow), *_targets(flow), *_gangs(flow)]
     others = [
         *_parameters(flow),
         *_schedule(flow),
@@ -218,7 +218,7 @@ def _targets(flow: _Flow) -> Iterator[Problem]:
                         "Lead the case to an ordinary step that goes on to the join.",
                         call.line,
                     )
-                elif call.kind in ("split", "foreach") and flow.sources[target].arguments == 2:
+                elif call.kind in ("split", "foreach", "parallel") and flow.sources[target].arguments == 2:
                     yield flow.of_step(
                         "split-to-join",
                         name,
@@ -226,6 +226,18 @@ def _targets(flow: _Flow) -> Iterator[Problem]:
                         "Put a step between the split and its join.",
                         call.line,
                     )
+
+
+def _gangs(flow: _Flow) -> Iterator[Problem]:
+    decorators = {name: flow.facts.decorators(name) for name in flow.steps}
+    if not any(call.kind == "parallel" for source in flow.sources.values() for call in source.calls) and not any(
+        decorator.name.endswith("parallel") for each in decorators.values() for decorator in each
+    ):
+        return
+    from evflow.flow.gang_checks import mistakes  # few flows have any
+
+    for code, step, line, message, hint in mistakes(flow.sources, decorators, flow.start, flow.end):
+        yield flow.of_step(code, step, message, hint, line)
 
 
 # --- decorators and parameters ---------------------------------------------------------------------------
@@ -252,8 +264,8 @@ def _catch(flow: _Flow, name: str, decorator: StepDecorator) -> Iterator[Problem
     why = ""
     if len(calls) > 1:
         why = f"has {len(calls)} calls of self.next()"
-    elif calls and calls[0].kind in ("foreach", "switch"):
-        why = f"leads to a {calls[0].kind}"
+    elif calls and calls[0].kind in ("foreach", "parallel", "switch"):
+        why = f"leads to a {'gang' if calls[0].kind == 'parallel' else calls[0].kind}"
     if why:
         yield _at(
             flow,
@@ -407,7 +419,7 @@ def _unbalanced(flow: _Flow, graph: Graph, seen: Walk) -> Iterator[Problem]:
         if edge in seen.loops_out:
             continue
         source_call = next(call for call in flow.sources[edge.step].calls if call.line == edge.line and edge.target in call.steps)
-        opens = source_call.kind in ("split", "foreach")
+        opens = source_call.kind in ("split", "foreach", "parallel")
         if graph[edge.target].takes_inputs and not any(stacks):
             without_split[edge.target] = None
         elif edge.target == graph.end and (opens or all(stacks)):

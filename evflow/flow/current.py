@@ -3,9 +3,9 @@
 The worker calls `enter` before the body; outside of a task nothing is there but `is_running_flow`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
     from evflow.cards.collector import Cards
@@ -29,9 +29,26 @@ _MEMBERS = (
     "parameter_names",
     "trigger",
     "card",
+    "parallel",
 )
 
 _OF_A_PROJECT = ("project_name", "branch_name", "project_flow_name", "is_production", "is_user_branch")
+
+
+class Parallel(NamedTuple):
+    """A node's place in its gang; outside of one, that of a node alone.
+
+    Attributes:
+        main_ip: The address of node 0.
+        num_nodes: How many there are.
+        node_index: The node, from 0.
+        control_task_id: The task of node 0; None outside of a gang.
+    """
+
+    main_ip: str = "127.0.0.1"
+    num_nodes: int = 1
+    node_index: int = 0
+    control_task_id: str | None = None
 
 
 class Current:
@@ -138,6 +155,18 @@ class Current:
         return cast("Cards", self._fact("card"))
 
     @property
+    def is_parallel(self) -> bool:
+        """Whether the step is `@parallel`, so that this task is a node of a gang."""
+        return "parallel" in self._facts
+
+    @property
+    def parallel(self) -> Parallel:
+        """The node's place in its gang: `main_ip`, `num_nodes`, `node_index`, `control_task_id`."""
+        if not self.is_running_flow:
+            raise AttributeError(self._missing("parallel"))
+        return cast("Parallel", self._facts.get("parallel") or Parallel())
+
+    @property
     def run(self) -> Any:
         """The run as the client sees it."""
         return _client("Run", f"{self.flow_name}/{self.run_id}")
@@ -152,9 +181,9 @@ class Current:
         return getattr(self, name) if name in self else default
 
     def __contains__(self, name: object) -> bool:
-        if name == "is_running_flow":
+        if name in ("is_running_flow", "is_parallel"):
             return True
-        return name in self._facts or (name in ("pathspec", "tempdir", "run", "task") and self.is_running_flow)
+        return name in self._facts or (name in ("pathspec", "tempdir", "run", "task", "parallel") and self.is_running_flow)
 
     def __getattr__(self, name: str) -> Any:
         facts: dict[str, Any] = self.__dict__.get("_facts", {})
@@ -163,7 +192,7 @@ class Current:
         raise AttributeError(self._missing(name))
 
     def __dir__(self) -> list[str]:
-        return sorted({*_MEMBERS, "is_running_flow", "get", *self._facts})
+        return sorted({*_MEMBERS, "is_parallel", "is_running_flow", "get", *self._facts})
 
     def _fact(self, name: str) -> Any:
         if name not in self._facts:
@@ -217,6 +246,18 @@ def enter(
         parameter_names=list(parameter_names),
         trigger=trigger,
     )
+
+
+def enter_gang(task: int, frames: "Sequence[Sequence[Any]]") -> None:
+    """Say that the running task is a node of a gang, if its innermost split is one.
+
+    Args:
+        task: The task.
+        frames: The splits around it, as `AttemptOrder.frames`. All nodes run on this machine.
+    """
+    if frames and frames[-1][2] == "parallel":
+        index, size = frames[-1][3], frames[-1][4]
+        attach("parallel", Parallel("127.0.0.1", size, index, str(task - index)))
 
 
 def attach(name: str, member: Any) -> None:

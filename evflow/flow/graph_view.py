@@ -11,7 +11,7 @@ from evflow.flow.source import class_line
 from evflow.flow.split_walk import split_parents
 from evflow.flow.steps import facts
 
-_LONG_KINDS = {"split": "split-static", "foreach": "split-foreach"}
+_LONG_KINDS = {"split": "split-static", "foreach": "split-foreach", "parallel": "split-parallel"}
 """What the plain form calls them, other than `NodeView.type`; as Metaflow does."""
 
 
@@ -23,6 +23,8 @@ class NodeView(NamedTuple):
         in_funcs: The steps that lead to it.
         out_funcs: The steps that it leads to.
         split_parents: The splits around it, outermost first.
+        parallel_step: It is `@parallel`.
+        parallel_foreach: It leads to such a step, with `num_parallel`; its type is `foreach` then.
     """
 
     name: str
@@ -32,6 +34,7 @@ class NodeView(NamedTuple):
     split_parents: list[str]
     doc: str
     parallel_step: bool = False
+    parallel_foreach: bool = False
 
 
 class GraphView:
@@ -44,7 +47,14 @@ class GraphView:
     def __getitem__(self, name: str) -> NodeView:
         node = self._graph[name]
         return NodeView(
-            name, _type(self._graph, node), set(self._graph.parents(name)), list(node.out), self._parents.get(name, []), node.doc
+            name,
+            "foreach" if node.kind == "parallel" else _type(self._graph, node),
+            set(self._graph.parents(name)),
+            list(node.out),
+            self._parents.get(name, []),
+            node.doc,
+            node.policy.parallel,
+            node.kind == "parallel",
         )
 
     def __contains__(self, name: object) -> bool:

@@ -64,7 +64,7 @@ class Frame(NamedTuple):
     Attributes:
         step: The step that split.
         task: Its task.
-        kind: `split` or `foreach`.
+        kind: `split`, `foreach` or `parallel`.
         position: The task's place among the members of the split.
         size: Their number.
         items: Digest of a foreach's packed items.
@@ -167,11 +167,13 @@ class Scope:
 
     @property
     def foreach_frames(self) -> Sequence[Frame]:
-        """The foreach splits around the task, outermost first."""
-        return [frame for frame in self.frames if frame.kind == "foreach"]
+        """The foreach splits around the task, outermost first; gangs among them, which are foreaches over the places of their nodes."""
+        return [frame for frame in self.frames if frame.kind in ("foreach", "parallel")]
 
     def item(self, frame: Frame) -> object:
-        """The task's item of a foreach; loaded once."""
+        """The task's item of a foreach; loaded once. Of a gang the node's place."""
+        if frame.kind == "parallel":
+            return frame.position
         if frame.task not in self._items:
             if self.load_item is None or frame.items is None:
                 raise LookupError(f"The items of the foreach over {frame.variable} are not at hand.")

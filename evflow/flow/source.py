@@ -38,7 +38,7 @@ class NextCall:
     """One call of `self.next`.
 
     Attributes:
-        kind: `linear`, `split`, `foreach` or `switch`; of a call that is wrong, what it comes closest to.
+        kind: `linear`, `split`, `foreach`, `parallel` or `switch`; of a call that is wrong, what it comes closest to.
         steps: The steps that it names, in order; of a switch in the order of its cases, each once.
         cases: Case, as text, to step.
         mistake: What is wrong with its form, and what to write instead; empty if nothing is.
@@ -210,11 +210,11 @@ def _attribute_of(node: ast.AST, owner: str) -> str | None:
 
 def _call(node: ast.Call, owner: str) -> NextCall:
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-    if "num_parallel" in keywords:
-        return _wrong(node, "linear", "num_parallel is not supported", 'use self.next(self.<step>, foreach="<name>")')
-    if unknown := [name for name in keywords if name not in ("foreach", "condition")]:
+    if unknown := [name for name in keywords if name not in ("foreach", "condition", "num_parallel")]:
         shown = unknown[0] or "**"
-        return _wrong(node, "linear", f"self.next() does not take {shown}", "its options are foreach and condition")
+        return _wrong(node, "linear", f"self.next() does not take {shown}", "its options are foreach, condition and num_parallel")
+    if "num_parallel" in keywords:
+        return _gang(node, keywords, owner)
     if len(node.args) == 1 and isinstance(node.args[0], ast.Dict):
         return _switch(node, node.args[0], keywords, owner)
     if "condition" in keywords:
@@ -244,6 +244,25 @@ def _foreach(node: ast.Call, steps: tuple[str, ...], variable: ast.expr) -> Next
     if len(steps) != 1:
         return _wrong(node, "foreach", f"foreach leads to one step, not to {len(steps)}", "let that one step split", steps)
     return NextCall(node.lineno, "foreach", steps, foreach=name)
+
+
+def _gang(node: ast.Call, keywords: Mapping[str | None, ast.expr], owner: str) -> NextCall:
+    """A call with num_parallel; how many nodes there are is any expression."""
+    steps = tuple(name for name in (_attribute_of(argument, owner) for argument in node.args) if name is not None)
+    if "foreach" in keywords or "condition" in keywords:
+        return _wrong(
+            node, "parallel", "self.next() has num_parallel and another option", "write self.next(self.<step>, num_parallel=<number>)"
+        )
+    if len(node.args) != 1 or not steps:
+        what = (
+            f"num_parallel leads to one step, written as self.<step>, not to {len(node.args)}" if steps else "num_parallel needs one step"
+        )
+        return _wrong(node, "parallel", what, "write self.next(self.<step>, num_parallel=<number>)", steps)
+    given = keywords["num_parallel"]
+    value = given.value if isinstance(given, ast.Constant) else _literal(given)
+    if (isinstance(given, ast.Constant) or value is not None) and (type(value) is not int or value < 1):
+        return _wrong(node, "parallel", f"num_parallel={value!r} is no number of nodes", "give a number of at least 1", steps)
+    return NextCall(node.lineno, "parallel", steps)
 
 
 def _switch(node: ast.Call, given: ast.Dict, keywords: Mapping[str | None, ast.expr], owner: str) -> NextCall:

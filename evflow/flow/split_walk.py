@@ -102,7 +102,7 @@ def _leave(
 
 
 def _splits(call: NextCall) -> bool:
-    return call.kind in ("split", "foreach")
+    return call.kind in ("split", "foreach", "parallel")
 
 
 def _always_before(graph: Graph, step: str) -> set[str]:

@@ -5,6 +5,7 @@ A call is judged when it is made, so that a mistake is shown at the user's line.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import index
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -21,16 +22,18 @@ class Transition(NamedTuple):
     """What a step said comes next.
 
     Attributes:
-        kind: `linear`, `split`, `foreach`, `switch` or `end`.
+        kind: `linear`, `split`, `foreach`, `parallel`, `switch` or `end`.
         steps: The steps, in the order of the call; none at the end.
         variable: The variable of a foreach or of a switch.
         items: The items of a foreach, with a length of at least 1.
+        nodes: How many nodes a gang has.
     """
 
     kind: str
     steps: tuple[str, ...] = ()
     variable: str | None = None
     items: Collection[object] | None = None
+    nodes: int = 0
 
 
 END = Transition("end")
@@ -57,8 +60,9 @@ def say_next(
             f"Step {scope.step} is the end of the flow and called self.next().", "Remove the call: nothing comes after the end."
         )
     if num_parallel is not None:
-        raise InvalidNextException(f"Step {scope.step} called self.next() with num_parallel, which is not supported.", "Use foreach.")
-    scope.transition = _transition(flow, scope, targets, foreach, condition)
+        scope.transition = _gang(flow, scope, targets, (foreach, condition), num_parallel)
+    else:
+        scope.transition = _transition(flow, scope, targets, foreach, condition)
     scope.next_at = at
 
 
@@ -99,6 +103,26 @@ def _transition(flow: "FlowSpec", scope: Scope, targets: Sequence[object], forea
     if len(set(steps)) < len(steps):
         raise InvalidNextException(f"Step {scope.step} named a step twice in self.next().", "Use foreach to run one step several times.")
     return Transition("linear" if len(steps) == 1 else "split", steps)
+
+
+def _gang(flow: "FlowSpec", scope: Scope, targets: Sequence[object], others: Sequence[object], nodes: object) -> Transition:
+    how = "A gang is one step with its number of nodes: self.next(self.<step>, num_parallel=4)."
+    if any(other is not None for other in others):
+        raise InvalidNextException(f"Step {scope.step} called self.next() with num_parallel and another option.", how)
+    if len(targets) != 1 or isinstance(targets[0], Mapping):
+        raise InvalidNextException(
+            f"Step {scope.step} called self.next() with num_parallel and {len(targets)} targets that are not one step.", how
+        )
+    step = _step_name(flow, scope, targets[0])
+    try:
+        count = -1 if isinstance(nodes, bool) else index(nodes)  # type: ignore[arg-type] # which the except is for
+    except TypeError:
+        count = -1
+    if count < 1:
+        raise InvalidNextException(
+            f"Step {scope.step} called self.next() with num_parallel={nodes!r} for step {step}: it is no positive whole number.", how
+        )
+    return Transition("parallel", (step,), nodes=count)
 
 
 def _switch(flow: "FlowSpec", scope: Scope, cases: Mapping[object, object], condition: object) -> Transition:

@@ -31,6 +31,7 @@ from typing import Any, Final, cast
 
 from evflow.clock import now_us
 from evflow.core import events as ev
+from evflow.core.gangs import nodes_of
 from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import DEFAULT_TASK_BUDGET, RunState, Task
@@ -271,7 +272,9 @@ class _Play:
             records = self._owned.turn([(fact, _USER, 0) for fact in accepted], now)
             launched = [record.event.task for record in records if isinstance(record.event, ev.TaskLaunched)]
             accepted = [self._attempt(state.tasks[task]) for task in launched]
-            accepted += [ev.SlotGranted(number, state.tasks[number].attempt.number, 0) for number in list(state.waiting)[:1]]
+            first = next((state.tasks[number] for number in state.waiting), None)
+            nodes = [] if first is None else nodes_of(state, first)  # a gang's run one after the other here
+            accepted += [ev.SlotGranted(node.id, node.attempt.number, 0) for node in nodes]
             if not accepted and not state.over:  # what is left to wait for is an instant
                 now = max(now, state.agenda.timers[0][0])
         return self._result(state)
@@ -413,6 +416,7 @@ def _surroundings(flow: type[FlowSpec], order: AttemptOrder) -> Generator[None]:
         flow_name=flow.__name__, run_id=_RUN, step_name=order.step, task_id=order.task, retry_count=order.attempt, username=_USER,
         namespace=f"user:{_USER}", tags={f"user:{_USER}"}, graph=lambda: graph_info(flow), parameter_names=tuple(facts(flow).parameters),
     )  # fmt: skip
+    current.enter_gang(order.task, order.frames)
     try:
         yield
     finally:

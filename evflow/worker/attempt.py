@@ -341,6 +341,7 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         from evflow.flow.decorators.project import enter
 
         enter(project)
+    current.enter_gang(order.task, order.frames)
 
 
 def _graph(flow: type[FlowSpec]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def success(
         manifest=saved.manifest,
         next_kind=transition.kind,
         next_steps=transition.steps,
-        splits=splits or 0,
+        splits=splits or transition.nodes,
         items=items,
         variable=transition.variable,
         caught=None if done.caught is None else done.caught[:MESSAGE_CHARS],

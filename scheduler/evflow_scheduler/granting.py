@@ -4,13 +4,14 @@ The decisions are `evflow.core.admit`'s and `evflow.core.limits`'; here stands w
 told to the runs as facts: `SlotGranted`, and `RunCancelRequested` for a run that may not begin beside another one.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
 from evflow.core import events as ev
 from evflow.core.admit import Admission, Grant, Slots, Waiting, admit, admit_elsewhere, fair, in_one_line
+from evflow.core.gangs import gang_of, lead_of, nodes_of
 from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import Task
@@ -69,6 +70,7 @@ class Granting:
         self._rest = False  # some wait for slots, as the last round left them
         self._called_us = 0
         self._left_us = 0  # when slots were left to others, before attempts of this shard
+        self._never: dict[tuple[RunId, int], str] = {}  # first nodes of gangs that cannot ever run here, and why
         self._held: dict[RunId, dict[int, AttemptId]] = {}  # by task, slots of this machine: a round asks its own runs only, of thousands
 
     def has_room_for(self, run: OwnedRun) -> bool:
@@ -161,6 +163,7 @@ class Granting:
         if grant:
             admission = await self._grant_here(facts, now_us)
             await self._grant_elsewhere(facts, now_us)
+            self._refuse(facts)
             if self._names.refused:
                 await self._say_to_the_stuck(facts)
         else:
@@ -208,6 +211,14 @@ class Granting:
             if not refused:
                 return admission
 
+    def _refuse(self, facts: dict[RunId, list[Fact]]) -> None:
+        """Tell runs of gangs that would wait for ever."""
+        for (name, number), why in self._never.items():
+            run = self._roster.runs.get(name)
+            if run is not None and number in run.state.waiting:
+                facts.setdefault(name, []).append((ev.GangRefused(number, why), OWNER, 0))
+        self._never.clear()
+
     async def _grant_elsewhere(self, facts: dict[RunId, list[Fact]], now_us: int) -> None:
         """Let tasks go that run on other machines, beside those that got a slot of this one."""
         for run in self._roster.reaching_out():
@@ -253,9 +264,34 @@ class Granting:
                 task = run.state.tasks[number]
                 if name_of(run.id, task) in self._slots.taken:  # granted in this round
                     room -= 1
+                elif gang_of(task) is not None:
+                    if lead_of(task) != number or self._is_refused(run, task):
+                        continue
+                    nodes = len(nodes_of(run.state, task))
+                    if nodes > room:  # as with slots, nothing behind it goes first
+                        break
+                    if self._names.free_for(run, task):
+                        room -= nodes
+                        yield _asks(run, number, nodes)
                 elif self._names.free_for(run, task):
                     room -= 1
                     yield _asks(run, number)
+
+    def _is_refused(self, run: OwnedRun, task: Task) -> bool:
+        """Whether a gang cannot ever run here; noted for whoever tells the run."""
+        nodes, most = len(nodes_of(run.state, task)), self._slots.capacity.slots
+        own = most if self._option is None else run.state.options.get(self._option, 1)
+        gang = f"its gang has {nodes} nodes, which run at the same time"
+        why = ""
+        if nodes > most:
+            why = f"{gang}, and there are {most} slots. Give it fewer nodes (num_parallel), or more slots ({_more_slots(self._option)})."
+        elif nodes > own:
+            why = f"{gang}, and the run may have {own} tasks at once. Give it fewer nodes (num_parallel), or the run more (--max-workers)."
+        elif (limit := self._names.too_small(run, task, nodes)) is not None:
+            why = f"{gang}, and only {limit.most} at once may hold the limit {limit.name}. Give it fewer nodes, or raise the limit."
+        if why:
+            self._never[run.id, task.id] = why
+        return bool(why)
 
     def _most(self, run: OwnedRun) -> int:
         """How many attempts of a run may be out at once: slots of a process that stays are many runs', and a run has its own limit besides."""
@@ -273,9 +309,32 @@ class Granting:
         return (number for number in state.waiting if state.tasks[number].attempt.executor in wanted)
 
 
-def _asks(run: OwnedRun, number: int) -> Waiting:
-    """What a task asks for."""
+def whole(run: OwnedRun, facts: Sequence[Fact], most: int) -> Iterator[Sequence[Fact]]:
+    """What a run is told, in parts of at most `most` facts, none of which ends within the grants of a gang."""
+    first = 0
+    while first < len(facts):
+        end = min(first + most, len(facts))
+        while first < end < len(facts) and _are_one(run, facts[end - 1][0], facts[end][0]):
+            end -= 1
+        yield facts[first:end]
+        first = end
+
+
+def _are_one(run: OwnedRun, one: ev.Event, other: ev.Event) -> bool:
+    if not isinstance(one, ev.SlotGranted) or not isinstance(other, ev.SlotGranted):
+        return False
+    tasks = run.state.tasks
+    return gang_of(tasks[one.task]) is not None and lead_of(tasks[one.task]) == lead_of(tasks[other.task])
+
+
+def _more_slots(option: str | None) -> str:
+    return "--max-workers" if option is None else "--concurrency of `evflow scheduler`"
+
+
+def _asks(run: OwnedRun, number: int, nodes: int = 1) -> Waiting:
+    """What a task asks for, or a gang whose first node it is."""
     task = run.state.tasks[number]
     policy = run.state.graph[task.step].policy
     namespace: str = run.state.header["namespace"]
-    return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu, namespace, run.state.priority, run.state.started_us)
+    began_us = run.state.started_us
+    return Waiting(name_of(run.id, task), policy.cpu, policy.memory_mb, policy.gpu, namespace, run.state.priority, began_us, nodes)

@@ -17,6 +17,7 @@ from evflow.core.events import (
     AttemptSucceeded,
     Event,
     Fact,
+    GangRefused,
     LogRegressed,
     RunContinued,
     RunStarted,
@@ -32,7 +33,7 @@ from evflow.log.limits import LOOK
 from evflow.log.protocol import Inbound
 from evflow_scheduler.run import OwnedRun
 
-_THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused)
+_THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused, GangRefused)
 """Facts that only the owner itself states; a report that claims one is refused."""
 
 

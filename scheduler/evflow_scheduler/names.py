@@ -8,12 +8,14 @@ not asked for again until a word comes that somebody gave it back, or some secon
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from evflow import diagnostics
 from evflow.core import limits
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
+from evflow.core.gangs import lead_of
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.limits import Limit, RunLimit
 from evflow.core.line import Rank
@@ -125,29 +127,42 @@ class Names:
         return own if refusal is not None and refusal.held >= own.limit.most else None
 
     async def take(self, runs: Mapping[RunId, OwnedRun], attempts: Iterable[AttemptId]) -> set[AttemptId]:
-        """Hold what attempts need, each all of it or nothing.
+        """Hold what attempts need, each all of it or nothing; the nodes of a gang, which follow on each other, all of theirs or nothing.
 
         Returns:
             The attempts that were refused.
         """
         refused: set[AttemptId] = set()
+        for (name, _), nodes in groupby(attempts, lambda attempt: (attempt.run, lead_of(runs[attempt.run].state.tasks[attempt.task]))):
+            together = list(nodes)
+            if await self._take_all(runs[name], together):
+                self.attempts.update(attempt for attempt in together if str(attempt) in self._held)
+            else:
+                refused.update(together)
+        return refused
+
+    async def _take_all(self, run: OwnedRun, attempts: Sequence[AttemptId]) -> bool:
+        """Hold what these attempts need, or nothing."""
+        got: list[tuple[str, str]] = []
         for attempt in attempts:
-            run = runs[attempt.run]
-            got: list[tuple[str, str]] = []
             for limit in self._needed(run, run.state.tasks[attempt.task]):
                 holder = str(run.id if limit.name.startswith("runs:") else attempt)
                 if limit.name in self._held.get(holder, ()):
                     continue
                 if limit.name in self.refused or not await self._acquire(limit, holder, Rank(run.state.priority, run.state.started_us)):
-                    refused.add(attempt)
+                    refusal = self.refused[limit.name]
                     for name, other in got:
                         await self._give_back(name, [other])
-                    break
+                    self.refused[limit.name] = (
+                        refusal  # of which a gang gave some back: nobody behind it takes those before they are enough
+                    )
+                    return False
                 got.append((limit.name, holder))
-            else:
-                if str(attempt) in self._held:
-                    self.attempts.add(attempt)
-        return refused
+        return True
+
+    def too_small(self, run: OwnedRun, task: Task, nodes: int) -> Limit | None:
+        """A limit that so many attempts of the task's step can never hold at once, or None."""
+        return next((limit for limit in limits.of_attempt(run.state, task, self._table) if limit.most < nodes), None)
 
     async def give_back(self, holders: Collection[AttemptId | RunId | str]) -> None:
         """Hold nothing more for these."""

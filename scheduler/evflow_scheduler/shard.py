@@ -31,7 +31,7 @@ from evflow.log.protocol import AppendCall, Durability, Head, Inbound
 from evflow.log.writer import Incident
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
-from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, is_here
+from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, is_here, whole
 from evflow_scheduler.inbox import Accepted, BegunElsewhere, Offer, accept, is_a_word, offer_of, waiting_reports
 from evflow_scheduler.names import NameLog, Names
 from evflow_scheduler.newer import RunIsNewer
@@ -379,8 +379,8 @@ class Shard:
                 self._roster.note(run)
         for name, grants in (await self._grants(now, concerned, woken=any(map(is_a_word, entries)))).items():
             run = concerned[name] = self.runs[name]
-            for first in range(0, len(grants), ROUND_LIMIT):
-                run.turn(grants[first : first + ROUND_LIMIT], now)
+            for part in whole(run, grants, ROUND_LIMIT):
+                run.turn(part, now)
         if accepted.useless and not concerned:
             concerned = self._roster.oldest()
         await self._write(concerned.values(), accepted, now)

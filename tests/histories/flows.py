@@ -346,3 +346,55 @@ class Cards(FlowSpec):
 if __name__ == "__main__":
     Cards()
 '''
+
+GANG = '''
+import os
+import signal
+import time
+
+from evflow import FlowSpec, current, parallel, retry, step
+
+
+class Gang(FlowSpec):
+    """A gang of three, one node of which fails, then another one is killed; behind it one that is larger than the run may be."""
+
+    @step
+    def start(self):
+        self.next(self.train, num_parallel=3)
+
+    @retry(times=1, minutes_between_retries=0)
+    @parallel
+    @step
+    def train(self):
+        node = current.parallel.node_index
+        if (node, current.retry_count) == (1, 0):
+            raise ValueError("as told")
+        if (node, current.retry_count) == (2, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if node != 0:
+            time.sleep(60 if current.retry_count < 2 else 0)
+        self.place = (node, current.retry_count)
+        self.next(self.gather)
+
+    @step
+    def gather(self, inputs):
+        self.places = [node.place for node in inputs]
+        self.next(self.too_many, num_parallel=9)
+
+    @parallel
+    @step
+    def too_many(self):
+        self.next(self.never)
+
+    @step
+    def never(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    Gang()
+'''

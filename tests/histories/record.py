@@ -136,6 +136,12 @@ def _resumed(name: str) -> World:
     return world
 
 
+def _gang(name: str) -> World:
+    world = World(name, flows.GANG)
+    world.run("run", "--max-workers", "4")
+    return world
+
+
 def _cards(name: str) -> World:
     world = World(name, flows.CARDS)
     world.run("run", BREAK="1")
@@ -188,6 +194,7 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "overdue": ("Two members wait for something that never comes, until the run's time is over.", "Slow/1", _overdue),
     "mended": ("What fails is held: tried again twice, skipped; a join that chooses is skipped to a step.", "Mended/1", _mended),
     "cards": ("Cards of attempts that succeed, fail and are taken over.", "Cards/2", _cards),
+    "gang": ("A gang whose nodes fail and are killed, until it succeeds; one that is larger than the run may be.", "Gang/1", _gang),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
 }
 

@@ -50,6 +50,12 @@ class Scenario(simulation.Scenario):
         asked = requests(random, reach=random.choice((20, 100, 400)), count=random.choice((1, 3, 8)))
         return replace(self, steered=True, faults=tuple(sorted((*self.faults, *asked))))
 
+    def with_gangs(self) -> "Scenario":
+        """The same faults, in flows with gangs; as many slots as the largest of them has nodes."""
+        random = Random(f"{self.seed}/gangs")
+        flows = tuple(grow(random, depth=random.choice((1, 1, 2)), gangs=True) for _ in self.flows)
+        return replace(self, flows=flows, slots=max(self.slots, 4))
+
     def quiet(self) -> "Scenario":
         """See the base."""
         return replace(self, faults=(), wild=False, steered=False, crew=None)
@@ -95,7 +101,8 @@ def _pooled(node: Node) -> Node:
 def report_of(flow: RandomFlow, order: AttemptOrder) -> Report:
     """What the step's body comes to: a function of its order alone, as with a real flow's source."""
     step = flow[order.step]
-    if order.mode == "run" and order.attempt < step.fails and not (step.caught and order.last):
+    index = order.frames[-1][3] if order.frames else 0
+    if order.mode == "run" and step.fails_at(order.attempt, index) and not (step.caught and order.last):
         return ev.AttemptFailed(order.task, order.attempt, "exception", "ValueError", "as told")
     kind, steps, splits = transition(step, order)
     return ev.AttemptSucceeded(order.task, order.attempt, manifest_of(order), kind, steps, splits, artifacts=1, size_bytes=10)
@@ -113,8 +120,8 @@ def transition(step: Step, order: AttemptOrder) -> tuple[str, tuple[str, ...], i
     place = tuple(index for _, _, kind, index, *_ in order.frames if kind == "foreach")
     if step.kind == "end":
         return "end", (), 0
-    if step.kind == "foreach":
-        return "foreach", step.out, step.items
+    if step.kind in ("foreach", "parallel"):
+        return step.kind, step.out, step.items
     if step.kind == "split":
         return "split", step.out, 0
     if step.kind == "loop":

@@ -488,7 +488,10 @@ def test_a_loop_that_nothing_leaves_is_one_mistake_though_the_end_is_never_reach
         ("self.next({'a': end}, condition='x')", "the case 'a' does not lead to a step"),
         ("self.next(self.end, condition='x')", "condition= needs a dict of cases"),
         ("self.next({'a': self.end}, condition='x', foreach='y')", "self.next() has a switch and a foreach"),
-        ("self.next(self.end, num_parallel=2)", "num_parallel is not supported"),
+        ("self.next(self.end, num_parallel=0)", "num_parallel=0 is no number of nodes"),
+        ("self.next(self.end, num_parallel='2')", "num_parallel='2' is no number of nodes"),
+        ("self.next(self.end, num_parallel=2, foreach='x')", "self.next() has num_parallel and another option"),
+        ("self.next(self.end, self.start, num_parallel=2)", "num_parallel leads to one step, written as self.<step>, not to 2"),
         ("self.next(self.end, foreech='x')", "self.next() does not take foreech"),
     ],
 )

@@ -401,8 +401,16 @@ def test_a_step_named_twice_is_told() -> None:
     assert "named a step twice" in said_by(lambda self: self.next(self.a, self.a))
 
 
-def test_a_gang_is_told_to_be_unsupported() -> None:
-    assert "num_parallel" in said_by(lambda self: self.next(self.a, num_parallel=4))
+@pytest.mark.parametrize("nodes", [0, -1, 2.0, "4", True, [1]])
+def test_a_gang_needs_a_positive_number_of_nodes_which_is_told_with_its_name_and_value(nodes: Any) -> None:
+    said = said_by(lambda self: self.next(self.a, num_parallel=nodes))
+    assert f"num_parallel={nodes!r}" in said
+    assert "step a" in said
+
+
+def test_a_gang_is_one_step_and_nothing_else() -> None:
+    assert "another option" in said_by(lambda self: self.next(self.a, num_parallel=2, foreach="items"))
+    assert "2 targets" in said_by(lambda self: self.next(self.a, self.b, num_parallel=2))
 
 
 def test_an_inert_flow_says_that_no_step_runs() -> None:

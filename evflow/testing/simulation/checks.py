@@ -5,8 +5,9 @@ from collections import Counter
 from evflow.core import canonical, events as ev
 from evflow.core.apply import apply
 from evflow.core.codec import Record, decode
+from evflow.core.gangs import gang_of, lead_of, nodes_of
 from evflow.core.graph import LOCAL
-from evflow.core.ids import RunId
+from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import RunState
 from evflow.log.protocol import StoredEvent
 from evflow.replay.verify import verify
@@ -58,6 +59,7 @@ def _walk(world: World, run: RunId) -> None:
             raise Violation(f"{run}: event {stored.seq} gives a slot in a run that is paused")
         _join_has_its_branches(run, state, record.event)
         _timer_is_kept(run, state, record, due)
+        _gang_is_whole(run, state, record, ends_turn=_ends_turn(events, position))
         here = sum(state.tasks[number].attempt.executor == LOCAL for number in state.live)
         if here > world.scenario.slots:
             raise Violation(f"I11: {run}: {here} attempts have a slot at event {stored.seq}, of {world.scenario.slots}")
@@ -91,6 +93,25 @@ def _join_has_its_branches(run: RunId, state: RunState, event: ev.Event) -> None
             raise Violation(f"I5: {run}: the join '{event.step}' was created for members {members}")
 
 
+def _gang_is_whole(run: RunId, state: RunState, record: Record, *, ends_turn: bool) -> None:
+    """The nodes of a gang have their slots together or not at all, their attempts go up together, and they have their results together."""
+    task = state.task(getattr(record.event, "task", 0))
+    if not ends_turn or task is None or gang_of(task) is None:
+        return
+    nodes = nodes_of(state, task)
+    wrong = ""
+    if len({len(node.attempts) for node in nodes}) > 1:
+        wrong = "are at different attempts"
+    elif len({node.manifest is None for node in nodes}) > 1:
+        wrong = "have results and others have none"
+    elif any(node.status == "queued" for node in nodes) and not all(node.status in ("queued", "succeeded") for node in nodes):
+        wrong = "wait for slots and others do not"
+    if wrong:
+        raise Violation(
+            f"gang: {run}: at event {record.seq} some nodes of the gang of {task.step} {wrong}: {[node.status for node in nodes]}"
+        )
+
+
 def _is_woken(run: RunId, state: RunState) -> None:
     """I10: at the end of a turn something runs, waits for a slot or for an instant; or the run waits for somebody, and says so."""
     if state.seq and not (state.over or state.live or state.waiting or state.next_timer_us() is not None or state.paused):
@@ -102,7 +123,7 @@ def _timer_is_kept(run: RunId, state: RunState, record: Record, due: dict[tuple[
     if isinstance(event, ev.RetryScheduled):
         due[event.task, event.attempt] = event.at_us
     elif isinstance(event, ev.TaskRetryRequested) and state.tasks[event.task].status == "retrying":
-        due[event.task, state.tasks[event.task].renewed] = record.at_us
+        due[lead_of(state.tasks[event.task]), state.tasks[event.task].renewed] = record.at_us
     elif isinstance(event, ev.TaskSkipped):
         due.pop((event.task, len(state.tasks[event.task].attempts)), None)
     elif isinstance(event, ev.TaskQueued) and event.attempt:
@@ -123,9 +144,21 @@ def _bodies(world: World) -> None:
     if twins and not world.beyond_repair:
         raise Violation(f"twins ran at once: {twins}")
     # What is excused above may report while its owner starts it again, too.
-    repeated = [attempt for attempt in books.repeated if (attempt.run, attempt.task) not in world.excused]
+    repeated = [
+        attempt
+        for attempt in books.repeated
+        if (attempt.run, attempt.task) not in world.excused and not _goes_with_its_gang(world, attempt)
+    ]
     if repeated and not world.lost:
         raise Violation(f"ran again although reported: {repeated}")
+
+
+def _goes_with_its_gang(world: World, attempt: AttemptId) -> bool:
+    """Whether a node is run again because another one of its gang failed, though it had reported a result itself."""
+    if not attempt.attempt:
+        return False
+    task = folded(world, attempt.run).task(attempt.task)
+    return task is not None and gang_of(task) is not None and task.attempts[attempt.attempt - 1].outcome != "succeeded"
 
 
 def _no_report_waits(world: World) -> None:
