@@ -226,7 +226,7 @@ class Granting:
             room = self._most(run) - len(run.state.live) - len(facts.get(run.id, ()))
             if room <= 0:
                 continue
-            free = (number for number in self._queue(run, here=False) if self._names.free_for(run, tasks[number]))
+            free = (number for number in self._queue(run, here=False) if self._can_leave(run, tasks[number]))
             names = [name_of(run.id, tasks[number]) for number in islice(free, room)]
             if not names:
                 continue
@@ -234,6 +234,13 @@ class Granting:
             taken = {tasks[number].attempt.slot for number in run.state.live if not is_here(tasks[number])}
             for grant in admit_elsewhere([name for name in names if name not in refused], taken, self._most(run)):
                 self._tell(facts, grant)
+
+    def _can_leave(self, run: OwnedRun, task: Task) -> bool:
+        """Whether a task may go to another machine now. A gang may not: several workers would have to take its nodes at the same time."""
+        if gang_of(task) is not None:
+            self._never[run.id, lead_of(task)] = f"the nodes of a gang run on one machine so far, and its step has {task.attempt.executor}."
+            return False
+        return self._names.free_for(run, task)
 
     def _tell(self, facts: dict[RunId, list[Fact]], grant: Grant) -> None:
         attempt = grant.attempt

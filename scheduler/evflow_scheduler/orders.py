@@ -1,5 +1,6 @@
 """From the state of a run to what an attempt is told: pure."""
 
+from evflow.core.gangs import gang_of, nodes_of
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.retry import is_last
 from evflow.core.state import RunState, Split, Task
@@ -10,14 +11,13 @@ def order_of(state: RunState, task: Task) -> AttemptOrder:
     """The order for the task's current attempt."""
     node = state.graph[task.step]
     attempt = task.attempt
-    before = task.attempts[-2] if len(task.attempts) > 1 else None
     return AttemptOrder(
         step=task.step,
         task=task.id,
         attempt=attempt.number,
         mode=attempt.mode,
         last=is_last(task, node.policy),
-        crash=before.message if before is not None and attempt.mode == "catch" else "",
+        crash=_crash(state, task) if attempt.mode == "catch" else "",
         parents=_parents(state, task, takes_inputs=node.takes_inputs),
         takes_inputs=node.takes_inputs,
         frames=tuple(_frame(frame.split, frame.index) for frame in task.frames()),
@@ -30,6 +30,19 @@ def order_of(state: RunState, task: Task) -> AttemptOrder:
         if node.policy.cards
         else (),
     )
+
+
+def _crash(state: RunState, task: Task) -> str:
+    """What happened to the attempt before; of a node that was ended with its gang, to the node that was the reason."""
+    if len(task.attempts) < 2:
+        return ""
+    before = task.attempts[-2]
+    if gang_of(task) is None or before.outcome != "cancelled":
+        return before.message
+    for place, node in enumerate(nodes_of(state, task)):
+        if node.attempts[-2].outcome != "cancelled":
+            return f"Node {place} of its gang (task {node.id}): {node.attempts[-2].message}"
+    return before.message
 
 
 def name_of(run: RunId, task: Task) -> AttemptId:
