@@ -275,7 +275,8 @@ def _slot(reason: explain.WaitsForSlot, now_us: int, *, shared: bool = False) ->
     holders = [f"{one.slot}: {one.step}/{one.task}" if one.slot >= 0 else f"{one.step}/{one.task}" for one in reason.held]
     holding = f" ({_some(holders, taken)})" if holders else ""
     if reason.nodes > 1:
-        free = f", {max(reason.slots - taken, 0)} are free" if reason.slots and not shared else ""
+        left = max(reason.slots - taken, 0)
+        free = f", {left} {'is' if left == 1 else 'are'} free" if reason.slots and not shared else ""
         wanted = (
             f"waits for {reason.nodes} slots of '{reason.executor}' at once, with its gang{free}, for {duration(now_us - reason.since_us)}"
         )
@@ -293,7 +294,7 @@ def _slot(reason: explain.WaitsForSlot, now_us: int, *, shared: bool = False) ->
 
 def _gang(reason: explain.WaitsForGang, now_us: int) -> str:
     since = f"its attempt {reason.outcome} {duration(now_us - reason.since_us)} ago"
-    return f"waits for the other nodes of its gang: {since}, and {reason.count} of {reason.nodes} nodes still run{_named(reason.running, reason.count)}."
+    return f"waits for the other nodes of its gang: {since}, and {reason.count} of {reason.nodes} nodes still run{'s' if reason.count == 1 else ''}{_named(reason.running, reason.count)}."
 
 
 def _retry(reason: explain.WaitsForRetry, now_us: int) -> str:

@@ -76,7 +76,8 @@ def _cause(state: RunState, decision: Any) -> int:
     if kind in (ev.RunFailed, ev.RunCancelled) or (kind is ev.AttemptCancelRequested and decision.reason != "timeout" and state.stopping):
         return state.agenda.stopped
     if kind in (ev.TaskFailed, ev.TaskHeld):
-        return state.agenda.asked[lead_of(state.tasks[decision.task])]
+        task: int = decision.task
+        return state.agenda.asked[lead_of(state.tasks[task])]
     if kind is ev.RunPaused:
         return state.agenda.held
     if kind is ev.RunOverdue:

@@ -37,10 +37,10 @@ def breach(state: RunState, task: Task) -> Ending | None:
         if target not in state.graph.nodes:
             reason = f"{_place(task)} leads to '{target}', which is not a step of the flow."
             return Ending("unknown-step", reason, task.id)
-    if kind in ("split", "foreach", PARALLEL) and (kind != PARALLEL or state.logic >= GANGS_SINCE):
-        wrong = _form(task) or _into_split(state, task)
+    if kind in ("split", "foreach", PARALLEL):
+        wrong = _form(state, task) or _into_split(state, task)
     elif kind not in ("linear", "switch") or len(steps) > 1:
-        wrong = _form(task)
+        wrong = _form(state, task)
     else:
         wrong = _onward(state, task, first)
     if wrong is not None or len(state.tasks) - 1 + state.agenda.promised + tasks_of(task) <= state.budget:
@@ -74,9 +74,11 @@ def arrive(state: RunState, task: Task) -> Split | None:
     return split if split.count == split.size else None
 
 
-def _form(task: Task) -> Ending | None:
+def _form(state: RunState, task: Task) -> Ending | None:
     """A worker's report that no worker of this version sends."""
-    if task.next_kind not in ("linear", "switch", "foreach", "split", PARALLEL):
+    if task.next_kind not in ("linear", "switch", "foreach", "split", PARALLEL) or (
+        task.next_kind == PARALLEL and state.logic < GANGS_SINCE
+    ):
         reason = f"{_place(task)} reported a transition of the kind '{task.next_kind}', which this version of evflow does not know."
         return Ending("unknown-transition", reason, task.id)
     count = len(task.next_steps)

@@ -142,6 +142,6 @@ def undo(node: Task, reason: str) -> None:
 
 def _end_the_others(state: RunState, task: Task) -> None:
     for node in nodes_of(state, task):
-        if node.id in state.live:
+        if node.id in state.live and not node.attempt.cancel:  # else it is being killed at its limit
             state.agenda.cancels[node.id] = None
             state.agenda.asked[node.id] = state.seq

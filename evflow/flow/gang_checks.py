@@ -37,7 +37,7 @@ def mistakes(
             for target in call.steps:
                 if target not in sources or call.mistake[0]:
                     continue
-                if call.kind == "parallel" and target not in gangs:
+                if call.kind == "parallel" and target not in gangs and sources[target].arguments != 2:  # a join is told of already
                     message = f"Step {step} leads to {target} with num_parallel, and {target} has no @parallel."
                     yield Mistake("gang-not-parallel", step, call.line, message, f"Put @parallel on step {target}.")
                 elif call.kind != "parallel" and target in gangs:

@@ -116,6 +116,8 @@ class Lab:
         self.report = Report()
         # Waits of `@retry` cost nothing in virtual time, so they are those of the flow.
         options = {**recording.options, "retry_scale": 1.0}
+        if recording.nodes > 1:  # a gang needs its slots, of the machine and of the run
+            options["max_workers"] = max(recording.max_workers, recording.nodes)
         self._calm = Scenario(0, (recording,), recording.max_workers, "everysec", outlives=False, wild=False, options=options)
         self._calm = replace(self._calm, patience_s=self._calm.patience_s + _PATIENCE * recording.busy_s)
         self._each_turn = recording.tasks <= EACH_TURN_UP_TO_TASKS
@@ -148,7 +150,7 @@ class Lab:
         return replace(
             self._calm,
             seed=seed,
-            slots=random.choice((1, 2, self._calm.slots)),
+            slots=max(random.choice((1, 2, self._calm.slots)), self.recording.nodes),
             level=random.choice(levels),
             outlives=random.random() < 0.3,
             wild=random.random() < 0.3,

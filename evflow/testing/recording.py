@@ -14,6 +14,7 @@ from typing import Any
 
 from evflow.core.control import way_on
 from evflow.core.events import AttemptFailed, AttemptSucceeded
+from evflow.core.gangs import PARALLEL
 from evflow.core.graph import LOCAL, Graph, Policy
 from evflow.core.retry import delay_us
 from evflow.core.state import Attempt, RunState, Task
@@ -48,6 +49,7 @@ class Recording:
         reason: Why it failed or was cancelled, or an empty string.
         tasks: How many tasks it had.
         max_workers: How many attempts it ran at once, at most.
+        nodes: How many it ran at once, at least: those of its largest gang.
         options: What of its options decisions depend on.
         busy_s: How long its bodies took together, and how long `@retry` can make its tasks wait.
     """
@@ -58,6 +60,7 @@ class Recording:
         self.reason = state.outcome.reason if state.outcome is not None else ""
         self.tasks = len(state.tasks) - 1
         self.max_workers = int(state.options.get("max_workers", 16))
+        self.nodes = max((split.size for split in state.splits.values() if split.kind == PARALLEL), default=1)
         self.options = {name: state.options[name] for name in _OPTIONS if name in state.options}
         self.busy_s = sum(map(_longest_s, state.all_tasks())) + sum(_wait_s(state.graph[task.step].policy) for task in state.all_tasks())
         # The simulation has one machine, which is nobody else's: no pool, and no names that other runs hold.

@@ -291,9 +291,9 @@ class Granting:
         gang = f"its gang has {nodes} nodes, which run at the same time"
         why = ""
         if nodes > most:
-            why = f"{gang}, and there are {most} slots. Give it fewer nodes (num_parallel), or more slots ({_more_slots(self._option)})."
+            why = f"{gang}, and there {'is' if most == 1 else 'are'} {most} slot{'' if most == 1 else 's'}. Give it fewer nodes (num_parallel), or more slots ({_more_slots(self._option)})."
         elif nodes > own:
-            why = f"{gang}, and the run may have {own} tasks at once. Give it fewer nodes (num_parallel), or the run more (--max-workers)."
+            why = f"{gang}, and the run may have {own} at once. Give it fewer nodes (num_parallel), or the run more (--max-workers)."
         elif (limit := self._names.too_small(run, task, nodes)) is not None:
             why = f"{gang}, and only {limit.most} at once may hold the limit {limit.name}. Give it fewer nodes, or raise the limit."
         if why:

@@ -224,7 +224,7 @@ def test_an_explanation_says_how_many_slots_a_gang_waits_for(tmp_path: Path) -> 
         finally:
             (said / "go").touch()
             process.wait(WITHIN_S)
-    assert "waits for 3 slots of 'local' at once, with its gang, 1 are free" in explained
+    assert "waits for 3 slots of 'local' at once, with its gang, 1 is free" in explained
     assert {one["nodes"] for one in reasons if one["reason"] == "waits-for-slot"} == {3}
 
 

@@ -51,10 +51,11 @@ class Scenario(simulation.Scenario):
         return replace(self, steered=True, faults=tuple(sorted((*self.faults, *asked))))
 
     def with_gangs(self) -> "Scenario":
-        """The same faults, in flows with gangs; as many slots as the largest of them has nodes."""
+        """The same faults, in flows with gangs; mostly with as many slots as the largest of them has nodes, else some are refused."""
         random = Random(f"{self.seed}/gangs")
         flows = tuple(grow(random, depth=random.choice((1, 1, 2)), gangs=True) for _ in self.flows)
-        return replace(self, flows=flows, slots=max(self.slots, 4))
+        slots = max(self.slots, 4) if random.random() < 0.85 else self.slots
+        return replace(self, flows=flows, slots=slots, options={"max_workers": random.choice((4, 4, 8))})
 
     def quiet(self) -> "Scenario":
         """See the base."""

@@ -5,7 +5,20 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, Parameter, catch, environment, resources, retry, schedule, step, timeout
+from evflow import (
+    FlowSpec,
+    Parameter,
+    catch,
+    environment,
+    parallel,
+    pool,
+    pytorch_parallel,
+    resources,
+    retry,
+    schedule,
+    step,
+    timeout,
+)
 from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.checks import FlowInvalid, Problem, check
@@ -712,3 +725,62 @@ def test_a_flow_with_a_schedule_is_sound() -> None:
             self.next(self.end)
 
     assert check(Flow) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("@parallel|train|self.next(self.join)|self.next(self.train)", "parallel-without-gang", "Step train is @parallel, and step start leads to it without num_parallel."),
+        ("@parallel|train|self.next(self.join)|self.next(self.train, foreach='xs')", "parallel-without-gang", "Step train is @parallel, and step start leads to it without num_parallel."),
+        ("|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-not-parallel", "Step start leads to train with num_parallel, and train has no @parallel."),
+        ("@parallel|train|self.next(self.more)|self.next(self.train, num_parallel=2)", "gang-not-joined", "Step train is @parallel and leads to more, which is no join."),
+        ("@pytorch_parallel|train|self.next({'a': self.more, 'b': self.other}, condition='x')|self.next(self.train, num_parallel=2)", "gang-chooses", "Step train is @pytorch_parallel and a switch: its nodes would go different ways."),
+        ("@pool @parallel|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-in-pool", "Step train is @parallel and @pool: the nodes of a gang run on one machine so far."),
+        ("@parallel|train|self.next(self.join)|self.next(self.join, num_parallel=self.n)", "split-to-join", "Step start splits right into join, which is a join step (it takes inputs)."),
+    ],
+)  # fmt: skip
+def test_a_gang_that_cannot_be(body: str, code: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message for each, with what to do."""
+    above, step_name, leads, start = body.split("|")
+    lines = ["class Flow(FlowSpec):", "  @step", "  def start(self):", f"    {start}"]
+    lines += [f"  {one}" for one in above.split()] + ["  @step", f"  def {step_name}(self):", f"    {leads}"]
+    for name, leads_to in (("more", "join"), ("other", "join")):
+        if f"self.{name}" in leads:
+            lines += ["  @step", f"  def {name}(self):", f"    self.next(self.{leads_to})"]
+    lines += ["  @step", "  def join(self, inputs):", "    self.next(self.end)", "  @step", "  def end(self):", "    pass"]
+    text = "\n".join(lines) + "\n"
+    cell = f"<cell {hash(text)}>"
+    monkeypatch.setitem(linecache.cache, cell, (len(text), None, text.splitlines(keepends=True), cell))
+    space: dict[str, Any] = {"FlowSpec": FlowSpec, "step": step, "parallel": parallel, "pytorch_parallel": pytorch_parallel, "pool": pool}
+    space["__name__"] = "cell"
+    exec(compile(text, cell, "exec"), space)
+    assert [(problem.code, problem.message) for problem in check(space["Flow"])] == [(code, message)]
+
+
+def test_a_gang_in_a_foreach_is_sound() -> None:
+    class Flow(Ends):
+        @step
+        def start(self) -> None:
+            self.next(self.each, foreach="xs")
+
+        @step
+        def each(self) -> None:
+            self.next(self.train, num_parallel=len(self.xs))
+
+        @parallel
+        @step
+        def train(self) -> None:
+            self.next(self.gather)
+
+        @step
+        def gather(self, inputs: Any) -> None:
+            self.next(self.join)
+
+        @step
+        def join(self, inputs: Any) -> None:
+            self.next(self.end)
+
+    assert check(Flow) == []
+    graph = Flow(use_cli=False)._graph
+    assert (graph["each"].type, graph["each"].parallel_foreach, graph["train"].parallel_step) == ("foreach", True, True)
+    assert graph["train"].split_parents == ["start", "each"]

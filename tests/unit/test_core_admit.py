@@ -265,3 +265,45 @@ def test_what_others_can_have_is_left_to_them_and_costs_their_namespace_no_turn(
     assert admission.rest
     assert len(slots.unused) == 1
     assert slots.turns == {"a": 2}
+
+
+def gang(task: int, nodes: int, cpu: float = 0) -> Waiting:
+    """A waiting gang."""
+    return Waiting(AttemptId(RUN, TaskId(task), 0), cpu, nodes=nodes)
+
+
+def test_a_gang_gets_its_slots_together_or_not_at_all_and_is_not_overtaken() -> None:
+    """What waits behind it waits on, too, though there is room for it."""
+    slots = Slots(Capacity(4))
+    assert tasks(slots, waiting(1), gang(2, 4), waiting(9)) == [(1, 0)]
+    assert len(slots.unused) == 3
+    slots.free(waiting(1).attempt)
+    assert tasks(slots, gang(2, 4), waiting(9)) == [(2, 0), (3, 1), (4, 2), (5, 3)]
+
+
+def test_a_gang_asks_for_what_all_of_its_nodes_declare() -> None:
+    slots = Slots(Capacity(8, cpu=8))
+    assert tasks(slots, waiting(1, cpu=2)) == [(1, 0)]
+    assert slots.room_for(gang(2, 4, cpu=2)) == "cpu: needs 8, 6 free"
+    assert tasks(slots, gang(2, 4, cpu=2)) == []
+    assert tasks(slots, gang(2, 3, cpu=2)) == [(2, 1), (3, 2), (4, 3)]
+
+
+@given(st.lists(st.integers(1, 6), max_size=12), st.integers(1, 8), st.data())
+def test_no_gang_ever_has_a_part_of_its_slots(queue: list[int], capacity: int, data: st.DataObject) -> None:
+    """Whatever waits and whatever ends; and what fits comes to its turn."""
+    slots = Slots(Capacity(capacity))
+    left = [gang(1 + 10 * place, nodes) for place, nodes in enumerate(queue) if nodes <= capacity]
+    running: list[Waiting] = []
+    while left or running:
+        admission = admit(slots, left)
+        granted = Counter(grant.attempt.task // 10 for grant in admission.grants)
+        for one in [one for one in left if one.attempt.task // 10 in granted]:
+            assert granted[one.attempt.task // 10] == one.nodes
+            left.remove(one)
+            running.append(one)
+        assert running, "nothing runs, and something waits"
+        assert sum(one.nodes for one in running) == len(slots.taken) <= capacity
+        ended = running.pop(data.draw(st.integers(0, len(running) - 1)))
+        for node in ended.each():
+            slots.free(node.attempt)

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from evflow import FlowSpec, Inputs, Parameter, catch, current, environment, retry, step, timeout
+from evflow import FlowSpec, Inputs, Parameter, catch, current, environment, pytorch_parallel, retry, step, timeout
 from evflow.errors import UsageError
 from evflow.exception import TimeoutException
 from evflow.flow.checks import FlowInvalid
@@ -438,3 +438,43 @@ def test_a_value_that_no_step_can_have_left_is_refused() -> None:
             run_step(Collects, "end", **values)
         assert ("Did you mean 'alpha'?" in str(raised.value)) is (name == "alpah")
     assert run_step(Collects, "end", alphas=5, other=3).data.alpine == 5
+
+
+class Gang(FlowSpec):
+    fails = Parameter("fails", default=-1)
+
+    @step
+    def start(self) -> None:
+        self.next(self.train, num_parallel=3)
+
+    @retry(times=1, minutes_between_retries=0)
+    @pytorch_parallel(master_port=2345)
+    @step
+    def train(self) -> None:
+        place = current.parallel
+        if place.node_index == self.fails and current.retry_count == 0:
+            raise ValueError("as told")
+        self.place = (
+            place.node_index,
+            current.retry_count,
+            *(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")),
+        )
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Any) -> None:
+        self.places = [node.place for node in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        assert not current.is_parallel
+
+
+@pytest.mark.parametrize("fails", [-1, 1])
+def test_a_gang_runs_node_after_node_and_is_tried_again_as_a_whole(fails: int) -> None:
+    """Its join gets the nodes in their order, all of one attempt."""
+    attempt = 0 if fails < 0 else 1
+    expected = [(node, attempt, "127.0.0.1", "2345", str(node), "3") for node in range(3)]
+    assert run_flow(Gang, fails=fails).data.places == expected
+    assert "MASTER_PORT" not in os.environ
