@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evflow.exception import EvflowException as EvflowException, ExceptionWrapper as ExceptionWrapper
     from evflow.flow.configs import Config as Config, ConfigValue as ConfigValue, config_expr as config_expr
     from evflow.flow.current import current as current
+    from evflow.flow.decorators.cached import cached as cached
     from evflow.flow.decorators.card import card as card
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
@@ -75,6 +76,7 @@ __all__ = [
     "Task",
     "TriggeredRun",
     "batch",
+    "cached",
     "card",
     "catch",
     "concurrency",
@@ -132,6 +134,7 @@ _HOMES = {
     "Task": "evflow.client.task",
     "TriggeredRun": "evflow.deployments.triggered",
     "batch": "evflow.flow.decorators.remote",
+    "cached": "evflow.flow.decorators.cached",
     "card": "evflow.flow.decorators.card",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",

@@ -7,7 +7,10 @@ grace to refer to it. A run that was forgotten is needed until the grace is over
 """
 
 from collections.abc import Collection
-from typing import Final
+from contextlib import suppress
+from typing import Final, cast
+
+import msgpack
 
 from evflow.archives.reachable import Needed
 from evflow.archives.users import StoreUser, users
@@ -15,12 +18,13 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.values import entity
 from evflow.errors import UsageError
 from evflow.log.archived import LogKeeper
-from evflow.store import Store
+from evflow.store import NameMissing, Store
 
 DEFAULT_GRACE_S: Final = 86_400.0
 LEAST_GRACE_S: Final = 3_600.0
 """A task writes its objects one after another, then reports: so long it may take at least."""
 _LOGS: Final = "logs"
+_CACHE: Final = "cache"
 
 
 class StoreShared(UsageError):
@@ -100,6 +104,7 @@ def collect(
         found = Collected(logs=needed.logs)
         _objects(store, needed, before_us, found, dry_run=dry_run)
     _files(store, needed, before_us, found, dry_run=dry_run)
+    collect_cache(store, own, before_us, found, dry_run=dry_run)
     return found
 
 
@@ -126,5 +131,20 @@ def _files(store: Store, needed: Needed, before_us: int, found: Collected, *, dr
         if written_us is not None and written_us < before_us:
             gone.append(name)
     for name in gone:
+        found.files += 1
+        found.files_bytes += (store.size_named(name) or 0) if dry_run else store.remove_named(name)
+
+
+def collect_cache(store: Store, installation: str, before_us: int, found: Collected, *, dry_run: bool) -> None:
+    """What `@cached` can give no more: the entries whose manifest is gone. They need nothing, and what they name is kept by the runs that have it."""
+    for name in store.list_named(f"{_CACHE}/{installation}"):
+        written_us = store.written_named(name)
+        if written_us is None or written_us >= before_us:
+            continue
+        with suppress(NameMissing, ValueError, msgpack.UnpackException):
+            kept = msgpack.unpackb(store.read_named(name))
+            manifest = cast("dict[str, bytes]", kept)["manifest"] if isinstance(kept, dict) and "manifest" in kept else b""
+            if manifest and store.exists(manifest):
+                continue
         found.files += 1
         found.files_bytes += (store.size_named(name) or 0) if dry_run else store.remove_named(name)

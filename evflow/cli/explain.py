@@ -317,7 +317,12 @@ def _ended(reason: explain.Ended) -> str:
         return f"failed: {said(reason.reason)}"
     caught = f" (@catch took {reason.caught})" if reason.caught else ""
     went_on = f" and went on to {', '.join(reason.next_steps)}" if reason.next_steps else ""
-    return f"succeeded at {instant(reason.at_us)[:19]}{caught}{went_on}."
+    if reason.reused:
+        return f"was taken over from {reason.reused} at {instant(reason.at_us)[:19]}{went_on}."
+    if reason.cached:
+        return f"was cached from {reason.cached} at {instant(reason.at_us)[:19]}{went_on}."
+    missed = f" The step was run (@cached): {reason.not_cached}." if reason.not_cached else ""
+    return f"succeeded at {instant(reason.at_us)[:19]}{caught}{went_on}.{missed}"
 
 
 def _named(tasks: Sequence[tuple[str, int]], of: int | None = None) -> str:

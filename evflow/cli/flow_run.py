@@ -102,6 +102,7 @@ def _run_options() -> list[click.Option]:
         setting_option("max_log_size", "MB", "Output kept of one task  [default: 10]"),
         setting_option("task_budget", "N", "Tasks of the whole run  [default: 1000000]"),
         click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it."),
+        click.Option(["--no-cache"], is_flag=True, help="Run steps with @cached although the same was done before."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), metavar="FILE", help="Write the run's number here first."),
         click.Option(
             ["--runner-attribute-file"],
@@ -210,6 +211,7 @@ def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> 
             max_run_s=config.get("max_run_time"),
             priority=config.get("priority"),
             project=project_of(context, given) if has_branch(context, given) else None,
+            cache=not given.get("no_cache"),
         ),
     }
 

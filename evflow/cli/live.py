@@ -174,7 +174,8 @@ class _View:
     def _summary(self, picture: Picture) -> list[str]:
         if self._quiet and picture.status == "succeeded":
             return []
-        return summary(picture, retried=self._photographer.retried, style=self._style)
+        seen = self._photographer
+        return summary(picture, retried=seen.retried, reused=seen.reused, cached=seen.cached, style=self._style)
 
 
 class PlainView(_View):
@@ -300,6 +301,8 @@ def _sentence(record: Record, state: RunState) -> str | None:
             return started(event.attempt)
         case ev.AttemptSucceeded() as event:
             took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
+            if from_cache(event):
+                return f"Task is cached from {from_cache(event)}{took}."
             return f"Task failed{took}, and @catch took it: {event.caught}" if event.caught else f"Task has finished{took}."
         case ev.AttemptFailed() as event:
             first = event.message.partition("\n")[0]
@@ -327,6 +330,11 @@ def _sentence(record: Record, state: RunState) -> str | None:
             return None
 
 
+def from_cache(event: ev.AttemptSucceeded) -> str:
+    """The task whose result `@cached` took; empty where the step was run."""
+    return str(event.cache[1]) if len(event.cache) > 1 else ""
+
+
 def started(attempt: int) -> str:
     """What is said of an attempt that begins."""
     return f"Task has started{f' again (attempt {attempt})' if attempt else ''}."
@@ -340,7 +348,7 @@ def _which(state: RunState, event: ev.RetryScheduled) -> str:
 _COLORS = {"succeeded": "green", "failed": "red"}
 
 
-def summary(picture: Picture, *, retried: int = 0, style: Callable[..., str] = click.style) -> list[str]:
+def summary(picture: Picture, *, retried: int = 0, reused: int = 0, cached: int = 0, style: Callable[..., str] = click.style) -> list[str]:
     """The last words of a run: how it ended, why, and what to type next."""
     color = _COLORS.get(picture.status, "yellow")
     done, failed = picture.count("done"), picture.count("failed")
@@ -348,6 +356,10 @@ def summary(picture: Picture, *, retried: int = 0, style: Callable[..., str] = c
     skipped = picture.count("skipped")
     if skipped:
         parts.append(f"{skipped:,} of them skipped")
+    if reused:
+        parts.append(f"{reused:,} of them taken over")
+    if cached:
+        parts.append(f"{cached:,} of them cached")
     if retried:
         parts.append("1 retry" if retried == 1 else f"{retried:,} retries")
     head = f"Run {style(picture.run, bold=True)} {style(picture.status, fg=color, bold=True)}"

@@ -105,7 +105,7 @@ class Photographer:
     """
 
     def __init__(self) -> None:
-        self.retried = 0
+        self.retried = self.reused = self.cached = 0
         self._seen = False
         self._retries: dict[int, tuple[int, int]] = {}
         self._failed: deque[int] = deque(maxlen=SHOWN_FAILURES)
@@ -119,6 +119,10 @@ class Photographer:
             case ev.RetryScheduled() as event:
                 self.retried += 1
                 self._retries.update(dict.fromkeys(range(event.task, event.task + event.count), (event.attempt, event.at_us)))
+            case ev.TaskReused():
+                self.reused += 1
+            case ev.AttemptSucceeded() as event:
+                self.cached += bool(event.cache[1:2] and event.cache[1])
             case ev.TaskQueued() | ev.TaskSkipped() as event:
                 for task in (
                     range(event.task, event.task + event.count) if isinstance(event, ev.TaskQueued) and event.attempt else (event.task,)

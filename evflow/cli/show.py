@@ -142,6 +142,7 @@ def plain_task(state: RunState, task: Task) -> dict[str, Any]:
         "manifest": task.manifest,
         "caught": task.caught,
         "reused": task.reused,
+        "cached": plain_cache(task),
         "skipped_by": task.settled_by if task.status == "skipped" else None,
         "reason": task.reason or None,
         "attempts": [_plain_attempt(attempt) for attempt in task.attempts],
@@ -270,11 +271,21 @@ def task_status(task: Task) -> str:
     return click.style(task.status, fg=colors.get(task.status))
 
 
+def plain_cache(task: Task) -> dict[str, Any] | None:
+    """What `@cached` made of a task, as JSON has it; None of a step without it."""
+    if not task.attempts or len(task.attempt.cache) < 3:
+        return None
+    key, origin, why_not = task.attempt.cache[:3]
+    return {"key": key, "from": origin or None, "because": why_not or None}
+
+
 def _note(task: Task) -> str:
     if task.status == "skipped":
         return f"skipped by {who(task.settled_by)}" + (f", having failed: {said(task.reason)}" if task.reason else "")
     if task.reused:
         return f"taken over from {task.reused}"
+    if task.attempts and task.attempt.cached_from:
+        return f"cached from {task.attempt.cached_from}"
     if task.caught:
         return f"@catch took {task.caught.partition(chr(10))[0]}"
     if task.status in ("failed", "retrying") and task.attempts:

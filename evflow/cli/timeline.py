@@ -146,6 +146,8 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
         case ev.AttemptSucceeded():
             took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
             onward = _onward(event)
+            if len(event.cache) > 1 and event.cache[1]:
+                return f"cached from {event.cache[1]}{took}{onward}", "good"
             if event.caught:
                 return f"failed{took}, and @catch took it: {event.caught.partition(chr(10))[0].rstrip('.')}{onward}", "odd"
             return f"succeeded{took}{onward}", "good"

@@ -33,6 +33,8 @@ def facts_of(history: RunHistory, task: Task) -> Iterator[Fact]:
         yield fact("origin-run-id", header["origin"].rpartition("/")[2])
     if task.reused:
         yield fact("origin-task-id", task.reused.rpartition("/")[2])
+    if task.attempts and task.attempts[-1].cached_from:
+        yield fact("cached-from", task.attempts[-1].cached_from)
     if not task.id:
         yield fact("start_step", state.graph.start)
         yield fact("end_step", state.graph.end)

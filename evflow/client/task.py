@@ -225,6 +225,12 @@ class Task(Parent[DataArtifact]):
         """The task that did the work, where a resumed run took its result over; else None."""
         return self._history.task(self._number).reused
 
+    @property
+    def cached_from(self) -> str | None:
+        """The task whose result `@cached` took in place of running the step; else None."""
+        attempts = self._history.task(self._number).attempts
+        return (attempts[-1].cached_from or None) if attempts else None
+
     # --- facts about it -------------------------------------------------------------------------------------
 
     @property

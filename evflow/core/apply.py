@@ -283,7 +283,7 @@ def _attempt_succeeded(state: RunState, event: ev.AttemptSucceeded) -> None:
         return
     attempt = task.attempts[-1]
     _end_attempt(state, task, "succeeded")
-    attempt.manifest, attempt.cards = event.manifest, event.cards
+    attempt.manifest, attempt.cards, attempt.cache = event.manifest, event.cards, event.cache
     if event.started_us:
         attempt.started_us = event.started_us
     attempt.ended_us = event.ended_us or state.at_us

@@ -38,6 +38,9 @@ SCALARS_2 = ("priority",)
 # Under version 3, behind those of version 2, of attempts that have cards.
 ATTEMPT_3 = ("cards",)
 
+# Under version 4, behind those of version 3, of attempts of steps with `@cached`.
+ATTEMPT_4 = ("cache",)
+
 
 def digest(state: RunState) -> bytes:
     """SHA-256 of the state, 32 bytes. Costs O(tasks) of time; of memory no more than its largest part."""
@@ -76,6 +79,9 @@ def _parts(state: RunState) -> Iterator[bytes]:
     if state.logic >= 3:
         with_cards = [(task, attempt) for task in state.tasks for attempt in task.attempts if attempt.cards]
         after += [[[task.id, attempt.number, *(getattr(attempt, name) for name in ATTEMPT_3)] for task, attempt in with_cards]]
+    if state.logic >= 4:
+        cached = [(task, attempt) for task in state.tasks for attempt in task.attempts if attempt.cache]
+        after += [[[task.id, attempt.number, *(getattr(attempt, name) for name in ATTEMPT_4)] for task, attempt in cached]]
     packer = msgpack.Packer()
     yield packer.pack_array_header(len(before) + 1 + len(after))
     for plain in before:

@@ -25,7 +25,7 @@ from evflow.core.state import RunState, Task
 
 LOGIC = 4
 """The version of the rules that new runs record. 2: tasks can be held, retried and skipped (`evflow.core.control`). 3 decides as 2 does;
-the state that is sealed has the attempts' cards. 4: gangs (`evflow.core.gangs`)."""
+the state that is sealed has the attempts' cards. 4: gangs (`evflow.core.gangs`); the state that is sealed says what was cached."""
 
 SCHEDULER = "scheduler"
 """The principal of a decision."""

@@ -340,6 +340,8 @@ class AttemptSucceeded(Fact):
         artifacts: How many artifacts the manifest names.
         size_bytes: Their size, serialised.
         cards: The cards that were made of it, each as the fields of `evflow.core.cards.RecordedCard`.
+        cache: Of a step with `@cached`: the digest of its key; the task whose result was taken, or an empty string where the body was
+            run; and why it was run.
     """
 
     task: int
@@ -356,6 +358,7 @@ class AttemptSucceeded(Fact):
     started_us: int = 0
     ended_us: int = 0
     cards: tuple[tuple[Plain, ...], ...] = ()
+    cache: tuple[Plain, ...] = ()
 
 
 @value

@@ -292,6 +292,12 @@ class Ended:
     caught: str
     by: str = ""
     """Who skipped it."""
+    reused: str = ""
+    """The task that a resumed run took it over from."""
+    cached: str = ""
+    """The task whose result `@cached` took."""
+    not_cached: str = ""
+    """Why `@cached` took none."""
 
 
 Reason = (
@@ -372,7 +378,9 @@ def of_task(state: RunState, task: Task) -> Iterator[Reason]:
     elif task.status in _OVER:
         reason = task.reason or (task.attempt.message if task.attempts else "")
         by = task.settled_by if task.status == "skipped" else ""
-        yield Ended(task.status, task.ended_us, reason, task.next_steps if task.status in _WENT_ON else (), task.caught or "", by)
+        cache = task.attempt.cache[1:3] if task.attempts and len(task.attempt.cache) > 2 else ("", "")
+        onward = task.next_steps if task.status in _WENT_ON else ()
+        yield Ended(task.status, task.ended_us, reason, onward, task.caught or "", by, task.reused or "", *cache)
         split = _split_that_waits(state, task)
         if split is not None:
             yield of_split(state, split)

@@ -43,7 +43,7 @@ class ReusePlan:
             self._looked_at += 1
             match = self._match(state, task) if task.id in state.waiting else None
             if match is not None and match.manifest is not None:
-                name = match.reused or f"{self.origin.flow}/{self.origin.number}/{match.step}/{match.id}"
+                name = match.reused or match.attempt.cached_from or f"{self.origin.flow}/{self.origin.number}/{match.step}/{match.id}"
                 yield TaskReused(
                     task.id, name, match.manifest, match.next_kind, match.next_steps, match.splits, match.items, match.variable, match.id,
                     match.caught, match.artifacts, match.size_bytes, match.attempt.cards if match.attempts else (),

@@ -80,6 +80,7 @@ class Attempt:
 
     Attributes:
         cards: The cards that were made of it, each as the fields of `evflow.core.cards.RecordedCard`.
+        cache: What `@cached` made of it, as `AttemptSucceeded` has it; empty without.
     """
 
     number: int
@@ -106,6 +107,12 @@ class Attempt:
     signal: int | None = None
     cancel: str = ""
     cards: tuple[tuple[Any, ...], ...] = ()
+    cache: tuple[Any, ...] = ()
+
+    @property
+    def cached_from(self) -> str:
+        """The task whose result `@cached` took in place of running the step; empty where it did not."""
+        return str(self.cache[1]) if len(self.cache) > 1 else ""
 
 
 @entity

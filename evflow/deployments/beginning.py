@@ -102,6 +102,7 @@ class RunOptions:
         on_failure: `fail` or `pause`: what happens when a task has no attempt left.
         priority: The run's place among those that wait for the same slots; higher ones come first.
         project: The project and branch that it is of, or None.
+        cache: Steps with `@cached` may take what was done before.
     """
 
     max_workers: int = 16
@@ -117,6 +118,7 @@ class RunOptions:
     max_run_s: float | None = None
     priority: int = 0
     project: Project | None = None
+    cache: bool = True
 
     def recorded(self, flow: type) -> dict[str, Any]:
         """As `RunStarted` has them, with what the flow itself says of its runs."""
@@ -125,6 +127,7 @@ class RunOptions:
             **({} if runs is None else {"runs": runs}),
             **({} if self.project is None else {"project": self.project.to_plain()}),
             **({} if self.max_run_s is None else {"max_run_us": round(self.max_run_s * 1e6)}),
+            **({} if self.cache else {"cache": False}),
             "max_workers": self.max_workers,
             "max_splits": self.max_num_splits,
             "max_log_size_mb": self.max_log_size_mb,

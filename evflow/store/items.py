@@ -104,6 +104,15 @@ def load_item(store: ObjectStore, digest: bytes, index: int, *, main: MainResolv
         ArtifactNotLoadable: A module or class is missing here, or a class raises.
         NoSuchItem: There is none of that index.
     """
+    return load_entry(store, item_entry(store, digest, index)._replace(code=code), name=f"item {index}", main=main)
+
+
+def item_entry(store: ObjectStore, digest: bytes, index: int) -> Entry:
+    """What one item is, without loading it.
+
+    Raises:
+        ObjectMissing, ObjectDamaged, NoSuchItem: As `load_item`.
+    """
     count, records_at = _count(store, digest)
     if not 0 <= index < count:
         raise NoSuchItem(store.where(digest), index, count)
@@ -111,8 +120,7 @@ def load_item(store: ObjectStore, digest: bytes, index: int, *, main: MainResolv
     offset, length, size, serializer, encoding, _, _, item = _RECORD.unpack(record)
     if record != _record(offset, length, size, serializer, encoding, item):
         raise ObjectDamaged(store.where(digest), digest, None, f"the record of item {index} is not what was written")
-    entry = Entry(item, _SERIALIZERS[serializer], "", size, Digest(bytes(digest)), offset, length, _ENCODINGS[encoding], code)
-    return load_entry(store, entry, name=f"item {index}", main=main)
+    return Entry(item, _SERIALIZERS[serializer], "", size, Digest(bytes(digest)), offset, length, _ENCODINGS[encoding])
 
 
 def _count(store: ObjectStore, digest: bytes) -> tuple[int, int]:

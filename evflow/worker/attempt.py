@@ -21,7 +21,7 @@ from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import EvflowError
 from evflow.flow import current, dialect
-from evflow.flow.execution import Done, record_crash, run_step
+from evflow.flow.execution import Done, collect, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.imports import framework_view, set_user_folder, user_view
@@ -96,7 +96,7 @@ class AttemptRunner:
             from evflow.flow.decorators.spec import apply_with
 
             apply_with(self._flow, context.options["with"])
-            _load_cards(self._flow)
+            _load_wanted(self._flow)
         with suppress(EvflowError):  # each attempt meets it itself, and reports it
             self._ready[context.flow, context.run] = Surroundings(context)
             self._client(context.log_url)
@@ -192,6 +192,14 @@ class AttemptRunner:
 
             draw_with(LiveCards(self._flow, context, order, started_us))
         progress.stage = "exception"
+        cache = None
+        if any(decorator.name == "cached" for decorator in facts(self._flow).decorators(order.step)):
+            from evflow.worker.cached import TaskCache
+
+            cache = TaskCache.of(flow, context, order, ready.store)
+            taken = cache.look(started_us) if cache is not None else None
+            if taken is not None:
+                return taken
         if not self._has_run:
             gc.freeze()  # what is there was the fork server's: to look at it would copy its pages
             gc.enable()  # which the fork server keeps off
@@ -203,7 +211,9 @@ class AttemptRunner:
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names
             code = Code(os.path.basename(context.flow_file), context.package)  # noqa: PTH119
-            return report.success(flow, order, ready.store, done, started_us, code=code, resumed=context.origin is not None)
+            outcome = collect(flow, resumed=context.origin is not None)
+            ended = report.success(flow, order, ready.store, done, started_us, code=code, outcome=outcome)
+            return cache.keep(outcome, ended) if cache is not None else ended
 
 
 def prepare(flow: type[FlowSpec]) -> AttemptRunner:
@@ -217,16 +227,21 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
         from importlib import import_module
 
         import_module("anyio._backends._asyncio")
-    _load_cards(flow)
+    _load_wanted(flow)
     return AttemptRunner(flow)
 
 
-def _load_cards(flow: type[FlowSpec]) -> None:
-    """What cards need, where a step makes some."""
-    if any(decorator.name == "card" for step in facts(flow).steps for decorator in facts(flow).decorators(step)):
+def _load_wanted(flow: type[FlowSpec]) -> None:
+    """What cards need, where a step makes some, and what `@cached` needs, where a step has it."""
+    names = {decorator.name for step in facts(flow).steps for decorator in facts(flow).decorators(step)}
+    if "card" in names:
         from evflow.worker.cards import preload
 
         preload()
+    if "cached" in names:
+        from importlib import import_module
+
+        import_module("evflow.worker.cached")
 
 
 def load(context: RunContext) -> AttemptRunner:

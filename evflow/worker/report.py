@@ -13,7 +13,7 @@ from evflow.clock import now_us
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
-from evflow.flow.execution import Done, collect, instantiate
+from evflow.flow.execution import Done, Outcome, collect, instantiate
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.scope import AnyFlow
 from evflow.store import ObjectStore
@@ -67,7 +67,14 @@ def instance(
 
 
 def success(
-    flow: FlowSpec, order: AttemptOrder, store: ObjectStore, done: Done, started_us: int, *, code: Code | None = None, resumed: bool = False
+    flow: FlowSpec,
+    order: AttemptOrder,
+    store: ObjectStore,
+    done: Done,
+    started_us: int,
+    *,
+    code: Code | None = None,
+    outcome: Outcome | None = None,
 ) -> AttemptSucceeded:
     """Store what the step leaves, and say so.
 
@@ -78,7 +85,7 @@ def success(
         done: What `run_step` made of it.
         started_us: When the attempt began.
         code: Where the classes of `__main__` are from.
-        resumed: The run resumes another one.
+        outcome: What `collect` made of it; without, it is asked here.
 
     Raises:
         FunctionIsNoArtifact, ArtifactNotSerializable: Something cannot be kept.
@@ -88,7 +95,7 @@ def success(
     items = splits = None
     if transition.items is not None:
         items, splits = pack_items(store, transition.items, name=transition.variable or "items")
-    outcome = collect(flow, resumed=resumed)
+    outcome = collect(flow) if outcome is None else outcome
     base = cast("ArtifactView", outcome.base)
     saved = save(
         store,

@@ -113,6 +113,8 @@ def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: st
             "start_method": event.options.get("start_method", "auto"),
             **({"project": event.options["project"]} if "project" in event.options else {}),
             **({dialect.OPTION: event.options[dialect.OPTION]} if dialect.OPTION in event.options else {}),
+            "installation": event.installation,
+            "cache": event.options.get("cache", True),
         },
         trigger=event.trigger if event.trigger and event.trigger.get("kind") != "request" else None,
     )

@@ -77,7 +77,11 @@ def test_every_scalar_of_a_run_counts(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [(Task, (*canonical.TASK, *canonical.TASK_2)), (Attempt, (*canonical.ATTEMPT, *canonical.ATTEMPT_3)), (Split, canonical.SPLIT)],
+    [
+        (Task, (*canonical.TASK, *canonical.TASK_2)),
+        (Attempt, (*canonical.ATTEMPT, *canonical.ATTEMPT_3, *canonical.ATTEMPT_4)),
+        (Split, canonical.SPLIT),
+    ],
 )
 def test_every_field_that_people_are_shown_stands_in_the_encoding(kind: type, names: tuple[str, ...]) -> None:
     """Or is known to be there in another form; how far a gang is, its nodes say."""

@@ -10,6 +10,7 @@ from evflow.flow.decorators.base import StepDecorator
 
 REGISTRY: dict[str, tuple[str, str]] = {
     "batch": ("evflow.flow.decorators.remote", "Batch"),
+    "cached": ("evflow.flow.decorators.cached", "Cached"),
     "card": ("evflow.flow.decorators.card", "Card"),
     "catch": ("evflow.flow.decorators.catch", "Catch"),
     "environment": ("evflow.flow.decorators.environment", "Environment"),
