@@ -15,6 +15,7 @@ from evflow.cli.explain_slots import amounts, said as said_of_slots, sharing
 from evflow.cli.naming import parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, who, write_json
 from evflow.cli.picture import why
+from evflow.cli.rerun import ran_anew
 from evflow.core import explain
 from evflow.core.explain_owner import IsCarriedOut, NobodyLives, Whose
 from evflow.core.ids import RunId
@@ -58,6 +59,7 @@ def command(what: str, as_json: bool) -> None:
         slots = [] if shared is None else list(said_of_slots(log, state, shared))
         limited = list(explain_limits.waits(log, entry, state))
         tasks = tasks_of(state, reference)
+        anew = [] if not reference.step and reference.task is None else ran_anew(log, state, tasks)
         is_whole = not reference.step and reference.task is None
         pools = _pools(log.url, state, explain.open_tasks(state) if is_whole else tasks)
     # A task of a run that nobody runs waits for that, whatever else it waits for.
@@ -66,12 +68,14 @@ def command(what: str, as_json: bool) -> None:
         if is_whole
         else of_tasks(state, tasks, now, owned=owned, pools=pools, whose=whose)
     )
+    lines += [f"{of} ran because {text}." for of, _, text in anew]
     if owned and whose is not None and (drained := explain_owner.said(name, whose, begun=True)):
         lines.append(drained)
     reasons = [plain(name, reason) for reason in ([] if whose is None else [whose])]
     reasons += [plain(name, reason) for reason in (explain.of_run(state, owned=owned) if is_whole else ())]
     for task in explain.open_tasks(state)[:MOST_TASKS] if is_whole else tasks:
         reasons += [plain(pathspec(state, task), reason) for reason in explain.of_task(state, task)]
+    reasons += [plain(of, reason) for of, reason, _ in anew]
     reasons += [plain(name, reason) for reason in islice(explain.open_splits(state) if is_whole else (), MOST_TASKS)]
     reasons += [plain(name, reason) for reason in limited]
     _say(what, [*lines, *slots, *(explain_limits.said(name, reason) for reason in limited)], reasons, as_json=as_json)

@@ -11,6 +11,7 @@ from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, who, write_json
 from evflow.cli.picture import why
+from evflow.cli.rerun import Why, reasons
 from evflow.cli.runs import plain, styled_status
 from evflow.core.deployments import SCHEDULE
 from evflow.core.ids import RunId
@@ -40,12 +41,13 @@ def command(what: str, as_json: bool) -> None:
             return
         interrupted = not state.sealed and not is_owned(log, entry.shard)
         tags = log.tags(run)
+        anew = reasons(log, state)
     tasks = tasks_of(state, reference)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)
     if as_json:
-        write_json(_plain(state, reference, tasks, shown_tags, interrupted=interrupted))
+        write_json(_plain(state, reference, tasks, shown_tags, anew, interrupted=interrupted))
         return
-    for line in _lines(state, reference, tasks, shown_tags, interrupted=interrupted):
+    for line in _lines(state, reference, tasks, shown_tags, anew, interrupted=interrupted):
         click.echo(line)
 
 
@@ -76,12 +78,12 @@ def status_of(state: RunState, *, interrupted: bool) -> str:
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _plain(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], *, interrupted: bool) -> Any:
+def _plain(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], anew: Why, *, interrupted: bool) -> Any:
     if reference.task is not None:
-        return plain_task(state, tasks[0])
+        return plain_task(state, tasks[0], anew)
     if reference.step:
-        return [plain_task(state, task) for task in tasks]
-    return {**plain_run(state, tags, interrupted=interrupted), "tasks": [plain_task(state, task) for task in tasks]}
+        return [plain_task(state, task, anew) for task in tasks]
+    return {**plain_run(state, tags, interrupted=interrupted), "tasks": [plain_task(state, task, anew) for task in tasks]}
 
 
 def _plain_pause(pause: Pause | None) -> dict[str, Any] | None:
@@ -124,8 +126,9 @@ def plain_run(state: RunState, tags: list[str], *, interrupted: bool = False) ->
     }  # fmt: skip
 
 
-def plain_task(state: RunState, task: Task) -> dict[str, Any]:
+def plain_task(state: RunState, task: Task, anew: Why = lambda _: None) -> dict[str, Any]:
     """A task as JSON holds it."""
+    ran = anew(task)
     return {
         "task": pathspec(state, task),
         "id": task.id,
@@ -142,6 +145,7 @@ def plain_task(state: RunState, task: Task) -> dict[str, Any]:
         "manifest": task.manifest,
         "caught": task.caught,
         "reused": task.reused,
+        "ran_anew": None if ran is None else {"code": ran[0].code, "because": ran[1]},
         "cached": plain_cache(task),
         "skipped_by": task.settled_by if task.status == "skipped" else None,
         "reason": task.reason or None,
@@ -169,18 +173,18 @@ def _plain_attempt(attempt: Attempt) -> dict[str, Any]:
 # --- text -------------------------------------------------------------------------------------------------
 
 
-def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], *, interrupted: bool) -> Iterator[str]:
+def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], anew: Why, *, interrupted: bool) -> Iterator[str]:
     if reference.task is not None:
-        yield from _task(state, tasks[0])
+        yield from _task(state, tasks[0], anew)
         return
     if reference.step:
-        yield from task_lines(tasks)
+        yield from task_lines(tasks, anew)
         return
     end_us = state.finished_us or (state.at_us if interrupted else clock.now_us())
     yield from run_lines(state, tags, end_us=end_us, interrupted=interrupted)
     yield ""
     if len(tasks) <= FEW_TASKS:
-        yield from task_lines(tasks)
+        yield from task_lines(tasks, anew)
     else:
         yield from _steps(state)
     yield from _failures(state)
@@ -248,7 +252,7 @@ def _ran(attempt: Attempt) -> bool:
     return bool(attempt.started_us and attempt.ended_us)
 
 
-def task_lines(tasks: list[Task]) -> Iterator[str]:
+def task_lines(tasks: list[Task], anew: Why = lambda _: None) -> Iterator[str]:
     """A table of tasks."""
     rows: list[list[str]] = []
     for task in tasks:
@@ -260,7 +264,7 @@ def task_lines(tasks: list[Task]) -> Iterator[str]:
             duration(last.ended_us - last.started_us) if last and _ran(last) else "",
             str(len(task.attempts)) if len(task.attempts) > 1 else "",
             f"{task.frame.index}" if task.frame else "",
-            _note(task),
+            _note(task, anew),
         ])  # fmt: skip
     yield from table(["task", "status", "started", "took", "attempts", "index", "note"], rows, right=["took", "attempts", "index"])
 
@@ -279,7 +283,7 @@ def plain_cache(task: Task) -> dict[str, Any] | None:
     return {"key": key, "from": origin or None, "because": why_not or None}
 
 
-def _note(task: Task) -> str:
+def _note(task: Task, anew: Why) -> str:
     if task.status == "skipped":
         return f"skipped by {who(task.settled_by)}" + (f", having failed: {said(task.reason)}" if task.reason else "")
     if task.reused:
@@ -290,7 +294,8 @@ def _note(task: Task) -> str:
         return f"@catch took {task.caught.partition(chr(10))[0]}"
     if task.status in ("failed", "retrying") and task.attempts:
         return why(task.attempt) or said(task.reason)
-    return ""
+    ran = anew(task)
+    return f"ran because {ran[1]}" if ran is not None else ""
 
 
 def _failures(state: RunState) -> Iterator[str]:
@@ -321,7 +326,7 @@ def _next(state: RunState, *, interrupted: bool) -> Iterator[str]:
         yield click.style(f"`evflow show {run}/STEP` lists the tasks of a step.", dim=True)
 
 
-def _task(state: RunState, task: Task) -> Iterator[str]:
+def _task(state: RunState, task: Task, anew: Why) -> Iterator[str]:
     yield f"{click.style(pathspec(state, task), bold=True)}  {task_status(task)}"
     places = "/".join(f"{frame.index} of {frame.split.size}" for frame in task.frames())
     facts = [
@@ -329,7 +334,7 @@ def _task(state: RunState, task: Task) -> Iterator[str]:
         ("index", places),
         ("next", ", ".join(task.next_steps) + (f" ({count(task.splits, 'task')})" if task.splits else "")),
         ("artifacts", f"{task.artifacts:,}, {size(task.size_bytes)}" if task.artifacts else ""),
-        ("note", _note(task)),
+        ("note", _note(task, anew)),
         ("again", f"asked for by {who(task.settled_by)}, with attempt {task.renewed}" if task.renewed else ""),
         ("because", said(task.reason) if task.status != "skipped" else ""),
     ]

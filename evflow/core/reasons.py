@@ -5,9 +5,11 @@ person reads one, it goes through here.
 """
 
 import re
+from collections.abc import Iterable
 
 from evflow.core.graph import Policy
 from evflow.core.retry import next_mode
+from evflow.core.reuse import RunAnew
 from evflow.core.state import Task
 
 CLAUSES = {
@@ -55,3 +57,40 @@ def next_attempt(task: Task, policy: Policy, attempt: int, *, counted: bool) -> 
     if caught:
         return f"attempt {attempt}, in which @catch takes the failure"
     return f"attempt {attempt}, retry {task.failures} of {policy.retry_times}"
+
+
+def anew(origin: str, why: RunAnew) -> str:
+    """Why a task of a run that resumes `origin` was not taken over, as what follows `because`."""
+    match why.code:
+        case "named":
+            return "its step was named"
+        case "behind":
+            return "it comes behind the step that was named"
+        case "after":
+            return f"{why.task} before it was run"
+        case "unfinished":
+            became = {"failed": "failed", "cancelled": "was cancelled", "skipped": "was skipped"}.get(why.status, "was not finished")
+            return f"{origin}/{why.task} {became}"
+        case "never":
+            return f"{origin} never came to it"
+        case "otherwise":
+            return f"the flow of now cannot go on as {origin}/{why.task} did"
+        case code:
+            return code
+
+
+def ran_anew(origin: str, tasks: Iterable[tuple[str, RunAnew]], most: int = 5) -> list[str]:
+    """What a resumed run ran itself, a sentence for each reason.
+
+    Args:
+        origin: The run that was resumed.
+        tasks: Each task's name, `step/id`, and why it was run.
+        most: How many tasks a sentence names.
+    """
+    of_reason: dict[str, list[str]] = {}
+    for name, why in tasks:
+        of_reason.setdefault("what they depend on was run" if why.code == "after" else anew(origin, why), []).append(name)
+    return [
+        f"{', '.join(names[:most])}{f' and {len(names) - most:,} more' if len(names) > most else ''} ran because {text}."
+        for text, names in of_reason.items()
+    ]

@@ -13,6 +13,24 @@ from itertools import islice
 from evflow.core.events import TaskReused
 from evflow.core.graph import Graph
 from evflow.core.state import RunState, Task
+from evflow.core.values import value
+
+
+@value
+class RunAnew:
+    """Why a task of a resumed run is not taken over.
+
+    Attributes:
+        code: `named` (its step is the one that was asked for), `behind` (its step comes behind that), `after` (a task that it depends on runs
+            anew), `unfinished` (the origin's task did not succeed), `never` (the origin never came to it), `otherwise` (the flow of now
+            cannot go on as the origin's task did).
+        task: The task that it is due to, `step/id`: for `after` one of this run, else the origin's; empty where there is none.
+        status: For `unfinished` what had become of that task.
+    """
+
+    code: str
+    task: str = ""
+    status: str = ""
 
 
 class ReusePlan:
@@ -23,11 +41,13 @@ class ReusePlan:
     Args:
         origin: The state of the run that is resumed.
         again: Steps that run anew although they succeeded.
+        named: The one of them that was asked for, if any: the others come behind it.
     """
 
-    def __init__(self, origin: RunState, again: frozenset[str] = frozenset()) -> None:
+    def __init__(self, origin: RunState, again: frozenset[str] = frozenset(), named: str = "") -> None:
         self.origin = origin
         self.again = again
+        self.named = named
         self._children = {(task.parent, task.step, index_of(task)): task for task in origin.all_tasks()}
         self._looked_at = 0
 
@@ -41,26 +61,38 @@ class ReusePlan:
             if task.status == "created":
                 return
             self._looked_at += 1
-            match = self._match(state, task) if task.id in state.waiting else None
-            if match is not None and match.manifest is not None:
+            match = self._match(state, task) if task.id in state.waiting and not task.attempt.number else None
+            if isinstance(match, Task) and match.manifest is not None:
                 name = match.reused or match.attempt.cached_from or f"{self.origin.flow}/{self.origin.number}/{match.step}/{match.id}"
                 yield TaskReused(
                     task.id, name, match.manifest, match.next_kind, match.next_steps, match.splits, match.items, match.variable, match.id,
                     match.caught, match.artifacts, match.size_bytes, match.attempt.cards if match.attempts else (),
                 )  # fmt: skip
 
-    def _match(self, state: RunState, task: Task) -> Task | None:
-        if task.step in self.again or task.attempt.number > 0:
-            return None
-        if state.graph[task.step].takes_inputs:
-            members = state.splits[task.parent].arrived
-            if any(state.tasks[member].reused is None for member in members):
-                return None
+    def why(self, state: RunState, task: Task) -> RunAnew | None:
+        """Why a task of the resumed run is not taken over; None where it is."""
+        match = self._match(state, task)
+        return match if isinstance(match, RunAnew) else None
+
+    def _match(self, state: RunState, task: Task) -> Task | RunAnew:
+        """The task of the origin whose result is taken over, or why there is none."""
+        if task.step in self.again:
+            return RunAnew("named" if task.step == self.named else "behind")
         parent = state.tasks[task.parent]
-        if task.parent and parent.reused is None:
-            return None
+        before = [task.parent] if task.parent else []
+        if state.graph[task.step].takes_inputs:
+            before += state.splits[task.parent].arrived
+        anew = next((state.tasks[number] for number in before if state.tasks[number].reused is None), None)
+        if anew is not None:
+            return RunAnew("after", f"{anew.step}/{anew.id}")
         match = self._children.get((parent.origin, task.step, index_of(task)))
-        return match if match is not None and match.status == "succeeded" and _still_possible(state.graph, match) else None
+        if match is None:
+            return RunAnew("never")
+        if match.status != "succeeded":
+            return RunAnew("unfinished", f"{match.step}/{match.id}", match.status)
+        if not _still_possible(state.graph, match):
+            return RunAnew("otherwise", f"{match.step}/{match.id}")
+        return match
 
 
 def _still_possible(graph: Graph, task: Task) -> bool:
@@ -77,6 +109,11 @@ def _still_possible(graph: Graph, task: Task) -> bool:
     if node.kind == "foreach":
         return task.next_kind == "foreach" and task.variable == node.foreach
     return task.next_kind == (node.kind if node.kind in ("switch", "parallel") else "linear")
+
+
+def plan_of(origin: RunState, graph: Graph, step: str | None) -> ReusePlan:
+    """What a run of a graph takes over from its origin where `step`, if any, is to run anew."""
+    return ReusePlan(origin, behind(graph, step), step) if step else ReusePlan(origin)
 
 
 def behind(graph: Graph, step: str) -> frozenset[str]:

@@ -15,7 +15,8 @@ from evflow.archives import connect
 from evflow.core.events import RunStarted
 from evflow.core.graph import LOCAL, Graph
 from evflow.core.ids import RunId
-from evflow.core.reuse import ReusePlan, behind
+from evflow.core.reasons import ran_anew
+from evflow.core.reuse import ReusePlan, plan_of
 from evflow.core.state import RunState
 from evflow.deployments.beginning import check_tags, package_of
 from evflow.errors import UsageError
@@ -77,6 +78,8 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
             with EarlySignals() as early_signals:
                 started, reuse, instead = _start(request, connection, graph, early_signals)
                 state = _drive(request, connection, fork_server, started, reuse, instead, early_signals)
+                if reuse is not None and view is not None and not request.quiet:
+                    _tell_of_reuse(view, reuse, state)
         finally:
             fork_server.stop()
     finally:
@@ -156,7 +159,15 @@ def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None,
     from evflow.replay.load import folded
 
     _, state = folded(client, origin)
-    return ReusePlan(state, behind(graph, resume_step) if resume_step else frozenset())
+    return plan_of(state, graph, resume_step)
+
+
+def _tell_of_reuse(view: RunView, reuse: ReusePlan, state: RunState) -> None:
+    """Say what of a resumed run was run, and why it was not taken over."""
+    ran = [task for task in state.all_tasks() if task.reused is None and task.attempts and task.attempt.launched_us]
+    whys = [(f"{task.step}/{task.id}", why) for task in ran if (why := reuse.why(state, task)) is not None]
+    for sentence in ran_anew(f"{reuse.origin.flow}/{reuse.origin.number}", whys):
+        view.on_notice(sentence)
 
 
 def _drive(

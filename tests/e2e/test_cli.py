@@ -410,6 +410,28 @@ def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_resumed_run_says_of_each_task_why_it_was_taken_over_or_run() -> None:
+    """In its last words, in show and explain, and for programs; without its origin's log it says what its own has."""
+    python("sums.py", "run", "--broken", "True")
+    Path("sums.py").write_text(FLOW.replace("self.broken and", "False and"))
+    done = python("sums.py", "resume")
+    assert "double/3 ran because Sums/1/double/3 failed." in done.stderr
+    assert "join/5, end/6 ran because what they depend on was run." in done.stderr
+    assert "6 tasks, 3 of them taken over." in done.stderr
+    found = {task["task"]: task for task in json.loads(evflow("show", "2", "--json").stdout)["tasks"]}
+    assert found["Sums/2/double/3"]["ran_anew"] == {"code": "unfinished", "because": "Sums/1/double/3 failed"}
+    assert found["Sums/2/join/5"]["ran_anew"] == {"code": "after", "because": "double/3 before it was run"}
+    assert found["Sums/2/start/1"]["ran_anew"] is None
+    assert "ran because Sums/1/double/3 failed" in evflow("show", "2").stdout
+    assert "Sums/2/join/5 ran because double/3 before it was run." in evflow("explain", "2/join").stdout
+    assert "Sums/2/start/1 was taken over from Sums/1/start/1 at" in evflow("explain", "2/start").stdout
+    assert "join/5 ran because its step was named." in python("sums.py", "resume", "join", "--origin-run-id", "2").stderr
+    assert python("sums.py", "--quiet", "resume", "--origin-run-id", "1").stderr == ""
+    assert evflow("forget", "Sums/1", "--yes").returncode == 0
+    assert json.loads(evflow("show", "2/double/3", "--json").stdout)["ran_anew"] is None
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_resumed_run_may_have_other_parameters_and_keeps_the_rest() -> None:
     python("sums.py", "run", "--broken", "True", "--n_items", "2")
     done = python("sums.py", "resume", "--broken", "False")

@@ -1,7 +1,8 @@
 """What a resumed run takes over from the run before, and what it does anew."""
 
 from evflow.core import events as ev
-from evflow.core.reuse import ReusePlan, behind
+from evflow.core.reasons import ran_anew
+from evflow.core.reuse import ReusePlan, RunAnew, behind, plan_of
 from tests.core_run import CoreRun, fan, node
 
 STEPS = (node("start", "a"), node("a", "b"), node("b", "end"), node("end"))
@@ -184,3 +185,66 @@ def test_a_plan_gives_its_tasks_in_portions_and_looks_at_each_once() -> None:
 def test_nothing_is_taken_over_from_a_run_that_has_nothing() -> None:
     """It died before its first task ended."""
     assert taken(resume(CoreRun(*STEPS))) == [None]
+
+
+def why(origin: CoreRun, run: CoreRun, again: frozenset[str] = frozenset(), named: str = "") -> dict[str, RunAnew | None]:
+    """For each task why it is run."""
+    plan = ReusePlan(origin.state, again, named)
+    return {f"{task.step}/{task.id}": plan.why(run.state, task) for task in run.state.all_tasks()}
+
+
+def test_each_task_says_why_it_is_run_and_those_that_are_taken_over_nothing() -> None:
+    """What failed, what was never reached, and what depends on either."""
+    origin = failed_at_b()
+    run = resume(origin)
+    assert why(origin, run) == {"start/1": None, "a/2": None, "b/3": RunAnew("unfinished", "b/3", "failed")}
+    run.done(3, "end")
+    assert why(origin, run)["end/4"] == RunAnew("after", "b/3")
+
+
+def test_a_step_that_was_named_is_told_from_those_behind_it() -> None:
+    """Both are run although they had succeeded."""
+    origin = CoreRun(*STEPS)
+    for task, steps in ((1, ("a",)), (2, ("b",)), (3, ("end",)), (4, ())):
+        origin.done(task, *steps)
+    plan = plan_of(origin.state, origin.state.graph, "b")
+    run = resume(origin, plan.again)
+    run.done(3, "end")
+    assert why(origin, run, plan.again, plan.named) == {
+        "start/1": None, "a/2": None, "b/3": RunAnew("named"), "end/4": RunAnew("behind"),
+    }  # fmt: skip
+
+
+def test_a_join_names_the_member_that_was_run() -> None:
+    """Not the split before, which was taken over."""
+    origin = CoreRun(*fan())
+    origin.done(1, "body", splits=3)
+    origin.begin(2, 3, 4)
+    origin.done(4, "join")
+    origin.fail(2)
+    origin.done(3, "join")
+    run = resume(origin)
+    run.done(2, "join")
+    assert why(origin, run)["body/2"] == RunAnew("unfinished", "body/2", "failed")
+    assert why(origin, run)["join/5"] == RunAnew("after", "body/2")
+
+
+def test_a_way_that_is_none_any_more_and_a_task_that_never_was_are_told() -> None:
+    """By the origin's task where there is one."""
+    origin = failed_at_b()
+    run = resume(origin, nodes=(node("start", "other"), node("other", "b"), node("b", "end"), node("end")))
+    assert why(origin, run) == {"start/1": RunAnew("otherwise", "start/1")}
+    cancelled = CoreRun(*STEPS)
+    cancelled.done(1, "a")
+    cancelled.cancel()
+    assert why(cancelled, resume(cancelled))["a/2"] == RunAnew("unfinished", "a/2", "queued")
+    assert ReusePlan(CoreRun(*STEPS).state).why(resume(origin).state, resume(origin).task(1)) == RunAnew("unfinished", "start/1", "queued")
+
+
+def test_the_reasons_are_sentences_one_for_many_tasks() -> None:
+    """With the first of them by name."""
+    tasks = [("b/3", RunAnew("unfinished", "b/3", "failed")), *((f"c/{n}", RunAnew("after", "b/3")) for n in range(4, 12))]
+    assert ran_anew("F/1", tasks) == [
+        "b/3 ran because F/1/b/3 failed.",
+        "c/4, c/5, c/6, c/7, c/8 and 3 more ran because what they depend on was run.",
+    ]
