@@ -10,7 +10,9 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -162,7 +164,9 @@ class AttemptRunner:
                 raise
             except BaseException as error:  # noqa: BLE001 - it becomes the report
                 ended = _failure(order, open_store(context.store_url), error, progress.stage, started_us)
-            return self._with_cards(context, order, ended) if "card" in current.current else ended
+            if "card" in current.current:
+                ended = self._with_cards(context, order, ended)
+            return progress.keep(ended) if isinstance(ended, AttemptSucceeded) and progress.keep is not None else ended
         finally:
             if _finish_threads(callbacks):
                 self.used_up = True
@@ -213,7 +217,9 @@ class AttemptRunner:
             code = Code(os.path.basename(context.flow_file), context.package)  # noqa: PTH119
             outcome = collect(flow, resumed=context.origin is not None)
             ended = report.success(flow, order, ready.store, done, started_us, code=code, outcome=outcome)
-            return cache.keep(outcome, ended) if cache is not None else ended
+            if cache is not None:
+                progress.keep = partial(cache.keep, outcome)  # with its cards, which are not there yet
+            return ended
 
 
 def prepare(flow: type[FlowSpec]) -> AttemptRunner:
@@ -300,12 +306,13 @@ class UnloadableRunner:
 
 
 class _Progress:
-    """How far an attempt has come: what kind a failure would be of."""
+    """How far an attempt has come: what kind a failure would be of, and who keeps its result for others, if anybody does."""
 
-    __slots__ = ("stage",)
+    __slots__ = ("keep", "stage")
 
     def __init__(self) -> None:
         self.stage = "load"
+        self.keep: Callable[[AttemptSucceeded], AttemptSucceeded] | None = None
 
 
 class _Termination:

@@ -19,7 +19,7 @@ import msgpack
 from evflow.clock import now_us
 from evflow.core.events import AttemptSucceeded
 from evflow.core.values import replaced
-from evflow.errors import UsageError, did_you_mean
+from evflow.errors import EvflowError, UsageError, did_you_mean
 from evflow.flow.code_key import code_digest
 from evflow.flow.decorators.cached import INDEX, ITEM, Cached
 from evflow.flow.execution import Outcome, collect
@@ -27,7 +27,7 @@ from evflow.flow.flowspec import FlowSpec
 from evflow.flow.scope import Frame, Scope, scope_of
 from evflow.flow.steps import facts
 from evflow.imports import user_view
-from evflow.store import NameMissing, ObjectDamaged, ObjectMissing, Store, StoreFull, StoreUnusable
+from evflow.store import NameMissing, ObjectDamaged, ObjectMissing, Store
 from evflow.store.artifacts import ArtifactView, Entry, manifest_objects, save
 from evflow.store.encodings import sha256_of
 from evflow.store.items import item_entry, pack_items
@@ -145,6 +145,13 @@ class TaskCache:
         ended = replaced(ended, cache=(self.key, "", self._note))
         if ended.caught is not None:
             return ended
+        try:
+            self._write(outcome, ended)
+        except EvflowError as error:  # the task's result is there; that it cannot be found again is no failure of it
+            sys.stderr.write(f"The result was not kept for @cached: {error.message}\n")
+        return ended
+
+    def _write(self, outcome: Outcome, ended: AttemptSucceeded) -> None:
         name = f"{self._context.flow}/{self._context.run}/{self._order.step}/{self._order.task}"
         scope = scope_of(self._flow)
         kept = {
@@ -160,12 +167,8 @@ class TaskCache:
             "variable": ended.variable,
             "cards": ended.cards,
         }
-        try:
-            self._store.write_named(self._name, [msgpack.packb(kept)])
-            self._store.write_named(self._last_name, [msgpack.packb({"from": name, "manifest": ended.manifest, "parts": self._parts})])
-        except (StoreFull, StoreUnusable) as error:  # the task's result is there; that it cannot be found again is no failure of it
-            sys.stderr.write(f"The result was not kept for @cached: {error.message}\n")
-        return ended
+        self._store.write_named(self._name, [msgpack.packb(kept)])
+        self._store.write_named(self._last_name, [msgpack.packb({"from": name, "manifest": ended.manifest, "parts": self._parts})])
 
     def _own(self, outcome: Outcome, scope: Scope, manifest: bytes) -> Iterator[str]:
         """The names that the step set itself, or whose value it changed: not what it only read, nor what belongs to the run."""

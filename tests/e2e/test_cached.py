@@ -140,6 +140,7 @@ def test_what_was_done_is_not_done_again_and_the_rest_is_of_this_run() -> None:
     run = data("Fit/2")
     assert (the("Fit/2", "train").cached_from, the("Fit/2", "strict").cached_from) == ("Fit/1/train/2", None)
     assert the("Fit/2", "train").data.model.x == 60
+    assert len(json.loads(evflow("card", "list", "Fit/2/train", "--json").stdout)) == 1
     assert run.label == "b"
     assert run.stamp == the("Fit/2", "start").data.stamp != data("Fit/1").stamp
     assert run.outs == [0, 2]
