@@ -398,3 +398,43 @@ class Gang(FlowSpec):
 if __name__ == "__main__":
     Gang()
 '''
+
+CACHED = '''
+from evflow import FlowSpec, Parameter, cached, step
+
+
+class Reckoned(FlowSpec):
+    """Steps that are cached: each item, a join by what it joins, and one whose key changes."""
+
+    n = Parameter("n", default=2)
+
+    @step
+    def start(self):
+        self.items = list(range(self.n))
+        self.next(self.each, foreach="items")
+
+    @cached(key="input")
+    @step
+    def each(self):
+        self.square = self.input**2
+        self.next(self.gather)
+
+    @cached(key=lambda self, inputs: [one.square for one in inputs])
+    @step
+    def gather(self, inputs):
+        self.squares = [one.square for one in inputs]
+        self.next(self.same)
+
+    @cached(key=lambda self: "always")
+    @step
+    def same(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.squares)
+
+
+if __name__ == "__main__":
+    Reckoned()
+'''

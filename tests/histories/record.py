@@ -142,6 +142,13 @@ def _gang(name: str) -> World:
     return world
 
 
+def _cached(name: str) -> World:
+    world = World(name, flows.CACHED)
+    world.run("run")
+    world.run("run", "--n", "3")
+    return world
+
+
 def _cards(name: str) -> World:
     world = World(name, flows.CARDS)
     world.run("run", BREAK="1")
@@ -193,6 +200,7 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "paused": ("A run is paused while two members run, gets another priority, and is resumed.", "Slow/1", _paused),
     "overdue": ("Two members wait for something that never comes, until the run's time is over.", "Slow/1", _overdue),
     "mended": ("What fails is held: tried again twice, skipped; a join that chooses is skipped to a step.", "Mended/1", _mended),
+    "cached": ("What a run before had done is taken; one item, and the join of all, are new.", "Reckoned/2", _cached),
     "cards": ("Cards of attempts that succeed, fail and are taken over.", "Cards/2", _cards),
     "gang": ("A gang whose nodes fail and are killed, until it succeeds; one that is larger than the run may be.", "Gang/1", _gang),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
