@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
     from evflow.flow.decorators.parallel import parallel as parallel, pytorch_parallel as pytorch_parallel
+    from evflow.flow.decorators.packages import conda as conda, conda_base as conda_base, pypi as pypi, pypi_base as pypi_base
     from evflow.flow.decorators.pool import pool as pool
     from evflow.flow.decorators.project import namespaced_event_name as namespaced_event_name, project as project
     from evflow.flow.decorators.remote import batch as batch, kubernetes as kubernetes
@@ -80,6 +81,8 @@ __all__ = [
     "card",
     "catch",
     "concurrency",
+    "conda",
+    "conda_base",
     "conda_environment_yml_parser",
     "config_expr",
     "current",
@@ -96,6 +99,8 @@ __all__ = [
     "project",
     "publish_event",
     "publish_event_async",
+    "pypi",
+    "pypi_base",
     "pyproject_toml_parser",
     "pytorch_parallel",
     "requirements_txt_parser",
@@ -138,6 +143,8 @@ _HOMES = {
     "card": "evflow.flow.decorators.card",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",
+    "conda": "evflow.flow.decorators.packages",
+    "conda_base": "evflow.flow.decorators.packages",
     "conda_environment_yml_parser": "evflow.flow.parsers",
     "config_expr": "evflow.flow.configs",
     "current": "evflow.flow.current",
@@ -154,6 +161,8 @@ _HOMES = {
     "project": "evflow.flow.decorators.project",
     "publish_event": "evflow.client.publishing",
     "publish_event_async": "evflow.client.publishing",
+    "pypi": "evflow.flow.decorators.packages",
+    "pypi_base": "evflow.flow.decorators.packages",
     "pyproject_toml_parser": "evflow.flow.parsers",
     "pytorch_parallel": "evflow.flow.decorators.parallel",
     "requirements_txt_parser": "evflow.flow.parsers",

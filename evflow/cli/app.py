@@ -68,6 +68,7 @@ _SECTIONS: Sections = {
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),
         "doctor": Lazy("evflow.cli.doctor", "command", "Look for what is wrong with log, store and machine."),
+        "env": Lazy("evflow.cli.env", "command", "The environments of steps: list, show, prune."),
         "server": Lazy("evflow.cli.server", "command", "The embedded server of the log."),
         "completion": Lazy("evflow.cli.completion", "command", "Completion for bash, zsh and fish."),
         "version": Lazy("evflow.cli.version", "command", "Print evflow's version."),

@@ -48,6 +48,25 @@ def of_backfills() -> Completer:
     return _silently(_backfills)
 
 
+def of_environments() -> Completer:
+    """Environments of this machine; the log is not asked."""
+
+    def complete(context: click.Context, parameter: click.Parameter, begun: str) -> "list[CompletionItem]":
+        del context, parameter
+        from click.shell_completion import CompletionItem
+
+        from evflow import config
+        from evflow.environments.cache import Cache
+
+        try:
+            names = Cache(config.home()).names()
+        except (EvflowError, OSError):
+            return []
+        return [CompletionItem(name[:12]) for name in names if name.startswith(begun)]
+
+    return complete
+
+
 def of_pools() -> Completer:
     """Pools that ever had a worker or an order."""
 

@@ -92,6 +92,13 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
             return "run", text, ""
         case ev.RunContinued() as event:
             return "run", f"continued on {event.host}: the process before had died", "odd"
+        case ev.EnvironmentResolved() as event:
+            how = {"known": "as it was resolved before", "origin": "as in the run that is resumed"}.get(
+                event.how, f"in {duration(event.took_us)}"
+            )
+            return "run", f"{_of_steps(event.steps)} {count(event.packages, 'package')} on Python {event.python}, {how}: {event.asked}", ""
+        case ev.EnvironmentReplaced() as event:
+            return "run", f"{_of_steps(event.steps)} the environment of the run instead of {event.asked}: {said(event.reason)}", "odd"
         case ev.LogRegressed() as event:
             return "run", f"the log's server had lost events {event.from_seq} to {event.to_seq}; they were written again", "odd"
         case ev.RunCancelRequested() as event:
@@ -156,6 +163,9 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
         case ev.AttemptFailed() if attempt is not None:
             took = f" in {duration(event.ended_us - event.started_us)}" if event.started_us else ""
             return f"failed{took}: {why(attempt)}{f' ({event.where})' if event.where else ''}", "bad"
+        case ev.EnvironmentReady():
+            how = "was built in" if event.how == "built" else "was there after"
+            return f"its environment {how} {duration(event.took_us)} on {event.host} ({event.name[:12]}, Python {event.python})", ""
         case ev.AttemptLost() | ev.AttemptCrashed():
             kind = "was lost" if isinstance(event, ev.AttemptLost) else "crashed"
             return f"{kind}: {said(event.reason)}", "bad"
@@ -176,6 +186,10 @@ def _of_task(event: ev.Event, record: Record, state: RunState, task: Task) -> tu
             return "failed for good: no attempt is left", "bad"
         case _:
             return None
+
+
+def _of_steps(steps: tuple[str, ...]) -> str:
+    return f"{', '.join(steps[:5])}{f' and {len(steps) - 5} more steps' if len(steps) > 5 else ''} {'has' if len(steps) == 1 else 'have'}"
 
 
 def _undone(state: RunState) -> str:

@@ -477,6 +477,11 @@ def _unknown(state: RunState, event: ev.Unknown) -> None:
     state.unknown += 1
 
 
+def _noted(state: RunState, event: ev.EnvironmentResolved | ev.EnvironmentReplaced | ev.EnvironmentReady) -> None:
+    """Stands in the log for people and for whoever starts attempts; no decision looks at it."""
+    del state, event
+
+
 def _fail(state: RunState, ending: Ending) -> None:
     """Let the run fail; the first reason stands."""
     if state.failing is None:
@@ -586,5 +591,8 @@ _FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {
     ev.TaskSkipRequested: control.skip,
     ev.TaskSkipped: _task_skipped,
     ev.GangRefused: _gang_refused,
+    ev.EnvironmentResolved: _noted,
+    ev.EnvironmentReplaced: _noted,
+    ev.EnvironmentReady: _noted,
     ev.Unknown: _unknown,
 }

@@ -15,33 +15,13 @@ Times that are fields are those of the machine that reports (`*_us`); the time o
 turn's, in the envelope (`evflow.core.codec.Record`).
 """
 
-from typing import Any, ClassVar
-
+from evflow.core.environment_events import (
+    EnvironmentReady as EnvironmentReady,
+    EnvironmentReplaced as EnvironmentReplaced,
+    EnvironmentResolved as EnvironmentResolved,
+)
+from evflow.core.event_kinds import Decision as Decision, Event as Event, Fact as Fact, Plain as Plain
 from evflow.core.values import value
-
-Plain = Any
-"""What msgpack carries."""
-
-
-class Event:
-    """Base of all events."""
-
-    __slots__ = ()
-    is_fact: ClassVar[bool] = False
-
-
-class Fact(Event):
-    """Something from outside the run that was accepted into its log."""
-
-    __slots__ = ()
-    is_fact: ClassVar[bool] = True
-
-
-class Decision(Event):
-    """Something that `decide` concluded from the state."""
-
-    __slots__ = ()
-
 
 # --- the run ---------------------------------------------------------------------------------------------
 
@@ -581,5 +561,8 @@ TAGS: dict[str, type[Event]] = {
     "TaskSkipped": TaskSkipped,
     "RunOverdue": RunOverdue,
     "GangRefused": GangRefused,
+    "EnvironmentResolved": EnvironmentResolved,
+    "EnvironmentReplaced": EnvironmentReplaced,
+    "EnvironmentReady": EnvironmentReady,
 }
 """The format's tags. Append only."""

@@ -29,6 +29,7 @@ from evflow.deployments.beginning import (
     shown_configs,
 )
 from evflow.deployments.catalog import Change, Reference, change, checked_name, last_version
+from evflow.deployments.environments import settle
 from evflow.deployments.manifest import DeploymentManifest, write
 from evflow.deployments.request import started_event
 from evflow.deployments.specs import is_required, spec_of
@@ -207,7 +208,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     manifest = DeploymentManifest(
         flow=flow,
         graph=graph.to_plain(),
-        options=request.options.recorded(request.flow),
+        options=_options(request, store, home),
         code=code_of(request.flow_file, package.digest),
         values=save(store, {**facts(request.flow).constants, **defaults}).manifest,
         parameters=specs,
@@ -237,6 +238,13 @@ def deploy(log: LogClient, request: DeployRequest, prepared: Prepared) -> Change
         return _event(request, prepared, version)
 
     return change(log, wanted, decide, user=request.user)
+
+
+def _options(request: DeployRequest, store: Store, home: Path) -> dict[str, Any]:
+    """What its runs are told, the locks of its steps' environments included: all runs of a deployment have the same packages."""
+    options = request.options.recorded(request.flow)
+    environments = settle(request.flow, store, home).recorded
+    return {**options, "environments": list(environments)} if environments else options
 
 
 def _schedule(flow: type) -> dict[str, Any] | None:

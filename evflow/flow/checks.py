@@ -117,6 +117,7 @@ def _examine(flow: _Flow) -> list[Problem]:
         *_triggers(flow),
         *_limits(flow),
         *_project(flow),
+        *_environments(flow),
         *_decorators(flow),
         *_misplaced(flow),
     ]
@@ -343,6 +344,16 @@ def _project(flow: _Flow) -> Iterator[Problem]:
 
     for where, message in mistakes(flow.cls):
         yield _at(flow, "project", where, "", message, "")
+
+
+def _environments(flow: _Flow) -> Iterator[Problem]:
+    names = {decorator.name for step in flow.steps for decorator in flow.facts.decorators(step)}
+    if not hasattr(flow.cls, "_evflow_environments") and names.isdisjoint(("pypi", "conda")):  # as for triggers
+        return
+    from evflow.flow.decorators.packages import mistakes
+
+    for where, step, message in mistakes(flow.cls):
+        yield _at(flow, "environment", where, step, message, "")
 
 
 def _triggers(flow: _Flow) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from evflow.worker.method import StartMethod, choose
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
     from evflow.worker.forks import Runner
+    from evflow.worker.interpreters import Interpreter
     from evflow.worker.spec import RunContext
 
 SOCKET_BUFFER_BYTES: Final = 1024 * 1024
@@ -89,7 +90,7 @@ class ForkServer:
         return cls(pid, ours, method, loaded=method)
 
     @classmethod
-    def start(cls, asked: str = "auto", *, why: str = "", folder: str = "") -> "ForkServer":
+    def start(cls, asked: str = "auto", *, why: str = "", folder: str = "", of: "Interpreter | None" = None) -> "ForkServer":
         """Start the fork server as a fresh interpreter, which takes some 50 ms and then loads the flow.
 
         Call it from a thread that lives as long as this process: the kernel tells the fork server when it ends.
@@ -98,6 +99,7 @@ class ForkServer:
             asked: `auto`, `fork` or `spawn`.
             why: The reason for `spawn`, for people.
             folder: Its working folder and so that of its attempts; empty for this process's.
+            of: The interpreter of an environment; None for this process's.
 
         Raises:
             OSError: The system gave no process.
@@ -108,7 +110,7 @@ class ForkServer:
         with theirs:
             arguments = ("--fd", "3", "--owner", str(os.getpid()), "--method", asked, "--folder", folder)
             try:
-                pid = start("evflow.worker.forkserver", {0: None, 1: None, 2: 2, 3: theirs.fileno()}, *arguments)
+                pid = start("evflow.worker.forkserver", {0: None, 1: None, 2: 2, 3: theirs.fileno()}, *arguments, of=of)
             except OSError:
                 ours.close()
                 raise

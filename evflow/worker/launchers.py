@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from evflow.worker.forks import ForkLauncher, Runner, Started, settle_memory
+from evflow.worker.interpreters import Interpreter
 from evflow.worker.method import StartMethod, choose
 from evflow.worker.spec import RunContext
 
@@ -151,7 +152,7 @@ class SpawnLauncher:
         """Nothing."""
 
 
-def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str) -> int:
+def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str, of: Interpreter | None = None) -> int:
     """Start a fresh interpreter that runs a module of ours; return its pid.
 
     It gets a session of its own by `lead_session`, since not every system can give it one. Nothing waits: unlike
@@ -161,6 +162,7 @@ def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str
         module: The module.
         descriptors_of: What each of its descriptors is here; None for /dev/null.
         arguments: For the module.
+        of: Another interpreter than this process's.
 
     Raises:
         OSError: The system gave no process.
@@ -169,10 +171,11 @@ def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str
     # First out of the way of each other, then to their places; what is not named here is closed by the exec.
     moved = {number: fcntl.fcntl(null if own is None else own, fcntl.F_DUPFD_CLOEXEC, 64) for number, own in descriptors_of.items()}
     try:
+        python = sys.executable if of is None else of.python
         return os.posix_spawn(
-            sys.executable,
-            interpreter(module, *arguments),
-            os.environ,
+            python,
+            [python, *interpreter(module, *arguments)[1:]],
+            os.environ if of is None else {**os.environ, **dict(of.variables)},
             file_actions=[(os.POSIX_SPAWN_DUP2, own, number) for number, own in moved.items()],
             setsigmask=(signal.SIGINT,),
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE),

@@ -19,22 +19,27 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, Final, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
 
-from evflow import diagnostics
-from evflow.core.events import AttemptExited, AttemptFailed
+from evflow import config, diagnostics
+from evflow.core.events import AttemptExited, AttemptFailed, EnvironmentReady
 from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
 from evflow.worker import launchers as launchers  # launchers: `ForkServer.start` would import it on the loop
 from evflow.worker.forkserver import ForkServer
+from evflow.worker.interpreters import Interpreter, lock_of
 from evflow.worker.leftovers import AttemptWillNotEnd
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.local import FORK_SERVER_DIED, ForkServerBroken, LocalExecutor, RunUnknown, end_former
 from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
+
+if TYPE_CHECKING:
+    from evflow_executors.environments import Environments
 
 MOST_LOADS: Final = 2
 """So many fork servers in a row that died while they loaded a flow: the next one does not load it."""
@@ -44,6 +49,7 @@ HAND_OVER_WITHIN_S: Final = 0.05
 """How long a caller waits for a fork server whose socket is full because it still loads; the rest is handed over beside it."""
 STOP_WITHIN_S: Final = 20.0
 """How long what a closed fork server said last may take to be passed on."""
+_TEXT_CHARS: Final = 2_000
 _UNREAD: Final = 1_000
 """Observations that nobody took; beyond them the fork servers' sockets are left unread."""
 
@@ -56,6 +62,7 @@ class _Code(NamedTuple):
     file: str
     decorators: tuple[str, ...]
     method: str
+    interpreter: Interpreter | None = None
 
     @classmethod
     def of(cls, context: RunContext) -> "_Code":
@@ -71,6 +78,7 @@ class _Workshop:
         local: Talks with it.
         runs: The runs that it was told of and that are not over.
         reading: The task that passes on what it says.
+        environment: The descriptor that keeps its environment from being removed; None of one that has none.
     """
 
     def __init__(self, code: _Code, on_death: "Callable[[_Workshop], None]", on_full: "Callable[[_Workshop], Awaitable[None]]") -> None:
@@ -80,6 +88,7 @@ class _Workshop:
         self.local = LocalExecutor(self._start(code.method), restart=self._start_again, on_full=partial(on_full, self))
         self.reading: asyncio.Task[None] | None = None
         self._died_loading = 0
+        self.environment: int | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -91,7 +100,13 @@ class _Workshop:
         return self.local.loaded is not None and self.local.loaded.method == "fork"
 
     def _start(self, method: str) -> ForkServer:
-        return ForkServer.start(method, folder=os.path.dirname(self.code.file))  # noqa: PTH120 - it is used as it came
+        return ForkServer.start(method, folder=os.path.dirname(self.code.file), of=self.code.interpreter)  # noqa: PTH120 - it is used as it came
+
+    def let_go(self) -> None:
+        """Its fork server has ended: the environment is no longer in use."""
+        if self.environment is not None:
+            os.close(self.environment)
+            self.environment = None
 
     def _start_again(self) -> ForkServer:
         self._died_loading = 0 if self.local.loaded else self._died_loading + 1
@@ -117,6 +132,9 @@ class PackagedExecutor:
         self._workshops: dict[_Code, _Workshop] = {}  # in the order in which they became idle
         self._leaving: set[_Workshop] = set()  # their code has another one, or none
         self._seen = MergedStream(_UNREAD)
+        self._environments: Environments | None = None
+        self._waiting: dict[AttemptId, object] = {}  # for their environments, each with a mark of its own launch
+        self._told: set[tuple[RunId, str]] = set()  # which environments their runs know of
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = False
         self._look_again = False
@@ -125,7 +143,7 @@ class PackagedExecutor:
     @property
     def running(self) -> frozenset[AttemptId]:
         """The attempts that were launched and have not been observed to end."""
-        return frozenset[AttemptId]().union(*(workshop.local.running for workshop in self._all()))
+        return frozenset(self._waiting).union(*(workshop.local.running for workshop in self._all()))
 
     @property
     def fork_servers(self) -> dict[int, str]:
@@ -152,6 +170,10 @@ class PackagedExecutor:
         self._contexts[run] = context, _Code.of(context)
         await self._workshop_of(run, *self._contexts[run])
 
+    def expect(self, context: RunContext) -> None:
+        """As `prepare`, for a run of which only steps with environments come here: nothing is loaded yet."""
+        self._contexts[RunId.parse(f"{context.flow}/{context.run}")] = context, _Code.of(context)
+
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
         """Start an attempt under its name; a second call for the same name changes nothing.
 
@@ -162,19 +184,20 @@ class PackagedExecutor:
         known = self._contexts.get(run)
         if known is None:
             raise RunUnknown(run)
-        if any(workshop.local.is_running(attempt) for workshop in self._all()):
+        if attempt in self._waiting or any(workshop.local.is_running(attempt) for workshop in self._all()):
             return
-        try:
-            workshop = await self._workshop_of(run, *known)
-            while workshop in self._leaving:  # given up while it was told of the run
-                workshop = await self._workshop_of(run, *known)
-        except OSError as error:
-            await self._seen.put(_exited(attempt, f"never-started: {error.strerror or error}"))
-        else:
-            await workshop.local.launch(attempt, order)
+        lock = lock_of(known[0], order.step)
+        if lock is None:
+            await self._launch(attempt, order, *known)
+            return
+        mark = self._waiting[attempt] = object()
+        self._spawn(self._launch_in(lock, mark, attempt, order, *known))
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """SIGTERM to the attempt's group now, SIGKILL after `grace_s`. Unknown names are ignored."""
+        if self._waiting.pop(attempt, None) is not None:
+            await self._seen.put(_exited(attempt, "never-started"))
+            return
         for workshop in self._all():
             if workshop.local.is_running(attempt):
                 await workshop.local.cancel(attempt, grace_s=grace_s)
@@ -184,6 +207,7 @@ class PackagedExecutor:
     async def release(self, run: RunId) -> None:
         """The run is over: forget it, as soon as its last process has ended. Unknown runs are ignored."""
         self._contexts.pop(run, None)
+        self._told = {told for told in self._told if told[0] != run}
         for workshop in self._all():
             if run in workshop.runs:
                 workshop.runs.discard(run)
@@ -213,15 +237,65 @@ class PackagedExecutor:
             return
         self._closing = True
         self._seen.lift()
+        while self._waiting:
+            await self._seen.put(_exited(self._waiting.popitem()[0], "never-started"))
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
                 for workshop in self._all():
                     group.start_soon(self._stop, workshop)
+            if self._environments is not None:
+                await self._environments.aclose()
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=STOP_WITHIN_S)
         self._seen.close()
+
+    # --- launching ---------------------------------------------------------------------------------------
+
+    async def _launch(self, attempt: AttemptId, order: AttemptOrder, context: RunContext, code: _Code) -> None:
+        try:
+            workshop = await self._workshop_of(attempt.run, context, code)
+            while workshop in self._leaving:  # given up while it was told of the run
+                workshop = await self._workshop_of(attempt.run, context, code)
+        except OSError as error:
+            await self._seen.put(_exited(attempt, f"never-started: {error.strerror or error}"))
+        else:
+            await workshop.local.launch(attempt, order)
+
+    async def _launch_in(
+        self, lock: bytes, mark: object, attempt: AttemptId, order: AttemptOrder, context: RunContext, code: _Code
+    ) -> None:
+        """Launch an attempt as soon as its environment is here; one that is cancelled meanwhile has ended."""
+        try:
+            ready = await (await self._all_environments()).get(context.store_url, lock)
+        except Exception as error:  # noqa: BLE001 - it becomes the attempt's end
+            if self._is_waiting(attempt, mark):
+                del self._waiting[attempt]
+                await self._seen.put(_unready(attempt, error))
+            return
+        if not self._is_waiting(attempt, mark):
+            return
+        run, built = attempt.run, ready.built
+        if (run, built.name) not in self._told:
+            self._told.add((run, built.name))
+            said = (built.name, ready.how, os.uname().nodename, built.version, ready.took_us)
+            await self._seen.put(Observation(attempt, EnvironmentReady(attempt.task, attempt.attempt, *said)))
+        if self._is_waiting(attempt, mark):
+            await self._launch(attempt, order, context, code._replace(interpreter=ready.interpreter))
+            if self._waiting.pop(attempt, None) is None:  # cancelled while its fork server was told of it
+                for workshop in self._all():
+                    await workshop.local.cancel(attempt, grace_s=0)
+
+    async def _all_environments(self) -> "Environments":
+        """The environments of this machine; few runs need them, and they are no small import."""
+        module = await anyio.to_thread.run_sync(import_module, "evflow_executors.environments")
+        found: Environments = self._environments or module.Environments(config.home())
+        self._environments = found
+        return found
+
+    def _is_waiting(self, attempt: AttemptId, mark: object) -> bool:
+        return self._waiting.get(attempt) is mark
 
     # --- fork servers ------------------------------------------------------------------------------------
 
@@ -232,12 +306,27 @@ class PackagedExecutor:
         """The fork server of a run's code, which knows the run."""
         workshop = self._workshops.get(code)
         if workshop is None:
+            held = self._hold(code)
             workshop = self._workshops[code] = _Workshop(code, self._became_idle, self._hold_up)
+            workshop.environment = held
             workshop.reading = self._spawn(self._read(workshop))
         if run not in workshop.runs:
             workshop.runs.add(run)
             await workshop.local.prepare(context)
         return workshop
+
+    def _hold(self, code: _Code) -> int | None:
+        """Keep a code's environment from being removed.
+
+        Raises:
+            FileNotFoundError: It was removed in this instant.
+        """
+        if code.interpreter is None or self._environments is None:
+            return None
+        held = self._environments.hold(code.interpreter.name)
+        if held is None:
+            raise FileNotFoundError(f"the environment '{code.interpreter.name}' was removed")
+        return held
 
     async def _hold_up(self, workshop: _Workshop) -> None:
         """Wait for a fork server that takes no more now; one that does not listen holds up nobody but its own runs."""
@@ -259,6 +348,7 @@ class PackagedExecutor:
             self._retire(workshop)
             await self._end_without(workshop, error)
             await workshop.local.aclose()
+            workshop.let_go()
             self._leaving.discard(workshop)
 
     async def _end_without(self, workshop: _Workshop, error: EvflowError | OSError) -> None:
@@ -292,6 +382,7 @@ class PackagedExecutor:
             diagnostics.warning("an attempt does not end", why=str(error))
         if workshop.reading is not None:
             await asyncio.wait([workshop.reading], timeout=STOP_WITHIN_S)
+        workshop.let_go()
         self._leaving.discard(workshop)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -366,6 +457,13 @@ def sizes_bytes(pids: Sequence[int]) -> list[int]:
         except psutil.Error:
             sizes.append(0)
     return sizes
+
+
+def _unready(attempt: AttemptId, error: Exception) -> Observation:
+    """An attempt whose environment cannot be had here."""
+    name = error.code if isinstance(error, EvflowError) else type(error).__name__
+    text = f"{error.message} {error.hint}".strip() if isinstance(error, EvflowError) else str(error)
+    return Observation(attempt, AttemptFailed(attempt.task, attempt.attempt, "environment", name, text[:_TEXT_CHARS]))
 
 
 def _unstarted(attempt: AttemptId, error: EvflowError | OSError) -> Observation:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from evflow import diagnostics
-from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
+from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.graph import POOL_PREFIX
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.retry import WORKER_LOST
@@ -288,7 +288,7 @@ class PoolExecutor:
                     continue
                 for packed in found:
                     for seen in read_live(packed):
-                        if isinstance(seen, Observation) and not isinstance(seen.event, AttemptStarted):
+                        if isinstance(seen, Observation) and isinstance(seen.event, AttemptFailed | AttemptExited):
                             await self._over(seen.attempt, seen.event)
                         elif seen.attempt in self._out:
                             await self._seen.put(seen)

@@ -26,7 +26,7 @@ from anyio.abc import TaskGroup
 
 from evflow import clock, diagnostics
 from evflow.core.codec import encode_report
-from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
+from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.retry import WORKER_LOST
 from evflow.core.values import value
@@ -57,8 +57,8 @@ MOST_REPORTS: Final = 100
 STOPPED: Final = "worker-stopped"
 NEVER_STARTED: Final = "never-started"
 
-Seen = AttemptStarted | AttemptFailed | AttemptExited
-"""What a worker reports of an attempt; anything but its start is its end."""
+Seen = AttemptStarted | AttemptFailed | AttemptExited | EnvironmentReady
+"""What a worker reports of an attempt; anything but its start, and the environment for it, is its end."""
 
 
 class Workshop(Protocol):
@@ -460,7 +460,7 @@ class PoolWorker:
         order = self._claimed[attempt]
         self._reports.append((attempt, order, event))
         self._reported.set()
-        if order.live:
+        if order.live and not isinstance(event, EnvironmentReady):
             self._live.add(order.context.shard, Observation(attempt, event))
 
     async def _send_reports(self) -> None:
@@ -470,7 +470,7 @@ class PoolWorker:
                 await self._reported.wait()
             some = [self._reports.popleft() for _ in range(min(len(self._reports), MOST_REPORTS))]
             said: list[Operation[Any]] = [self._said(attempt, order, event) for attempt, order, event in some if not _is_told(event)]
-            ends = [(attempt, order, event) for attempt, order, event in some if not isinstance(event, AttemptStarted)]
+            ends = [(attempt, order, event) for attempt, order, event in some if isinstance(event, AttemptFailed | AttemptExited)]
             # The claims of those whose own reports are there go in the same exchange; all others follow the reports that are made here.
             at_once = [attempt for attempt, _, event in ends if _is_told(event)]
             later = [attempt for attempt, _, event in ends if not _is_told(event)]

@@ -8,7 +8,7 @@ One contract suite runs over every executor, the simulated one included.
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
-from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
+from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
 from evflow.core.ids import AttemptId
 from evflow.core.values import value
 from evflow.worker.spec import AttemptOrder
@@ -22,7 +22,12 @@ class Observation:
     """
 
     attempt: AttemptId
-    event: AttemptStarted | AttemptFailed | AttemptExited
+    event: AttemptStarted | AttemptFailed | AttemptExited | EnvironmentReady
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the attempt has ended with it."""
+        return isinstance(self.event, AttemptFailed | AttemptExited)
 
 
 @value

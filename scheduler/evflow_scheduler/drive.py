@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
@@ -30,6 +30,9 @@ from evflow_scheduler.request import RunView
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Batch, Shard
 from evflow_scheduler.signals import cancel_on_signal
+
+if TYPE_CHECKING:  # few runs have environments
+    from evflow_executors.beside import WithEnvironments
 
 _TICK_S = 0.1
 _TOLD_AFTER_S = 1.0
@@ -65,7 +68,7 @@ class Drive:
     instead: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-Begin = Callable[[OwnedRun, ShardWriter, LocalExecutor, Mapping[str, Executor]], Awaitable[Batch]]
+Begin = Callable[[OwnedRun, ShardWriter, Executor, Mapping[str, Executor]], Awaitable[Batch]]
 """Gives the first round of a run, new or continued; called when the shard is ours and before anything is launched."""
 
 
@@ -90,7 +93,7 @@ async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
     connection = plan.connection
     log = await open_event_log(connection.ready())
     writer = ShardWriter(log, plan.context.shard, plan.owner, restart=connection.restart, on_trouble=_trouble(plan.view))
-    executor = LocalExecutor(plan.fork_server)
+    executor = _executor(plan)
     pools = PoolsOf(connection.ready(), connection.restart)
     places = Places(executor, lambda pool: pools.executor(pool, writer, lambda _: plan.context, live=plan.view is not None))
     try:
@@ -107,7 +110,16 @@ async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
     return run.state
 
 
-async def _leave(connection: Connection, writer: ShardWriter, executor: LocalExecutor, places: Places) -> None:
+def _executor(plan: Drive) -> "LocalExecutor | WithEnvironments":
+    here = LocalExecutor(plan.fork_server)
+    if not plan.context.options.get("environments"):
+        return here
+    from evflow_executors.beside import WithEnvironments
+
+    return WithEnvironments(here)
+
+
+async def _leave(connection: Connection, writer: ShardWriter, executor: "LocalExecutor | WithEnvironments", places: Places) -> None:
     """End the fork server, and give back the lease and the embedded server."""
     await places.leave_pools()
     if executor.running:
@@ -123,7 +135,9 @@ async def _leave(connection: Connection, writer: ShardWriter, executor: LocalExe
         connection.release()
 
 
-async def _serve(plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, executor: LocalExecutor, places: Places) -> None:
+async def _serve(
+    plan: Drive, run: OwnedRun, begin: Begin, writer: ShardWriter, executor: "LocalExecutor | WithEnvironments", places: Places
+) -> None:
     await executor.prepare(plan.context)
     first = await begin(run, writer, executor, places)
     observer = RunObserver(plan.context.shard, writer.index_run, plan.view)

@@ -6,19 +6,20 @@ the event loop imported. Nobody waits for what can be done later.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evflow import config
 from evflow.archives import connect
-from evflow.core.events import RunStarted
+from evflow.core.events import Event, RunStarted
 from evflow.core.graph import LOCAL, Graph
 from evflow.core.ids import RunId
 from evflow.core.reasons import ran_anew
 from evflow.core.reuse import ReusePlan, plan_of
 from evflow.core.state import RunState
 from evflow.deployments.beginning import check_tags, package_of
+from evflow.deployments.environments import Environments, settle
 from evflow.errors import UsageError
 from evflow.flow import graph_of
 from evflow.flow.decorators.spec import apply_with
@@ -26,7 +27,7 @@ from evflow.flow.flowspec import FlowSpec
 from evflow.log.keys import own_shard
 from evflow.log.owners import owner_name
 from evflow.log.protocol import LogClient, RunEntry
-from evflow.store import open_store
+from evflow.store import Store, open_store
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
 from evflow_scheduler import early
@@ -45,7 +46,6 @@ from evflow_scheduler.start import (
 
 if TYPE_CHECKING:
     from evflow.log.writer import ShardWriter
-    from evflow_executors.local import LocalExecutor
     from evflow_executors.protocol import Executor
     from evflow_scheduler.shard import Batch
 
@@ -57,6 +57,22 @@ class RunIdFileUnwritable(UsageError):
 
     def __init__(self, file: str, why: str) -> None:
         super().__init__(f"The run's number cannot be written to '{file}': {why}.", "Name another file.")
+
+
+class _Begun(NamedTuple):
+    """What a run begins with.
+
+    Attributes:
+        started: Its first event.
+        reuse: What it takes over of the run that it resumes.
+        instead: Executors whose steps run on this machine, and why.
+        environments: The facts that tell of its steps' environments.
+    """
+
+    started: RunStarted
+    reuse: ReusePlan | None
+    instead: Mapping[str, str]
+    environments: Sequence[Event]
 
 
 def run(flow: type[FlowSpec], request: RunRequest) -> int:
@@ -76,8 +92,8 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
         fork_server = fork(flow, request.options.start_method, connection, view)
         try:
             with EarlySignals() as early_signals:
-                started, reuse, instead = _start(request, connection, graph, early_signals)
-                state = _drive(request, connection, fork_server, started, reuse, instead, early_signals)
+                begun = _start(request, connection, graph, early_signals)
+                state = _drive(request, connection, fork_server, begun, early_signals)
                 if reuse is not None and view is not None and not request.quiet:
                     _tell_of_reuse(view, reuse, state)
         finally:
@@ -97,9 +113,7 @@ def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: 
     return server
 
 
-def _start(
-    request: RunRequest, connection: Connection, graph: Graph, early_signals: EarlySignals
-) -> tuple[RunStarted, ReusePlan | None, Mapping[str, str]]:
+def _start(request: RunRequest, connection: Connection, graph: Graph, early_signals: EarlySignals) -> _Begun:
     """Take the run's number and write down what it begins with. What can fail does so before: a number is never given back."""
     check_tags(request.tags)
     _check_run_id_file(request.run_id_file)
@@ -115,6 +129,7 @@ def _start(
     try:
         instead = instead_of_pools(connection, graph, request.options.fallback, view)
         reuse = reuse_plan(client, request.origin, request.resume_step, graph)
+        environments = environments_of(request, store, connection, reuse)
         given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
         host = os.uname().nodename
         early_signals.keep()
@@ -129,9 +144,9 @@ def _start(
         view.on_start(run_id)
     started = started_event(
         run_id, request, graph,
-        given=given, package=package.digest, host=host, installation=installation, store=store_url,
+        environments=environments.recorded, given=given, package=package.digest, host=host, installation=installation, store=store_url,
     )  # fmt: skip
-    return started, reuse, instead
+    return _Begun(started, reuse, instead, environments.facts)
 
 
 def instead_of_pools(connection: Connection, graph: Graph, fallback: str, view: RunView | None) -> Mapping[str, str]:
@@ -145,6 +160,19 @@ def instead_of_pools(connection: Connection, graph: Graph, fallback: str, view: 
     from evflow_scheduler.pools import replaced
 
     return replaced(connection.ready(), graph, fallback, view)
+
+
+def environments_of(request: RunRequest, store: Store, connection: Connection, reuse: ReusePlan | None) -> Environments:
+    """The environments of the flow's steps, resolved; those of the run that is resumed, where they are asked for still.
+
+    Raises:
+        EvflowError: One cannot be resolved, and nobody has said that the run may go on without it.
+    """
+    notice = request.view.on_notice if request.view is not None else None
+    before = reuse.origin.options.get("environments", ()) if reuse is not None else ()
+    # The default is for pools: packages of other versions are no matter of where a step runs, so only somebody can allow it.
+    may_go_on = request.options.fallback == "local" and config.source("fallback").layer != "default"
+    return settle(request.flow, store, connection.home, before=before, may_go_on=may_go_on, notice=notice)
 
 
 def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None, graph: Graph) -> ReusePlan | None:
@@ -174,14 +202,13 @@ def _drive(
     request: RunRequest,
     connection: Connection,
     fork_server: ForkServer,
-    started: RunStarted,
-    reuse: ReusePlan | None,
-    instead: Mapping[str, str],
+    begun: _Begun,
     early_signals: EarlySignals,
 ) -> RunState:
     from evflow_scheduler.drive import Drive, drive
     from evflow_scheduler.shard import Batch
 
+    started, principal = begun.started, f"user:{request.user}"
     run_id = RunId.parse(f"{started.flow}/{started.number}")
     folder = RunFolder.of(connection.home, run_id)
     folder.make()
@@ -200,14 +227,14 @@ def _drive(
         durability=request.options.durability,
         early_signals=early_signals,
         view=view,
-        instead=instead,
+        instead=begun.instead,
     )
 
-    async def begin(run: OwnedRun, writer: "ShardWriter", executor: "LocalExecutor", elsewhere: "Mapping[str, Executor]") -> "Batch":
+    async def begin(run: OwnedRun, writer: "ShardWriter", executor: "Executor", elsewhere: "Mapping[str, Executor]") -> "Batch":
         del writer, executor, elsewhere
-        return Batch(facts={run.id: [(started, f"user:{request.user}", 0)]})
+        return Batch(facts={run.id: [(fact, principal, 0) for fact in (started, *begun.environments)]})
 
-    return drive(plan, OwnedRun(run_id, reuse), begin)
+    return drive(plan, OwnedRun(run_id, begun.reuse), begin)
 
 
 def _check_run_id_file(file: str | None) -> None:

@@ -15,6 +15,8 @@ from evflow.core.events import (
     AttemptFailed,
     AttemptStarted,
     AttemptSucceeded,
+    EnvironmentReplaced,
+    EnvironmentResolved,
     Event,
     Fact,
     GangRefused,
@@ -33,7 +35,7 @@ from evflow.log.limits import LOOK
 from evflow.log.protocol import Inbound
 from evflow_scheduler.run import OwnedRun
 
-_THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused, GangRefused)
+_THE_OWNERS = (RunStarted, RunContinued, LogRegressed, SlotGranted, TaskReused, EnvironmentResolved, EnvironmentReplaced, GangRefused)
 """Facts that only the owner itself states; a report that claims one is refused."""
 
 

@@ -1,7 +1,9 @@
 """From a request to the first event of a run and to what its attempts are told."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from evflow.archives.users import sign
 from evflow.core import flow_events
@@ -60,6 +62,7 @@ def started_event(
     request: RunRequest,
     graph: Graph,
     *,
+    environments: Sequence[Mapping[str, Any]] = (),
     given: Given,
     package: bytes | None,
     host: str,
@@ -68,6 +71,8 @@ def started_event(
 ) -> RunStarted:
     """The first event of the run."""
     plain, options = resolved(graph.to_plain(), request.options.recorded(request.flow), given.shown)
+    if environments:
+        options["environments"] = list(environments)
     if request.resume_step is not None:
         options["resume_step"] = request.resume_step
     tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
@@ -94,6 +99,7 @@ def started_event(
 
 def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: str) -> RunContext:
     """What a run's attempts are told, wherever they run: its places on a host are still to be filled in."""
+    locks = {step: entry["lock"] for entry in event.options.get("environments", ()) if entry.get("lock") for step in entry["steps"]}
     return RunContext(
         flow=event.flow,
         run=event.number,
@@ -115,6 +121,7 @@ def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: st
             **({dialect.OPTION: event.options[dialect.OPTION]} if dialect.OPTION in event.options else {}),
             "installation": event.installation,
             "cache": event.options.get("cache", True),
+            **({"environments": locks} if locks else {}),
         },
         trigger=event.trigger if event.trigger and event.trigger.get("kind") != "request" else None,
     )

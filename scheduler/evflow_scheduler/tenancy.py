@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from evflow import diagnostics
 from evflow.archives import connect
 from evflow.core.decide import LOGIC
-from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, RunStarted
+from evflow.core.events import AttemptExited, AttemptFailed, RunStarted
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import value
 from evflow.deployments.refusals import refuse
@@ -244,7 +244,7 @@ class Tenancy:
             return
         if self._ending is None:
             await self._seen.put(seen)
-        elif not isinstance(seen.event, AttemptStarted):
+        elif seen.is_end:
             self._ending.discard(seen.attempt)
             if not self._ending:
                 self._ended.set()

@@ -438,3 +438,25 @@ class Reckoned(FlowSpec):
 if __name__ == "__main__":
     Reckoned()
 '''
+
+ENVIRONMENTS = '''
+from evflow import FlowSpec, pypi, step
+
+
+class Environments(FlowSpec):
+    """Nothing is installed: the first step's environment has only a Python, the other's cannot be had."""
+
+    @pypi
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @pypi(python="3.9")
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    Environments()
+'''

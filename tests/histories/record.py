@@ -156,6 +156,12 @@ def _cards(name: str) -> World:
     return world
 
 
+def _environments(name: str) -> World:
+    world = World(name, flows.ENVIRONMENTS)
+    world.run("run", "--fallback", "local")
+    return world
+
+
 def _paused(name: str) -> World:
     world = World(name, flows.SLOW)
     with _half_done(world):
@@ -203,6 +209,11 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "cached": ("What a run before had done is taken; one item, and the join of all, are new.", "Reckoned/2", _cached),
     "cards": ("Cards of attempts that succeed, fail and are taken over.", "Cards/2", _cards),
     "gang": ("A gang whose nodes fail and are killed, until it succeeds; one that is larger than the run may be.", "Gang/1", _gang),
+    "environments": (
+        "A step in an environment of its own; one whose environment cannot be had, and that goes on.",
+        "Environments/1",
+        _environments,
+    ),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
 }
 
