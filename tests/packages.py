@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
+REAL_HOME = Path.home()
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The version of Python of these tests."""
 
@@ -30,6 +32,15 @@ def wheel(folder: Path, name: str, version: str, code: str = "", *, requires: st
         for place, text in files.items():
             archive.writestr(place, text)
     return path
+
+
+def own_packages_for(folder: Path, python: str) -> Path | None:
+    """An index with what evflow needs on another Python, from the real one; None where that does not answer."""
+    from evflow.environments.support import requirements
+
+    told = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", python, "--dest", str(folder)]
+    done = subprocess.run([*told, *requirements()], env={**os.environ, "HOME": str(REAL_HOME)}, capture_output=True, check=False)
+    return folder if done.returncode == 0 else None
 
 
 def only(index: Path) -> dict[str, str]:

@@ -348,7 +348,7 @@ class AttemptFailed(Fact):
     Attributes:
         kind: `exception`, `timeout`, `exit` (the body called `sys.exit`), `artifact` (could not be serialised),
             `transition` (`self.next` missing or wrong), `load` (the flow or an input could not be loaded), `store`
-            (the store could not be written).
+            (the store could not be written), `environment` (the step's could not be had).
         error: The exception's class, `module.Class`.
         message: Its text, cut at 2,000 characters.
         where: `file:line` of the user's innermost frame, or an empty string.

@@ -36,7 +36,7 @@ def own_abi() -> str:
 
 def folder_of(root: Path, abi: str) -> Path:
     """The folder for environments of a Python; it may not exist."""
-    told = "\n".join([str(_HOME), sys.prefix, *_requirements()])
+    told = "\n".join([str(_HOME), sys.prefix, *requirements()])
     return root / "support" / f"{abi}-{sha256(told.encode()).hexdigest()[:16]}"
 
 
@@ -64,13 +64,14 @@ def make(folder: Path, abi: str, python: Path) -> None:
         _link(folder)
     else:
         try:
-            run_uv(["pip", "install", "--quiet", "--python", str(python), "--target", str(folder), *_requirements()])
+            run_uv(["pip", "install", "--quiet", "--python", str(python), "--target", str(folder), *requirements()])
         except Failed as error:
             raise CannotBuild(f"of {abi}: what evflow itself needs there", index(), "uv", str(error)) from None
     (folder / "evflow").symlink_to(_HOME)  # last: it makes the folder whole
 
 
-def _requirements() -> list[str]:
+def requirements() -> list[str]:
+    """What evflow needs of others in a task, as requirements."""
     try:
         wanted = requires("evflow") or []
     except PackageNotFoundError:
@@ -99,7 +100,7 @@ def _link(folder: Path) -> None:
 
 def _closure() -> Iterator[str]:
     """The packages that are needed, and what they need, by name."""
-    ahead, seen = [_name(one) for one in _requirements()], set[str]()
+    ahead, seen = [_name(one) for one in requirements()], set[str]()
     while ahead:
         name = ahead.pop()
         if name in seen:

@@ -4,7 +4,7 @@ Those go to fork servers of their own, all others to the one that was forked fro
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import anyio
@@ -25,13 +25,14 @@ class WithEnvironments:
 
     Args:
         here: Runs what has no environment; it belongs to this executor from now on.
+        on_notice: Hears of environments that are built.
     """
 
     name = "local"
 
-    def __init__(self, here: LocalExecutor) -> None:
+    def __init__(self, here: LocalExecutor, on_notice: Callable[[str], None]) -> None:
         self._here = here
-        self._elsewhere = PackagedExecutor(warm_bytes=0)
+        self._elsewhere = PackagedExecutor(warm_bytes=0, on_notice=on_notice)
         self._contexts: dict[RunId, RunContext] = {}
         self._seen = MergedStream(_UNREAD)
         self._reading: set[asyncio.Task[None]] = set()

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -60,10 +61,12 @@ class Environments:
 
     Args:
         home: EVFLOW_HOME.
+        on_notice: Hears of what takes time.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, on_notice: Callable[[str], None] | None = None) -> None:
         self._home = home
+        self._on_notice = on_notice
         self._cache = Cache(home)
         self._locks: dict[bytes, Lock] = {}
         self._at_work: dict[bytes, asyncio.Task[str]] = {}
@@ -113,6 +116,9 @@ class Environments:
 
     async def _build(self, lock: Lock) -> str:
         """Have it built by another process; `built` or `reused`."""
+        if self._on_notice is not None:
+            many = len(lock.packages)
+            self._on_notice(f"Building the environment {lock.name[:12]}: {many} package{'' if many == 1 else 's'}, Python {lock.python}")
         process = await anyio.open_process(
             [sys.executable, *building.COMMAND],
             stdin=subprocess.PIPE,

@@ -121,11 +121,13 @@ class PackagedExecutor:
     Args:
         warm_bytes: Memory that fork servers without work may keep, together.
         look_every_s: How often that is looked at, at most.
+        on_notice: Hears of environments that are built.
     """
 
     name = "local"
 
-    def __init__(self, *, warm_bytes: int, look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(self, *, warm_bytes: int, look_every_s: float = LOOK_EVERY_S, on_notice: Callable[[str], None] = diagnostics.info) -> None:
+        self._on_notice = on_notice
         self._warm_bytes = warm_bytes
         self._look_every_s = look_every_s
         self._contexts: dict[RunId, tuple[RunContext, _Code]] = {}
@@ -290,7 +292,7 @@ class PackagedExecutor:
     async def _all_environments(self) -> "Environments":
         """The environments of this machine; few runs need them, and they are no small import."""
         module = await anyio.to_thread.run_sync(import_module, "evflow_executors.environments")
-        found: Environments = self._environments or module.Environments(config.home())
+        found: Environments = self._environments or module.Environments(config.home(), self._on_notice)
         self._environments = found
         return found
 

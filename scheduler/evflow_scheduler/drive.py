@@ -116,7 +116,7 @@ def _executor(plan: Drive) -> "LocalExecutor | WithEnvironments":
         return here
     from evflow_executors.beside import WithEnvironments
 
-    return WithEnvironments(here)
+    return WithEnvironments(here, _notice(plan.view))
 
 
 async def _leave(connection: Connection, writer: ShardWriter, executor: "LocalExecutor | WithEnvironments", places: Places) -> None:

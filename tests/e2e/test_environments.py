@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from evflow.environments.pypi import interpreter
 from tests.e2e.test_pools import worker
 from tests.e2e.test_scheduler import ended, scheduler
-from tests.packages import HERE, conda_channel, only, wheel
+from tests.packages import HERE, conda_channel, only, own_packages_for, wheel
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
 
@@ -243,3 +244,47 @@ def test_a_step_has_one_environment_and_a_python_that_evflow_runs_on(root: Path,
     done = python("flow.py", "run", cwd=old, **only(index))
     assert done.returncode == 1
     assert "Python 3.8, on which evflow cannot run a step" in done.stderr
+
+
+def test_an_environment_that_cannot_be_built_fails_its_task_with_what_the_tool_said(root: Path, index: Path) -> None:
+    """Another attempt may have it; `evflow env` shows and prunes what is there."""
+    folder = write(root)
+    assert python("flow.py", "run", cwd=folder, **only(index)).returncode == 0
+    [listed] = json.loads(evflow("env", "list", "--json").stdout)
+    assert (listed["kind"], listed["packages"]) == ("pypi", 1)
+    shown = evflow("env", "show", listed["name"][:8])
+    assert "greeting==1.0" in shown.stdout
+    assert "--hash=sha256:" in evflow("env", "show", listed["name"][:8], "--lock").stdout
+    unknown = evflow("env", "show", "nothing")
+    assert unknown.returncode == 1
+    assert "`evflow env list` shows what there is" in unknown.stderr
+    assert json.loads(evflow("env", "prune", "--dry-run", "--all", "--json").stdout)["removed"] == [listed["name"]]
+    assert json.loads(evflow("env", "prune", "--all", "--json").stdout)["removed"] == [listed["name"]]
+    assert evflow("env", "list").stderr.startswith("This machine has no environment yet")
+    shutil.rmtree(index)
+    done = python("flow.py", "run", cwd=folder, **only(index))
+    assert done.returncode == 1
+    assert "could not be built" in done.stderr
+    assert "environment-unbuilt" in evflow("events", "EnvFlow/2", "--type", "AttemptFailed", "--json").stdout
+    assert verified("EnvFlow/2")["exit"] == 0
+    wheel(index, "greeting", "1.0")
+    done = python("flow.py", "resume", cwd=folder, **only(index))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_step_runs_on_another_python(root: Path) -> None:
+    """What evflow itself needs there is installed for that Python; values cross from one to the other."""
+    other = next((one for one in ("3.12", "3.13", "3.14", "3.11") if one != HERE and interpreter(one) != one), None)
+    if other is None:
+        pytest.skip("no other Python that evflow runs on is on this machine")
+    index = own_packages_for(root / "index", other)
+    if index is None:
+        pytest.skip("what evflow needs on another Python cannot be had: no index answers")
+    wheel(index, "greeting", "1.0")
+    body = "assert sys.version_info[:2] == tuple(map(int, '" + other + "'.split('.'))); self.value = {1: ('a', {2.5})}"
+    folder = write(root, work=f'@pypi(packages={{"greeting": "1.0"}}, python="{other}")', body=body)
+    done = python("flow.py", "run", cwd=folder, **only(index))
+    assert done.returncode == 0, done.stderr
+    assert "none here ['1.0'] True" in done.stdout
+    assert [one["python"][: len(other)] for one in told("EnvFlow/1", "EnvironmentReady")] == [other]
+    assert verified("EnvFlow/1")["exit"] == 0
