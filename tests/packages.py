@@ -30,7 +30,7 @@ def wheel(folder: Path, name: str, version: str, code: str = "", *, requires: st
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for place, text in files.items():
-            archive.writestr(place, text)
+            archive.writestr(zipfile.ZipInfo(place), text)  # of no date: the same bytes each time
     return path
 
 

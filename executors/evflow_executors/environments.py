@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import ByteReceiveStream
 
+from evflow import config
 from evflow.clock import now_us
 from evflow.environments import building, support
 from evflow.environments.cache import Built, Cache
@@ -57,7 +58,7 @@ class EnvironmentGone(EnvironmentUnavailable):
 
 
 class Environments:
-    """The environments below a home.
+    """The environments below a home. Those that it gives are held: nobody removes them before `let_go` or `aclose`.
 
     Args:
         home: EVFLOW_HOME.
@@ -69,6 +70,7 @@ class Environments:
         self._on_notice = on_notice
         self._cache = Cache(home)
         self._locks: dict[bytes, Lock] = {}
+        self._held: dict[str, int] = {}
         self._at_work: dict[bytes, asyncio.Task[str]] = {}
 
     async def get(self, store: str, digest: bytes) -> Ready:
@@ -86,9 +88,10 @@ class Environments:
         if lock is None:
             lock = self._locks[digest] = await anyio.to_thread.run_sync(_read, store, digest)
         for _ in range(_TRIES):
-            found = await anyio.to_thread.run_sync(building.found_here, self._home, lock)
+            found = await anyio.to_thread.run_sync(self._find, lock)
             if found is not None:
-                built, beside = found
+                built, beside, held = found
+                self._keep(built.name, held)
                 return Ready(_interpreter(built, beside), built, how, now_us() - began_us)
             at_work = self._at_work.get(digest)
             if at_work is None:
@@ -97,17 +100,37 @@ class Environments:
             how = await asyncio.shield(at_work)
         raise EnvironmentGone(lock.name)
 
-    def hold(self, name: str) -> int | None:
-        """See `Cache.share`."""
-        return self._cache.share(name)
+    def let_go(self, name: str) -> None:
+        """An environment may be removed: nothing runs in it any more that this process started."""
+        held = self._held.pop(name, None)
+        if held is not None:
+            os.close(held)
+
+    def _find(self, lock: Lock) -> tuple[Built, Path, int | None] | None:
+        """The environment and its support, and a descriptor that keeps it from being removed, if this process has none yet. Blocking."""
+        found = building.found_here(self._home, lock)
+        if found is None or lock.name in self._held:
+            return (*found, None) if found is not None else None
+        held = self._cache.share(lock.name)
+        return (*found, held) if held is not None else None
+
+    def _keep(self, name: str, held: int | None) -> None:
+        if held is None:
+            return
+        if name in self._held:  # another attempt's, found at the same time
+            os.close(held)
+        else:
+            self._held[name] = held
 
     async def aclose(self) -> None:
-        """End what is being built: nothing of it counts as built."""
+        """End what is being built, of which nothing counts as built, and let everything go."""
         at_work = list(self._at_work.values())
         for task in at_work:
             task.cancel()
         if at_work:
             await asyncio.wait(at_work)
+        for name in list(self._held):
+            self.let_go(name)
 
     def _over(self, digest: bytes, done: "asyncio.Task[str]") -> None:
         self._at_work.pop(digest, None)
@@ -161,3 +184,8 @@ def _interpreter(built: Built, beside: Path) -> Interpreter:
     own = "CONDA_PREFIX" if built.kind == "conda" else "VIRTUAL_ENV"
     variables = ((support.VARIABLE, str(beside)), ("PATH", path), (own, str(folder)), ("PYTHONNOUSERSITE", "1"))
     return Interpreter(built.python, variables, built.name)
+
+
+def of_this_machine(on_notice: Callable[[str], None]) -> Environments:
+    """The environments below EVFLOW_HOME. Blocking."""
+    return Environments(config.home(), on_notice)

@@ -19,13 +19,12 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
 
-from evflow import config, diagnostics
+from evflow import diagnostics
 from evflow.core.events import AttemptExited, AttemptFailed, EnvironmentReady
 from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
@@ -78,7 +77,6 @@ class _Workshop:
         local: Talks with it.
         runs: The runs that it was told of and that are not over.
         reading: The task that passes on what it says.
-        environment: The descriptor that keeps its environment from being removed; None of one that has none.
     """
 
     def __init__(self, code: _Code, on_death: "Callable[[_Workshop], None]", on_full: "Callable[[_Workshop], Awaitable[None]]") -> None:
@@ -88,7 +86,6 @@ class _Workshop:
         self.local = LocalExecutor(self._start(code.method), restart=self._start_again, on_full=partial(on_full, self))
         self.reading: asyncio.Task[None] | None = None
         self._died_loading = 0
-        self.environment: int | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -101,12 +98,6 @@ class _Workshop:
 
     def _start(self, method: str) -> ForkServer:
         return ForkServer.start(method, folder=os.path.dirname(self.code.file), of=self.code.interpreter)  # noqa: PTH120 - it is used as it came
-
-    def let_go(self) -> None:
-        """Its fork server has ended: the environment is no longer in use."""
-        if self.environment is not None:
-            os.close(self.environment)
-            self.environment = None
 
     def _start_again(self) -> ForkServer:
         self._died_loading = 0 if self.local.loaded else self._died_loading + 1
@@ -135,6 +126,7 @@ class PackagedExecutor:
         self._leaving: set[_Workshop] = set()  # their code has another one, or none
         self._seen = MergedStream(_UNREAD)
         self._environments: Environments | None = None
+        self._opening = anyio.Lock()
         self._waiting: dict[AttemptId, object] = {}  # for their environments, each with a mark of its own launch
         self._told: set[tuple[RunId, str]] = set()  # which environments their runs know of
         self._tasks: set[asyncio.Task[None]] = set()
@@ -291,10 +283,10 @@ class PackagedExecutor:
 
     async def _all_environments(self) -> "Environments":
         """The environments of this machine; few runs need them, and they are no small import."""
-        module = await anyio.to_thread.run_sync(import_module, "evflow_executors.environments")
-        found: Environments = self._environments or module.Environments(config.home(), self._on_notice)
-        self._environments = found
-        return found
+        async with self._opening:
+            if self._environments is None:
+                self._environments = await anyio.to_thread.run_sync(_environments, self._on_notice)
+            return self._environments
 
     def _is_waiting(self, attempt: AttemptId, mark: object) -> bool:
         return self._waiting.get(attempt) is mark
@@ -308,27 +300,12 @@ class PackagedExecutor:
         """The fork server of a run's code, which knows the run."""
         workshop = self._workshops.get(code)
         if workshop is None:
-            held = self._hold(code)
             workshop = self._workshops[code] = _Workshop(code, self._became_idle, self._hold_up)
-            workshop.environment = held
             workshop.reading = self._spawn(self._read(workshop))
         if run not in workshop.runs:
             workshop.runs.add(run)
             await workshop.local.prepare(context)
         return workshop
-
-    def _hold(self, code: _Code) -> int | None:
-        """Keep a code's environment from being removed.
-
-        Raises:
-            FileNotFoundError: It was removed in this instant.
-        """
-        if code.interpreter is None or self._environments is None:
-            return None
-        held = self._environments.hold(code.interpreter.name)
-        if held is None:
-            raise FileNotFoundError(f"the environment '{code.interpreter.name}' was removed")
-        return held
 
     async def _hold_up(self, workshop: _Workshop) -> None:
         """Wait for a fork server that takes no more now; one that does not listen holds up nobody but its own runs."""
@@ -350,8 +327,8 @@ class PackagedExecutor:
             self._retire(workshop)
             await self._end_without(workshop, error)
             await workshop.local.aclose()
-            workshop.let_go()
             self._leaving.discard(workshop)
+            self._let_go(workshop.code)
 
     async def _end_without(self, workshop: _Workshop, error: EvflowError | OSError) -> None:
         """End the attempts of a fork server that there will not be; each is observed when nothing of it is left."""
@@ -384,8 +361,14 @@ class PackagedExecutor:
             diagnostics.warning("an attempt does not end", why=str(error))
         if workshop.reading is not None:
             await asyncio.wait([workshop.reading], timeout=STOP_WITHIN_S)
-        workshop.let_go()
         self._leaving.discard(workshop)
+        self._let_go(workshop.code)
+
+    def _let_go(self, code: _Code) -> None:
+        """A fork server has ended: if it was the last one in its environment, that one may be removed."""
+        used = {workshop.code.interpreter for workshop in self._all()}
+        if self._environments is not None and code.interpreter is not None and code.interpreter not in used:
+            self._environments.let_go(code.interpreter.name)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -459,6 +442,12 @@ def sizes_bytes(pids: Sequence[int]) -> list[int]:
         except psutil.Error:
             sizes.append(0)
     return sizes
+
+
+def _environments(on_notice: Callable[[str], None]) -> "Environments":
+    from evflow_executors.environments import of_this_machine
+
+    return of_this_machine(on_notice)
 
 
 def _unready(attempt: AttemptId, error: Exception) -> Observation:
