@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
-    from evflow.flow.decorators.parallel import parallel as parallel, pytorch_parallel as pytorch_parallel
     from evflow.flow.decorators.packages import conda as conda, conda_base as conda_base, pypi as pypi, pypi_base as pypi_base
+    from evflow.flow.decorators.parallel import parallel as parallel, pytorch_parallel as pytorch_parallel
     from evflow.flow.decorators.pool import pool as pool
     from evflow.flow.decorators.project import namespaced_event_name as namespaced_event_name, project as project
     from evflow.flow.decorators.remote import batch as batch, kubernetes as kubernetes

@@ -94,8 +94,8 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
             with EarlySignals() as early_signals:
                 begun = _start(request, connection, graph, early_signals)
                 state = _drive(request, connection, fork_server, begun, early_signals)
-                if reuse is not None and view is not None and not request.quiet:
-                    _tell_of_reuse(view, reuse, state)
+                if begun.reuse is not None and view is not None and not request.quiet:
+                    _tell_of_reuse(view, begun.reuse, state)
         finally:
             fork_server.stop()
     finally:
