@@ -51,10 +51,18 @@ if TYPE_CHECKING:
     from evflow.flow.steps import step as step
     from evflow.runner.notebook import NBDeployer as NBDeployer, NBRunner as NBRunner
     from evflow.runner.runner import Runner as Runner
+    from evflow.flow.user_decorators import (
+        USER_SKIP_STEP as USER_SKIP_STEP,
+        FlowMutator as FlowMutator,
+        StepMutator as StepMutator,
+        UserStepDecorator as UserStepDecorator,
+        user_step_decorator as user_step_decorator,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "USER_SKIP_STEP",
     "Config",
     "ConfigValue",
     "DataArtifact",
@@ -64,6 +72,7 @@ __all__ = [
     "EvflowException",
     "ExceptionWrapper",
     "Flow",
+    "FlowMutator",
     "FlowSpec",
     "IncludeFile",
     "Inputs",
@@ -74,10 +83,12 @@ __all__ = [
     "Run",
     "Runner",
     "Step",
+    "StepMutator",
     "Task",
     "TriggeredRun",
     "batch",
     "cached",
+    "UserStepDecorator",
     "card",
     "catch",
     "concurrency",
@@ -113,6 +124,7 @@ __all__ = [
     "toml_parser",
     "trigger",
     "trigger_on_finish",
+    "user_step_decorator",
     "yaml_parser",
 ]
 
@@ -126,6 +138,7 @@ _HOMES = {
     "EvflowException": "evflow.exception",
     "ExceptionWrapper": "evflow.exception",
     "Flow": "evflow.client.flow",
+    "FlowMutator": "evflow.flow.user_decorators",
     "FlowSpec": "evflow.flow.flowspec",
     "IncludeFile": "evflow.flow.includefile",
     "Inputs": "evflow.flow.inputs",
@@ -136,10 +149,13 @@ _HOMES = {
     "Run": "evflow.client.run",
     "Runner": "evflow.runner.runner",
     "Step": "evflow.client.step",
+    "StepMutator": "evflow.flow.user_decorators",
     "Task": "evflow.client.task",
     "TriggeredRun": "evflow.deployments.triggered",
     "batch": "evflow.flow.decorators.remote",
     "cached": "evflow.flow.decorators.cached",
+    "USER_SKIP_STEP": "evflow.flow.user_decorators",
+    "UserStepDecorator": "evflow.flow.user_decorators",
     "card": "evflow.flow.decorators.card",
     "catch": "evflow.flow.decorators.catch",
     "concurrency": "evflow.flow.decorators.limit",
@@ -175,6 +191,7 @@ _HOMES = {
     "toml_parser": "evflow.flow.parsers",
     "trigger": "evflow.flow.decorators.trigger",
     "trigger_on_finish": "evflow.flow.decorators.trigger",
+    "user_step_decorator": "evflow.flow.user_decorators",
     "yaml_parser": "evflow.flow.parsers",
 }
 """Public name to the module that defines it."""

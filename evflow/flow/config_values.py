@@ -16,7 +16,7 @@ from evflow.flow.configs import Config, ConfigSpec, Delayed, as_config, as_plain
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.named_parser import NamedParser, ParserNotFound
 from evflow.flow.parameters import Parameter, canonical, type_of
-from evflow.flow.steps import UNPACKED, Where, facts
+from evflow.flow.steps import UNPACKED, Facts, Where, facts, is_mutated
 
 FILES_VARIABLE: Final = "EVFLOW_FLOW_CONFIG"
 """A JSON map of names to paths; names of other flows' configurations mean nothing."""
@@ -170,13 +170,38 @@ def settle(cls: type, values: Mapping[str, object]) -> None:
     for decorator in decorators:
         if _has_delayed(decorator.given):
             found.configured[decorator] = _configured(decorator, known)
+    found.parameters = dict(found.declared)
+    if is_mutated(cls, found):
+        _mutate(cls, known)
     for name, delayed in found.delayed.items():
         value = evaluate(delayed, known)
         found.constants[name] = as_plain(value)
         setattr(cls, name, value)
-    for attribute, parameter in found.declared.items():
-        found.parameters[attribute] = _parameter(parameter, known)
+    _settle_parameters(found, known)
     _settled.update(known)
+
+
+def _mutate(cls: type, known: Mapping[str, object]) -> None:
+    """Let mutators change the flow, and put the values of configurations into what they added."""
+    from evflow.flow.mutators import mutate
+
+    found = facts(cls)
+    mutate(cls, found, lambda value: _valued(value, known))
+    added = [one for changed in (*found.changed.values(), *found.classwide.values()) for one in changed if _has_delayed(one.given)]
+    found.configured.update({one: _configured(one, known) for one in added})
+
+
+def _settle_parameters(found: Facts, known: Mapping[str, object]) -> None:
+    for attribute, parameter in list(found.parameters.items()):
+        found.parameters[attribute] = _parameter(parameter, known)
+
+
+def mutate_again(cls: type) -> None:
+    """The same after `--with` has added decorators, if the configurations are settled; else they will be."""
+    found = facts(cls)
+    if all(attribute in found.constants for attribute in found.configs):
+        _mutate(cls, _settled if found.configs else {})
+        _settle_parameters(found, _settled)
 
 
 def settle_from(cls: type, stored: _View) -> None:

@@ -187,6 +187,20 @@ def _body(flow: FlowSpec, scope: Scope, timeout_s: float) -> None:
 
     body: Callable[..., object] = getattr(flow, scope.step)
     arguments = () if scope.joined is None else (scope.joined.inputs,)
+    wrappers = facts(type(flow)).wrapped.get(scope.step)
+    if wrappers:
+        from evflow.flow.user_decorators import run_wrapped
+
+        def call(function: Callable[..., object], given: tuple[object, ...]) -> object:
+            result = function(*given)
+            if not hasattr(result, "__await__"):
+                return result
+            _await(cast("Coroutine[Any, Any, object]", result), scope.step, timeout_s)
+            return None
+
+        with user_view(), _alarm(scope.step, timeout_s):
+            run_wrapped(flow, scope.step, wrappers, body, arguments, call)
+        return
     with user_view():
         if timeout_s:
             with _alarm(scope.step, timeout_s):

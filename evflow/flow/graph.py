@@ -40,7 +40,10 @@ def read_node(cls: type, name: str) -> Node:
         doc=first_paragraph(function.__doc__),
         line=source.line,
         file=source.file,
-        decorators=tuple(str(decorator) for decorator in reversed(decorators)),
+        decorators=(
+            *(f"@{user.decorator_name}" for user in reversed(facts(cls).wrapped.get(name, ()))),
+            *(str(decorator) for decorator in reversed(decorators)),
+        ),
         policy=Policy(**policy),
     )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evflow.flow.configs import Config, Delayed
     from evflow.flow.decorators.base import StepDecorator
     from evflow.flow.parameters import Parameter
+    from evflow.flow.user_decorators import FlowMutator, StepMutator, UserDecorator, UserStepDecorator
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +23,9 @@ INFO = "evflow_step"
 """The attribute of a function that makes it a step."""
 FACTS = "_evflow_facts"
 BASE = "FlowSpec"
+
+MUTATORS = "_evflow_mutators"
+"""The attribute of a class that has its mutators."""
 
 SCOPE = "_evflow_scope"
 """The slot of an instance that holds its place in a run."""
@@ -71,9 +75,11 @@ class StepInfo:
         end: Said to be the last step, whatever its name.
         decorators: The step's decorators, the one closest to the `def` first.
         node_info: What the user attached to the step, for tools.
+        wrappers: Decorators that users wrote, the one closest to the `def` first.
+        mutators: The step's mutators, in that order.
     """
 
-    __slots__ = ("decorators", "end", "name", "node_info", "start")
+    __slots__ = ("decorators", "end", "mutators", "name", "node_info", "start", "wrappers")
 
     def __init__(self, name: str, *, start: bool, end: bool, node_info: Mapping[str, object]) -> None:
         self.name = name
@@ -81,6 +87,8 @@ class StepInfo:
         self.end = end
         self.node_info = node_info
         self.decorators: list[StepDecorator] = []
+        self.wrappers: list[UserDecorator] = []
+        self.mutators: list[UserDecorator] = []
 
 
 class StepFunction(Protocol):
@@ -117,6 +125,7 @@ def step(
         setattr(target, INFO, info)
         # Where Metaflow's users look for them.
         target.is_step, target.name, target.decorators = True, info.name, info.decorators
+        target.wrappers, target.config_decorators = info.wrappers, info.mutators
         return marked
 
     return mark if function is None else mark(function)
@@ -136,9 +145,19 @@ class Facts:
         fixed: The attributes that a step cannot set.
         extra: Decorators that `--with` added: step to decorators.
         bare: The decorators in the source do not count, as `spin --skip-decorators` wants it.
+        extra_users: Those among them that users wrote.
+        changed: What mutators made of the decorators of a step.
+        wrapped: The decorators around a step's body that users wrote; like all that follow, filled by `evflow.flow.mutators`.
+        mutators: The mutators of a step.
+        flow_mutators: Those of the flow.
+        classwide: What they made of the decorators of the class: attribute to decorators.
+        injected: Parameters that they added, and what the class had in their place.
     """
 
-    __slots__ = ("bare", "configs", "configured", "constants", "declared", "delayed", "extra", "fixed", "methods", "parameters", "steps")
+    __slots__ = (
+        "changed", "classwide", "bare", "configs", "configured", "constants", "declared", "delayed", "extra", "extra_users", "fixed", "flow_mutators", "injected",
+        "methods", "mutators", "parameters", "steps", "wrapped",
+    )  # fmt: skip
 
     def __init__(self, cls: type) -> None:
         self.steps: dict[str, StepFunction] = {}
@@ -150,10 +169,26 @@ class Facts:
         self.methods: dict[str, FunctionType] = {}
         self.extra: dict[str, list[StepDecorator]] = {}
         self.bare = False
+        self.extra_users: dict[str, list[UserDecorator]] = {}
+        self.changed: dict[str, list[StepDecorator]] = {}
+        self.wrapped: dict[str, list[UserStepDecorator]] = {}
+        self.mutators: dict[str, list[StepMutator]] = {}
+        self.flow_mutators: list[FlowMutator] = []
+        self.classwide: dict[str, list[StepDecorator]] = {}
+        self.injected: dict[str, object] = {}
         for name, value in _members(cls).items():
             self._sort_in(name, value)
         self.declared = dict(self.parameters)
+        self.see_what_is_fixed()
+
+    def see_what_is_fixed(self) -> None:
+        """Work out `fixed`."""
         self.fixed = frozenset({*self.steps, *self.parameters, *self.constants, *self.configs, *self.delayed, *LANGUAGE})
+
+    def has_users(self) -> bool:
+        """Whether a step has decorators or mutators that users wrote."""
+        infos = [getattr(function, INFO) for function in self.steps.values()]
+        return any(info.wrappers or info.mutators for info in infos) or any(self.extra_users.values())
 
     def _sort_in(self, name: str, value: object) -> None:
         if getattr(value, "is_delayed", False):
@@ -172,7 +207,7 @@ class Facts:
 
     def decorators(self, name: str) -> "list[StepDecorator]":
         """A step's decorators, those of `--with` last."""
-        found = [*(() if self.bare else self.steps[name].decorators), *self.extra.get(name, ())]
+        found = self.changed[name] if name in self.changed else [*(() if self.bare else self.steps[name].decorators), *self.extra.get(name, ())]
         return [self.configured.get(one, one) for one in found] if self.configured else found
 
 
@@ -182,7 +217,20 @@ def facts(cls: type) -> Facts:
     if found is None:
         found = Facts(cls)
         setattr(cls, FACTS, found)
+        if not found.configs and is_mutated(cls, found):  # else when they are settled
+            from evflow.flow.mutators import mutate
+
+            try:
+                mutate(cls, found)
+            except BaseException:
+                delattr(cls, FACTS)  # whoever asks next is told, too
+                raise
     return cast("Facts", found)
+
+
+def is_mutated(cls: type, found: Facts) -> bool:
+    """Whether anything that users wrote changes the flow or wraps its steps: few flows pay for it."""
+    return hasattr(cls, MUTATORS) or found.has_users()
 
 
 def is_kept(name: str, cls: type) -> bool:

@@ -25,7 +25,7 @@ from evflow.errors import EvflowError
 from evflow.flow import current, dialect
 from evflow.flow.execution import Done, collect, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
-from evflow.flow.steps import facts
+from evflow.flow.steps import facts, is_mutated
 from evflow.imports import framework_view, set_user_folder, user_view
 from evflow.log import connect
 from evflow.log.client import RedisLogClient
@@ -226,6 +226,10 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
     """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
     from evflow.log import commands
 
+    if is_mutated(flow, facts(flow)):
+        from evflow.flow.mutators import stay_silent
+
+        stay_silent()
     commands.report("", RunId(FlowName(""), RunNumber(0)), b"")  # reads its script
     reply_timeout_s()  # reads files of settings
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, is_delayed, raise_at_import
-from evflow.flow.steps import Where, caller, facts
+from evflow.flow.steps import MUTATORS, Where, caller, facts
 
 
 def apply_to_class(kind: type[StepDecorator], attribute: str, decorated: object, given: Mapping[str, object], *, field: str) -> Any:
@@ -40,6 +40,8 @@ def apply_to_class(kind: type[StepDecorator], attribute: str, decorated: object,
 def configured(cls: type, attribute: str) -> list[Any]:
     """The decorators that a class has in an attribute, with what configurations give them."""
     found: list[Any] = getattr(cls, attribute, [])
+    if hasattr(cls, MUTATORS):
+        found = facts(cls).classwide.get(attribute, found)
     settled = facts(cls).configured if found else {}
     return [settled.get(one, one) for one in found] if settled else found
 

@@ -6,17 +6,19 @@ both (`image=registry:5000/a,b` is one value). A value is JSON where it reads as
 
 import re
 from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
 from evflow.errors import did_you_mean
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
-from evflow.flow.steps import facts
+from evflow.flow.steps import INFO, facts, is_mutated
 
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 _BETWEEN_FIELDS = re.compile(r",(?=\s*\w+\s*=)")
 
 
-def from_spec(text: str) -> StepDecorator:
+def from_spec(text: str) -> Any:
     """The decorator that a text of `--with` names.
 
     Raises:
@@ -24,24 +26,50 @@ def from_spec(text: str) -> StepDecorator:
     """
     name, _, rest = text.partition(":")
     kind = decorator_class(name.strip())
+    if kind is None and "." in name:
+        return _user_decorator(text, name.strip(), rest)
     if kind is None:
         raise DecoratorInvalid(
-            f"--with {text}: there is no decorator '{name}'.", f"There are: {', '.join(sorted(REGISTRY))}.{did_you_mean(name, REGISTRY)}"
+            f"--with {text}: there is no decorator '{name}'.",
+            f"There are: {', '.join(sorted(REGISTRY))}.{did_you_mean(name, REGISTRY)} One of your own is MODULE.NAME.",
         )
-    given: dict[str, object] = {}
-    for field in _BETWEEN_FIELDS.split(rest) if rest.strip() else ():
-        key, equals, value = field.partition("=")
-        if not equals:
-            raise DecoratorInvalid(
-                f"--with {text}: '{field}' is not of the form <field>=<value>.", f"Fields of {name} are: {', '.join(kind.defaults)}."
-            )
-        given[key.strip()] = _value(value.strip())
+    given = _fields(text, rest, f"Fields of {name} are: {', '.join(kind.defaults)}.")
     decorator = kind(given)
     for mistake in decorator.mistakes():
         raise DecoratorInvalid(f"--with {text}: {mistake}")
     if (unfit := decorator.spec_mistake()) is not None:
         raise DecoratorInvalid(f"--with {kind.name}: {unfit}", "Put the decorator on the step.")
     return decorator
+
+
+def _user_decorator(text: str, name: str, rest: str) -> Any:
+    """A decorator or step mutator that a user wrote, by its module."""
+    from evflow.flow.user_decorators import UserDecorator
+    from evflow.imports import user_view
+
+    module, _, attribute = name.rpartition(".")
+    try:
+        with user_view():
+            found: Any = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DecoratorInvalid(
+            f"--with {text}: there is no decorator '{name}': {error}.", "Write MODULE.NAME, as the flow's file would import it."
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, UserDecorator) and not found.of_class):
+        raise DecoratorInvalid(
+            f"--with {text}: '{name}' is no decorator of steps.", "It is made by @user_step_decorator, or a StepMutator."
+        )
+    return found(**_fields(text, rest, "Fields are written NAME=VALUE."))
+
+
+def _fields(text: str, rest: str, hint: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for field in _BETWEEN_FIELDS.split(rest) if rest.strip() else ():
+        key, equals, value = field.partition("=")
+        if not equals:
+            raise DecoratorInvalid(f"--with {text}: '{field}' is not of the form <field>=<value>.", hint)
+        given[key.strip()] = _value(value.strip())
+    return given
 
 
 def apply_with(cls: type, specs: Iterable[str]) -> None:
@@ -53,11 +81,21 @@ def apply_with(cls: type, specs: Iterable[str]) -> None:
         DecoratorInvalid: As for `from_spec`.
     """
     found = facts(cls)
-    wanted = {decorator.name: decorator for decorator in map(from_spec, specs)}
+    made: list[Any] = list(map(from_spec, specs))
+    users: dict[Any, Any] = {type(decorator): decorator for decorator in made if not isinstance(decorator, StepDecorator)}
+    wanted = {decorator.name: decorator for decorator in made if isinstance(decorator, StepDecorator)}
     for step, function in found.steps.items():
         own = set[str]() if found.bare else {decorator.name for decorator in function.decorators}
         kept = [decorator for decorator in found.extra.get(step, ()) if decorator.name not in wanted]
         found.extra[step] = [*kept, *(decorator for decorator in wanted.values() if decorator.name not in own)]
+        info = getattr(function, INFO)
+        there: set[Any] = {type(decorator) for decorator in (*info.wrappers, *info.mutators)}
+        others = [decorator for decorator in found.extra_users.get(step, ()) if type(decorator) not in users]
+        found.extra_users[step] = [*others, *(decorator for kind, decorator in users.items() if kind not in there)]
+    if is_mutated(cls, found):
+        from evflow.flow.config_values import mutate_again
+
+        mutate_again(cls)
 
 
 def _value(text: str) -> object:
