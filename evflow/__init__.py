@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evflow.flow.decorators.card import card as card
     from evflow.flow.decorators.catch import catch as catch
     from evflow.flow.decorators.environment import environment as environment
+    from evflow.flow.decorators.exit_hook import exit_hook as exit_hook
     from evflow.flow.decorators.limit import concurrency as concurrency, limit as limit
     from evflow.flow.decorators.packages import conda as conda, conda_base as conda_base, pypi as pypi, pypi_base as pypi_base
     from evflow.flow.decorators.parallel import parallel as parallel, pytorch_parallel as pytorch_parallel
@@ -99,6 +100,7 @@ __all__ = [
     "current",
     "default_namespace",
     "environment",
+    "exit_hook",
     "get_namespace",
     "inspect_spin",
     "kubernetes",
@@ -166,6 +168,7 @@ _HOMES = {
     "current": "evflow.flow.current",
     "default_namespace": "evflow.client.namespaces",
     "environment": "evflow.flow.decorators.environment",
+    "exit_hook": "evflow.flow.decorators.exit_hook",
     "get_namespace": "evflow.client.namespaces",
     "kubernetes": "evflow.flow.decorators.remote",
     "inspect_spin": "evflow.client.spins",

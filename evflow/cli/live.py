@@ -162,7 +162,7 @@ class _View:
 
     def _step(self, task: int) -> str:
         found = self._state.task(task) if self._state is not None else None
-        return found.step if found is not None else "?"
+        return found.step if found is not None else "?" if task else "exit_hook"
 
     def _pid(self, name: AttemptId) -> int:
         """The process of an attempt, 0 while it is not known."""
@@ -213,7 +213,7 @@ class PlainView(_View):
     def _start(self, name: AttemptId, at_us: int) -> None:
         if name not in self._begun_attempts:
             self._begun_attempts.add(name)
-            if not self._quiet:
+            if not self._quiet and name.task:  # exit hooks are no task
                 self._line(at_us, name, started(name.attempt))
 
     def _line(self, at_us: int, name: AttemptId, text: str) -> None:

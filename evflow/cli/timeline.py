@@ -111,6 +111,11 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
             return "run", f"failed after {duration(state.finished_us - state.started_us)}: {said(event.reason)}{_undone(state)}", "bad"
         case ev.RunCancelled() as event:
             return "run", f"cancelled after {duration(state.finished_us - state.started_us)}: {event.reason}{_undone(state)}", "bad"
+        case ev.ExitHookStarted() as event:
+            again = f", for the {event.attempt + 1}. time" if event.attempt else ""
+            return "run", f"its exit hooks begin: {', '.join(event.functions)}{again}", ""
+        case ev.ExitHookEnded() as event:
+            return "run", _hooks_end(event), "good" if event.exit_code == 0 else "odd"
         case ev.RunSealed() as event:
             late = f"; {count(event.late_reports, 'report')} came too late to count" if event.late_reports else ""
             return "run", f"sealed with {count(record.seq, 'event')}{late}", ""
@@ -118,6 +123,15 @@ def _about_run(record: Record, state: RunState) -> tuple[str, str, str] | None:
             return "run", f"{event.tag}: an event of a later version, without effect here", "odd"
         case _:
             return None
+
+
+def _hooks_end(event: ev.ExitHookEnded) -> str:
+    if event.exit_code == 0:
+        return "its exit hooks are done"
+    if event.why == "given-up":
+        return f"its exit hooks are given up: whoever ran them died, {count(event.attempt + 1, 'time')}"
+    how = f"signal {event.signal}" if event.signal else f"exit code {event.exit_code}" if event.exit_code is not None else event.why
+    return f"an exit hook failed ({how}); what the run came to stays"
 
 
 def _about_request(record: Record, state: RunState, why_not: str) -> tuple[str, str, str] | None:

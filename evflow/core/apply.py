@@ -378,6 +378,15 @@ def _attempt_failed(state: RunState, event: ev.AttemptFailed) -> None:
     _ask_what_follows(state, task)
 
 
+def _exit_hook_started(state: RunState, event: ev.ExitHookStarted) -> None:
+    state.hook_starts = event.attempt + 1
+
+
+def _exit_hook_ended(state: RunState, event: ev.ExitHookEnded) -> None:
+    del event
+    state.hooks_over = True
+
+
 def _attempt_exited(state: RunState, event: ev.AttemptExited) -> None:
     task = _current(state, event)
     if task is None:
@@ -594,5 +603,7 @@ _FOLDS: dict[type[ev.Event], Callable[[RunState, Any], None]] = {
     ev.EnvironmentResolved: _noted,
     ev.EnvironmentReplaced: _noted,
     ev.EnvironmentReady: _noted,
+    ev.ExitHookStarted: _exit_hook_started,
+    ev.ExitHookEnded: _exit_hook_ended,
     ev.Unknown: _unknown,
 }

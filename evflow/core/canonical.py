@@ -42,6 +42,10 @@ ATTEMPT_3 = ("cards",)
 ATTEMPT_4 = ("cache",)
 
 
+# Of runs that had exit hooks: no other has a part for them.
+SCALARS_OF_HOOKS = ("hook_starts", "hooks_over")
+
+
 def digest(state: RunState) -> bytes:
     """SHA-256 of the state, 32 bytes. Costs O(tasks) of time; of memory no more than its largest part."""
     hashed = sha256()
@@ -82,6 +86,8 @@ def _parts(state: RunState) -> Iterator[bytes]:
     if state.logic >= 4:
         cached = [(task, attempt) for task in state.tasks for attempt in task.attempts if attempt.cache]
         after += [[[task.id, attempt.number, *(getattr(attempt, name) for name in ATTEMPT_4)] for task, attempt in cached]]
+    if state.hook_starts or state.hooks_over:
+        after += [[getattr(state, name) for name in SCALARS_OF_HOOKS]]
     packer = msgpack.Packer()
     yield packer.pack_array_header(len(before) + 1 + len(after))
     for plain in before:

@@ -105,6 +105,36 @@ class RunCancelRequested(Fact):
 
 
 @value
+class ExitHookStarted(Fact):
+    """The run has its outcome, and the process of its exit hooks is about to be started. It changes nothing of the run.
+
+    Attributes:
+        attempt: How often it was started before.
+        functions: The hooks, by name.
+    """
+
+    attempt: int
+    functions: tuple[str, ...] = ()
+
+
+@value
+class ExitHookEnded(Fact):
+    """The process of the exit hooks was seen to end, or they were given up. It changes nothing of the run, which is sealed next.
+
+    Attributes:
+        attempt: Of the start.
+        exit_code: 0 where all hooks came to their end, 1 where one failed; None when a signal ended it.
+        signal: The signal's number, or None.
+        why: What is known besides: `given-up` (its owner died each time), `fork-server-died`, ... or an empty string.
+    """
+
+    attempt: int
+    exit_code: int | None
+    signal: int | None = None
+    why: str = ""
+
+
+@value
 class RunPauseRequested(Fact):
     """Somebody wants that nothing of the run starts any more until it is resumed; what runs goes on."""
 
@@ -564,5 +594,7 @@ TAGS: dict[str, type[Event]] = {
     "EnvironmentResolved": EnvironmentResolved,
     "EnvironmentReplaced": EnvironmentReplaced,
     "EnvironmentReady": EnvironmentReady,
+    "ExitHookStarted": ExitHookStarted,
+    "ExitHookEnded": ExitHookEnded,
 }
 """The format's tags. Append only."""

@@ -270,6 +270,8 @@ class RunState:
         priority: Its place among runs that wait for the same slots; higher ones come first.
         late: Reports that came after their attempt was given up.
         sealed: The seal was folded.
+        hook_starts: How often the process of its exit hooks was started: see `evflow.core.hooks`.
+        hooks_over: They have ended.
     """
 
     seq: int = 0
@@ -306,6 +308,8 @@ class RunState:
     late: int = 0
     unknown: int = 0
     sealed: bool = False
+    hook_starts: int = 0
+    hooks_over: bool = False
 
     @property
     def over(self) -> bool:

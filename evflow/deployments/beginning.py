@@ -125,6 +125,7 @@ class RunOptions:
         runs = concurrency_of(flow)
         return {
             **({} if runs is None else {"runs": runs}),
+            **_exit_hooks(flow),
             **({} if self.project is None else {"project": self.project.to_plain()}),
             **({} if self.max_run_s is None else {"max_run_us": round(self.max_run_s * 1e6)}),
             **({} if self.cache else {"cache": False}),
@@ -141,6 +142,14 @@ class RunOptions:
             "priority": self.priority,
             **dialect.recorded(),
         }
+
+
+def _exit_hooks(flow: type) -> dict[str, Any]:
+    if not hasattr(flow, "_evflow_exit_hooks"):
+        return {}
+    from evflow.flow.decorators.exit_hook import recorded
+
+    return {"exit_hooks": recorded(flow)}
 
 
 def code_of(flow_file: str, package: bytes | None) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def _examine(flow: _Flow) -> list[Problem]:
         *_limits(flow),
         *_project(flow),
         *_environments(flow),
+        *_exit_hooks(flow),
         *_decorators(flow),
         *_misplaced(flow),
     ]
@@ -354,6 +355,15 @@ def _environments(flow: _Flow) -> Iterator[Problem]:
 
     for where, step, message in mistakes(flow.cls):
         yield _at(flow, "environment", where, step, message, "")
+
+
+def _exit_hooks(flow: _Flow) -> Iterator[Problem]:
+    if not hasattr(flow.cls, "_evflow_exit_hooks"):
+        return
+    from evflow.flow.decorators.exit_hook import mistakes
+
+    for where, message in mistakes(flow.cls):
+        yield _at(flow, "exit-hook", where, "", message, "")
 
 
 def _triggers(flow: _Flow) -> Iterator[Problem]:

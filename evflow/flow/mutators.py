@@ -31,13 +31,14 @@ OVERRIDE: Final = 3
 
 OF_CLASSES: Final[Mapping[str, tuple[str, str, str]]] = {
     "concurrency": ("evflow.flow.decorators.limit", "Concurrency", "_evflow_concurrency"),
+    "exit_hook": ("evflow.flow.decorators.exit_hook", "ExitHookDecorator", "_evflow_exit_hooks"),
     "project": ("evflow.flow.decorators.project", "ProjectDecorator", "_evflow_projects"),
     "schedule": ("evflow.flow.decorators.schedule", "ScheduleDecorator", "_evflow_schedules"),
     "trigger": ("evflow.flow.decorators.trigger", "TriggerDecorator", "_evflow_triggers"),
     "trigger_on_finish": ("evflow.flow.decorators.trigger", "TriggerOnFinishDecorator", "_evflow_triggers"),
 }
 """A class decorator's name, and its module, its class, and the attribute of a flow that has it."""
-_SEVERAL: Final = frozenset({"trigger", "trigger_on_finish"})
+_SEVERAL: Final = frozenset({"exit_hook", "trigger", "trigger_on_finish"})
 
 
 class MutationInvalid(UsageError):

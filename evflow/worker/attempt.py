@@ -132,6 +132,8 @@ class AttemptRunner:
         try:
             _settle(context, told)
             locks.take(context.lock_file, told.task, told.attempt)
+            if told.mode == "hook":
+                return self._run_hooks(context, told)
             ended = self._report(context, told)
             if not isinstance(ended, AttemptSucceeded) or ended.caught is not None:
                 self.used_up = True
@@ -145,6 +147,19 @@ class AttemptRunner:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             raise  # not reached
+
+    def _run_hooks(self, context: RunContext, order: AttemptOrder) -> int:
+        """Run what is to be run when the run is over, in this process, which serves nothing else afterwards."""
+        from evflow.worker.hooks import run_hooks
+
+        self.used_up = True
+        if facts(self._flow).configs:
+            from evflow.flow.config_values import settle_from
+
+            settle_from(self._flow, Surroundings(context).parameters)
+        code = run_hooks(self._flow, context, order)
+        stdio.flush()
+        return code
 
     def _client(self, url: str) -> RedisLogClient:
         """The log, for all runs of it: not connected before the first report of this process."""

@@ -88,7 +88,8 @@ class AttemptOrder(_Plain):
         step: The step.
         task: The task.
         attempt: Its number, from 0.
-        mode: `run`, or `catch` to record a crash for `@catch` without running the body.
+        mode: `run`, or `catch` to record a crash for `@catch` without running the body; `hook` for the exit hooks of the run, of which the step is the
+            status and the task 0.
         last: No counted attempt is left after this one, so that `@catch` applies.
         crash: For mode `catch`: what happened to the attempt before.
         parents: `(step, task, manifest)` of the parent; of the members, in order, for a join.

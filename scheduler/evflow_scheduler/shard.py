@@ -14,15 +14,17 @@ back, gives new entries smaller ids than those that were read before.
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from evflow import diagnostics
-from evflow.core import events as ev, published
+from evflow.core import events as ev, hooks
 from evflow.core.admit import Slots
 from evflow.core.codec import Record
+from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.values import entity, field
 from evflow.errors import InternalError
@@ -32,6 +34,7 @@ from evflow.log.writer import Incident
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, is_here, whole
+from evflow_scheduler.hooking import Hooking, publish_end
 from evflow_scheduler.inbox import Accepted, BegunElsewhere, Offer, accept, is_a_word, offer_of, waiting_reports
 from evflow_scheduler.names import NameLog, Names
 from evflow_scheduler.newer import RunIsNewer
@@ -185,6 +188,7 @@ class Shard:
         self._granting = Granting(self._roster, slots, Names(log), self._is_live, instead or {}, most, self.look_again)
         self._mail = Mailbox[Incoming](MAILBOX)
         self._known: dict[Inbound, None] = {}
+        self._hooking = Hooking()
         self._ahead_us = 0
 
     def add(self, run: OwnedRun) -> None:
@@ -250,7 +254,7 @@ class Shard:
     def _goes_on(self) -> bool:
         if self._host is None:
             return any(not run.state.sealed for run in self.runs.values())
-        return not (self._draining and not self.live)
+        return not (self._draining and not self.live and not self._hooking)
 
     async def _last_words(self) -> None:
         """Wait for the processes whose reports ended their runs: what they printed last is shown before they are gone."""
@@ -290,7 +294,7 @@ class Shard:
         async for seen in executor.watch():
             if isinstance(seen, OutputLine):
                 self._observer.on_line(seen)
-            elif self._over:
+            elif self._over or (isinstance(seen.event, ev.AttemptExited) and self._hooking.is_of(seen.attempt)):
                 await self._mail.put(seen)
             elif self._is_live(seen.attempt):  # Else it is the usual end: its report was folded before its process was seen to end.
                 await self._mail.put(seen, UNHURRIED_S if isinstance(seen.event, ev.AttemptStarted) else 0.0)
@@ -311,6 +315,8 @@ class Shard:
             elif not isinstance(item, Observation):
                 run, event, principal = item
                 batch.facts.setdefault(run, []).append((event, principal, 0))
+            elif (ended := self._hooking.ended(item)) is not None:
+                batch.facts.setdefault(item.attempt.run, []).append((ended, "executor", 0))
             elif not self._is_live(item.attempt):
                 continue  # Its report came meanwhile.
             elif isinstance(item.event, ev.AttemptStarted) and self._has_started(item.attempt):
@@ -377,6 +383,8 @@ class Shard:
                 del concerned[name]
             else:
                 self._roster.note(run)
+        for attempt in self._hooking.unwanted(batch.facts):
+            await self._executor(LOCAL).cancel(attempt, grace_s=CANCEL_GRACE_S)
         for name, grants in (await self._grants(now, concerned, woken=any(map(is_a_word, entries)))).items():
             run = concerned[name] = self.runs[name]
             for part in whole(run, grants, ROUND_LIMIT):
@@ -409,6 +417,7 @@ class Shard:
 
     def _let_go(self, name: RunId) -> OwnedRun:
         self._granting.free(name)
+        self._hooking.pop(name, None)
         return self._roster.remove(name)
 
     async def _begin_offered(self, entries: list[Inbound], host: RunHost) -> list[Inbound]:
@@ -486,15 +495,17 @@ class Shard:
         A run of a host is sealed after its end was published, which comes after its outcome is durable: so whoever takes over a run that is over
         and unsealed publishes it again, and no end is lost.
         """
-        ended = [run for run in runs if run.state.over and not run.state.sealed]
+        over = [run for run in runs if run.state.over and not run.state.sealed]
+        ended = [run for run in over if not hooks.are_due(run.state)]
         if self._host is None:
             for run in ended:
                 run.seal(now)
         await self._append(runs, accepted)
+        for run in await self._hooking.start(over, now, self._append, partial(self._executor, LOCAL), self._log if self._host else None):
+            self._roster.touch(run.id)
         if self._host is not None and ended:
             for run in ended:
-                body = published.encode(published.finished(run.id.flow, run.id.number, run.state.status, run.state.header))
-                await self._log.publish(published.finished_id(run.id.flow, run.id.number), body)
+                await publish_end(self._log, run)
                 run.seal(now)
             await self._append(ended, Accepted())
 

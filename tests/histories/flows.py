@@ -460,3 +460,37 @@ class Environments(FlowSpec):
 if __name__ == "__main__":
     Environments()
 '''
+
+HOOKED = '''
+import os
+import time
+
+from evflow import FlowSpec, exit_hook, step
+
+
+def tell(run):
+    print(run.pathspec, flush=True)
+    while not os.path.exists("gate"):
+        time.sleep(0.05)
+
+
+def broken():
+    raise ValueError("the hook is broken")
+
+
+@exit_hook(on_success=[tell, broken], on_error=[broken])
+class Hooked(FlowSpec):
+    """Something runs when it has ended."""
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    Hooked()
+'''

@@ -162,6 +162,19 @@ def _environments(name: str) -> World:
     return world
 
 
+def _hooked(name: str) -> World:
+    world = World(name, flows.HOOKED)
+    process = world.start("run")
+    try:
+        wait_until(lambda: _count(world, "ExitHookStarted", "Hooked/1") == 1, "the hooks have begun")
+    finally:
+        process.kill()
+        process.wait()
+    world.open_gate()
+    world.run("-m", "evflow.cli", "continue", "Hooked/1")
+    return world
+
+
 def _paused(name: str) -> World:
     world = World(name, flows.SLOW)
     with _half_done(world):
@@ -213,6 +226,11 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
         "A step in an environment of its own; one whose environment cannot be had, and that goes on.",
         "Environments/1",
         _environments,
+    ),
+    "hooked": (
+        "The foreground process is killed while exit hooks run; evflow continue runs them again, and one fails.",
+        "Hooked/1",
+        _hooked,
     ),
     "resumed": ("The second run of a flow whose first one failed in one member of a foreach.", "Slow/2", _resumed),
 }
