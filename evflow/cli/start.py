@@ -7,6 +7,7 @@ from types import FrameType
 from typing import NoReturn
 
 from evflow.cli.leave import leave
+from evflow.flow import dialect
 from evflow.imports import framework_view
 
 _STARTERS = frozenset({"run", "resume", "spin"})
@@ -26,6 +27,10 @@ def main(flow_class: type, caller: FrameType | None) -> NoReturn:
         from evflow.cli.streams import open_closed
 
         open_closed()
+        if dialect.is_metaflow():
+            from evflow.compat.metaflow.rules import take_variables
+
+            take_variables()
         if not _STARTERS.isdisjoint(sys.argv[1:]) and not {"--help", "-h"} & set(sys.argv):
             _begin(flow_class)
         from evflow.cli.flow_main import main as command_line

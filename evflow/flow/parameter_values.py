@@ -86,7 +86,7 @@ class ParameterContext:
         parameter_name: The parameter.
         logger: Prints a line for the user on stderr.
         ds_type: The kind of the object store: `local`.
-        configs: The configurations by name; empty for the defaults of configurations themselves.
+        configs: The configurations by name, as keys and as attributes; empty for the defaults of configurations themselves.
     """
 
     flow_name: str
@@ -322,14 +322,14 @@ def called(cls: type, what: str, name: str, default: Callable[[ParameterContext]
         raise ParameterDefaultFailed(what, where, user_traceback(error)) from None
 
 
-def _configs(cls: type) -> dict[str, object]:
+def _configs(cls: type) -> Mapping[str, object]:
     """The configurations of a flow, as far as they are settled."""
     found = facts(cls)
     if not found.configs:
         return {}
-    from evflow.flow.configs import as_config, spec_of
+    from evflow.flow.configs import ConfigValue, spec_of
 
-    return {spec_of(config).name: as_config(found.constants.get(attribute)) for attribute, config in found.configs.items()}
+    return ConfigValue({spec_of(config).name: found.constants.get(attribute) for attribute, config in found.configs.items()})
 
 
 def _user() -> str:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from types import CodeType, ModuleType
+from types import CodeType, ModuleType, TracebackType
 
 from evflow.compat.metaflow import install
 from evflow.errors import EvflowError
@@ -53,6 +53,14 @@ def run(code: CodeType, file: str) -> None:
     else:
         sys.path[0] = folder  # in the place of the folder of now, which -m has put there
     sys.modules["__main__"] = module
+    before = sys.excepthook
+
+    def show(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+        while traceback is not None and traceback.tb_frame.f_code is not code:
+            traceback = traceback.tb_next  # what stands above the file is ours
+        before(kind, value.with_traceback(traceback), traceback)
+
+    sys.excepthook = show
     exec(code, module.__dict__)  # noqa: S102 - it is the user's own program
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from evflow.errors import EnvironmentProblem
+from evflow.errors import UsageError
 
 THEIRS: Final = "METAFLOW_"
 OURS: Final = "EVFLOW_"
@@ -29,7 +29,7 @@ _FOLDER: Final = ".evflow"
 """Where, in the folder of DATASTORE_SYSROOT_LOCAL, the store is, as `.metaflow` is there."""
 
 
-class SettingsUnreadable(EnvironmentProblem):
+class SettingsUnreadable(UsageError):
     """A file of Metaflow's settings is named or found, and cannot be read."""
 
     code = "metaflow-settings-unreadable"
