@@ -5,13 +5,15 @@ from its first `import metaflow` that evflow answers (`evflow.compat.metaflow`).
 on whatever machine, answers that import too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
 METAFLOW: Final = "metaflow"
 OPTION: Final = "dialect"
 """The option of a run that names it; left out for evflow's own."""
+
+_SYSTEM_TAGS: Final = ("evflow_version:", "project:", "project_branch:", "python_version:", "runtime:", "user:")
 
 _spoken = ""
 
@@ -30,6 +32,11 @@ def is_metaflow() -> bool:
 def recorded() -> dict[str, str]:
     """The option for a run that begins in this process."""
     return {OPTION: _spoken} if _spoken else {}
+
+
+def tags_of(tags: Iterable[str]) -> tuple[str, ...]:
+    """What `current.tags` has of a run's tags: all, or under Metaflow's rules those that people gave it."""
+    return tuple(tag for tag in tags if not (is_metaflow() and tag.startswith(_SYSTEM_TAGS)))
 
 
 def understand(options: Mapping[str, Any]) -> None:

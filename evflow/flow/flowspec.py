@@ -145,6 +145,8 @@ class FlowSpec:
             return type(self).__name__  # an artifact of that name takes its place
         if scope is None or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(f"Flow {type(self).__name__} has no attribute '{name}'")
+        if name == "_current_step":  # as Metaflow's flows ask for it
+            return scope.step
         return scope.fetch(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -373,7 +373,7 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         origin_run_id=context.origin.rpartition("/")[2] if context.origin else None,
         namespace=context.namespace or None,
         username=context.user,
-        tags=context.tags,
+        tags=dialect.tags_of(context.tags),
         graph=lambda: _graph(flow),
         parameter_names=tuple(facts(flow).parameters),
         trigger=context.trigger,

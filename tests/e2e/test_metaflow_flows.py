@@ -1,0 +1,412 @@
+"""Flows of the kinds that Metaflow's own tests are made of, through the compatibility module, read through the client in its words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.metaflow_world import asked, flow, run, through
+
+AT_ONCE: dict[str, Any] = {"EVFLOW_RETRY_SCALE": "0", "METAFLOW_USER": "tester"}
+
+CURRENT = """
+from metaflow import FlowSpec, Run, Task, current, step
+
+class Current(FlowSpec):
+    fixed = {"a": 1}
+
+    @step
+    def start(self):
+        self.seen = [current.flow_name, current.run_id, current.step_name, current.retry_count, current.origin_run_id]
+        self.who = [current.username, current.namespace, sorted(current.tags), current.is_running_flow]
+        self.task_obj, self.run_obj = current.task, current.run
+        self.lineage = (self._current_step,)
+        self.items = ["a", "b", "c"]
+        self.next(self.inner, foreach="items")
+
+    @step
+    def inner(self):
+        self.pathspec = current.pathspec
+        self.mine = [self.input, self.index, self.foreach_stack()]
+        self.lineage += (self._current_step,)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.pathspecs = {i.pathspec for i in inputs}
+        self.lineage = (tuple(sorted({i.lineage for i in inputs})), self._current_step)
+        self.merge_artifacts(inputs, exclude=["pathspec", "mine"])
+        self.kept = [self.fixed["a"], len(self.items)]
+        del self.items
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.has = [hasattr(self, "items"), hasattr(self, "kept")]
+        print("the end")
+
+if __name__ == "__main__":
+    Current()
+"""
+
+FAILURES = """
+import os, signal, sys, time
+from metaflow import FlowSpec, catch, current, retry, step, timeout
+from metaflow.exception import ExternalCommandFailed, MetaflowException
+from metaflow.plugins.timeout_decorator import TimeoutException
+
+class Mine(MetaflowException):
+    headline = "mine"
+
+    def __init__(self, what):
+        super(Mine, self).__init__(msg="it was " + what)
+
+class Failures(FlowSpec):
+    @retry(times=3)
+    @step
+    def start(self):
+        self.attempt = current.retry_count
+        print("attempt", self.attempt)
+        if self.attempt < 3:
+            self.invisible = True
+            raise Mine("early")
+        self.next(self.slow)
+
+    @catch(var="slow_ex", print_exception=False)
+    @timeout(seconds=1)
+    @step
+    def slow(self):
+        try:
+            time.sleep(60)
+        except TimeoutException as error:
+            self.seen = isinstance(error, MetaflowException)
+            raise
+        self.next(self.killed)
+
+    @catch(var="kill_ex", print_exception=False)
+    @retry(times=2)
+    @step
+    def killed(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+        self.next(self.own)
+
+    @catch(var="own_ex", print_exception=False)
+    @step
+    def own(self):
+        raise Mine("late")
+        self.next(self.fine)
+
+    @catch(var="fine_ex")
+    @step
+    def fine(self):
+        self.next(self.end)
+
+    @catch(var="end_ex", print_exception=False)
+    @step
+    def end(self):
+        self.here = True
+        raise ExternalCommandFailed("catch me!")
+
+if __name__ == "__main__":
+    Failures()
+"""
+
+SETTINGS = """
+import json, os
+from metaflow import Config, FlowSpec, JSONType, Parameter, config_expr, environment, step
+from metaflow.parameters import JSONTypeClass
+
+os.environ["METAFLOW_RUN_LATE"] = "False"
+os.environ["METAFLOW_FLOW_CONFIG_VALUE"] = json.dumps({"given": {"size": 123}, "env": {"vars": {"ONE": "1"}}})
+
+def text(ctx):
+    assert ctx.parameter_name == "text" and ctx.flow_name == "Settings" and ctx.user_name == os.environ["METAFLOW_USER"]
+    return "computed"
+
+def parser(content):
+    key, value = content.split(":")
+    return {key: value.strip()}
+
+class Settings(FlowSpec):
+    late = Parameter("late", default=lambda ctx: True, type=bool)
+    text = Parameter("text", default=text)
+    data = Parameter("data", default=lambda ctx: json.dumps({"a": [8]}), type=JSONType)
+    fixed = Config("fixed", default_value={"value": 42, "word": "foobar", "nested": {"value": 43}})
+    given = Config("given")
+    made = Config("made", default_value=lambda ctx: {"val": 456})
+    parsed = Config("parsed", default="silly.txt", parser=parser, required=True)
+    env = Config("env")
+    size = Parameter("size", default=config_expr("given").size, type=int)
+    more = Parameter("more", default=lambda ctx: ctx.configs.given.size + 1, type=int)
+
+    @environment(**env)
+    @step
+    def start(self):
+        self.seen = [os.environ["ONE"], self.late, self.text, self.data, self.size, self.more]
+        self.next(self.end)
+
+    @environment(vars={"WORD": fixed.word, "NUMBER": config_expr("str(fixed.value)")})
+    @step
+    def end(self):
+        self.read = [os.environ["WORD"], os.environ["NUMBER"], self.fixed.nested["value"], self.made.val, self.parsed["baz"]]
+        for change in (lambda: self.made.__setitem__("val", 5), lambda: setattr(self.made, "val", 5)):
+            try:
+                change()
+            except TypeError:
+                self.read.append("immutable")
+        try:
+            self.size = 4
+        except AttributeError as error:
+            self.said = str(error)
+
+if __name__ == "__main__":
+    Settings()
+"""
+
+
+@pytest.fixture
+def folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder."""
+    work = root / "flows"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def test_a_run_is_read_through_the_client_as_there(folder: Path) -> None:
+    flow(folder, CURRENT)
+    run("flow.py", "--tag", "刺身 means sashimi", **AT_ONCE)
+    setup = """
+from flow import Current
+flow = Current(use_cli=False)
+run = Flow("Current").latest_run
+task = run["start"].task
+inner = list(run["inner"])
+namespace("no such namespace")
+other = task.data.run_obj["end"].task.data.kept, task.parent.parent.id
+namespace(None)
+"""
+    found = asked(
+        folder,
+        """{
+        "seen": task.data.seen, "who": task.data.who, "lineage": run.data.lineage, "has": run.data.has, "kept": run.data.kept,
+        "inner": sorted(t.data.mine for t in inner), "index": sorted(t.index for t in inner), "other": other,
+        "parents": {t.pathspec for t in run["join"].task.parent_tasks} == run.data.pathspecs,
+        "children": len(list(task.child_tasks)), "steps": [s.id for s in run], "names": sorted(run.end_task.artifacts._fields),
+        "objects": [task.data.task_obj.pathspec, task.data.run_obj.pathspec], "out": run.end_task.stdout,
+        "state": [run.successful, run.finished, task.exception, run.end_task.finished_at >= run.created_at],
+        "tags": [sorted(run.user_tags), "user:tester" in run.system_tags], "graph": [flow._graph[s.name].type for s in flow],
+        "one": [DataArtifact(run.end_task.pathspec + "/kept").data, Task(task.pathspec, attempt=0).data.fixed, "kept" in run.data],
+        "edges": [s.id for s in run["join"].parent_steps] + [s.id for s in run["join"].child_steps],
+        }""",
+        setup,
+        **AT_ONCE,
+    )
+    tag = "刺身 means sashimi"
+    assert found == {
+        "seen": ["Current", "1", "start", 0, None], "who": ["tester", "user:tester", [tag], True],
+        "lineage": [[["start", "inner"]], "join"], "has": [False, True], "kept": [1, 3],
+        "inner": [["a", 0, [[0, 3, "a"]]], ["b", 1, [[1, 3, "b"]]], ["c", 2, [[2, 3, "c"]]]], "index": [0, 1, 2], "other": [[1, 3], "1"],
+        "parents": True, "children": 3, "steps": ["end", "join", "inner", "start"],
+        "names": ["fixed", "has", "kept", "lineage", "pathspecs", "run_obj", "seen", "task_obj", "who"],
+        "objects": ["Current/1/start/1", "Current/1"], "out": "the end\n", "state": [True, True, None, True],
+        "tags": [[tag], True], "graph": ["foreach", "linear", "join", "end"], "one": [[1, 3], {"a": 1}, True], "edges": ["inner", "end"],
+    }  # fmt: skip
+
+
+def test_failures_are_caught_under_metaflow_s_names(folder: Path) -> None:
+    flow(folder, FAILURES)
+    run("flow.py", **AT_ONCE)
+    found = asked(
+        folder,
+        """{
+        "start": [start.data.attempt, "invisible" in start.data, sorted(m.value for m in start.metadata if m.type == "attempt")],
+        "out": start.stdout, "first": Task(start.pathspec, attempt=0).stdout,
+        "types": [getattr(run[s].task.data, v).type for s, v in caught],
+        "texts": [getattr(run[s].task.data, v).exception for s, v in caught[2:]],
+        "none": [run["fine"].task.data.fine_ex, run["end"].task.exception, run["slow"].task.data.seen, run["end"].task.data.here],
+        "ends": [run["end"].task.successful, run["end"].task.finished, run.successful, run.finished],
+        }""",
+        'run = Flow("Failures").latest_run\nstart = run["start"].task\n'
+        'caught = [("slow", "slow_ex"), ("killed", "kill_ex"), ("own", "own_ex"), ("end", "end_ex")]\n',
+        **AT_ONCE,
+    )
+    assert found == {
+        "start": [3, False, ["0", "1", "2", "3"]], "out": "attempt 3\n", "first": "attempt 0\n",
+        "types": ["metaflow.plugins.timeout_decorator.TimeoutException", "metaflow.plugins.catch_decorator.FailureHandledByCatch",
+                  "__main__.Mine", "metaflow.exception.ExternalCommandFailed"],
+        "texts": ["it was late", "catch me!"], "none": [None, None, True, True], "ends": [False, True, False, True],
+    }  # fmt: skip
+
+
+def test_parameters_and_configurations_are_as_there(folder: Path) -> None:
+    flow(folder, SETTINGS)
+    (folder / "silly.txt").write_text("baz: amazing")
+    run("flow.py", **AT_ONCE)
+    seen, read, said = asked(folder, "[r.data.seen, r.data.read, r.data.said]", "r = Flow('Settings').latest_run", **AT_ONCE)
+    assert seen == ["1", False, "computed", {"a": [8]}, 123, 124]
+    assert read == ["foobar", "42", 43, 456, "amazing", "immutable", "immutable"]
+    assert said.startswith("Flow level attributes and Parameters are not modifiable")
+
+
+def test_errors_of_the_client_have_metaflow_s_names(folder: Path) -> None:
+    flow(folder, CURRENT)
+    run("flow.py", **AT_ONCE)
+    setup = """
+from metaflow.exception import MetaflowException
+def told(question):
+    try:
+        question()
+    except (MetaflowException, KeyError, AttributeError) as error:
+        return f"{type(error).__module__}.{type(error).__name__}", isinstance(error, MetaflowException)
+run = Flow("Current").latest_run
+def elsewhere():
+    namespace("no such namespace")
+    Run("Current/1")
+"""
+    questions = 'lambda: Flow("None"), lambda: Run("Current/7"), lambda: Task("Current/1"), lambda: run.add_tag(""), elsewhere'
+    assert asked(folder, f"[told(q) for q in ({questions})]", setup, **AT_ONCE) == [
+        ["metaflow.exception.MetaflowNotFound", True],
+        ["metaflow.exception.MetaflowNotFound", True],
+        ["metaflow.exception.MetaflowInvalidPathspec", True],
+        ["metaflow.exception.MetaflowTaggingError", True],
+        ["metaflow.exception.MetaflowNamespaceMismatch", True],
+    ]
+
+
+def test_a_card_is_made_and_got(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, card, current, step
+        from metaflow.cards import Artifact, Markdown, MetaflowCardComponent, ProgressBar, Table, VegaChart
+        from metaflow.plugins.cards.card_modules.components import Image
+
+        class Cards(FlowSpec):
+            @card(type="blank", id="a")
+            @card(customize=True)
+            @step
+            def start(self):
+                current.card.append(Markdown("# Hello"))
+                current.card["a"].extend([Table([[1, Artifact({"x": 2})]], headers=["n", "v"]), ProgressBar(max=3)])
+                current.card.refresh()
+                self.kind = issubclass(Markdown, MetaflowCardComponent)
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Cards()
+        """,
+    )
+    run("flow.py", "--with", "card", **AT_ONCE)
+    setup = "from metaflow.cards import get_cards\nt = Run('Cards/1')['start'].task\nc = get_cards(t)"
+    found = asked(
+        folder, "[len(c), 'Hello' in get_cards(t, type='default')[0].get(), get_cards(t, id='a')[0].type, t.data.kind]", setup, **AT_ONCE
+    )
+    assert found == [2, True, "blank", True]
+    assert "<html" in through("flow.py", "card", "get", "1/end", **AT_ONCE).stdout
+
+
+def test_public_modules_have_their_names(folder: Path) -> None:
+    script = flow(
+        folder,
+        """
+        import metaflow, metaflow.plugins, sys
+        from metaflow import *
+        from metaflow import cards, client, exception
+        from metaflow.client.core import MetaflowCode, MetaflowData
+        from metaflow.decorators import InvalidDecoratorAttribute, step as other
+        from metaflow.exception import MetaflowInternalError, MetaflowNotFound
+        from metaflow.flowspec import FlowSpec as Again, InvalidNextException
+        from metaflow.includefile import IncludeFile as Included
+        from metaflow.lint import LintWarn
+        from metaflow.metaflow_config import DEFAULT_DATASTORE, MAX_ATTEMPTS
+        from metaflow.metaflow_current import current as now
+        from metaflow.parameters import Parameter as P
+        from metaflow.runner.deployer import Deployer as D
+        from metaflow.user_configs.config_parameters import Config as C
+        from metaflow.util import get_username, resolve_identity
+        assert Again is FlowSpec and other is step and now is current and P is Parameter and D is Deployer and C is Config
+        assert metaflow.cards is cards and metaflow.client.Run is Run and Included is IncludeFile and metaflow.plugins.yaml_parser
+        print(InvalidNextException.__module__, MetaflowNotFound.__qualname__, LintWarn.__module__, InvalidDecoratorAttribute.__module__)
+        print(DEFAULT_DATASTORE, MAX_ATTEMPTS, get_username(), resolve_identity(), sorted({"Flow", "retry"} - set(dir(metaflow))))
+        """,
+    )
+    done = through(script, **AT_ONCE, METAFLOW_DEFAULT_DATASTORE="s3")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "metaflow.flowspec MetaflowNotFound metaflow.lint metaflow.exception",
+        "s3 6 tester user:tester []",
+    ]
+
+
+def test_the_odds_and_ends_of_the_package_work(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, get_metadata, metadata, parallel_map, profile, step
+        from metaflow.integrations import ArgoEvent
+
+        class Odds(FlowSpec):
+            @step
+            def start(self):
+                with profile("a block"):
+                    self.squares = parallel_map(lambda x: x * x, range(5), max_parallel=2)
+                self.event = ArgoEvent("made", payload={"a": 1}).add_to_payload("b", 2).publish({"c": 3})
+                self.silent = ArgoEvent("made").safe_publish()
+                self.where = [get_metadata(), metadata("local@/elsewhere")]
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Odds()
+        """,
+    )
+    done = run("flow.py", **AT_ONCE)
+    assert "PROFILE: a block completed in" in done.stdout
+    squares, event, silent, where = asked(folder, "[d.squares, d.event, d.silent, d.where]", "d = Run('Odds/1').data", **AT_ONCE)
+    assert squares == [0, 1, 4, 9, 16]
+    assert len(event) == 24
+    assert silent is None
+    assert where[0] == where[1]
+    assert where[0].startswith("local@")
+
+
+def test_a_flow_that_fails_has_its_error_in_the_client(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, step
+
+        class Fails(FlowSpec):
+            @step
+            def start(self):
+                self.x = 1
+                raise KeyError("Something has gone wrong")
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Fails()
+        """,
+    )
+    assert through("flow.py", "run", **AT_ONCE).returncode == 1
+    found = asked(
+        folder,
+        "[r.successful, r.finished, r.data is None, t.exception.type, t.exception.exception]",
+        "r = Run('Fails/1')\nt = r['start'].task",
+        **AT_ONCE,
+    )
+    assert found == [False, False, True, "builtins.KeyError", "'Something has gone wrong'"]
+    again = through("flow.py", "resume", **AT_ONCE)
+    assert again.returncode == 1
+    assert asked(folder, "Run('Fails/2').successful", **AT_ONCE) is False
