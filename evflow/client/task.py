@@ -133,6 +133,19 @@ class Task(Parent[DataArtifact]):
         attempt = self._current
         return attempt.number if attempt is not None else 0
 
+    def __getitem__(self, name: str | int) -> DataArtifact:
+        """An artifact; also one of those that Metaflow keeps beside the user's (`_graph_info`, `_foreach_stack`, ...).
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        if str(name).startswith("_") and name not in self:
+            from evflow.client.recorded import NAMES, RecordedArtifact
+
+            if name in NAMES:
+                return RecordedArtifact.of_task(self, str(name))
+        return super().__getitem__(name)
+
     # --- artifacts ------------------------------------------------------------------------------------------
 
     @property

@@ -214,6 +214,39 @@ namespace(None)
     }  # fmt: skip
 
 
+def test_what_metaflow_keeps_beside_the_user_s_artifacts_is_there_by_name(folder: Path) -> None:
+    flow(folder, CURRENT)
+    run("flow.py", **AT_ONCE)
+    setup = """
+run = Run("Current/1")
+info = run["_parameters"].task["_graph_info"].data
+def told(question):
+    try:
+        return question()
+    except KeyError:
+        return "none"
+first = sorted(run["inner"], key=lambda task: task.index)[0]
+"""
+    found = asked(
+        folder,
+        """[
+        info["start_step"], info["end_step"], {name: step["type"] for name, step in info["steps"].items()},
+        run["_parameters"].task.metadata_dict["start_step"], run["_parameters"].task.metadata_dict["end_step"],
+        run["start"].task["_transition"].data, run["join"].task["_transition"].data, run["end"].task["_transition"].data,
+        first["_foreach_stack"].data, first["_foreach_stack"].data[0].var, run["end"].task["_foreach_stack"].data,
+        run["join"].task["_current_step"].data, run["join"].task["_success"].data, run["join"].task["_task_ok"].data,
+        told(lambda: run["join"].task["_nothing"]), [a.id for a in run["start"].task if a.id.startswith("_")],
+        ]""",
+        setup,
+        **AT_ONCE,
+    )
+    types = {"start": "split-foreach", "inner": "linear", "join": "join", "end": "end"}
+    assert found == [
+        "start", "end", types, "start", "end", [["inner"], "items"], [["end"], None], None,
+        [["start", "items", 3, 0, "a"]], "items", [], "join", True, True, "none", [],
+    ]  # fmt: skip
+
+
 def test_failures_are_caught_under_metaflow_s_names(folder: Path) -> None:
     flow(folder, FAILURES)
     run("flow.py", **AT_ONCE)

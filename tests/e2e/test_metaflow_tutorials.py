@@ -20,7 +20,7 @@ DISTANCE = "def eval(a, b):\n    return sum(x != y for x, y in zip(a, b)) + abs(
 Rule = Callable[[Any], object]
 AS_IT_IS: Rule = lambda value: value  # noqa: E731
 IN_ANY_ORDER: Rule = lambda value: sorted(value, key=repr)  # noqa: E731
-DRAWN: Rule = lambda value: [type(part) for part in value]  # noqa: E731
+DRAWN: Rule = lambda value: [type(part).__name__ for part in value]  # noqa: E731
 RULES: dict[str, Rule] = {"playlist": IN_ANY_ORDER, "movies": IN_ANY_ORDER, "genres": IN_ANY_ORDER, "bonus": DRAWN}
 """How artifacts are compared that a tutorial shuffles, draws or takes from a set."""
 

@@ -97,7 +97,7 @@ MODULES: Final[Mapping[str, Names]] = {
         **_CLIENT,
         **_TRIGGER,
         "MetaflowCode": "evflow.client.code:RunCode",
-        "MetaflowData": "evflow.client.data:RunData",
+        "MetaflowData": "evflow.client.artifact:TaskData",
         **{name: place for name, place in _EXCEPTIONS.items() if name.startswith("Metaflow")},
     },
     "metaflow.datastore": {},

@@ -1,0 +1,92 @@
+"""Artifacts that nobody set and that Metaflow's users ask for by name: `task["_graph_info"].data`, made of what the log has of the task."""
+
+from typing import Any, Final, NamedTuple
+
+from evflow.client.artifact import DataArtifact
+from evflow.client.history import RunHistory
+from evflow.core.graph import Graph, Node
+from evflow.core.state import Task
+
+NAMES: Final = frozenset({"_current_step", "_foreach_stack", "_graph_info", "_success", "_task_ok", "_transition"})
+_TYPES: Final = {"split": "split-static", "foreach": "split-foreach", "switch": "split-switch"}
+
+
+class ForeachFrame(NamedTuple):
+    """A foreach around a task."""
+
+    step: str
+    var: str | None
+    num_splits: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name; Metaflow calls it so
+    value: Any
+
+
+class RecordedArtifact(DataArtifact):
+    """One of them. It has a value and no bytes of its own in the store."""
+
+    __slots__ = ()
+
+    @property
+    def data(self) -> Any:
+        """The value."""
+        history = self._history
+        task = history.task(int(self.parts[3]))
+        if self.id == "_graph_info":
+            return _graph_info(history)
+        if self.id == "_foreach_stack":
+            return _foreach_stack(history, task)
+        if self.id == "_transition":
+            node = history.known().graph.nodes.get(task.step)
+            return (list(task.next_steps), node.foreach if node else None) if task.next_steps else None
+        if self.id == "_current_step":
+            return task.step
+        return task.status == "succeeded" and (self.id == "_task_ok" or task.caught is None)
+
+
+def _foreach_stack(history: RunHistory, task: Task) -> list[ForeachFrame]:
+    frames = [frame for frame in task.frames() if frame.split.kind == "foreach"]
+    return [
+        ForeachFrame(
+            frame.split.step,
+            frame.split.variable,
+            frame.split.size,
+            frame.index,
+            history.data.item(frame.split.items, frame.index) if frame.split.items else None,
+        )
+        for frame in frames
+    ]
+
+
+def _graph_info(history: RunHistory) -> dict[str, Any]:
+    """The graph as the run recorded it, under the names of Metaflow's."""
+    state = history.known()
+    graph: Graph = state.graph
+    parameters: dict[str, str] = state.header.get("parameters_shown") or {}
+    return {
+        "file": str(history.code().get("file") or "").rpartition("/")[2],
+        "start_step": graph.start,
+        "end_step": graph.end,
+        "parameters": [{"name": name, "type": "Parameter"} for name in parameters],
+        "steps": {name: _step_info(graph, node) for name, node in graph.nodes.items()},
+        "doc": graph.doc,
+        "decorators": [],
+        "extensions": {},
+    }
+
+
+def _step_info(graph: Graph, node: Node) -> dict[str, Any]:
+    kind = "start" if node.name == graph.start and node.kind == "linear" else node.kind
+    info: dict[str, Any] = {
+        "name": node.name,
+        "type": _TYPES.get(kind, kind),
+        "line": node.line,
+        "source_file": node.file,
+        "doc": node.doc,
+        "decorators": [{"name": text.removeprefix("@").partition("(")[0], "text": text} for text in node.decorators],
+        "next": list(node.out),
+    }
+    if node.foreach is not None:
+        info["foreach_artifact"] = node.foreach
+    if node.condition is not None:
+        info["condition"], info["switch_cases"] = node.condition, dict(node.cases)
+    return info
