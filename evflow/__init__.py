@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         yaml_parser as yaml_parser,
     )
     from evflow.flow.steps import step as step
+    from evflow.runner.executing import ExecutingRun as ExecutingRun, ExecutingTask as ExecutingTask
     from evflow.runner.notebook import NBDeployer as NBDeployer, NBRunner as NBRunner
     from evflow.runner.runner import Runner as Runner
     from evflow.flow.user_decorators import (
@@ -72,6 +73,8 @@ __all__ = [
     "Evflow",
     "EvflowException",
     "ExceptionWrapper",
+    "ExecutingRun",
+    "ExecutingTask",
     "Flow",
     "FlowMutator",
     "FlowSpec",
@@ -139,6 +142,8 @@ _HOMES = {
     "Evflow": "evflow.client.root",
     "EvflowException": "evflow.exception",
     "ExceptionWrapper": "evflow.exception",
+    "ExecutingRun": "evflow.runner.executing",
+    "ExecutingTask": "evflow.runner.executing",
     "Flow": "evflow.client.flow",
     "FlowMutator": "evflow.flow.user_decorators",
     "FlowSpec": "evflow.flow.flowspec",

@@ -78,6 +78,17 @@ class RunElsewhere(EnvironmentProblem):
         )
 
 
+class TaskNotKept(UsageError):
+    """A task was run again, and nothing of it was kept."""
+
+    code = "task-not-kept"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"What running '{origin}' again gave was not kept.", "Keep it with spin(…, persist=True); its `outcome` says what became of it."
+        )
+
+
 class NoNotebook(UsageError):
     """There is no notebook, or the class is not of one."""
 

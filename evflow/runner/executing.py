@@ -1,16 +1,15 @@
 """`ExecutingRun` and `ExecutingTask`: what a `Runner` started, while it goes on and afterwards."""
 
-import json
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import evflow
 from evflow.errors import UsageError
 from evflow.imports import framework_view
-from evflow.runner.errors import RunElsewhere
+from evflow.runner.errors import RunElsewhere, TaskNotKept
 from evflow.runner.process import FlowProcess
 
 if TYPE_CHECKING:
@@ -151,20 +150,7 @@ class ExecutingProcess:
 
     @property
     def _pathspec(self) -> str:
-        return "/".join(str(self._answer[key]) for key in ("flow_name", "run_id", "step_name", "task_id") if self._answer.get(key))
-
-    def _parts(self) -> tuple[str, ...]:
-        """The parts of the pathspec, of something in the log of this process.
-
-        Raises:
-            RunElsewhere: It is in another log.
-        """
-        from evflow.client.connection import shared_log
-
-        here = shared_log().where
-        if self._answer["metadata"] != here:
-            raise RunElsewhere(self._pathspec, self._answer["metadata"], here)
-        return tuple(self._pathspec.split("/"))
+        return f"{self._answer['flow_name']}/{self._answer['run_id']}"
 
 
 class ExecutingRun(ExecutingProcess):
@@ -178,31 +164,40 @@ class ExecutingRun(ExecutingProcess):
             RunElsewhere: It is in a log that this process does not use.
         """
         with framework_view():
+            from evflow.client.connection import shared_log
             from evflow.client.run import Run
 
-            return Run.of(self._parts(), None)
+            here = shared_log().where
+            if self._answer["metadata"] != here:
+                raise RunElsewhere(self._pathspec, self._answer["metadata"], here)
+            return Run.of((self._answer["flow_name"], self._answer["run_id"]), None)
 
 
 class ExecutingTask(ExecutingProcess):
-    """A task that a `Runner` started again."""
+    """A task that a `Runner` ran again."""
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What became of it, as `python flow.py spin --json` says it: its status, error, next steps, artifacts."""
+        return self._answer
 
     @cached_property
     def task(self) -> "Task":
         """The task, as the client has it.
 
         Raises:
-            RunElsewhere: It is in a log that this process does not use.
+            TaskNotKept: It was not asked for with `persist=True`.
         """
-        with framework_view():
+        if not self._answer.get("task"):
+            raise TaskNotKept(self._pathspec)
+        parts = tuple(self._answer["task"].split("/"))
+        inspect: Any = evflow.inspect_spin  # pyright: ignore[reportAttributeAccessIssue]
+        with inspect(Path(self._answer["home"]).parent), framework_view():
+            from evflow.client.objects import find_run
             from evflow.client.task import Task
 
-            return Task.of(self._parts(), None)
+            return Task.of(parts, find_run(*parts[:2]))
 
-
-def understood(answer: bytes | None) -> dict[str, Any] | None:
-    """What a process answered, or None where it is no answer."""
-    with suppress(ValueError, AttributeError):
-        said: dict[str, Any] = json.loads(answer or b"")
-        if said.get("flow_name") and said.get("run_id"):
-            return {"metadata": "", **said}
-    return None
+    @property
+    def _pathspec(self) -> str:
+        return str(self._answer["origin"])

@@ -11,6 +11,7 @@ The rules:
 
 import codecs
 import contextlib
+import json
 import os
 import selectors
 import signal
@@ -34,7 +35,8 @@ _LOOK_EVERY_S: Final = 0.1
 _CHUNK_BYTES: Final = 1 << 16
 _LAST_TURNS: Final = 100
 """A pipe holds 64 kB, or a megabyte where somebody asked for it."""
-_MOST_ANSWER_BYTES: Final = 1 << 16
+_MOST_ANSWER_BYTES: Final = 1 << 24
+"""A task that was spun names all its artifacts."""
 
 
 class FlowProcess:
@@ -53,7 +55,7 @@ class FlowProcess:
     ) -> None:
         self.stdout, self.stderr = Captured(), Captured()
         self.returncode: int | None = None
-        self.answer: bytes | None = None
+        self.answer: dict[str, Any] | None = None
         self.command: tuple[str, ...] = ()
         self._changed = threading.Condition()
         self._changes = 0
@@ -185,10 +187,10 @@ class FlowProcess:
     def _take_answer(self, selector: selectors.BaseSelector) -> None:
         data = os.read(self._answer_read, _CHUNK_BYTES)
         self._answered += data
-        line, end, _ = self._answered.partition(b"\n")
-        if end:
-            self._tell(answer=bytes(line))
-        if end or not data or len(self._answered) > _MOST_ANSWER_BYTES:
+        if self._answered.endswith(b"\n"):  # its end, or that of a chunk: others may hold the pipe open for ever
+            with contextlib.suppress(ValueError):
+                self._tell(answer=json.loads(self._answered))
+        if self.answer is not None or not data or len(self._answered) > _MOST_ANSWER_BYTES:
             selector.unregister(self._answer_read)
 
     def _take(self, selector: selectors.BaseSelector, name: str, fd: int) -> None:

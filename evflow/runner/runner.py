@@ -12,12 +12,14 @@ from typing import Any, Final, Self, TypeVar
 from evflow import config
 from evflow.imports import framework_view
 from evflow.runner.errors import FlowFileMissing, RunNotStarted, RunStartLate
-from evflow.runner.executing import ExecutingProcess, ExecutingRun, ExecutingTask, understood
+from evflow.runner.executing import ExecutingProcess, ExecutingRun, ExecutingTask
 from evflow.runner.process import FlowProcess
 from evflow.runner.words import call, top_words
 
 _P = TypeVar("_P", bound=ExecutingProcess)
 _ENDING_S: Final = 30.0
+_ANSWERS: Final = {"spin": "--outcome-file"}
+"""The option by which a command answers, where it is none for runs."""
 
 
 class Runner:
@@ -40,9 +42,6 @@ class Runner:
         FlowFileMissing: There is no such file.
         ArgumentUnfit: A value of an option is none that can be given.
     """
-
-    command: tuple[str, ...] = ()
-    """What Python is given before the flow's file: `("-m", "module")` for a module that runs it."""
 
     def __init__(
         self,
@@ -98,11 +97,11 @@ class Runner:
         return self._blocking(ExecutingRun, "resume", _given(step_to_rerun), options)
 
     def spin(self, pathspec: str, **options: Any) -> ExecutingTask:
-        """Run one task again with the inputs that it had in a past run, and wait for it.
+        """Run one task of a past run again, with its inputs and the code of now, and wait for it.
 
         Args:
             pathspec: A step, or `Flow/run/step/task`.
-            options: Options of `python flow.py spin`.
+            options: Options of `python flow.py spin`: `persist=True` keeps it, so that `task` is there, `skip_decorators=True`, …
 
         Raises: As `run`.
         """
@@ -119,7 +118,7 @@ class Runner:
         return await self._beginning(ExecutingRun, "resume", _given(step_to_rerun), options)
 
     async def async_spin(self, pathspec: str, **options: Any) -> ExecutingTask:
-        """As `spin`, and as `async_run`."""
+        """As `spin`, without blocking the event loop: it returns when the task has ended."""
         return await self._beginning(ExecutingTask, "spin", (pathspec,), options)
 
     # --- the end --------------------------------------------------------------------------------------------
@@ -158,8 +157,16 @@ class Runner:
 
     def _start(self, command: str, arguments: Sequence[object], options: Mapping[str, Any], *, echo: bool) -> FlowProcess:
         def words(call_fd: int, answer_fd: int) -> list[str]:
-            flow = [sys.executable, *self.command, str(self._file), *self._words]
-            return [*flow, command, f"--runner-call={call_fd}", f"--runner-attribute-file=/dev/fd/{answer_fd}"]
+            answer = _ANSWERS.get(command, "--runner-attribute-file")
+            return [
+                sys.executable,
+                *_runs_flows(),
+                str(self._file),
+                *self._words,
+                command,
+                f"--runner-call={call_fd}",
+                f"{answer}=/dev/fd/{answer_fd}",
+            ]
 
         log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
         env = {**os.environ, **log, **self._env}
@@ -199,13 +206,19 @@ class Runner:
             raise
 
     def _executing(self, kind: type[_P], process: FlowProcess) -> _P:
-        answer = understood(process.answer)
+        answer = process.answer
         if answer is None:
             process.end()
             process.wait(process.over, _ENDING_S)
             assert process.returncode is not None
             raise RunNotStarted(self._file, process.returncode, process.stderr.text())
         return kind(process, answer, self._file)
+
+
+def _runs_flows() -> list[str]:
+    """What Python is given before a flow's file: where `metaflow` is evflow in this process, so it is in the flow's."""
+    both = ("evflow.compat.metaflow", "metaflow")
+    return ["-m", both[0]] if all(name in sys.modules for name in both) else []
 
 
 def _given(step: str | None) -> tuple[str, ...]:

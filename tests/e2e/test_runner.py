@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from evflow import Flow, Run, Runner
 from evflow.client import namespaces
 from evflow.client.connection import disconnect
 from evflow.exception import EvflowNotFound
-from evflow.runner.errors import ArgumentUnfit, FlowFileMissing, RunElsewhere, RunNotStarted, RunStartLate
+from evflow.runner.errors import ArgumentUnfit, FlowFileMissing, RunElsewhere, RunNotStarted, RunStartLate, TaskNotKept
 from evflow.runner.executing import ExecutingRun
 from tests.real_runs import python
 from tests.waiting import wait_until
@@ -396,3 +397,41 @@ def test_any_program_may_ask_which_run_it_is(flow_file: Path, root: Path) -> Non
     done = python(flow_file, "run", "--runner-attribute-file", "no/such/file", cwd=root)
     assert done.returncode == 1
     assert "cannot be written to 'no/such/file'" in done.stderr
+
+
+# ---------------------------------------------------------------- commands and modules that a flow's evflow may have
+
+
+@pytest.mark.skipif(find_spec("evflow.cli.flow_spin") is None, reason="this evflow has no command `spin`")
+def test_a_task_is_run_again(flow_file: Path) -> None:
+    runner = quiet(flow_file)
+    runner.run(rows=2)
+    spun = runner.spin("start", persist=True)
+    assert (spun.status, spun.outcome["status"], spun.outcome["origin"]) == ("successful", "succeeded", "Sums/1/start/1")
+    assert spun.stdout.startswith("row 0\nrow 1\n")
+    assert spun.task.successful
+    assert spun.task.data.rows == 2
+    assert Run("Sums/1").status == "succeeded"
+    again = asyncio.run(runner.async_spin("1/start/1"))
+    assert again.status == "successful"
+    with pytest.raises(TaskNotKept, match="'Sums/1/start/1' again gave was not kept"):
+        _ = again.task
+    with pytest.raises(RunNotStarted, match="Did you mean 'start'"):
+        runner.spin("strat")
+    with pytest.raises(RunNotStarted, match="'spin' no such option"):
+        runner.spin("start", presist=True)
+
+
+@pytest.mark.skipif(find_spec("evflow.compat") is None, reason="this evflow has no module for Metaflow's flows")
+def test_where_metaflow_is_evflow_so_it_is_in_the_flow(flow_file: Path) -> None:
+    flow_file.write_text(flow_file.read_text().replace("from evflow import", "from metaflow import"))
+    code = f"""
+import evflow.compat.metaflow
+evflow.compat.metaflow.install()
+from metaflow import Runner
+with Runner({str(flow_file)!r}, show_output=False, metadata="local") as runner:
+    done = runner.run(rows=1)
+print(done.status, done.run.data.given[0])
+"""
+    done = python("-c", code)
+    assert done.stdout == "successful 1\n", done.stderr
