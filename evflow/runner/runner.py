@@ -19,7 +19,7 @@ from evflow.runner.words import call, top_words
 _P = TypeVar("_P", bound=ExecutingProcess)
 _ENDING_S: Final = 30.0
 _ANSWERS: Final = {"spin": "--outcome-file"}
-"""The option by which a command answers, where it is none for runs."""
+"""The option by which a command answers at its end. The commands of runs answer when the run has begun."""
 
 
 class Runner:
@@ -196,7 +196,7 @@ class Runner:
         process = self._start(command, arguments, options, echo=False)
         try:
             async with asyncio.timeout(self._start_s):
-                await process.async_wait(process.settled)
+                await process.async_wait(process.over if command in _ANSWERS else process.settled)
             return self._executing(kind, process)
         except TimeoutError:
             process.end()
