@@ -38,8 +38,8 @@ _CLOCKS: Final = frozenset(
         "time.strftime", "uuid.uuid1", "uuid.uuid4", "datetime.datetime.now().strftime", "datetime.datetime.now().isoformat",
     }
 )  # fmt: skip
-_UNKEPT: Final = {
-    "asyncio": {"Condition", "Event", "Lock", "Queue", "Semaphore", "create_task"},
+UNKEPT: Final = {
+    "asyncio": {"create_task"},
     "boto3": {"Session", "client", "resource"},
     "concurrent.futures": {"ProcessPoolExecutor", "ThreadPoolExecutor"},
     "csv": {"DictWriter", "reader", "writer"},
@@ -55,10 +55,10 @@ _UNKEPT: Final = {
     "sqlalchemy": {"create_engine"},
     "sqlite3": {"connect"},
     "subprocess": {"Popen"},
-    "tempfile": {"NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryFile"},
+    "tempfile": {"NamedTemporaryFile", "TemporaryFile"},
     "threading": {"Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore", "Thread", "Timer", "local"},
 }
-"""What cannot be pickled, by module. What a redis client's pickling keeps is no connection."""
+"""What cannot be pickled, by module. Locks of asyncio can, so they are not here."""
 _FILES: Final = frozenset(
     {"bz2.open", "codecs.open", "gzip.open", "io.open", "lzma.open", "open", "pathlib.Path().open", "h5py.File", "zipfile.ZipFile"}
 )
@@ -130,6 +130,6 @@ def unkept(source: Source, call: ast.Call) -> str:
     module, _, last = name.rpartition(".")
     if name in _FILES:
         return "an open file"
-    if last in _UNKEPT.get(module, ()):
+    if last in UNKEPT.get(module, ()):
         return f"what {name} gives"
     return ""

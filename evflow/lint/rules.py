@@ -19,6 +19,7 @@ HUGE_SPLIT: Final = 10_000
 """A task costs some milliseconds and some events: tens of thousands are minutes of both, before any work."""
 LARGE_ELEMENTS: Final = 10_000_000
 """80 MB of numbers."""
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _CHANGING: Final = frozenset({"add", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "sort", "update"})
 _GROWING: Final = frozenset({"add", "append", "extend", "insert"})
 
@@ -105,13 +106,13 @@ def default_by_chance(source: Source) -> Iterator[Finding]:
 
 def not_an_artifact(source: Source) -> Iterator[Finding]:
     """Something on `self` at a step's end that cannot be kept: functions, generators, open files, locks, connections, modules."""
-    for _, step in _steps(source):
-        me, local = owner(step), {node.name for node in step.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for flow, step in _steps(source):
+        me, known = owner(step), _Known(source, flow, step)
         last: dict[str, tuple[ast.AST, ast.expr | None]] = {}
         for node, name, given in _assigned(step, me):
             last[name] = (node, given)
         for name, (node, given) in last.items():
-            what = _unkept(source, given, local) if given is not None and not name.startswith("__") else ""
+            what = known.unkept(given) if given is not None and not name.startswith("__") else ""
             if what:
                 yield _found(
                     node,
@@ -121,19 +122,73 @@ def not_an_artifact(source: Source) -> Iterator[Finding]:
                 )
 
 
-def _unkept(source: Source, given: ast.expr, local: set[str]) -> str:
-    if isinstance(given, ast.Lambda):
-        return "a lambda"
-    if isinstance(given, ast.GeneratorExp):
-        return "a generator"
-    if isinstance(given, ast.Call):
-        return unkept(source, given)
-    if isinstance(given, ast.Name):
-        if given.id in local:
-            return f"the function {given.id} of this step"
-        if given.id in source.modules:
-            return f"the module {source.names[given.id]}"
-    return ""
+class _Known:
+    """What names stand for in a step: its own functions, what it assigns once, the flow's methods."""
+
+    def __init__(self, source: Source, flow: Flow, step: Function) -> None:
+        self._source = source
+        self._me = owner(step)
+        self._functions = {node.name for node in step.body if isinstance(node, _FUNCTIONS)}
+        self._methods = {node.name for node in flow.node.body if isinstance(node, _FUNCTIONS) and not _is_property(node)}
+        self._values: dict[str, list[ast.expr]] = {}
+        for node in body_of(step):
+            if isinstance(node, ast.Assign):
+                for target in node.targets:
+                    self._bind(target, node.value)
+            elif isinstance(node, ast.With | ast.AsyncWith):
+                for item in node.items:
+                    self._bind(item.optional_vars, item.context_expr)
+            elif isinstance(node, ast.For | ast.AsyncFor | ast.AugAssign | ast.NamedExpr):
+                self._bind(node.target, ast.Constant(None))
+
+    def _bind(self, target: ast.expr | None, given: ast.expr) -> None:
+        for node in ast.walk(target) if target is not None else ():
+            if isinstance(node, ast.Name):
+                self._values.setdefault(node.id, []).append(given if node is target else ast.Constant(None))
+
+    def unkept(self, given: ast.expr) -> str:
+        """What a value is, where it cannot be an artifact; empty where that is not known."""
+        if isinstance(given, ast.Lambda):
+            return "a lambda"
+        if isinstance(given, ast.GeneratorExp):
+            return "a generator"
+        if isinstance(given, ast.List | ast.Tuple | ast.Set):
+            return next((f"a {type(given).__name__.lower()} with {what} in it" for one in given.elts if (what := self._inside(one))), "")
+        if isinstance(given, ast.Dict):
+            return next((f"a dictionary with {what} in it" for one in given.values if (what := self._inside(one))), "")
+        if isinstance(given, ast.Call):
+            return self._unkept_call(given)
+        if isinstance(given, ast.Name):
+            return self._unkept_name(given.id)
+        method = attribute(given, self._me)
+        return f"the method {method}" if method in self._methods else ""
+
+    def _inside(self, given: ast.expr) -> str:
+        """The same of what is in a list: functions of the file are kept there, by their names."""
+        by_name = isinstance(given, ast.Name) and given.id in self._source.functions
+        return "" if by_name or isinstance(given, ast.Attribute) else self.unkept(given)
+
+    def _unkept_call(self, call: ast.Call) -> str:
+        if self._source.name(call.func) == "collections.defaultdict" and call.args and isinstance(call.args[0], ast.Lambda):
+            return "a defaultdict with a lambda in it"
+        function = self._source.functions.get(call.func.id) if isinstance(call.func, ast.Name) else None
+        if function is not None and any(isinstance(node, ast.Yield | ast.YieldFrom) for node in body_of(function)):
+            return f"the generator that {function.name}() gives"
+        return unkept(self._source, call)
+
+    def _unkept_name(self, name: str) -> str:
+        if name in self._functions:
+            return f"the function {name} of this step"
+        values = self._values.get(name, [])
+        if len(values) == 1 and not isinstance(values[0], ast.Name):
+            return self.unkept(values[0])
+        if not values and name in self._source.functions:
+            return f"the function {name}"
+        return f"the module {self._source.names[name]}" if not values and name in self._source.modules else ""
+
+
+def _is_property(method: Function) -> bool:
+    return any(isinstance(one, ast.Name) and one.id in {"cached_property", "property"} for one in method.decorator_list)
 
 
 def artifact_grows(source: Source) -> Iterator[Finding]:

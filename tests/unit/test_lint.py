@@ -1,16 +1,27 @@
 """What `evflow lint` warns about, and what it must not warn about: both for each rule."""
 
+import io
 import json
+import pickle
+import sys
 import textwrap
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from evflow import FlowSpec
 from evflow.cli.lint import command
+from evflow.exception import FunctionIsNoArtifact
+from evflow.lint.calls import UNKEPT
 from evflow.lint.check import findings
 from evflow.lint.rules import CODES
 from evflow.lint.source import SourceUnreadable
+from evflow.store.diagnosis import ArtifactNotSerializable
+from evflow.testing import run_step
 from tests.conftest import REPOSITORY
 
 HEAD = "from evflow import FlowSpec, Parameter, step\n"
@@ -123,45 +134,111 @@ def test_a_default_by_chance() -> None:
 # ---------------------------------------------------------------- what steps keep
 
 
-@pytest.mark.parametrize(
-    "kept",
-    [
-        "self.f = lambda x: x",
-        "self.f = (one for one in [1])",
-        "self.f = open('a.txt')",
-        "self.f = threading.Lock()",
-        "self.f = sqlite3.connect('x')",
-        "self.f = Pool(3)",
-        "self.f = threading",
-        "def inner(): ...\nself.f = inner",
-        "if True:\n    self.f: object = lambda: 1",
-        "self.f = 1\nself.f = lambda: 1",
-    ],
-)
-def test_what_cannot_be_an_artifact(kept: str) -> None:
-    assert codes(in_flow(kept, head="import sqlite3, threading\nfrom concurrent.futures import ThreadPoolExecutor as Pool")) == [
-        "not-an-artifact"
-    ]
+KEPT = """
+import sqlite3, threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor as Pool
+class Other: ...
+def numbers():
+    yield 1
+def top():
+    return 1
+"""
+OPEN_FILES = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+UNKEEPABLE = [
+    "self.f = top",
+    "def inner(): ...\nself.f = (1, inner)",
+    "self.f = self.end",
+    "self.f = lambda x: x",
+    "self.f = (one for one in [1])",
+    "self.f = open(__file__)",
+    "self.f = threading.Lock()",
+    "self.f = sqlite3.connect(':memory:')",
+    "self.f = Pool(3)",
+    "self.f = threading",
+    "def inner(): ...\nself.f = inner",
+    "if True:\n    self.f: object = lambda: 1",
+    "self.f = 1\nself.f = lambda: 1",
+    "self.f = self.end",
+    "with open(__file__) as file:\n    self.f = file",
+    "made = sqlite3.connect(':memory:')\nself.f = made",
+    "self.f = numbers()",
+    "self.f = defaultdict(lambda: 0)",
+    "self.f = {'a': 1, 'b': [1, lambda: 0]}",
+]
+KEEPABLE = [
+    "self.f = lambda x: x\ndel self.f",
+    "self.f = open(__file__)\nself.f = self.f.read()",
+    "f = lambda x: x\nself.f = f(3)",
+    "self.__f = lambda x: x",
+    "self.f = [one for one in (two for two in [1])]",
+    "self.f = open(__file__).read()",
+    "self.f = sqlite3.connect(':memory:').execute('select 1').fetchall()",
+    "self.f = sorted([1], key=lambda x: x)",
+    "def inner():\n    self.f = lambda: 1\nself.f = inner()",
+    "Other.f = lambda: 1",
+    "self.f, self.g = 1, 2",
+    "self.f = top()",
+    "self.f = [top]",
+    "top = 3\nself.f = top",
+    "self.f = list(numbers())",
+    "self.f = defaultdict(int)",
+    "self.f = self.shape",
+    "made = open(__file__)\nmade = made.read()\nself.f = made",
+    "for threading in [1]:\n    self.f = threading",
+    "with open(__file__) as file:\n    self.f = file.read()",
+]
 
 
-@pytest.mark.parametrize(
-    "kept",
-    [
-        "self.f = lambda x: x\ndel self.f",
-        "self.f = open('a.txt')\nself.f = self.f.read()",
-        "f = lambda x: x\nself.f = f(3)",
-        "self.__f = lambda x: x",
-        "self.f = [one for one in (two for two in [1])]",
-        "self.f = open('a.txt').read()",
-        "self.f = sqlite3.connect('x').execute('…').fetchall()",
-        "self.f = sorted([1], key=lambda x: x)",
-        "def inner():\n    self.f = lambda: 1\nself.f = inner()",
-        "other.f = lambda: 1",
-        "self.f, self.g = 1, 2",
-    ],
-)
-def test_what_is_an_artifact(kept: str) -> None:
-    assert codes(in_flow(kept, head="import sqlite3\nother = object()")) == []
+def keeping(kept: str) -> str:
+    return in_flow(kept, head=KEPT, body="@property\ndef shape(self):\n    return 1")
+
+
+@OPEN_FILES
+@pytest.mark.parametrize("kept", UNKEEPABLE)
+def test_what_cannot_be_an_artifact(kept: str, tmp_path: Path) -> None:
+    assert codes(keeping(kept)) == ["not-an-artifact"]
+    with pytest.raises((ArtifactNotSerializable, FunctionIsNoArtifact)):
+        run_step(loaded(tmp_path, keeping(kept)), "start")
+
+
+@OPEN_FILES
+@pytest.mark.parametrize("kept", KEEPABLE)
+def test_what_is_an_artifact(kept: str, tmp_path: Path) -> None:
+    assert codes(keeping(kept)) == []
+    assert run_step(loaded(tmp_path, keeping(kept)), "start").next == ("end",)
+
+
+MADE_OF: dict[str, tuple[Any, ...]] = {
+    "csv.DictWriter": (io.StringIO(), []), "csv.reader": ([],), "csv.writer": (io.StringIO(),), "logging.FileHandler": ("/dev/null",),
+    "sqlite3.connect": (":memory:",), "subprocess.Popen": (["true"],), "threading.Barrier": (2,), "threading.Timer": (1, print),
+    "socket.create_server": (("127.0.0.1", 0),),
+}  # fmt: skip
+
+
+@OPEN_FILES
+@pytest.mark.parametrize("module", sorted(set(UNKEPT) & sys.stdlib_module_names - {"asyncio", "multiprocessing"}))
+def test_what_is_said_to_be_no_artifact_cannot_be_pickled(module: str) -> None:
+    for name in sorted(UNKEPT[module] - {"create_connection"}):
+        made = getattr(import_module(module), name)(*MADE_OF.get(f"{module}.{name}", ()))
+        with pytest.raises((TypeError, pickle.PicklingError)):
+            pickle.dumps(made)
+        for end in ("close", "wait"):
+            if name not in {"Barrier", "Condition", "Event"} and hasattr(made, end):
+                getattr(made, end)()
+
+
+def loaded(folder: Path, text: str) -> type[FlowSpec]:
+    """The flow of a file with this text."""
+    file = folder / "lint_case.py"
+    file.write_text(text)
+    spec = spec_from_file_location("lint_case", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["lint_case"] = module_from_spec(spec)  # where pickle looks for what is at its top
+    spec.loader.exec_module(module)
+    flow: type[FlowSpec] = module.F
+    return flow
 
 
 def test_data_that_a_loop_collects() -> None:
