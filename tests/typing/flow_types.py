@@ -10,12 +10,17 @@ from evflow import (
     Config,
     DeployedFlow,
     Deployer,
+    ExecutingRun,
+    ExecutingTask,
     FlowSpec,
     IncludeFile,
     Inputs,
     JSONType,
+    NBRunner,
     Parameter,
     Run,
+    Runner,
+    Task,
     TriggeredRun,
     catch,
     current,
@@ -116,6 +121,20 @@ async def deployed_flows(file: str) -> None:
     assert_type(await (await deployed.async_trigger(rate=1)).async_wait_for_completion(0.5, 3.0), Run)
 
 
+async def running(file: str) -> None:
+    with Runner(file, quiet=True, decospecs=["retry"]) as runner:
+        assert_type(runner.run(rate=0.5, tags=["a"]), ExecutingRun)
+        assert_type(runner.resume("end").run, Run)
+        assert_type(runner.spin("start"), ExecutingTask)
+    async with Runner(file) as other, await other.async_run() as executing:
+        assert_type((executing.status, executing.returncode, executing.stdout), tuple[str, int | None, str])
+        assert_type(await executing.wait(timeout=3), ExecutingRun)
+        async for position, line in executing.stream_log("stdout"):
+            assert_type((position, line), tuple[int, str])
+        assert_type((await other.async_spin("start")).task, Task)
+    assert_type(NBRunner(Typed).nbrun(rate=1), Run)
+
+
 def wrong_uses() -> None:
     """Each line has one mistake that a checker finds."""
     Typed(use_cli=False).folds = 3  # type: ignore[assignment]
@@ -126,6 +145,8 @@ def wrong_uses() -> None:
     Typed(use_cli=False).next("end")  # type: ignore[arg-type]
     Typed(use_cli=False).next(Typed(use_cli=False).end, foreach=[1])  # type: ignore[arg-type]
     Deployer(file=3)  # type: ignore[call-arg]
+    Runner(3)  # type: ignore[arg-type]
+    Runner("flow.py").run({"rate": 1})  # type: ignore[call-arg]
     Deployer(Typed).scheduler().create(worker=3)  # type: ignore[call-arg]
     DeployedFlow("Typed").trigger("rate")  # type: ignore[arg-type]
 
