@@ -120,6 +120,12 @@ class FlowProcess:
             self._signals = [by, by, signal.SIGKILL]
             os.write(self._wake_write, b"!")
 
+    def insist(self) -> None:
+        """Do at once what would come next for a process that was asked to end and has not."""
+        with self._changed:
+            if self.returncode is None:
+                os.write(self._wake_write, b"!")
+
     # --- the thread -----------------------------------------------------------------------------------------
 
     def _follow(self) -> None:

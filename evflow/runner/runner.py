@@ -184,7 +184,11 @@ class Runner:
             process.wait(process.over)
         except BaseException as error:
             process.end(by=signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
-            process.wait(process.over, _ENDING_S)
+            try:
+                process.wait(process.over, _ENDING_S)
+            except KeyboardInterrupt:  # once more, which kills what still runs
+                process.insist()
+                process.wait(process.over, _ENDING_S)
             raise
         if executing is None:
             raise RunStartLate(self._file, self._start_s)

@@ -198,6 +198,28 @@ def test_ctrl_c_cancels_the_run_and_waits_for_it(flow_file: Path) -> None:
     assert Run("Sums/1").status == "cancelled"
 
 
+def test_ctrl_c_once_more_kills_what_still_runs(root: Path) -> None:
+    text = textwrap.dedent(FLOW).replace(
+        "time.sleep(self.wait_s)", "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('row 9', flush=True); time.sleep(60)"
+    )
+    (root / "deaf.py").write_text(text.replace("import os, time", "import os, signal, time"))
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import evflow; evflow.Runner('deaf.py').run()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if "row 9" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        for line in process.stderr:
+            if "cancelling the run" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=WITHIN_S)
+    assert "Ctrl-C again: killing what still runs." in said
+    assert Run("Sums/1").status == "cancelled"
+
+
 def test_a_run_goes_on_when_the_process_that_started_it_is_killed(flow_file: Path) -> None:
     code = f"import evflow; evflow.Runner({str(flow_file)!r}).run(wait_s=1)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
