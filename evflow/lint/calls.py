@@ -6,12 +6,13 @@ from typing import Final
 
 from evflow.lint.source import Source, within
 
-_DATA: Final = frozenset(
+_TABLES: Final = frozenset(
     {
-        "geopandas.read_file", "joblib.load", "numpy.fromfile", "numpy.genfromtxt", "numpy.load", "numpy.loadtxt", "pickle.load",
-        "pyarrow.csv.read_csv", "pyarrow.feather.read_table", "pyarrow.parquet.read_table", "torch.load", "xarray.open_dataset",
+        "geopandas.read_file", "numpy.fromfile", "numpy.genfromtxt", "numpy.load", "numpy.loadtxt",
+        "pyarrow.csv.read_csv", "pyarrow.feather.read_table", "pyarrow.parquet.read_table", "xarray.open_dataset",
     }
 )  # fmt: skip
+_MODELS: Final = frozenset({"joblib.load", "pickle.load", "torch.load"})
 _OPENS: Final = frozenset(
     {
         "bz2.open", "codecs.open", "gzip.open", "io.open", "lzma.open", "open", "pathlib.Path().open", "pathlib.Path().read_bytes",
@@ -64,11 +65,14 @@ _FILES: Final = frozenset(
 )
 
 
+def reads_table(name: str) -> bool:
+    """Whether a call loads a table or an array."""
+    return name in _TABLES or name.startswith(("dask.dataframe.read_", "pandas.read_", "polars.read_", "polars.scan_"))
+
+
 def reads_data(name: str) -> bool:
-    """Whether a call loads a table, an array or a model."""
-    return name in _DATA or name.startswith(("pandas.read_", "polars.read_", "polars.scan_", "dask.dataframe.read_")) or (
-        name.endswith(".from_pretrained")
-    )  # fmt: skip
+    """Whether a call loads a table, an array, or a model, which is small more often."""
+    return reads_table(name) or name in _MODELS or name.endswith(".from_pretrained")
 
 
 def work(source: Source, call: ast.Call) -> str:

@@ -7,9 +7,9 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from evflow.lint.calls import by_chance, reads_data, unkept, work, works_inside
+from evflow.lint.calls import by_chance, reads_data, reads_table, unkept, work, works_inside
 from evflow.lint.sizes import elements, items
-from evflow.lint.source import Finding, Flow, Function, Source, at_import, attribute, body_of, own_expressions, owner, within
+from evflow.lint.source import LOCAL, Finding, Flow, Function, Source, at_import, attribute, body_of, own_expressions, owner, within
 
 Rule = Callable[[Source], Iterator[Finding]]
 
@@ -198,14 +198,14 @@ def artifact_grows(source: Source) -> Iterator[Finding]:
         loaded = {
             target.id
             for node in body_of(step)
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and reads_data(source.name(node.value.func))
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and reads_table(source.name(node.value.func))
             for target in node.targets
             if isinstance(target, ast.Name)
         }
         for loop in body_of(step):
             if isinstance(loop, ast.For | ast.While):
                 for node, name, given in _grown(loop, me):
-                    is_data = isinstance(given, ast.Call) and reads_data(source.name(given.func))
+                    is_data = isinstance(given, ast.Call) and reads_table(source.name(given.func))
                     if is_data or (isinstance(given, ast.Name) and given.id in loaded):
                         yield _found(
                             node,
@@ -400,7 +400,7 @@ def _foreaches(source: Source) -> Iterator[tuple[ast.Call, str, ast.expr]]:
 
 
 def _shown(source: Source, call: ast.Call) -> str:
-    name = source.name(call.func)
+    name = source.name(call.func).replace(LOCAL, "")
     return f"{name}()" if name else "A call"
 
 

@@ -4,14 +4,19 @@ Names are followed through imports only (`import pandas as pd`), never through v
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from evflow.core.values import field, value
 from evflow.errors import UsageError
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+LOCAL: Final = "<locals>."
+"""Stands before the name of something that is no import and nothing of Python's."""
+_BUILTINS: Final = frozenset(dir(builtins))
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _IGNORE: Final = re.compile(r"#\s*evflow:\s*ignore(?:\[([^\]]*)\])?")
 
@@ -68,6 +73,7 @@ class Source:
         names: What a name of the module stands for: a dotted name, through imports.
         modules: Names that stand for modules.
         functions: The functions at its top level, by name.
+        bound: Names that the file assigns or defines somewhere.
         numbers: Names of the module that are whole numbers, each assigned once.
         flows: Its flows.
         ignored: Lines with a comment that silences: the codes, or an empty set for all.
@@ -77,14 +83,18 @@ class Source:
     names: dict[str, str] = field(default_factory=dict[str, str])
     modules: frozenset[str] = frozenset()
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
+    bound: frozenset[str] = frozenset()
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     flows: tuple[Flow, ...] = ()
     ignored: dict[int, frozenset[str]] = field(default_factory=dict[int, frozenset[str]])
 
     def name(self, node: ast.AST) -> str:
-        """The dotted name of an expression, `pandas.read_csv`; a call in it is written `()`. Empty where it has none."""
+        """The dotted name of an expression, `pandas.read_csv`; a call in it is written `()`. Empty where it has none.
+
+        What begins with a name of the file's own begins with `LOCAL`: a list called `requests` is not the library.
+        """
         if isinstance(node, ast.Name):
-            return self.names.get(node.id, node.id)
+            return self.names.get(node.id) or (node.id if node.id in _BUILTINS and node.id not in self.bound else LOCAL + node.id)
         if isinstance(node, ast.Attribute):
             inner = self.name(node.value)
             return f"{inner}.{node.attr}" if inner else ""
@@ -107,16 +117,26 @@ def read(text: str, file: str) -> Source:
     except (ValueError, RecursionError) as error:
         raise SourceUnreadable(file, 0, str(error)) from None
     names, modules = _imports(tree)
-    plain = Source(tree, names, modules)
-    return Source(
+    plain = Source(
         tree,
         names,
         modules,
-        {node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)},
-        _numbers(tree),
-        tuple(_flows(plain)),
-        _ignored(text),
+        functions={node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)},
+        bound=frozenset(_bound(tree)),
+        numbers=_numbers(tree),
+        ignored=_ignored(text),
     )
+    return replace(plain, flows=tuple(_flows(plain)))
+
+
+def _bound(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
 
 
 def _imports(tree: ast.Module) -> tuple[dict[str, str], frozenset[str]]:

@@ -172,6 +172,13 @@ def test_a_run_in_a_log_of_its_own_is_not_looked_for_in_ours(flow_file: Path, ro
         _ = running.run
 
 
+def test_a_run_on_a_server_of_its_own_is_found_there(flow_file: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_REDIS_URL", redis_url)
+    running = quiet(flow_file).run()
+    assert running.run.status == "succeeded"
+    assert Flow("Sums").latest_run == running.run
+
+
 def test_a_run_is_resumed_from_a_step_with_other_parameters(flow_file: Path) -> None:
     runner = quiet(flow_file)
     first = runner.run(rows=1)

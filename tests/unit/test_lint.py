@@ -93,6 +93,8 @@ def test_work_under_the_main_guard_runs_in_every_task_too() -> None:
         "class Model:\n    def fit(self, x):\n        return open(x)",
         "class Mine:\n    def open(self): ...\nMine().open()",
         "import matplotlib\nmatplotlib.use('agg')",
+        "requests = {}\nrequests.get('a')",
+        "def open(name): ...\nTEXT = open('a.txt')",
     ],
 )
 def test_no_work_is_warned_of_that_is_not_done_when_the_file_is_loaded(work: str) -> None:
@@ -242,7 +244,7 @@ def loaded(folder: Path, text: str) -> type[FlowSpec]:
 
 
 def test_data_that_a_loop_collects() -> None:
-    head = "import pandas as pd"
+    head = "import pickle\nimport pandas as pd"
     for loop in (
         "self.all = []\nfor one in [1]:\n    self.all.append(pd.read_csv(one))",
         "self.all = {}\nfor one in [1]:\n    self.all[one] = pd.read_csv(one)",
@@ -252,6 +254,7 @@ def test_data_that_a_loop_collects() -> None:
     for loop in (
         "self.all = []\nfor one in [1]:\n    self.all.append(len(pd.read_csv(one)))",
         "frames = []\nfor one in [1]:\n    frames.append(pd.read_csv(one))",
+        "self.all = {}\nfor one in [1]:\n    self.all[one] = pickle.load(one)",
         "self.all = [1]\nself.all.append(pd.read_csv('x'))",
     ):
         assert codes(in_flow(loop, head=head)) == []
