@@ -50,9 +50,6 @@ if TYPE_CHECKING:
         yaml_parser as yaml_parser,
     )
     from evflow.flow.steps import step as step
-    from evflow.runner.executing import ExecutingRun as ExecutingRun, ExecutingTask as ExecutingTask
-    from evflow.runner.notebook import NBDeployer as NBDeployer, NBRunner as NBRunner
-    from evflow.runner.runner import Runner as Runner
     from evflow.flow.user_decorators import (
         USER_SKIP_STEP as USER_SKIP_STEP,
         FlowMutator as FlowMutator,
@@ -60,6 +57,9 @@ if TYPE_CHECKING:
         UserStepDecorator as UserStepDecorator,
         user_step_decorator as user_step_decorator,
     )
+    from evflow.runner.executing import ExecutingRun as ExecutingRun, ExecutingTask as ExecutingTask
+    from evflow.runner.notebook import NBDeployer as NBDeployer, NBRunner as NBRunner
+    from evflow.runner.runner import Runner as Runner
 
 __version__ = "0.1.0"
 
@@ -90,9 +90,9 @@ __all__ = [
     "StepMutator",
     "Task",
     "TriggeredRun",
+    "UserStepDecorator",
     "batch",
     "cached",
-    "UserStepDecorator",
     "card",
     "catch",
     "concurrency",

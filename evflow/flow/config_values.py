@@ -22,7 +22,14 @@ FILES_VARIABLE: Final = "EVFLOW_FLOW_CONFIG"
 """A JSON map of names to paths; names of other flows' configurations mean nothing."""
 VALUES_VARIABLE: Final = "EVFLOW_FLOW_CONFIG_VALUE"
 """A JSON map of names to values, or to texts as a file would hold them."""
-CLASS_DECORATORS: Final = ("_evflow_schedules", "_evflow_triggers", "_evflow_concurrency", "_evflow_environments", "_evflow_projects", "_evflow_exit_hooks")
+CLASS_DECORATORS: Final = (
+    "_evflow_schedules",
+    "_evflow_triggers",
+    "_evflow_concurrency",
+    "_evflow_environments",
+    "_evflow_projects",
+    "_evflow_exit_hooks",
+)
 
 
 class ConfigUnknown(UsageError):

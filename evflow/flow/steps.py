@@ -155,8 +155,24 @@ class Facts:
     """
 
     __slots__ = (
-        "changed", "classwide", "bare", "configs", "configured", "constants", "declared", "delayed", "extra", "extra_users", "fixed", "flow_mutators", "injected",
-        "methods", "mutators", "parameters", "steps", "wrapped",
+        "bare",
+        "changed",
+        "classwide",
+        "configs",
+        "configured",
+        "constants",
+        "declared",
+        "delayed",
+        "extra",
+        "extra_users",
+        "fixed",
+        "flow_mutators",
+        "injected",
+        "methods",
+        "mutators",
+        "parameters",
+        "steps",
+        "wrapped",
     )  # fmt: skip
 
     def __init__(self, cls: type) -> None:
@@ -207,7 +223,9 @@ class Facts:
 
     def decorators(self, name: str) -> "list[StepDecorator]":
         """A step's decorators, those of `--with` last."""
-        found = self.changed[name] if name in self.changed else [*(() if self.bare else self.steps[name].decorators), *self.extra.get(name, ())]
+        found = (
+            self.changed[name] if name in self.changed else [*(() if self.bare else self.steps[name].decorators), *self.extra.get(name, ())]
+        )
         return [self.configured.get(one, one) for one in found] if self.configured else found
 
 
