@@ -116,7 +116,7 @@ def spin(request: SpinRequest) -> Spun:
     flow, origin = request.flow, request.origin
     connection = early.take_connection()
     home = SpinHome.begin(request.persist) if request.persist is not None else None
-    scratch = tempfile.mkdtemp(prefix="evflow-spin-")
+    scratch = _scratch()
     try:
         facts(flow).bare = request.skip_decorators
         apply_with(flow, request.options.with_specs)
@@ -141,6 +141,27 @@ def spin(request: SpinRequest) -> Spun:
         if home is not None:
             home.release()
         connection.release()
+
+
+def _scratch() -> str:
+    """A folder for locks, reports and output; those of spins that were killed are removed."""
+    prefix = "evflow-spin-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        pid = left.name.removeprefix(prefix).partition("-")[0]
+        with suppress(OSError):  # another spin removes it
+            if pid.isdecimal() and left.stat().st_uid == os.getuid() and not _lives(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _prepared(

@@ -213,6 +213,21 @@ def test_ctrl_c_ends_the_task_and_the_spin(tmp_path: Path) -> None:
     assert not [*Path(os.environ["TMPDIR"]).glob("evflow-spin-*")]
 
 
+@pytest.mark.usefixtures("flow")
+def test_a_spin_that_is_killed_takes_its_task_with_it_and_the_next_one_cleans_up() -> None:
+    """The attempt dies with its owner; the folder of the dead one is removed."""
+    assert python("fit.py", "run").returncode == 0
+    Path("nap").touch()
+    spinning = subprocess.Popen([sys.executable, "fit.py", "spin", "nap", "--skip-decorators"], stderr=subprocess.DEVNULL)
+    wait_until(lambda: Path("napping").exists(), "the step has begun")
+    spinning.kill()
+    spinning.wait(60)
+    assert len([*Path(os.environ["TMPDIR"]).glob("evflow-spin-*")]) == 1
+    Path("nap").unlink()
+    assert outcome("nap")["status"] == "succeeded"
+    assert not [*Path(os.environ["TMPDIR"]).glob("evflow-spin-*")]
+
+
 def test_a_spin_that_is_kept_is_read_by_the_client_and_by_every_command(flow: Path) -> None:
     """In a home of its own, beside which the runs are what they were."""
     found = outcome("1/fit/2", "--persist")
