@@ -26,6 +26,8 @@ def _fields(found: object) -> dict[str, Any]:
 
 def _field(name: str, value: Any) -> tuple[str, object]:
     """A field: instants as the other commands write them, durations in seconds."""
+    if name == "reason":  # beside the kind, which has that name
+        return "because", value
     if name == "limit_us":
         return "limit_s", value / 1e6
     if name.endswith("_us"):

@@ -165,6 +165,8 @@ def test_it_is_told_everywhere_where_a_result_is_from_and_why_a_step_was_run() -
     assert tasks("Fit/3")["train"]["cached"]["because"] == "changed since Fit/1/train/2: depth, rows"
     assert "The step was run (@cached): changed since Fit/1/train/2: depth, rows." in evflow("explain", "Fit/3/train/2").stdout
     assert tasks("Fit/1")["train"]["cached"]["because"] == "nothing was kept of it before"
+    (reason,) = json.loads(evflow("explain", "Fit/3/train/2", "--json").stdout)["reasons"]
+    assert (reason["reason"], reason["cached"], reason["not_cached"]) == ("ended", "", "changed since Fit/1/train/2: depth, rows")
 
 
 def test_changed_code_is_run_and_code_that_is_as_it_was_is_found_again(flow: Path) -> None:

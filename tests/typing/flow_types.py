@@ -22,6 +22,7 @@ from evflow import (
     Runner,
     Task,
     TriggeredRun,
+    cached,
     catch,
     current,
     environment,
@@ -75,6 +76,7 @@ class Typed(FlowSpec):
         self.next(self.part, foreach="parts")
 
     @catch(var="error", print_exception=False)
+    @cached(key=["alpha"], version=2)
     @timeout(minutes=5)
     @resources(cpu=2, memory=4000)
     @environment(vars={"OMP_NUM_THREADS": "1"})
@@ -141,6 +143,7 @@ def wrong_uses() -> None:
     retry(times="three")  # type: ignore[call-overload]
     retry(tims=3)  # type: ignore[call-overload]
     timeout(secs=3)  # type: ignore[call-overload]
+    cached(key=3)  # type: ignore[call-overload]
     catch(var=3)  # type: ignore[call-overload]
     Typed(use_cli=False).next("end")  # type: ignore[arg-type]
     Typed(use_cli=False).next(Typed(use_cli=False).end, foreach=[1])  # type: ignore[arg-type]
