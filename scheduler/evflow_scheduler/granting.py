@@ -160,10 +160,13 @@ class Granting:
         if woken or (again_us is not None and again_us <= now_us):
             await self._names.look_again()
         facts: dict[RunId, list[Fact]] = {}
+        if grant and self._never:
+            self._refuse(facts)
+            self._wake()  # nobody gets a slot in this round: it would be in one turn with its run's end
+            return facts
         if grant:
             admission = await self._grant_here(facts, now_us)
             await self._grant_elsewhere(facts, now_us)
-            self._refuse(facts)
             if self._names.refused:
                 await self._say_to_the_stuck(facts)
         else:
@@ -211,6 +214,12 @@ class Granting:
             if not refused:
                 return admission
 
+    def _note_never(self, run: OwnedRun, number: int, why: str) -> None:
+        """Note a gang that would wait for ever, perhaps while another shard looks through the lines: the next round tells its run."""
+        if (run.id, number) not in self._never:
+            self._never[run.id, number] = why
+            self._wake()
+
     def _refuse(self, facts: dict[RunId, list[Fact]]) -> None:
         """Tell runs of gangs that would wait for ever."""
         for (name, number), why in self._never.items():
@@ -238,7 +247,9 @@ class Granting:
     def _can_leave(self, run: OwnedRun, task: Task) -> bool:
         """Whether a task may go to another machine now. A gang may not: several workers would have to take its nodes at the same time."""
         if gang_of(task) is not None:
-            self._never[run.id, lead_of(task)] = f"the nodes of a gang run on one machine so far, and its step has {task.attempt.executor}."
+            self._note_never(
+                run, lead_of(task), f"the nodes of a gang run on one machine so far, and its step has {task.attempt.executor}."
+            )
             return False
         return self._names.free_for(run, task)
 
@@ -297,7 +308,7 @@ class Granting:
         elif (limit := self._names.too_small(run, task, nodes)) is not None:
             why = f"{gang}, and only {limit.most} at once may hold the limit {limit.name}. Give it fewer nodes, or raise the limit."
         if why:
-            self._never[run.id, task.id] = why
+            self._note_never(run, task.id, why)
         return bool(why)
 
     def _most(self, run: OwnedRun) -> int:

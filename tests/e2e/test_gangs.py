@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.e2e.test_scheduler import WITHIN_S, ended, owned_by, scheduler, told
+from tests.e2e.test_scheduler import WITHIN_S, ended, owned_by, scheduler, state_of, told
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
 
@@ -245,6 +245,6 @@ def test_two_schedulers_and_the_death_of_one_and_every_gang_was_together(root: P
         victim.kill()
         victim.wait()
         (said / "go").touch()
-        assert [ended(run) for run in runs] == ["succeeded"] * 4
+        assert [(ended(run), state_of(run)["reason"]) for run in runs] == [("succeeded", None)] * 4
         assert [one for one in json.loads(evflow("limits", "--json").stdout) if one["held"]] == []
     assert [problem for run in runs for problem in verified(run)["problems"]] == []

@@ -40,11 +40,14 @@ FOUND: dict[str, Scenario] = {
             Fault(52, "forget-lease", 0.6502517863304667),
         ),
     ),
+    "a run got a slot in the turn in which its gang was refused, and nobody took it back": replace(
+        Scenario.of(11000321).with_gangs(), wild=False, offered=False, faults=()
+    ),
 }
 """What went wrong to the smallest scenario in which it did."""
 
 
 @pytest.mark.parametrize("what", FOUND)
 def test_what_was_found_once_does_not_come_back(what: str) -> None:
-    """Each was shrunk from a seed of `test_random_runs`."""
+    """Each was shrunk from a seed of `test_random_runs` or `test_gangs`."""
     demand(FOUND[what])

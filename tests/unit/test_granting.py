@@ -6,15 +6,17 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from hypothesis import given, strategies as st
 
 from evflow.core.admit import Capacity, Slots
-from evflow.core.events import Event, SlotGranted
+from evflow.core.events import Event, GangRefused, SlotGranted
+from evflow.core.gangs import lead_of
 from evflow.core.ids import FlowName, RunId, RunNumber
-from evflow_scheduler.granting import MAX_WORKERS, Granting
+from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, whole
 from evflow_scheduler.names import NameLog, Names
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OwnedRun
-from tests.core_run import CoreRun, node
+from tests.core_run import CoreRun, fan, node
 
 RUN = RunId(FlowName("TestFlow"), RunNumber(1))
 POOL = "pool:gpu"
@@ -79,3 +81,64 @@ def test_nobody_looks_through_what_waits_for_other_machines(executor: str) -> No
     state: Any = run.state
     state.waiting = Unseen(state.waiting)
     assert {task for task, _ in granted(run)} == {2, 3}
+
+
+def gang(nodes: int, most: int, **policy: Any) -> CoreRun:
+    """A gang from task 2 on waits, of a run that may have so many tasks at once."""
+    steps = (node("start", "train", kind="parallel"), node("train", "join", parallel=True, **policy), node("join", "end"), node("end"))
+    run = CoreRun(*steps, max_workers=most)
+    run.done(1, "train", kind="parallel", splits=nodes)
+    return run
+
+
+def test_a_gang_gets_all_of_its_slots() -> None:
+    assert granted(gang(8, 8)) == [(task, "local") for task in range(2, 10)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "most", "policy", "why"),
+    [
+        (9, 16, {}, "its gang has 9 nodes, which run at the same time, and there are 8 slots."),
+        (5, 4, {}, "its gang has 5 nodes, which run at the same time, and the run may have 4 at once."),
+        (3, 8, {"limits": {"db": 2}}, "its gang has 3 nodes, which run at the same time, and only 2 at once may hold the limit key:db."),
+        (2, 8, {"executor": POOL}, "the nodes of a gang run on one machine so far, and its step has pool:gpu."),
+    ],
+)
+def test_a_gang_that_would_wait_for_ever_is_refused_in_a_round_of_its_own(nodes: int, most: int, policy: dict[str, Any], why: str) -> None:
+    """A slot in the turn in which its run ends would be nobody's to take back."""
+    run = gang(nodes, most, **policy)
+    woken: list[None] = []
+
+    async def rounds() -> list[list[Event]]:
+        roster = Roster()
+        roster.add(cast("OwnedRun", SimpleNamespace(id=RUN, state=run.state)))
+        names = Names(cast("NameLog", SimpleNamespace(shard="s0", log=None)))
+        granting = Granting(roster, Slots(Capacity(8)), names, lambda _: True, {}, MAX_WORKERS, lambda: woken.append(None))
+        told = [await granting.told(run.now, woken=False, grant=True) for _ in range(2)]
+        return [[event for event, _, _ in facts.get(RUN, ())] for facts in told]
+
+    first, second = anyio.run(rounds)
+    assert first == []
+    assert woken
+    [event] = second
+    assert isinstance(event, GangRefused)
+    assert event.task == 2
+    assert event.reason.startswith(why)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(6, 9))
+def test_no_part_of_what_a_run_is_told_ends_within_a_gang(sizes: list[int], most: int) -> None:
+    """So the grants of a gang stand in one turn; and nothing is left out, or told twice."""
+    run = CoreRun(
+        *fan(node("body", "train", kind="parallel"), node("train", "join", parallel=True)), node("join_all", "end"), max_workers=100
+    )
+    run.done(1, "body", splits=len(sizes))
+    for number, size in enumerate(sizes, start=2):
+        run.done(number, "train", kind="parallel", splits=size)
+    facts: list[Fact] = [(SlotGranted(task.id, 0, 0), "", 0) for task in run.state.all_tasks() if task.step == "train"]
+    owned = cast("OwnedRun", SimpleNamespace(id=RUN, state=run.state))
+    parts = [list(part) for part in whole(owned, facts, most)]
+    assert [fact for part in parts for fact in part] == facts
+    assert all(0 < len(part) <= most for part in parts)
+    leads = [{lead_of(run.task(cast("SlotGranted", event).task)) for event, _, _ in part} for part in parts]
+    assert sum(map(len, leads)) == len(set().union(*leads))

@@ -11,8 +11,9 @@ from evflow.flow.decorators.base import F, StepDecorator, apply
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
 
-_FIRST_PORT: Final = 51_000
+_FIRST_PORT: Final = 20_000
 _PORTS: Final = 10_000
+"""All below the ports that Linux gives to outgoing connections, one of which may be in use, or connect to itself."""
 _MOST_PORT: Final = 65_535
 
 
