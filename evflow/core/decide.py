@@ -31,6 +31,8 @@ SCHEDULER = "scheduler"
 """The principal of a decision."""
 
 _SIGKILL = 9
+_DEATHS = frozenset(("owner-died", "fork-server-died", "out-of-memory"))
+"""What an executor says of ends that are nobody's request."""
 
 
 TURN_DECISIONS = 500
@@ -194,11 +196,14 @@ def _explain_exit(state: RunState, task: Task) -> ev.Decision:
 
 
 def _was_killed_meanwhile(state: RunState, task: Task) -> bool:
-    """Whether a node that was to end was killed before we could have done it: its death is what the others failed of, not the other way round."""
+    """Whether a node that was to end died otherwise: its death is what the others failed of, not the other way round.
+
+    It did with its owner, its host or its fork server; or SIGKILL came before we could have sent it.
+    """
     gang, attempt = gang_of(task), task.attempt
-    if gang is None or attempt.signal != _SIGKILL or not attempt.cancel.startswith(FAILED):
+    if gang is None or not attempt.cancel.startswith(FAILED):
         return False
-    return state.at_us - gang.failed_us < KILL_GRACE_US
+    return attempt.kind in _DEATHS or (attempt.signal == _SIGKILL and state.at_us - gang.failed_us < KILL_GRACE_US)
 
 
 _SIGNALS = {4: " (illegal instruction)", 6: " (abort)", 7: " (bus error)", 8: " (arithmetic)", 11: " (segmentation fault)"}

@@ -168,6 +168,18 @@ def test_a_node_that_was_killed_while_it_was_to_end_is_lost_unless_we_may_have_d
     assert run.state.status == ("failed" if late else "running")
 
 
+def test_nodes_that_died_with_their_owner_are_lost_though_one_could_still_report_that_its_peers_were_gone() -> None:
+    """The next owner reads that report first."""
+    run = gang()
+    run.begin(2, 3, 4)
+    run.fail(3)
+    run.exit(2, why="owner-died")
+    decided = run.exit(4, why="owner-died")
+    assert kinds(decided)[:2] == ["AttemptLost", "RetryScheduled"]
+    assert [run.task(number).losses for number in (2, 3, 4)] == [1, 1, 1]
+    assert run.state.status == "running"
+
+
 def test_a_lost_node_has_the_gang_begin_again_whole_without_counting() -> None:
     """At most `MAX_LOSSES` times."""
     run = gang()
