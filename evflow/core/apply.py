@@ -501,6 +501,8 @@ def _fail(state: RunState, ending: Ending) -> None:
 
 def _stop(state: RunState) -> None:
     state.agenda.stopped = state.seq
+    for number in state.held:  # nobody sees to its gang any more
+        gangs.close(state, state.tasks[number], "")
     for number in state.live:
         if state.tasks[number].status != "granted":
             state.agenda.cancels[number] = None

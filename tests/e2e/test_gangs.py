@@ -131,6 +131,10 @@ def test_gangs_that_need_all_slots_take_turns(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"all: [{', '.join([places(3)] * 3)}]" in done.stdout
     assert verified("Ring/1")["problems"] == []
+    first = [task["id"] for task in shown()["tasks"] if task["step"] == "work" and task["index"] == 0]
+    code = "from evflow import Step; work = Step('Ring/1/work'); print([task.id for task in work.control_tasks()], work.control_task.metadata_dict['internal_task_type'])"
+    told_by_client = python("-c", code, EVFLOW_NAMESPACE="")
+    assert told_by_client.stdout.strip() == f"{[str(number) for number in reversed(first)]} control_task", told_by_client.stderr
 
 
 def test_a_node_that_is_killed_does_not_count_though_its_peers_fail_of_it(tmp_path: Path) -> None:

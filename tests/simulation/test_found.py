@@ -40,6 +40,9 @@ FOUND: dict[str, Scenario] = {
             Fault(52, "forget-lease", 0.6502517863304667),
         ),
     ),
+    "a run was cancelled while a gang of it was held, and nodes that had finished stayed so": replace(
+        Scenario.of(11000948).with_gangs(), wild=True, offered=False, steered=True, faults=(Fault(355, "cancel", 0.6354084567162149),)
+    ),
     "a run got a slot in the turn in which its gang was refused, and nobody took it back": replace(
         Scenario.of(11000321).with_gangs(), wild=False, offered=False, faults=()
     ),

@@ -256,6 +256,19 @@ def test_a_gang_that_is_held_is_tried_again_whichever_node_is_named() -> None:
         assert run.state.splits[1].join == "join"
 
 
+def test_a_gang_that_is_held_ends_with_its_run() -> None:
+    """What its nodes had finished is cancelled."""
+    run = gang(options={"on_failure": "pause"})
+    run.begin(2, 3, 4)
+    run.done(2, "join")
+    run.fail(3)
+    run.exit(4, signal=15)
+    run.cancel()
+    assert run.state.status == "cancelled"
+    assert statuses(run) == ["cancelled", "failed", "cancelled"]
+    assert run.task(2).attempts[0].outcome == "cancelled"
+
+
 def test_a_node_cannot_be_skipped_while_others_run() -> None:
     run = gang()
     run.begin(2, 3, 4)
