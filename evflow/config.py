@@ -345,7 +345,7 @@ SETTINGS: dict[str, Setting] = {
             "fallback",
             _choice("local", "wait", "error"),
             "local",
-            "What a run in the foreground does where a step's pool has no living worker: run it here, wait, or refuse.",
+            "What a run does where a step's pool has no living worker, or its environment cannot be had: run it here, wait, or refuse.",
             "--fallback",
         ),
         Setting(

@@ -112,7 +112,9 @@ def _run_options() -> list[click.Option]:
         ),
         setting_option("namespace", "NS", "Tag the run with NS, and use it inside the steps."),
         setting_option("start_method", "auto|fork|spawn", "How a task's process starts."),
-        setting_option("fallback", "local|wait|error", "What to do where a step's pool has no living worker."),
+        setting_option(
+            "fallback", "local|wait|error", "What to do where a step's pool has no living worker, or its environment cannot be had."
+        ),
         setting_option("durability", "everysec|fsync|replicated", "When an event counts as written."),
         *failure_and_priority(),
         setting_option("view", "auto|live|plain", "A live picture, or lines."),

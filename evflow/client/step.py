@@ -69,8 +69,8 @@ class Step(Parent[Task]):
 
     @property
     def environment_info(self) -> dict[str, str]:
-        """What the step's tasks ran with: versions of Python and evflow, the script, the host, the code package."""
-        return environment_of(self._history)
+        """What its tasks ran with: versions of Python and evflow, the script, the host, the code package, its `@pypi` or `@conda`."""
+        return environment_of(self._history, self.id)
 
     @property
     def parent_steps(self) -> Iterator["Step"]:

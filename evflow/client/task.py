@@ -1,6 +1,6 @@
 """`Task`: one execution of a step, and what it left behind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -274,8 +274,8 @@ class Task(Parent[DataArtifact]):
 
     @property
     def environment_info(self) -> dict[str, str]:
-        """What it ran with: versions of Python and evflow, the script, the host, the code package."""
-        return environment_of(self._history)
+        """What it ran with: versions of Python and evflow, the script, the host, the code package, its step's `@pypi` or `@conda`."""
+        return environment_of(self._history, self.parts[2])
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -350,8 +350,8 @@ def _item(data: RunData, frame: core.Frame) -> Any:
     return data.item(frame.split.items, frame.index) if frame.split.items else None
 
 
-def environment_of(history: RunHistory) -> dict[str, str]:
-    """What a run ran with."""
+def environment_of(history: RunHistory, step: str = "") -> dict[str, str]:
+    """What a run ran with, or a step of it."""
     header, code = history.known().header, history.code()
     package: bytes | None = code.get("package")
     found: dict[str, Any] = {
@@ -362,6 +362,10 @@ def environment_of(history: RunHistory) -> dict[str, str]:
         "host": header.get("host"),
         "package": package.hex() if package else "",
     }
+    environments: Sequence[Mapping[str, Any]] = header.get("options", {}).get("environments", ())
+    for entry in environments:
+        if step in entry["steps"] and entry.get("lock"):
+            found |= {"environment": entry["asked"], "environment_lock": entry["lock"].hex(), "python_version": entry["python"]}
     return {name: str(value) for name, value in found.items() if value}
 
 

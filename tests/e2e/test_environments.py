@@ -99,6 +99,9 @@ def test_a_step_runs_with_its_packages_which_are_installed_once_for_all_that_wan
     assert [one["how"] for one in told("EnvFlow/1", "EnvironmentResolved")] == ["resolved"]
     assert [one["how"] for one in told("EnvFlow/1", "EnvironmentReady")] == ["built"]
     assert len(list((evflow_home / "environments").glob("*/ready.json"))) == 1
+    info = python("-c", "from evflow import Run; print(Run('EnvFlow/1')['work'].task.environment_info)").stdout
+    assert "greeting" in info
+    assert "environment_lock" in info
     shutil.rmtree(index)
     again = python("flow.py", "run", cwd=folder, **only(index))
     assert again.returncode == 0, again.stderr

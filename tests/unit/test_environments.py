@@ -1,6 +1,7 @@
 """What steps ask for, and how it is told to the tools: without any tool."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from evflow import FlowSpec, conda, conda_base, pypi, pypi_base, step
+from evflow.environments.building import act, answer
 from evflow.environments.conda import match_spec, python_spec
 from evflow.environments.errors import PythonTooOld
 from evflow.environments.pypi import requirement
 from evflow.environments.spec import Lock, Spec
 from evflow.environments.tools import has_no_index, index, pip_settings
+from evflow.errors import EvflowError
 from evflow.flow.checks import check
 from evflow.flow.decorators.packages import Asked, asked_for
 
@@ -69,6 +72,29 @@ def test_a_python_is_a_version_or_a_part_of_one() -> None:
     assert [python_spec(one) for one in ("3.12", "3.12.4", ">=3.11")] == ["python 3.12.*", "python ==3.12.4", "python >=3.11"]
     with pytest.raises(PythonTooOld, match=r"asks for Python 3\.10, on which evflow cannot run a step"):
         Spec("pypi", {}, "3.10").settled()
+
+
+# --- tools that are not there -------------------------------------------------------------------------------
+
+
+def test_a_tool_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setitem(sys.modules, "rattler", None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    for kind in ("pypi", "conda"):
+        said = act({"act": "resolve", "kind": kind, "packages": {"a": ""}, "python": "3.12"})
+        code, message, hint = said["error"]
+        assert code == "environment-tool-missing"
+        assert f"@{kind}" in message
+        assert f"pip install 'evflow[{kind}]'" in hint
+
+
+def test_what_the_process_says_that_makes_environments_is_an_error_of_ours() -> None:
+    with pytest.raises(EvflowError, match="it broke") as caught:
+        answer(0, b'{"error": ["a-code", "it broke", "mend it"]}', b"")
+    assert (caught.value.code, caught.value.hint) == ("a-code", "mend it")
+    with pytest.raises(EvflowError, match="ended with code 1: Traceback"):
+        answer(1, b"", b"Traceback")
 
 
 # --- the settings of pip -----------------------------------------------------------------------------------
