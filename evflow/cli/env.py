@@ -55,7 +55,7 @@ def list_command(as_json: bool) -> None:
     rows = [
         [
             built.name[:_NAME_CHARS], built.kind, built.version, str(built.packages), size(built.size_bytes), instant(_used_us(cache, built))[:19],
-            _summary(cache, built),
+            ", ".join(built.installed),
         ]
         for built in found
     ]  # fmt: skip
@@ -75,11 +75,10 @@ def show(name: str, as_lock: bool, as_json: bool) -> None:
     cache = Cache(config.home())
     built = _named(cache, name)
     lock = cache.lock_of(built.name)
-    packages = list(lock.packages) if lock is not None else []
     if as_lock:
         click.echo(lock.text if lock is not None else "", nl=False)
     elif as_json:
-        write_json({**_plain(cache, built), "packages": packages, "lock": lock.text if lock is not None else None})
+        write_json({**_plain(cache, built), "installed": list(built.installed), "lock": lock.text if lock is not None else None})
     else:
         click.echo(f"{click.style(built.name, bold=True)}  @{built.kind}, Python {built.version}")
         for label, text in (
@@ -90,7 +89,7 @@ def show(name: str, as_lock: bool, as_json: bool) -> None:
             ("used", instant(_used_us(cache, built))[:19]),
         ):
             click.echo(f"  {click.style(label.ljust(6), dim=True)}  {text}")
-        for package in packages:
+        for package in built.installed:
             click.echo(f"  {package}")
 
 
@@ -147,11 +146,6 @@ def _named(cache: Cache, name: str) -> Built:
     if len(fits) > 1:
         raise NameFitsSeveral(name, [full[:_NAME_CHARS] for full in fits])
     return found[fits[0]]
-
-
-def _summary(cache: Cache, built: Built) -> str:
-    lock = cache.lock_of(built.name)
-    return ", ".join(lock.packages) if lock is not None else ""
 
 
 def _used_us(cache: Cache, built: Built) -> int:

@@ -89,7 +89,7 @@ def settle(
                     verb = "runs" if len(steps) == 1 else "run"
                     notice(f"{error.message}\n{_steps(steps).capitalize()} {verb} in the environment of now (--fallback local).")
                 continue
-            entry |= {"lock": store.put([lock.to_bytes()]), "python": lock.python, "packages": len(lock.packages)}
+            entry |= {"lock": store.put([lock.to_bytes()]), "python": lock.python, "packages": lock.count}
         recorded.append(entry)
         said = (tuple(steps), spec.kind, text, entry["lock"], entry["python"], entry["packages"])
         told.append(EnvironmentResolved(*said, how, now_us() - began_us))

@@ -166,7 +166,8 @@ def _build(cache: Cache, lock: Lock) -> Built:
     Path(packages).mkdir(parents=True, exist_ok=True)
     Path(packages, support.PTH_FILE).write_text(support.PTH, encoding="utf-8")
     at_us = now_us()
-    built = Built(lock.name, lock.kind, str(python), version, abi, len(lock.packages), _size_bytes(folder), at_us, at_us - began_us)
+    installed = _installed(lock.kind, folder, Path(packages))
+    built = Built(lock.name, lock.kind, str(python), version, abi, len(installed), _size_bytes(folder), at_us, at_us - began_us, installed)
     cache.finish(built, lock)
     return built
 
@@ -187,6 +188,14 @@ def _place(home: Path, spec: Spec) -> Path:
 
         source = [*channels(), *pypi.own_ranges()]
     return Cache(home).root / "resolved" / f"{spec.key(*source)}.json"
+
+
+def _installed(kind: str, folder: Path, packages: Path) -> tuple[str, ...]:
+    """What an environment has, by the files that its tool leaves beside each package."""
+    if kind == "conda":
+        return tuple(sorted(file.stem for file in (folder / "conda-meta").glob("*.json")))
+    found = (place.name.removesuffix(".dist-info").rpartition("-") for place in packages.glob("*.dist-info"))
+    return tuple(sorted(f"{name.replace('_', '-').lower()}=={version}" for name, _, version in found))
 
 
 def _size_bytes(folder: Path) -> int:

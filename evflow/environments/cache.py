@@ -43,6 +43,7 @@ class Built:
         size_bytes: Of its files, those that it shares with the tool's cache included.
         built_us: When it was built.
         took_us: How long that took.
+        installed: What is in it, as `name==version` or `name-version-build` of conda, sorted.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Built:
     size_bytes: int = 0
     built_us: int = 0
     took_us: int = 0
+    installed: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,7 +64,8 @@ class Built:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The inverse of `to_plain`; fields of later versions are dropped."""
-        return cls(**{field: plain[field] for field in cls.__match_args__ if field in plain})
+        known = {field: plain[field] for field in cls.__match_args__ if field in plain}
+        return cls(**{**known, "installed": tuple(known.get("installed", ()))})
 
 
 class Cache:

@@ -64,7 +64,8 @@ class Lock:
     Attributes:
         kind: As of the spec.
         python: The version of Python.
-        packages: `name==version`, or `name version build` of conda, sorted; for people.
+        packages: `name==version`, or `name version build` of conda, sorted; for people. Where versions differ by platform or Python
+            it has all of them.
         text: What the tool builds from: requirements with hashes, or a lock file of rattler's.
         platform: What it is for; empty where it is for any.
     """
@@ -92,6 +93,11 @@ class Lock:
             return cls(plain["kind"], plain["python"], tuple(plain["packages"]), plain["text"], plain["platform"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"no lock of an environment: {error}") from error
+
+    @property
+    def count(self) -> int:
+        """How many packages it has, each counted once."""
+        return len({one.replace("==", " ").split()[0] for one in self.packages})
 
     @property
     def name(self) -> str:

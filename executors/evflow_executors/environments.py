@@ -140,7 +140,7 @@ class Environments:
     async def _build(self, lock: Lock) -> str:
         """Have it built by another process; `built` or `reused`."""
         if self._on_notice is not None:
-            many = len(lock.packages)
+            many = lock.count
             self._on_notice(f"Building the environment {lock.name[:12]}: {many} package{'' if many == 1 else 's'}, Python {lock.python}")
         process = await anyio.open_process(
             [sys.executable, *building.COMMAND],

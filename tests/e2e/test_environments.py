@@ -179,6 +179,7 @@ def test_conda_packages_come_from_a_channel_with_a_python_of_their_own(root: Pat
     assert done.returncode == 0, done.stderr
     assert "none here ['1.0'] True" in done.stdout
     [ready] = (evflow_home / "environments").glob("*/ready.json")
+    assert json.loads(ready.read_text())["installed"][0] == "greeting-1.0-0"
     lock = json.loads(ready.with_name("lock.json").read_text())
     assert "greeting 1.0 0" in lock["packages"]
     assert "sha256" in lock["text"]

@@ -30,6 +30,11 @@ def test_a_lock_is_read_as_it_was_written(kind: str, python: str, packages: list
     assert len(lock.name) == 32
 
 
+def test_a_package_that_has_a_version_for_each_python_is_counted_once() -> None:
+    assert Lock("pypi", "3.11", ("numpy==2.4", "numpy==2.5", "six==1"), "").count == 2
+    assert Lock("conda", "3.11", ("numpy 2.4 h1", "python 3.11.7 0"), "").count == 2
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"kind": "pypi"}'])
 def test_what_is_no_lock_is_told(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
