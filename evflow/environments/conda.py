@@ -6,6 +6,7 @@ brings threads and an event loop of its own.
 
 import asyncio
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 from evflow.environments.errors import CannotBuild, CannotResolve, ToolMissing
 from evflow.environments.pypi import own_ranges
 from evflow.environments.spec import Lock, Spec
+from evflow.environments.tools import without_password
 
 CHANNELS_VARIABLE: Final = "CONDA_CHANNELS"
 """conda's own: channels, separated by commas or spaces, the first one first."""
@@ -25,6 +27,11 @@ def channels() -> tuple[str, ...]:
     """Where packages come from."""
     said = os.environ.get(CHANNELS_VARIABLE, "").replace(",", " ").split()
     return tuple(said) or DEFAULT_CHANNELS
+
+
+def shown_channels() -> str:
+    """Where packages come from, for people: without passwords and tokens."""
+    return ", ".join(re.sub(r"/t/[^/]+/", "/t/…/", without_password(one)) for one in channels())
 
 
 def resolve(spec: Spec) -> Lock:
@@ -40,7 +47,7 @@ def resolve(spec: Spec) -> Lock:
     except ToolMissing:
         raise
     except Exception as error:  # rattler has a class for each of its parts
-        raise CannotResolve(str(spec), ", ".join(channels()), "rattler", _said(error)) from error
+        raise CannotResolve(str(spec), shown_channels(), "rattler", _said(error)) from error
 
 
 def build(lock: Lock, folder: Path) -> Path:
@@ -58,10 +65,10 @@ def build(lock: Lock, folder: Path) -> Path:
     try:
         asyncio.run(_installed(rattler, lock, folder))
     except Exception as error:  # as above
-        raise CannotBuild(asked, ", ".join(channels()), "rattler", _said(error)) from error
+        raise CannotBuild(asked, shown_channels(), "rattler", _said(error)) from error
     python = folder / "bin" / "python"
     if not python.exists():
-        raise CannotBuild(asked, ", ".join(channels()), "rattler", f"the package 'python' of this channel brings no {python.name}")
+        raise CannotBuild(asked, shown_channels(), "rattler", f"the package 'python' of this channel brings no {python.name}")
     return python
 
 

@@ -102,10 +102,11 @@ def index() -> str:
         return links.replace(",", ", ") or "no index at all"
     main = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or PYPI
     others = (variables.get("UV_INDEX") or variables.get("UV_EXTRA_INDEX_URL") or "").split()
-    return ", ".join(dict.fromkeys(_without_password(one) for one in (main, *others, *links.split(",")) if one))
+    return ", ".join(dict.fromkeys(without_password(one) for one in (main, *others, *links.split(",")) if one))
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
     head, slashes, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{head}://{user.partition(':')[0]}@{host}" if slashes and at else url

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from evflow import FlowSpec, conda, conda_base, pypi, pypi_base, step
 from evflow.environments.building import act, answer
-from evflow.environments.conda import match_spec, python_spec
+from evflow.environments.conda import match_spec, python_spec, shown_channels
 from evflow.environments.errors import PythonTooOld
 from evflow.environments.pypi import requirement
 from evflow.environments.spec import Lock, Spec
@@ -134,6 +134,8 @@ def test_a_password_of_an_index_is_never_shown(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://ada:secret@host/simple")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     assert index() == "https://ada@host/simple"
+    monkeypatch.setenv("CONDA_CHANNELS", "https://ada:secret@host/one,https://host/t/secret/two conda-forge")
+    assert shown_channels() == "https://ada@host/one, https://host/t/…/two, conda-forge"
 
 
 # --- decorators --------------------------------------------------------------------------------------------
