@@ -64,8 +64,9 @@ class Built:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The inverse of `to_plain`; fields of later versions are dropped."""
-        known = {field: plain[field] for field in cls.__match_args__ if field in plain}
-        return cls(**{**known, "installed": tuple(known.get("installed", ()))})
+        known: dict[str, Any] = {field: plain[field] for field in cls.__match_args__ if field in plain}
+        known["installed"] = tuple(known.get("installed", ()))
+        return cls(**known)
 
 
 class Cache:
