@@ -14,7 +14,7 @@ from typing import Final
 
 from evflow.environments.errors import ToolMissing
 
-PYPI: Final = "https://pypi.org/simple"
+PYPI: Final = "PyPI"
 _PIP_TO_UV: Final = {
     "index-url": ("UV_DEFAULT_INDEX", " "),
     "extra-index-url": ("UV_INDEX", " "),
