@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import click
@@ -44,6 +45,8 @@ def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json
         _, state = session.folded(log, resolve(log, reference, flow=flow))
     only: Stream | None = "stdout" if stream == "stdout" else "stderr" if stream == "stderr" else None
     lines = printed(state, reference, attempt, only)
+    if not reference.step and reference.task is None:
+        lines = chain(lines, hooks_printed(state, attempt, only))
     if as_json:
         write_json([_plain(state, line) for line in lines])
         return
@@ -72,6 +75,15 @@ def printed(state: RunState, reference: Reference, attempt: int | None, stream: 
         number = attempt if attempt is not None else max((found.number for found in task.attempts), default=0)
         for line in read_log(folder, task.id, number, stream) if folder else ():
             yield Printed(task, number, line)
+
+
+def hooks_printed(state: RunState, attempt: int | None, stream: Stream | None) -> Iterator[Printed]:
+    """What the run's exit hooks printed, when they began last or the time that is named."""
+    folder = log_folder(state)
+    number = state.hook_starts - 1 if attempt is None else attempt
+    hooks = Task(0, "exit_hook", 0, None, {}, 0)
+    for line in read_log(folder, 0, number, stream) if folder and 0 <= number < state.hook_starts else ():
+        yield Printed(hooks, number, line)
 
 
 def hosts_elsewhere(tasks: list[Task]) -> dict[str, list[str]]:

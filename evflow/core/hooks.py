@@ -5,8 +5,8 @@ Hooks stand between a run's outcome and its seal. `ExitHookStarted` is in the lo
 knows whether hooks still have to run. Neither event changes what the run came to.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
 
 from evflow.core.state import RunState
 
@@ -21,8 +21,12 @@ def hooks_of(state: RunState) -> tuple[str, ...]:
     if not state.over:
         return ()
     said = state.options.get("exit_hooks")  # as an offer has it: anything may be in it
-    names = said.get("on_success" if state.status == "succeeded" else "on_error") if isinstance(said, Mapping) else None
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list | tuple) else ()
+    if not isinstance(said, Mapping):
+        return ()
+    names = cast("Mapping[str, object]", said).get("on_success" if state.status == "succeeded" else "on_error")
+    if not isinstance(names, list | tuple):
+        return ()
+    return tuple(name for name in cast("Sequence[object]", names) if isinstance(name, str))
 
 
 def are_due(state: RunState) -> bool:

@@ -95,6 +95,8 @@ def test_hooks_run_once_in_their_order_and_change_nothing_of_the_run(root: Path,
     assert "hook prints" in ran.stdout
     assert "Exit hook 'broken' failed:" in ran.stdout + ran.stderr
     assert "took longer than 0.1 s" in ran.stdout + ran.stderr
+    assert "[exit_hook/0] hook prints" in evflow("logs", "Hooked/1").stdout
+    assert "hook prints" not in evflow("logs", "Hooked/1/start").stdout
     assert "succeeded" in evflow("runs").stdout
     story = evflow("replay", "Hooked/1").stdout
     assert "its exit hooks begin: good, broken, later, slow" in story
