@@ -98,7 +98,7 @@ def _step_info(cls: type, graph: Graph, node: Node) -> dict[str, Any]:
         "decorators": [
             {
                 "name": decorator.name,
-                "attributes": {field: decorator.value(field) for field in decorator.defaults},
+                "attributes": decorator.attributes(),
                 "statically_defined": decorator not in found.extra.get(node.name, ()),
             }
             for decorator in reversed(found.decorators(node.name))

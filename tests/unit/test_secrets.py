@@ -16,6 +16,7 @@ from evflow.flow.decorators.base import DecoratorInvalid
 from evflow.flow.decorators.secrets import SecretClashes, Secrets
 from evflow.flow.decorators.spec import from_spec
 from evflow.flow.graph import read_graph
+from evflow.flow.graph_view import graph_info
 from evflow.flow.secrets.local import dotenv
 from evflow.flow.secrets.sources import SecretNotThere, SecretSourceInvalid, SecretUnusable, Source, fetch, source_of
 from evflow.masking import Masker
@@ -168,6 +169,8 @@ def test_the_graph_has_names_of_sources_and_no_values() -> None:
     shown = read_graph(Uses)["start"].decorators
     assert shown[-1] == "@secrets(sources=['inline.x'])"
     assert "hunter2" not in repr(shown)
+    assert "hunter2" not in repr(graph_info(Uses))
+    assert "'inline.x'" in repr(graph_info(Uses))
 
 
 def test_a_variable_that_is_there_is_not_replaced_unless_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:

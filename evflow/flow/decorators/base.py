@@ -67,6 +67,10 @@ class StepDecorator:
         """A field's value, given or default."""
         return self.given.get(field, self.defaults[field])
 
+    def attributes(self) -> dict[str, Any]:
+        """Its fields for whoever looks at the graph."""
+        return {field: self.value(field) for field in self.defaults}
+
     def mistakes(self) -> Iterator[str]:
         """What is wrong with the fields' values, a sentence each."""
         return iter(())

@@ -80,8 +80,14 @@ class Secrets(StepDecorator):
         if not isinstance(sources, list | tuple):
             return "@secrets"
         others = [f"{field}={value!r}" for field, value in self.given.items() if field != "sources"]
-        shown = ", ".join(map(_shown, cast("Sequence[object]", sources)))
+        shown = ", ".join(repr(_name(source)) for source in cast("Sequence[object]", sources))
         return f"@secrets({', '.join([f'sources=[{shown}]', *others])})"
+
+    def attributes(self) -> dict[str, Any]:
+        """The sources by their names alone: a graph is shown, and kept."""
+        sources = self.value("sources")
+        names = [_name(source) for source in cast("Sequence[object]", sources)] if isinstance(sources, list | tuple) else []
+        return {**super().attributes(), "sources": names}
 
     def spec_mistake(self) -> str | None:
         """No value on a command line."""
@@ -110,12 +116,12 @@ class Secrets(StepDecorator):
         os.environ.update(found)
 
 
-def _shown(source: object) -> str:
+def _name(source: object) -> str:
     if isinstance(source, str):
-        return repr(source)
+        return source
     if isinstance(source, Mapping):
         said = cast("Mapping[str, Any]", source)
-        return repr(f"{said.get('type', '')}.{said['id']}" if said.get("id") else str(said.get("type", "")))
+        return f"{said.get('type', '')}.{said['id']}" if said.get("id") else str(said.get("type", ""))
     return "…"
 
 
