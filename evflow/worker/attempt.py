@@ -40,6 +40,7 @@ from evflow.worker.spec import AttemptOrder, RunContext
 
 EXIT_REPORTED: Final = 0
 """The log has the report. So an exit with another code is an attempt without one."""
+EXIT_NO_HOOKS: Final = 1
 REPORT_WITHIN_S: Final = 30.0
 """How long an attempt tries to report: a killed server is back in a second or two, a failed-over one in ten."""
 _SIGTERM: Final = int(signal.SIGTERM)
@@ -291,6 +292,12 @@ def report_unloadable(context: RunContext, order: AttemptOrder, error: BaseExcep
 
     if isinstance(error, FlowFileRaised):
         error = error.raised  # what the user wrote, not what was made of it
+    if order.mode == "hook":  # of no task: its exit says it
+        from evflow.flow.tracebacks import show
+
+        show(report.explained(error, "load"))
+        stdio.flush()
+        return EXIT_NO_HOOKS
     failed = _failure(order, open_store(context.store_url), error, "load", now_us())
     stdio.flush()
     return _deliver(context, failed, connect(context.log_url))

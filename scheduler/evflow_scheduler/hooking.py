@@ -72,7 +72,7 @@ class Hooking(dict[RunId, AttemptId]):
         return given_up
 
     def unwanted(self, facts: Mapping[RunId, Sequence[tuple[ev.Event, str, int]]]) -> list[AttemptId]:
-        """The processes of hooks of runs that somebody cancels now: the runs are over, and only their hooks can be ended."""
+        """The processes of hooks of runs that this process is asked to cancel: the runs are over, and only their hooks can be ended."""
         asked = [
             run for run, told in facts.items() if run in self and any(isinstance(event, ev.RunCancelRequested) for event, _, _ in told)
         ]

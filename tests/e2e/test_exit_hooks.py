@@ -134,6 +134,22 @@ def test_a_hook_whose_owner_is_killed_runs_again_when_the_run_is_continued(root:
     assert verified("Hooked/1")["exit"] == 0
 
 
+def test_hooks_of_a_flow_that_cannot_be_loaded_any_more_are_over(root: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(file.read_text().replace("HERE = Path(", 'HERE = Path("" if os.environ.get("BROKEN") and 1 / 0 else '))
+    assert python(file, "deploy", cwd=root).returncode == 0
+    (root / "hold").touch()
+    assert evflow("run", "Hooked").returncode == 0
+    with scheduler(root) as first:
+        wait_until(lambda: bool(hooked(root)), "the first hook runs", WITHIN_S)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    monkeypatch.setenv("BROKEN", "1")
+    with scheduler(root):
+        wait_until(lambda: bool(named("Hooked/1", "RunSealed")), "the run is sealed", WITHIN_S)
+    assert "division by zero" in evflow("logs", "Hooked/1").stdout
+    assert verified("Hooked/1")["exit"] == 0
+
+
 def test_ctrl_c_ends_hooks_and_not_what_the_run_came_to(root: Path, file: Path) -> None:
     process = held(root, file)
     process.send_signal(signal.SIGINT)
