@@ -38,6 +38,7 @@ from evflow.core.state import DEFAULT_TASK_BUDGET, RunState, Task
 from evflow.deployments.beginning import RunOptions
 from evflow.errors import EvflowError, UsageError, did_you_mean
 from evflow.flow import current, graph_of
+from evflow.flow.decorators.project import enter as enter_project, project_of
 from evflow.flow.execution import record_crash, run_step as run_body
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.graph_view import graph_info
@@ -417,6 +418,8 @@ def _surroundings(flow: type[FlowSpec], order: AttemptOrder) -> Generator[None]:
         namespace=f"user:{_USER}", tags={f"user:{_USER}"}, graph=lambda: graph_info(flow), parameter_names=tuple(facts(flow).parameters),
     )  # fmt: skip
     current.enter_gang(order.task, order.frames)
+    if (project := project_of(flow, user=_USER)) is not None:
+        enter_project(project.to_plain())
     try:
         yield
     finally:

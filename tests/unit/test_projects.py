@@ -17,6 +17,7 @@ from evflow.flow.checks import check
 from evflow.flow.current import enter as enter_task, leave
 from evflow.flow.decorators.project import BranchInvalid, BranchSaidTwice, FlowHasNoProject, enter, project_of
 from evflow.flow.decorators.trigger import mistakes as trigger_mistakes, triggers_of
+from evflow.testing import run_flow
 from tests.unit.deploy_world import World
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
@@ -217,3 +218,13 @@ class Named(FlowSpec):
 
 def test_a_parameter_may_be_called_branch() -> None:
     assert check(project(name="p")(Named)) == []
+
+
+def test_a_flow_in_a_unit_test_is_in_its_user_s_branch() -> None:
+    @project(name="forecasts")
+    class Where(FlowSpec):
+        @step
+        def start(self) -> None:
+            self.where = current.project_flow_name
+
+    assert run_flow(Where).data.where.startswith("forecasts.user.")
