@@ -124,7 +124,7 @@ class NBRunner:
     Args:
         flow: The class.
         show_output: Print what the process prints; for the calls that block.
-        profile: Accepted and not used: evflow's settings are variables and files.
+        profile: Metaflow's, for a flow that says `import metaflow`.
         env: Environment variables of the process, beside those of this one.
         base_dir: Its working folder, and the folder of the flow's file; the current one if not given.
         file_read_timeout: Seconds that the process may take until its run has begun.

@@ -31,7 +31,7 @@ class Runner:
     Args:
         flow_file: The path of the flow's file, from the current folder, or else from `cwd`.
         show_output: Print what the process prints; for the calls that block.
-        profile: Accepted and not used: evflow's settings are variables and files.
+        profile: Metaflow's, for a flow that says `import metaflow`: its METAFLOW_PROFILE. evflow's own settings have no profiles.
         env: Environment variables of the process, beside those of this one.
         cwd: Its working folder; this process's own if not given.
         file_read_timeout: Seconds that the process may take until its run has begun.
@@ -53,13 +53,12 @@ class Runner:
         file_read_timeout: float = 3600,
         **top_level: Any,
     ) -> None:
-        del profile
         here, there = Path(flow_file).absolute(), Path(cwd or "", flow_file).absolute()
         self._file = here if here.is_file() else there
         if not self._file.is_file():
             raise FlowFileMissing(here)
         self._show_output = show_output
-        self._env = dict(env or {})
+        self._env = {**(env or {}), **({"METAFLOW_PROFILE": profile} if profile else {})}
         self._cwd = None if cwd is None else os.fspath(cwd)
         self._start_s = file_read_timeout
         self._words = list(top_words(top_level))

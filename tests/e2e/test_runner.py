@@ -50,7 +50,7 @@ class Sums(FlowSpec):
 
     @step
     def end(self):
-        self.folder, self.mood = os.getcwd(), os.environ.get("MOOD")
+        self.folder, self.mood, self.profile = os.getcwd(), os.environ.get("MOOD"), os.environ.get("METAFLOW_PROFILE")
         self.given = [self.rows, self.day, self.fast, self.sizes, self.words, self.text]
 
 if __name__ == "__main__":
@@ -163,6 +163,10 @@ def test_folder_and_variables_are_those_of_the_process(flow_file: Path) -> None:
     running = Runner("sums.py", show_output=False, env={"MOOD": "fine"}, cwd=flow_file.parent).run()
     assert running.run.data is not None
     assert (running.run.data.folder, running.run.data.mood) == (str(flow_file.parent.resolve()), "fine")
+    assert running.run.data.profile is None
+    running = Runner(flow_file, show_output=False, profile="mine").run()
+    assert running.run.data is not None
+    assert running.run.data.profile == "mine"
 
 
 def test_a_run_in_a_log_of_its_own_is_not_looked_for_in_ours(flow_file: Path, root: Path) -> None:
