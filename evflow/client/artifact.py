@@ -35,9 +35,9 @@ class DataArtifact(ClientObject):
 
     __slots__ = ("_attempt",)
 
-    def __init__(self, pathspec: str, attempt: int | None = None) -> None:
+    def __init__(self, pathspec: str, attempt: int | None = None, *, _namespace_check: bool = True) -> None:
         self._attempt = attempt
-        super().__init__(pathspec)
+        super().__init__(pathspec, _namespace_check=_namespace_check)
 
     @classmethod
     def of_task(cls, task: "Task", name: str) -> Self:

@@ -35,9 +35,9 @@ class Flow:
 
     __slots__ = ("__weakref__", "_log", "_namespace", "id")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, _namespace_check: bool = True) -> None:
         (self.id,) = split("Flow", 1, name)
-        self._namespace = namespaces.get_namespace()
+        self._namespace = namespaces.get_namespace() if _namespace_check else None
         self._log: SharedLog | None = shared_log()
         if not (self._log.exists() and self.id in self._log.ask(lambda log: log.flows())):
             raise flow_entry_missing(self._log, self.id)

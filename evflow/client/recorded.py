@@ -1,24 +1,15 @@
 """Artifacts that nobody set and that Metaflow's users ask for by name: `task["_graph_info"].data`, made of what the log has of the task."""
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from evflow.client.artifact import DataArtifact
 from evflow.client.history import RunHistory
 from evflow.core.graph import Graph, Node
 from evflow.core.state import Task
+from evflow.flow.foreach_frame import ForeachFrame
 
 NAMES: Final = frozenset({"_current_step", "_foreach_stack", "_graph_info", "_success", "_task_ok", "_transition"})
 _TYPES: Final = {"split": "split-static", "foreach": "split-foreach", "switch": "split-switch"}
-
-
-class ForeachFrame(NamedTuple):
-    """A foreach around a task."""
-
-    step: str
-    var: str | None
-    num_splits: int
-    index: int  # type: ignore[assignment]  # a tuple has a method of that name; Metaflow calls it so
-    value: Any
 
 
 class RecordedArtifact(DataArtifact):

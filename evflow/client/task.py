@@ -54,11 +54,11 @@ class Task(Parent[DataArtifact]):
 
     __slots__ = ("_attempt", "_number")
 
-    def __init__(self, pathspec: str, attempt: int | None = None) -> None:
+    def __init__(self, pathspec: str, attempt: int | None = None, *, _namespace_check: bool = True) -> None:
         self._attempt = attempt
         number = split(self.kind, self.depth, pathspec)[-1]
         self._number = int(number) if number.isdecimal() else -1
-        super().__init__(pathspec)
+        super().__init__(pathspec, _namespace_check=_namespace_check)
 
     @classmethod
     def of(cls, parts: tuple[str, ...], history: RunHistory | None, attempt: int | None = None) -> Self:

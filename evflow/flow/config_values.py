@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from evflow.errors import UsageError, did_you_mean
+from evflow.flow import dialect
 from evflow.flow.configs import Config, ConfigSpec, Delayed, as_config, as_plain, spec_of
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.named_parser import NamedParser, ParserNotFound
@@ -331,6 +332,8 @@ def _from_value(spec: ConfigSpec, given: object, source: str) -> object:
 
 
 def _parsed(spec: ConfigSpec, text: str, source: str) -> object:
+    if spec.parser is None and spec.plain and dialect.is_metaflow():
+        return text  # there, what is plain and has no parser is the text itself
     if spec.parser is None:
         try:
             value: object = json.loads(text)

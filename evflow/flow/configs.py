@@ -287,8 +287,8 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
     for attribute, config in found.configs.items():
         spec = spec_of(config)
         name = cast("object", spec.name)
-        if not isinstance(name, str) or not name.isidentifier():
-            yield "config-name", spec.where, f"Config name {name!r} is not valid.", "Use letters, digits and underscores."
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            yield "config-name", spec.where, f"Config name {name!r} is not valid.", "Use letters, digits, dashes and underscores."
             continue
         if canonical(name) in seen:
             what = f"Config '{name}' and {seen[canonical(name)]} have the same name."

@@ -147,6 +147,11 @@ class FlowSpec:
             raise AttributeError(f"Flow {type(self).__name__} has no attribute '{name}'")
         if name == "_current_step":  # as Metaflow's flows ask for it
             return scope.step
+        if name == "_foreach_stack":  # the same
+            from evflow.flow.foreach_frame import ForeachFrame
+
+            frames = scope.foreach_frames
+            return [ForeachFrame(frame.step, frame.variable, frame.size, frame.position, scope.item(frame)) for frame in frames]
         return scope.fetch(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -282,6 +282,104 @@ def test_parameters_and_configurations_are_as_there(folder: Path) -> None:
     assert said.startswith("Flow level attributes and Parameters are not modifiable")
 
 
+def test_configurations_may_have_dashes_be_plain_or_be_none(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        import json
+        from metaflow import Config, FlowSpec, step
+
+        def words(content):
+            return content.strip().split(",")
+
+        class Plain(FlowSpec):
+            dashed = Config("with-dash_both", default_value={"a": 1})
+            text = Config("plain-text", default_value='{"raw": 1}', plain=True)
+            words = Config("plain-list", default_value="apple,banana", parser=words, plain=True)
+            nothing = Config("plain-none", default_value=None, plain=True)
+            none = Config("none", default_value=None)
+
+            @step
+            def start(self):
+                self.next(self.end)
+
+            @step
+            def end(self):
+                self.seen = [dict(self.dashed), self.text, self.words, self.nothing, self.none]
+
+        if __name__ == "__main__":
+            Plain()
+        """,
+    )
+    run("flow.py", **AT_ONCE)
+    run("flow.py", **AT_ONCE, METAFLOW_FLOW_CONFIG_VALUE='{"with-dash_both": {"a": 2}, "plain-text": "else"}')
+    rest = [["apple", "banana"], None, None]
+    found = asked(folder, "[Run('Plain/1').data.seen, Run('Plain/2').data.seen]", **AT_ONCE)
+    assert found == [[{"a": 1}, '{"raw": 1}', *rest], [{"a": 2}, "else", *rest]]
+
+
+def test_a_switch_loops_inside_of_a_foreach_and_a_failed_run_is_resumed(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        import os
+        from metaflow import FlowSpec, current, step
+
+        class Loops(FlowSpec):
+            @step
+            def start(self):
+                self.where = current.pathspec
+                self.items = [{"id": "A", "times": 3}, {"id": "B", "times": 1}]
+                self.next(self.begin, foreach="items")
+
+            @step
+            def begin(self):
+                self.count = 0
+                self.stack = [(frame.var, frame.num_splits) for frame in self._foreach_stack]
+                self.next(self.body)
+
+            @step
+            def body(self):
+                self.count += 1
+                self.more = str(self.count < self.input["times"])
+                self.next({"True": self.body, "False": self.leave}, condition="more")
+
+            @step
+            def leave(self):
+                self.result = f"{self.input['id']} after {self.count}"
+                self.next(self.join)
+
+            @step
+            def join(self, inputs):
+                self.results = [i.result for i in inputs]
+                self.stack, self.origin = inputs[0].stack, current.origin_run_id
+                self.next(self.end)
+
+            @step
+            def end(self):
+                if current.origin_run_id is None:
+                    raise ValueError("not yet")
+                self.origin = current.origin_run_id
+
+        if __name__ == "__main__":
+            Loops()
+        """,
+    )
+    assert through("flow.py", "run", **AT_ONCE).returncode == 1
+    done = through("flow.py", "resume", **AT_ONCE)
+    assert done.returncode == 0, done.stderr
+    setup = "r = Run('Loops/2', _namespace_check=False)\ns = r['start']\nd = r.data"
+    found = asked(
+        folder,
+        "[d.results, d.stack, d.origin, s.task.data.where, s.task.origin_pathspec, s.origin_pathspec, r.origin_pathspec, len(list(r['body']))]",
+        setup,
+        **AT_ONCE,
+    )
+    assert found == [
+        ["A after 3", "B after 1"], [["items", 2]], "1", "Loops/1/start/1", "Loops/1/start/1", "Loops/1/start", "Loops/1", 4,
+    ]  # fmt: skip
+
+
 def test_errors_of_the_client_have_metaflow_s_names(folder: Path) -> None:
     flow(folder, CURRENT)
     run("flow.py", **AT_ONCE)
