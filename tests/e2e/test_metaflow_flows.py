@@ -454,7 +454,7 @@ def test_public_modules_have_their_names(folder: Path) -> None:
         from metaflow.flowspec import FlowSpec as Again, InvalidNextException
         from metaflow.includefile import IncludeFile as Included
         from metaflow.lint import LintWarn
-        from metaflow.metaflow_config import DEFAULT_DATASTORE, MAX_ATTEMPTS
+        from metaflow.metaflow_config import DATASTORE_SYSROOT_S3, DEFAULT_DATASTORE, MAX_ATTEMPTS
         from metaflow.metaflow_current import current as now
         from metaflow.parameters import Parameter as P
         from metaflow.runner.deployer import Deployer as D
@@ -463,14 +463,14 @@ def test_public_modules_have_their_names(folder: Path) -> None:
         assert Again is FlowSpec and other is step and now is current and P is Parameter and D is Deployer and C is Config
         assert metaflow.cards is cards and metaflow.client.Run is Run and Included is IncludeFile and metaflow.plugins.yaml_parser
         print(InvalidNextException.__module__, MetaflowNotFound.__qualname__, LintWarn.__module__, InvalidDecoratorAttribute.__module__)
-        print(DEFAULT_DATASTORE, MAX_ATTEMPTS, get_username(), resolve_identity(), sorted({"Flow", "retry"} - set(dir(metaflow))))
+        print(DEFAULT_DATASTORE, DATASTORE_SYSROOT_S3, MAX_ATTEMPTS, get_username(), resolve_identity(), sorted({"Flow", "retry"} - set(dir(metaflow))))
         """,
     )
     done = through(script, **AT_ONCE, METAFLOW_DEFAULT_DATASTORE="s3")
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "metaflow.flowspec MetaflowNotFound metaflow.lint metaflow.exception",
-        "s3 6 tester user:tester []",
+        "s3 None 6 tester user:tester []",
     ]
 
 

@@ -120,7 +120,9 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.lint": {"LintWarn": "evflow.flow.checks:FlowInvalid"},
     "metaflow.metaflow_config": _of(
         _PLUS + "settings",
-        "DATASTORE_SYSROOT_LOCAL DEFAULT_DATASTORE DEFAULT_DECOSPECS DEFAULT_ENVIRONMENT DEFAULT_METADATA MAX_ATTEMPTS TEMPDIR USER",
+        "BATCH_CONTAINER_IMAGE BATCH_JOB_QUEUE CARD_LOCALROOT CLIENT_CACHE_PATH DATASTORE_SYSROOT_LOCAL DATASTORE_SYSROOT_S3 DATATOOLS_S3ROOT "
+        "DEFAULT_DATASTORE DEFAULT_DECOSPECS DEFAULT_ENVIRONMENT DEFAULT_METADATA KUBERNETES_CONTAINER_IMAGE KUBERNETES_NAMESPACE MAX_ATTEMPTS "
+        "SERVICE_URL TEMPDIR UI_URL USER",
     ),
     "metaflow.metaflow_current": {"Current": "evflow.flow.current", "current": "evflow.flow.current"},
     "metaflow.metaflow_profile": _PROFILE,
@@ -160,8 +162,8 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.user_configs": _CONFIGS,
     "metaflow.user_configs.config_parameters": _CONFIGS,
     "metaflow.user_decorators": {},
-    "metaflow.user_decorators.mutable_flow": {"MutableFlow": "evflow"},
-    "metaflow.user_decorators.mutable_step": {"MutableStep": "evflow"},
+    "metaflow.user_decorators.mutable_flow": {"MutableFlow": "evflow.flow.mutators"},
+    "metaflow.user_decorators.mutable_step": {"MutableStep": "evflow.flow.mutators"},
     "metaflow.user_decorators.user_flow_decorator": {"FlowMutator": "evflow"},
     "metaflow.user_decorators.user_step_decorator": {name: place for name, place in _USER_DECORATORS.items() if name != "FlowMutator"},
     "metaflow.util": _of(_PLUS + "settings", "get_username resolve_identity"),

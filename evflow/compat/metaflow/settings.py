@@ -6,12 +6,15 @@ from typing import Any
 from evflow import config
 from evflow.compat.metaflow.variables import THEIRS, settings
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, str | None] = {
     "DEFAULT_DATASTORE": "local",
     "DEFAULT_ENVIRONMENT": "local",
     "DEFAULT_METADATA": "local",
     "TEMPDIR": ".",
+    **dict.fromkeys(("BATCH_CONTAINER_IMAGE", "BATCH_JOB_QUEUE", "CARD_LOCALROOT", "CLIENT_CACHE_PATH", "DATASTORE_SYSROOT_S3")),
+    **dict.fromkeys(("DATATOOLS_S3ROOT", "KUBERNETES_CONTAINER_IMAGE", "KUBERNETES_NAMESPACE", "SERVICE_URL", "UI_URL")),
 }
+"""Settings that decide nothing here, and that a flow may read all the same."""
 MAX_ATTEMPTS = 6
 
 
