@@ -99,7 +99,7 @@ def test_a_spec_names_a_decorator_and_its_fields(text: str, name: str, given: di
     [
         (
             "retri",
-            "there is no decorator 'retri'.\nThere are: batch, card, catch, conda, environment, kubernetes, limit, parallel, pool, pypi, pytorch_parallel, resources, retry, secrets, timeout. Did you mean 'retry'?",
+            "there is no decorator 'retri'.\nThere are: batch, cached, card, catch, conda, environment, kubernetes, limit, parallel, pool, pypi, pytorch_parallel, resources, retry, secrets, timeout. Did you mean 'retry'?",
         ),
         ("retry:4", "'4' is not of the form <field>=<value>"),
         ("retry:tims=4", "@retry has no field 'tims'"),
