@@ -30,11 +30,11 @@ def deploy_command(_: type) -> click.Command:
         take_settings(given)
         given_wishes = wishes(context, {**given, "project_production": production}, fallback="error")  # a scheduler refuses
         project = given_wishes["options"].project
-        name = name or (DEFAULT_NAME if project is None else project.deployment)
+        deployed_as: str = name or (DEFAULT_NAME if project is None else project.deployment)
         request = DeployRequest(
             flow=context.flow,
             flow_file=context.file,
-            name=name,
+            name=deployed_as,
             production=production or (project is not None and project.production),
             tags=tags,
             host=os.uname().nodename,
@@ -49,7 +49,7 @@ def deploy_command(_: type) -> click.Command:
         warnings = [*filter(None, [prepared.package.warning]), *far_store()]
         for warning in warnings:
             context.say(f"Note: {warning}", fg="yellow")
-        _tell(context, found, warnings, as_json=as_json, reference=shown(context.flow.__name__, name))
+        _tell(context, found, warnings, as_json=as_json, reference=shown(context.flow.__name__, deployed_as))
 
     return click.Command(
         "deploy", callback=deploy, params=list(_options()), help="Deploy the flow: a scheduler runs it when it is asked to."

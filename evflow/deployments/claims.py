@@ -17,6 +17,7 @@ from evflow.core.flow_events import RunGivenUp, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.deployments.finding import records
 from evflow.deployments.refusals import give_up
+from evflow.deployments.request import offer_of
 from evflow.errors import Conflict
 from evflow.log.protocol import BackfillChange, DeploymentChange, LogClient
 
@@ -75,7 +76,7 @@ def _leaves_out_ticks(log: LogClient, flow: FlowName, event: RunStarted) -> bool
 def _take(log: LogClient, run: RunId, event: RunStarted, end: Seq) -> None:
     trigger: dict[str, Any] = dict(event.trigger or {})
     by_itself = trigger.get("kind") != "request"
-    offer = None if by_itself else {"id": trigger.get("id"), "given": event.parameters}
+    offer = None if by_itself else offer_of(event)
     asked = RunRequested(
         run.number, event.user, event.origin, "shared", event.host, str(trigger.get("deployment", "")), int(trigger.get("version", 0)),
         trigger if by_itself else None, None, offer,

@@ -5,7 +5,7 @@ makes it the first event of the run's log, and needs nothing else to begin.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evflow.core.codec import encode_report
@@ -121,8 +121,7 @@ class Ready:
 
     def _offered(self) -> dict[str, Any]:
         """What a person's request says that nobody could know who makes its offer again: its values may be of any type, and are stored by now."""
-        given, asked = self.given, self.asked
-        return {"id": self.id, "given": given.manifest, "shown": given.shown, "tags": list(asked.tags), "options": dict(asked.options)}
+        return _offer(self.id, self.given, self.asked.tags, self.asked.options)
 
 
 @value
@@ -228,6 +227,16 @@ def make_ready(store: Store, deployment: Deployment, asked: Asked, contents: Con
     manifest, given = contents.manifest, _given(store, contents, asked)
     check_tags((*asked.tags, *manifest.tags))
     return Ready(deployment, manifest, given, asked, "" if asked.trigger is not None else os.urandom(8).hex())
+
+
+def offer_of(started: RunStarted) -> dict[str, Any]:
+    """What the request of a person said that led to a run's first event: enough to make the same offer again."""
+    trigger = dict(started.trigger or {})
+    return _offer(trigger.get("id", ""), Given(started.parameters, dict(started.parameters_shown)), started.tags, started.options)
+
+
+def _offer(request: str, given: Given, tags: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": request, "given": given.manifest, "shown": given.shown, "tags": list(tags), "options": dict(options)}
 
 
 def ready_again(store: Store, deployment: Deployment, requested: RunRequested) -> Ready:

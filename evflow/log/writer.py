@@ -139,6 +139,7 @@ class ShardWriter:
         self._proven_epoch = 0
         self._heads: dict[RunId, Head] = {}
         self._known: set[RunId] = set()
+        self._knows_all = False
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._number = 0
@@ -302,6 +303,7 @@ class ShardWriter:
         """The shard's runs that are not sealed."""
         active = await self.patiently(partial(self.log.active, self.shard))
         self._known.update(active)
+        self._knows_all = True
         return active
 
     def now_us(self) -> Micros:
@@ -363,8 +365,8 @@ class ShardWriter:
                 self._refuse_a_rival(lost)
                 fence = True
                 continue
-            if fence:
-                await self._refuse_a_rival_s_runs()
+            if fence or self._knows_all:
+                await self._refuse_unknown_runs()
             if self.log.generation == generation:
                 self._generation, self._proven_epoch = generation, self.lease.epoch
                 if taken is not None:  # what else was lost is there again: whoever takes the shard next goes on with all but this run
@@ -372,8 +374,11 @@ class ShardWriter:
                 return
             fence = False
 
-    async def _refuse_a_rival_s_runs(self) -> None:
-        """Stop where the shard has runs that we never heard of: somebody owned it meanwhile, and the server forgot who."""
+    async def _refuse_unknown_runs(self) -> None:
+        """Stop where the shard has runs that are not known here; whoever takes it next goes on with them.
+
+        Somebody owned it meanwhile, and the server forgot who. Or a run is back that was over, since the server has lost its end.
+        """
         active = await self.patiently(partial(self.log.active, self.shard))
         if not self._known.issuperset(active):
             raise self._stop(LeaseLost(self.shard, ""))
@@ -391,6 +396,7 @@ class ShardWriter:
         if not missing or missing[0].expected != found:
             if written.status == "sealed" and (not kept or kept[-1].at_s < _now_s() - KEPT_S):
                 self._heads.pop(run)  # It is over for so long that nothing of it would be kept, had anything followed.
+                self._known.discard(run)
                 diagnostics.warning("the server has lost a run that was over", run=run, seq=written.seq, found=found.seq)
                 return
             kept_from = calls[0].expected.seq + 1 if calls else written.seq + 1

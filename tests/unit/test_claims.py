@@ -12,6 +12,7 @@ from evflow.core.flow_events import RunGivenUp, RunRequested
 from evflow.core.ids import RunId, RunNumber
 from evflow.deployments.catalog import Reference, find
 from evflow.deployments.claims import claim_again
+from evflow.deployments.offers import offer_again
 from evflow.deployments.request import Asked, Requested, request_run
 from tests.unit.ticking_world import HOUR_US, TICKING, TickWorld
 
@@ -74,6 +75,19 @@ def test_a_number_that_was_lost_and_that_nobody_has_is_claimed_once(world: TickW
     assert requests(world) == [1], "its tick is not decided again"
     assert world.folded.current["default"] == world.deployment
     assert ask(world).run.number == 2
+
+
+def test_of_a_number_that_was_claimed_the_same_offer_can_be_made_again(world: TickWorld) -> None:
+    """Whoever claimed it may have died before it wrote the run."""
+    asked = Asked({}, ("urgent",), "bob", "desk", None, {"priority": 7})
+    made = request_run(world.log, world.store, find(world.log, Reference(TICKING)), asked)
+    [offered] = world.offers(made.run)
+    lose(world, 1)
+    assert again(world, made.started) == ""
+    [requested] = [record.event for record in world.records if isinstance(record.event, RunRequested)]
+    before = len(world.offers(made.run))
+    assert not offer_again(world.log, lambda _: world.store, TICKING, requested)
+    assert world.offers(made.run)[before:] == [offered]
 
 
 def test_a_run_whose_number_another_one_got_is_given_up_and_the_log_says_so(world: TickWorld) -> None:

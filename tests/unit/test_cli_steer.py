@@ -11,7 +11,7 @@ from evflow.cli.steer import Asked, Watch, _came_of
 from evflow.core import events as ev
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
-from evflow.log.protocol import LogClient, RunEntry
+from evflow.log.protocol import LogClient, RunEntry, StoredEvent
 from tests.core_run import CoreRun, fan
 
 ME = "test"
@@ -67,7 +67,10 @@ def test_a_run_that_came_to_its_end_behind_the_look_at_its_requests_is_no_run_th
         run.cancel()
         run.seal()
 
-    log = SimpleNamespace(owner=owner, pages=lambda shard, name, after: [[one for one in run.stored() if one.seq > after]])
+    def pages(shard: str, name: RunId, after: int) -> list[list[StoredEvent]]:
+        return [[one for one in run.stored() if one.seq > after]]
+
+    log = SimpleNamespace(owner=owner, pages=pages)
     state = RunState()
     outcomes, is_seen_to = _came_of(cast("LogClient", log), entry, state, [Asked("TestFlow/1", ev.RunPriorityRequested(3))], ME)
     assert ([outcome.why_not for outcome in outcomes], is_seen_to, state.over) == ([""], True, True)

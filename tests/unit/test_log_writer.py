@@ -357,6 +357,21 @@ async def test_a_loss_of_a_run_that_was_sealed_long_ago_does_not_stop_the_writer
     assert (me.written(), me.written(OTHER)) == ([], [b"b"])
 
 
+async def test_a_run_that_was_over_and_is_back_is_left_to_whoever_takes_the_shard_next() -> None:
+    """The server has lost the seal, which nobody holds any more: only its set of live runs knows of the run."""
+    me = await owner()
+    assert await me.writer.active() == []
+    await me.write(b"a")
+    await me.write(b"the end", status="sealed")
+    await anyio.sleep(KEPT_S + 1)
+    await me.write(b"b", run=OTHER)
+    me.server.regress(2)
+    with pytest.raises(LeaseLost):
+        await me.write(b"c", run=OTHER)
+    assert (me.written(), me.written(OTHER)) == ([b"a"], [b"b"])
+    assert RUN in await me.log.active(SHARD)
+
+
 async def test_what_was_waited_for_is_not_kept_and_not_lost() -> None:
     me = await owner()
     await me.write(b"a")
