@@ -249,13 +249,14 @@ def ready_again(store: Store, deployment: Deployment, requested: RunRequested) -
     if said is None:
         asked = Asked(requested.parameters or {}, (), requested.user, requested.host, requested.trigger)
         return make_ready(store, deployment, asked)
-    asked = Asked({}, tuple(said["tags"]), requested.user, requested.host, None, said["options"])
+    # What an owner of an older version claimed anew says no more than what is given.
+    asked = Asked({}, tuple(said.get("tags", ())), requested.user, requested.host, None, said.get("options", {}))
     manifest = read_contents(store, deployment, requested.host).manifest
     try:
         ArtifactView.open(store, said["given"])
     except ObjectMissing as missing:
         raise DeploymentIsElsewhere(deployment, requested.host, missing) from missing
-    return Ready(deployment, manifest, Given(said["given"], said["shown"]), asked, said["id"])
+    return Ready(deployment, manifest, Given(said["given"], said.get("shown", {})), asked, said["id"])
 
 
 def offer(log: LogClient, ready: Ready, run: RunId, *, listed: bool = False, patience_s: float = 60.0) -> Requested:
