@@ -73,9 +73,9 @@ def made(folder: Path) -> Metaflow:
     with _alone(folder / "lock"):
         said = folder / "failed"
         if not (folder / "made").exists() and not said.exists():
-            subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=MADE_WITHIN_S)
+            subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=MADE_WITHIN_S, cwd=folder)
             install = [str(metaflow.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", METAFLOW, "setuptools"]
-            done = subprocess.run(install, capture_output=True, text=True, timeout=MADE_WITHIN_S, check=False)
+            done = subprocess.run(install, capture_output=True, text=True, timeout=MADE_WITHIN_S, check=False, cwd=folder)
             (folder / "made" if done.returncode == 0 else said).write_text(done.stderr)
     if said.exists():
         text = f"Metaflow cannot be installed: {said.read_text().strip().splitlines()[-1]}"

@@ -174,7 +174,9 @@ def test_changed_code_is_run_and_code_that_is_as_it_was_is_found_again(flow: Pat
     ran()
     helper = flow.parent / "helper.py"
     before = helper.read_text()
-    helper.write_text(before.replace("2 * x", "3 * x"))
+    helper.write_text(
+        before.replace("2 * x", "x + 2 * x")
+    )  # longer: within a second the interpreter takes a file of the same length for the same
     assert ran() >= {"train"}
     assert the("Fit/2", "train").data.model.x == 90
     assert tasks("Fit/2")["train"]["cached"]["because"] == "changed since Fit/1/train/2: the code"
