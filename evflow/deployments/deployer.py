@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from evflow import config
 from evflow.client.connection import shared_log
@@ -19,6 +19,7 @@ from evflow.core.deployments import DEFAULT_NAME
 from evflow.core.ids import FlowName
 from evflow.deployments.catalog import Reference, deployed
 from evflow.deployments.deployed import DeployedFlow, in_thread
+from evflow.deployments.own_process import ANOTHER_LOG, FlowFileMissing, ProcessFailed, environment
 from evflow.errors import EnvironmentProblem, UsageError
 from evflow.flow.invocation import command
 from evflow.flow.steps import facts
@@ -27,40 +28,14 @@ from evflow.imports import framework_view
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
 
-_ERROR: Final = "Error: "
-_MOST_LINES: Final = 30
-"""How much of what a flow's file printed an error repeats: its traceback's end."""
 
-
-class FlowFileMissing(UsageError):
-    """There is no such file."""
-
-    code = "flow-file-missing"
-
-    def __init__(self, file: Path) -> None:
-        super().__init__(f"There is no file '{file}'.", "Deployer takes the path of a flow's file, or the flow's class.")
-
-
-class DeployFailed(UsageError):
-    """The flow's file could not be deployed. The message and the hint are those of `python flow.py deploy`.
-
-    Attributes:
-        returncode: The exit code of that process; negative for a signal.
-        stderr: All that it said.
-    """
+class DeployFailed(ProcessFailed):
+    """The flow's file could not be deployed. Message and hint are those of `python flow.py deploy`."""
 
     code = "deploy-failed"
 
     def __init__(self, file: Path, returncode: int, stderr: str) -> None:
-        said = stderr.strip().splitlines()
-        begin = max((index for index, line in enumerate(said) if line.startswith(_ERROR)), default=None)
-        if begin is not None:
-            super().__init__(said[begin].removeprefix(_ERROR), "\n".join(said[begin + 1 :]))
-        else:
-            end = "\n".join(said[-_MOST_LINES:])
-            super().__init__(f"'{file}' was not deployed: its process ended with exit code {returncode}.", end)
-        self.returncode = returncode
-        self.stderr = stderr
+        super().__init__(f"'{file}' was not deployed", returncode, stderr)
 
 
 class DeployedElsewhere(EnvironmentProblem):
@@ -71,7 +46,7 @@ class DeployedElsewhere(EnvironmentProblem):
     def __init__(self, wanted: Reference, where: str) -> None:
         super().__init__(
             f"'{wanted}' was deployed, and not into the log of this process, {where}.",
-            "An evflow.toml above the flow's file, or `env`, names another log. Set EVFLOW_REDIS_URL or EVFLOW_HOME for both.",
+            ANOTHER_LOG,
         )
 
 
@@ -124,7 +99,7 @@ class Deployer:
         self._class = flow if isinstance(flow, type) else None
         self._file = Path() if isinstance(flow, type) else Path(cwd or "", flow if isinstance(flow, os.PathLike) else str(flow)).absolute()
         if self._class is None and not self._file.is_file():
-            raise FlowFileMissing(self._file)
+            raise FlowFileMissing(self._file, "Deployer takes the path of a flow's file, or the flow's class.")
         self._show_output = show_output
         self._env = dict(env or {})
         self._cwd = cwd
@@ -187,7 +162,6 @@ class Deployer:
             config_values.settle(flow, config_values.resolve(flow, self._configs, self._config_values, user=config.get("user")))
 
     def _in_its_own_process(self, name: str | None, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
-        log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
         words = [*command(str(self._file)), *self._config_words(), "deploy", "--json"]
         words += ["--name", name] if name is not None else []
         words += ["--branch", self._branch] if self._branch is not None else []
@@ -196,7 +170,7 @@ class Deployer:
         words += [word for spec in self._decospecs for word in ("--with", spec)]
         words += [word for option, given in options.items() for word in (f"--{option.replace('_', '-')}", str(given))]
         done = subprocess.run(  # without a deadline: what the flow imports may take its time
-            words, cwd=self._cwd, env={**os.environ, **log, **self._env}, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+            words, cwd=self._cwd, env=environment(self._env), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )  # fmt: skip
         if self._show_output:
             sys.stderr.write(done.stderr)

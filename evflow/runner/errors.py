@@ -1,22 +1,9 @@
 """What goes wrong before a run is there. What goes wrong in a run is no exception: its `status` says it."""
 
 from pathlib import Path
-from typing import Final
 
+from evflow.deployments.own_process import ANOTHER_LOG, ProcessFailed
 from evflow.errors import EnvironmentProblem, UsageError
-
-_ERROR: Final = "Error: "
-_MOST_LINES: Final = 30
-"""How much of what a flow's file printed an error repeats: its traceback's end."""
-
-
-class FlowFileMissing(UsageError):
-    """There is no such file."""
-
-    code = "flow-file-missing"
-
-    def __init__(self, file: Path) -> None:
-        super().__init__(f"There is no file '{file}'.", "Runner takes the path of a flow's file; NBRunner takes a class of a notebook.")
 
 
 class ArgumentUnfit(UsageError):
@@ -32,26 +19,13 @@ class ArgumentUnfit(UsageError):
         )
 
 
-class RunNotStarted(UsageError):
-    """The flow's process ended before there was a run. Message and hint are those of `python flow.py`.
-
-    Attributes:
-        returncode: The exit code of that process; negative for a signal.
-        stderr: All that it said.
-    """
+class RunNotStarted(ProcessFailed):
+    """The flow's process ended before there was a run. Message and hint are those of `python flow.py`."""
 
     code = "run-not-started"
 
     def __init__(self, file: Path, returncode: int, stderr: str) -> None:
-        said = stderr.strip().splitlines()
-        begin = max((index for index, line in enumerate(said) if line.startswith(_ERROR)), default=None)
-        if begin is not None:
-            super().__init__(said[begin].removeprefix(_ERROR), "\n".join(said[begin + 1 :]))
-        else:
-            end = "\n".join(said[-_MOST_LINES:])
-            super().__init__(f"'{file}' started no run: its process ended with exit code {returncode}.", end)
-        self.returncode = returncode
-        self.stderr = stderr
+        super().__init__(f"'{file}' started no run", returncode, stderr)
 
 
 class RunStartLate(EnvironmentProblem, TimeoutError):
@@ -74,7 +48,7 @@ class RunElsewhere(EnvironmentProblem):
     def __init__(self, pathspec: str, there: str, here: str) -> None:
         super().__init__(
             f"'{pathspec}' is in the log {there}; this process uses {here}.",
-            "An evflow.toml above the flow's file, or `env`, names another log. Set EVFLOW_REDIS_URL or EVFLOW_HOME for both.",
+            ANOTHER_LOG,
         )
 
 

@@ -2,16 +2,16 @@
 
 import os
 import signal
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from evflow import config
+from evflow.deployments.own_process import FlowFileMissing, environment
+from evflow.flow.invocation import command as flow_command
 from evflow.imports import framework_view
-from evflow.runner.errors import FlowFileMissing, RunNotStarted, RunStartLate
+from evflow.runner.errors import RunNotStarted, RunStartLate
 from evflow.runner.executing import ExecutingProcess, ExecutingRun, ExecutingTask
 from evflow.runner.process import FlowProcess
 from evflow.runner.words import call, top_words
@@ -56,7 +56,7 @@ class Runner:
         here, there = Path(flow_file).absolute(), Path(cwd or "", flow_file).absolute()
         self._file = here if here.is_file() else there
         if not self._file.is_file():
-            raise FlowFileMissing(here)
+            raise FlowFileMissing(here, "Runner takes the path of a flow's file; NBRunner takes a class of a notebook.")
         self._show_output = show_output
         self._env = {**(env or {}), **({"METAFLOW_PROFILE": profile} if profile else {})}
         self._cwd = None if cwd is None else os.fspath(cwd)
@@ -158,18 +158,14 @@ class Runner:
         def words(call_fd: int, answer_fd: int) -> list[str]:
             answer = _ANSWERS.get(command, "--runner-attribute-file")
             return [
-                sys.executable,
-                *_runs_flows(),
-                str(self._file),
+                *flow_command(str(self._file)),
                 *self._words,
                 command,
                 f"--runner-call={call_fd}",
                 f"{answer}=/dev/fd/{answer_fd}",
             ]
 
-        log = {"EVFLOW_HOME": config.get("home"), "EVFLOW_REDIS_URL": config.get("redis_url") or ""}
-        env = {**os.environ, **log, **self._env}
-        process = FlowProcess(words, call(arguments, options), env=env, cwd=self._cwd, echo=echo)
+        process = FlowProcess(words, call(arguments, options), env=environment(self._env), cwd=self._cwd, echo=echo)
         self._started.add(process)
         return process
 
@@ -216,12 +212,6 @@ class Runner:
             assert process.returncode is not None
             raise RunNotStarted(self._file, process.returncode, process.stderr.text())
         return kind(process, answer, self._file)
-
-
-def _runs_flows() -> list[str]:
-    """What Python is given before a flow's file: where `metaflow` is evflow in this process, so it is in the flow's."""
-    both = ("evflow.compat.metaflow", "metaflow")
-    return ["-m", both[0]] if all(name in sys.modules for name in both) else []
 
 
 def _given(step: str | None) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from evflow.client.connection import disconnect
 from evflow.client.objects import find_run
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.catalog import DeploymentNotFound
-from evflow.deployments.deployer import BackendMissing, DeployedElsewhere, DeployFailed, FlowFileMissing
+from evflow.deployments.deployer import BackendMissing, DeployedElsewhere, DeployFailed
+from evflow.deployments.own_process import FlowFileMissing
 from evflow.deployments.refusals import refuse
 from evflow.deployments.triggered import RunLate
 from evflow.exception import EvflowException, EvflowNotFound

@@ -16,8 +16,9 @@ import pytest
 from evflow import Flow, Run, Runner
 from evflow.client import namespaces
 from evflow.client.connection import disconnect
+from evflow.deployments.own_process import FlowFileMissing
 from evflow.exception import EvflowNotFound
-from evflow.runner.errors import ArgumentUnfit, FlowFileMissing, RunElsewhere, RunNotStarted, RunStartLate, TaskNotKept
+from evflow.runner.errors import ArgumentUnfit, RunElsewhere, RunNotStarted, RunStartLate, TaskNotKept
 from evflow.runner.executing import ExecutingRun
 from tests.real_runs import python
 from tests.waiting import wait_until
