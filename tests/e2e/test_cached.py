@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import pytest
 
 import evflow as ev
 from evflow.archives.collect import Collected, collect_cache
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
 from evflow.store import FileStore
 from tests.e2e.test_scheduler import scheduler
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("client_forgets")
 
 WITHIN_S = 60.0
 FLOW = """
@@ -87,13 +86,6 @@ class Fit(FlowSpec):
 if __name__ == "__main__":
     Fit()
 """
-
-
-@pytest.fixture(autouse=True)
-def _left() -> Iterator[None]:
-    yield
-    namespaces.forget()
-    disconnect()
 
 
 @pytest.fixture

@@ -2,18 +2,17 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evflow import Deployer, Run
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
 from evflow.deployments.deployer import DeployFailed
 from tests.e2e.test_scheduler import scheduler
 from tests.real_runs import evflow, python
+
+pytestmark = pytest.mark.usefixtures("client_forgets")
 
 WITHIN_S = 60.0
 FLOW = """
@@ -46,13 +45,6 @@ if __name__ == "__main__":
     Fit()
 """
 CONFIG: dict[str, Any] = {"width": 3, "text": "a.txt", "times": 1, "environment": {"vars": {"MODE": "slow"}}}
-
-
-@pytest.fixture(autouse=True)
-def _left() -> Iterator[None]:
-    yield
-    namespaces.forget()
-    disconnect()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import pickle
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +11,6 @@ import psutil
 import pytest
 
 from evflow import DeployedFlow, Deployer, Run
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
 from evflow.client.objects import find_run
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.catalog import DeploymentNotFound
@@ -26,6 +24,8 @@ from evflow.replay.load import RunGone
 from tests.e2e.test_scheduler import scheduler, told
 from tests.real_runs import python
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("client_forgets")
 
 WITHIN_S = 60.0
 FLOW = """
@@ -51,13 +51,6 @@ class Nightly(FlowSpec):
 if __name__ == "__main__":
     Nightly()
 """
-
-
-@pytest.fixture(autouse=True)
-def _left() -> Iterator[None]:
-    yield
-    namespaces.forget()
-    disconnect()
 
 
 @pytest.fixture

@@ -36,15 +36,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder."""
-    work = root / "flows"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
-
-
 # ---------------------------------------------------------------- whose metaflow it is
 
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.metaflow_world import asked, flow, run, through
 
 AT_ONCE: dict[str, Any] = {"EVFLOW_RETRY_SCALE": "0", "METAFLOW_USER": "tester"}
@@ -162,15 +160,6 @@ class Settings(FlowSpec):
 if __name__ == "__main__":
     Settings()
 """
-
-
-@pytest.fixture
-def folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder."""
-    work = root / "flows"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
 
 
 def test_a_run_is_read_through_the_client_as_there(folder: Path) -> None:

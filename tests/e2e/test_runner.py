@@ -7,21 +7,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from evflow import Flow, Run, Runner
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
 from evflow.deployments.own_process import FlowFileMissing
 from evflow.exception import EvflowNotFound
 from evflow.runner.errors import ArgumentUnfit, RunElsewhere, RunNotStarted, RunStartLate, TaskNotKept
 from evflow.runner.executing import ExecutingRun
 from tests.real_runs import python
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("client_forgets")
 
 WITHIN_S = 60.0
 FLOW = """
@@ -57,13 +56,6 @@ class Sums(FlowSpec):
 if __name__ == "__main__":
     Sums()
 """
-
-
-@pytest.fixture(autouse=True)
-def _left() -> Iterator[None]:
-    yield
-    namespaces.forget()
-    disconnect()
 
 
 @pytest.fixture

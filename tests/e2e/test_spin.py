@@ -6,18 +6,17 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import evflow as ev
-from evflow.client import namespaces
-from evflow.client.connection import disconnect, look_at
 from evflow.client.spins import NoSpinsThere
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("client_forgets")
 
 FLOW = """
 import os, sys, time
@@ -70,14 +69,6 @@ class Fit(FlowSpec):
 if __name__ == "__main__":
     Fit()
 """
-
-
-@pytest.fixture(autouse=True)
-def _left() -> Iterator[None]:
-    yield
-    look_at(None)
-    namespaces.forget()
-    disconnect()
 
 
 @pytest.fixture
