@@ -18,20 +18,30 @@ if TYPE_CHECKING:
     from evflow.cards.progress import ProgressBar as ProgressBar
     from evflow.cards.table import Table as Table
     from evflow.cards.timeline import EventsTimeline as EventsTimeline
+    from evflow.cards.types import BlankCard as BlankCard, CardType as CardType, DefaultCard as DefaultCard, ErrorCard as ErrorCard
     from evflow.cards.valuebox import ValueBox as ValueBox
     from evflow.cards.vega import VegaChart as VegaChart
     from evflow.cards.viewer import JSONViewer as JSONViewer, YAMLViewer as YAMLViewer
 
+    # Metaflow's names.
+    MetaflowCard = CardType
+    MetaflowCardComponent = CardComponent
     get_cards: Callable[..., Any]
 
 __all__ = [
     "Artifact",
+    "BlankCard",
     "CardComponent",
+    "CardType",
+    "DefaultCard",
     "Error",
+    "ErrorCard",
     "EventsTimeline",
     "Image",
     "JSONViewer",
     "Markdown",
+    "MetaflowCard",
+    "MetaflowCardComponent",
     "ProgressBar",
     "PythonCode",
     "Table",
@@ -43,8 +53,12 @@ __all__ = [
 
 _HOMES = {
     "Artifact": "evflow.cards.artifact",
+    "BlankCard": "evflow.cards.types",
     "CardComponent": "evflow.cards.component",
+    "CardType": "evflow.cards.types",
+    "DefaultCard": "evflow.cards.types",
     "Error": "evflow.cards.error",
+    "ErrorCard": "evflow.cards.types",
     "EventsTimeline": "evflow.cards.timeline",
     "Image": "evflow.cards.image",
     "JSONViewer": "evflow.cards.viewer",
@@ -61,11 +75,15 @@ _HOMES = {
 """Public name to the module that defines it."""
 
 
+_METAFLOWS = {"MetaflowCard": "CardType", "MetaflowCardComponent": "CardComponent"}
+"""Metaflow's name for something to ours."""
+
+
 def __getattr__(name: str) -> Any:
     from evflow.imports import public
 
-    return public(globals(), _HOMES, name)
+    return public(globals(), _HOMES, _METAFLOWS.get(name, name))
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_METAFLOWS})

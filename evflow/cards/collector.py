@@ -7,12 +7,10 @@ has it.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from evflow.cards.component import CardComponent
-
-BARE_TYPES: Final = ("error", "taskspec_card", "default_json")
-"""Types of cards that take no components."""
+from evflow.core.cards import BARE_TYPES, TYPES
 
 
 class CardPlan:
@@ -28,6 +26,7 @@ class CardPlan:
         refresh_interval_s: How often it is drawn while the task goes on, at most.
         parts: What is in it.
         data: What `refresh` was told last.
+        told: It was said that it is drawn at the end alone.
     """
 
     def __init__(
@@ -50,12 +49,17 @@ class CardPlan:
         self.refresh_interval_s = refresh_interval_s
         self.parts: dict[str | int, CardComponent] = {}  # by the text of an id, or a number where there is none
         self.data: Any = None
+        self.told = False
         self._made = 0
 
     @property
     def is_editable(self) -> bool:
         """Whether it takes components."""
-        return self.type not in BARE_TYPES
+        if self.type in TYPES:
+            return self.type not in BARE_TYPES
+        from evflow.cards.types import takes_components
+
+        return takes_components(self.type)
 
     @property
     def components(self) -> list[CardComponent]:

@@ -1,6 +1,7 @@
 """What a card can say of its task: values that whoever renders it has gathered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from evflow.core.graph import Graph
@@ -75,3 +76,31 @@ class TaskFacts:
     file: str = ""
     line: int = 1
     times: Sequence[tuple[str, int]] = field(default_factory=tuple[tuple[str, int], ...])
+
+
+class Around:
+    """What a card's class is told of its task beyond the card itself.
+
+    Args:
+        task: Gives the task as the client sees it.
+        graph: Gives the steps of the flow by name.
+        flow: Gives the flow.
+    """
+
+    def __init__(self, task: Callable[[], Any], graph: Callable[[], Mapping[str, Any]], flow: Callable[[], Any]) -> None:
+        self._task, self._graph, self._flow = task, graph, flow
+
+    @cached_property
+    def task(self) -> Any:
+        """The task."""
+        return self._task()
+
+    @cached_property
+    def graph(self) -> Mapping[str, Any]:
+        """The steps of the flow by name."""
+        return self._graph()
+
+    @cached_property
+    def flow(self) -> Any:
+        """The flow."""
+        return self._flow()

@@ -49,24 +49,26 @@ def sanitised(html: str) -> str:
     return str(
         nh3.clean(
             html,
-            tags=_allowed(),
+            tags=allowed(),
             clean_content_tags={"script", "style", "template", "noscript", "iframe", "object", "math", "svg"},
             attributes={**nh3.ALLOWED_ATTRIBUTES, "code": {"class"}, "td": cell, "th": {*cell, "scope"}},
             filter_style_properties={"text-align"},
             url_schemes={"http", "https", "mailto", "data"},
-            attribute_filter=_attribute,
+            attribute_filter=attribute,
             link_rel="noopener noreferrer",
         )
     )  # fmt: skip
 
 
-def _allowed() -> set[str]:
+def allowed() -> set[str]:
+    """The elements that may stand in a card."""
     nh3 = ours("nh3")
 
     return {*nh3.ALLOWED_TAGS} - {"map", "area"}
 
 
-def _attribute(tag: str, attribute: str, value: str) -> str | None:
+def attribute(tag: str, attribute: str, value: str) -> str | None:
+    """The value that an attribute may have; None for none."""
     address = value.strip().lower()
     if tag == "img" and attribute == "src":
         return value if address.startswith(_EMBEDDED) else None

@@ -1,43 +1,62 @@
 """From a card and what is known of its task to a page."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from evflow.cards.amounts import duration, moment
 from evflow.cards.collector import CardPlan
-from evflow.cards.component import escape
+from evflow.cards.component import escape, ours
 from evflow.cards.error import Error
-from evflow.cards.facts import Shown, TaskFacts
+from evflow.cards.facts import Around, Shown, TaskFacts
 from evflow.cards.page import Heading, drawn, page
+from evflow.cards.types import NoSuchCardType
 from evflow.core.values import replaced
-from evflow.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from evflow.cards.own import OwnCard
 
 
-class NoSuchCardType(UsageError):
-    """No kind of card has this name."""
-
-    code = "no-such-card-type"
-
-    def __init__(self, name: str) -> None:
-        known = ", ".join(RENDERERS)
-        super().__init__(f"There is no type of card called '{name}'.", f"The types are: {known}.{did_you_mean(name, RENDERERS)}")
-
-
-def render(plan: CardPlan, task: TaskFacts, again_s: int = 0) -> str:
+def render(plan: CardPlan, task: TaskFacts, again_s: int = 0, around: Around | None = None) -> str:
     """A card's page.
 
     Args:
         plan: The card.
         task: What is known of its task.
         again_s: Of a task that goes on: the page is read anew after so many seconds.
+        around: What the class of a type of one's own is told.
 
     Raises:
         NoSuchCardType: Its type is not known.
     """
     renderer = RENDERERS.get(plan.type)
-    if renderer is None:
+    if renderer is not None:
+        content = renderer(plan, task)
+    elif around is None:
         raise NoSuchCardType(plan.type)
-    return page(replaced(heading(plan, task), again_s=again_s), renderer(plan, task))
+    elif task.status == "failed":  # its class is written for a task that has artifacts
+        content = _error(plan, task)
+    else:
+        content = own_card(plan, task, around).final()
+    return page_around(plan, task, content, again_s)
+
+
+def page_around(plan: CardPlan, task: TaskFacts, content: str, again_s: int = 0) -> str:
+    """The page around a card's content; arguments as for `render`."""
+    return page(replaced(heading(plan, task), again_s=again_s), content)
+
+
+def own_card(plan: CardPlan, task: TaskFacts, around: Around) -> "OwnCard":
+    """A card of a type of one's own, about to be drawn.
+
+    Raises:
+        NoSuchCardType: Its type is not known.
+    """
+
+    def builtin(name: str) -> str:
+        return RENDERERS[name](plan, task)
+
+    made: OwnCard = ours("evflow.cards.own").OwnCard(plan, around, builtin)
+    return made
 
 
 def error_page(plan: CardPlan, task: TaskFacts, error: BaseException | str) -> str:
@@ -68,7 +87,8 @@ def heading(plan: CardPlan, task: TaskFacts) -> Heading:
 
 
 def _blank(plan: CardPlan, task: TaskFacts) -> str:
-    return drawn(plan.components)
+    title = str(plan.options.get("title") or "")
+    return (f"<h1>{escape(title)}</h1>\n" if title else "") + drawn(plan.components)
 
 
 def _default(plan: CardPlan, task: TaskFacts) -> str:

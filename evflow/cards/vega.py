@@ -12,7 +12,7 @@ from evflow.cards.component import CardComponent, escape, ours, problem
 
 SCRIPTS: Final = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "draw.js")
 """In the order in which they need each other."""
-MARK: Final = '<div class="chart"'
+MARK: Final = '<div class="chart" role="figure"'
 """What tells in a page's content that it has charts."""
 
 
@@ -65,7 +65,7 @@ class VegaChart(CardComponent):
             return ""
         button = '<button type="button">Save as SVG</button>' if self._controls else ""
         return (
-            f'{MARK} role="figure" aria-label="{escape(self._said)}"><div class="drawn"><p class="about">'
+            f'{MARK} aria-label="{escape(self._said)}"><div class="drawn"><p class="about">'
             "This chart is drawn by a script of the page, which does not run here: open the card in a browser.</p></div>"
             f'{button}<script type="application/json">{self._spec}</script></div>'
         )

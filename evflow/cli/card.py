@@ -10,12 +10,13 @@ import click
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.logs import log_folder
-from evflow.cli.naming import WHAT, Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, NoSuchStep, Reference, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, size, table, write_json
 from evflow.client.cards import cached, named, page_of
 from evflow.core.cards import RecordedCard, of_task
 from evflow.core.state import RunState, Task
 from evflow.errors import UsageError
+from evflow.log.protocol import LogClient
 from evflow.store.live_cards import LiveCard, live_cards
 
 _DIGITS = 12
@@ -101,6 +102,11 @@ class Found(NamedTuple):
             return Path(self.live.path).read_text("utf-8", "replace")
         return page_of(session.store(self.state.header.get("store", "")), self.card)
 
+    def news(self) -> str | None:
+        """What its class has for programs that follow it while its task goes on, as JSON; None where that is nothing."""
+        beside = Path(self.live.path).with_suffix(".json") if self.live is not None else None
+        return beside.read_text("utf-8", "replace") if beside is not None and beside.exists() else None
+
     def file(self) -> Path:
         """A file with its page, for a browser; that of a task that goes on is drawn anew by it."""
         return Path(self.live.path) if self.live is not None else cached(self.name, self.page)
@@ -130,9 +136,12 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
 
     Raises:
         NoCards: There are none.
+        NoSuchStep: What is named is neither a step of the flow nor another flow.
     """
     with session.log() as log:
         reference = _reference(what, flow)
+        if flow is not None and reference.flow not in ("", flow.__name__) and reference.flow not in log.flows():
+            raise _no_such_step(log, reference, flow)
         _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
     every = cards_in(state, [task for task in tasks_of(state, reference) if follow_resumed or not task.reused])
     found = [one for one in every if [*named([one.card], id=id, type=type, digest=digest)]]
@@ -167,8 +176,16 @@ def _reference(what: str, flow: type | None) -> Reference:
     from evflow.flow.steps import facts
 
     if what in facts(flow).steps:
-        return Reference(what, flow.__name__, None, what)
+        return Reference(flow.__name__, flow.__name__, None, what)
     return parse(what)
+
+
+def _no_such_step(log: LogClient, reference: Reference, flow: type) -> UsageError:
+    """What is said of a word that is no flow: on a flow's own command line it was to be a step."""
+    from evflow.flow.steps import facts
+
+    run = resolve(log, Reference(flow.__name__, flow.__name__, reference.number))
+    return NoSuchStep(str(run), reference.flow, list(facts(flow).steps))
 
 
 def _one(what: str, flow: type | None, **chosen: Any) -> Found:
@@ -315,12 +332,16 @@ def _serve(what: str, flow: type | None, port: int, poll_interval: int, max_card
         found = next((one for one in now() if one.key == key), None)
         return found.page() if found is not None else None
 
+    def news(key: str) -> str | None:
+        found = next((one for one in now() if one.key == key), None)
+        return found.news() if found is not None else None
+
     def title() -> str:
         return what or (flow.__name__ if flow is not None else "")
 
     now()  # what was named is there
     try:
-        http = server(Pages(title, listed, page, poll_interval), port)
+        http = server(Pages(title, listed, page, poll_interval, news), port)
     except OSError as error:
         raise PortTaken(port, error.strerror or str(error)) from error
     click.echo(f"The cards of {title()}: http://localhost:{http.server_address[1]}/  (Ctrl-C ends)", err=True)

@@ -24,6 +24,7 @@ class Pages:
         listed: The cards: key, place, words about it.
         page: The page of a card, by its key; None where there is none.
         poll_interval_s: How often the list is read anew.
+        news: What the class of a card has for programs that follow it while its task goes on, as JSON, by its key; None where there is none.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Pages:
         listed: Callable[[], list[tuple[str, str, str]]],
         page: Callable[[str], str | None],
         poll_interval_s: int,
+        news: Callable[[str], str | None] = lambda _: None,
     ) -> None:
-        self.title, self.listed, self.page, self.poll_interval_s = title, listed, page, poll_interval_s
+        self.title, self.listed, self.page, self.poll_interval_s, self.news = title, listed, page, poll_interval_s, news
 
     def overview(self) -> str:
         """The list of cards, the newest first."""
@@ -83,6 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/":
                 self._answer(HTTPStatus.OK, self.shown.overview())
                 return
+            news = self.shown.news(unquote(self.path.removeprefix("/data/"))) if self.path.startswith("/data/") else None
+            if news is not None:
+                self._answer(HTTPStatus.OK, news, kind="application/json")
+                return
             found = self.shown.page(unquote(self.path.removeprefix("/card/"))) if self.path.startswith("/card/") else None
         except EvflowError as error:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"<p>{escape(error.message)}</p>")
@@ -92,10 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.OK, found, sandboxed=True)
 
-    def _answer(self, status: HTTPStatus, html: str, *, sandboxed: bool = False) -> None:
-        data = html.encode("utf-8", "backslashreplace")
+    def _answer(self, status: HTTPStatus, text: str, *, sandboxed: bool = False, kind: str = "text/html") -> None:
+        data = text.encode("utf-8", "backslashreplace")
         self.send_response(status)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")

@@ -9,6 +9,10 @@ MOST_CARDS: Final = 32
 """Cards of one step: with their names they stand in one event, which has its limit (`evflow.core.codec`)."""
 NAME_CHARS: Final = 100
 """The length of a card's type and of its id."""
+TYPES: Final = ("default", "blank", "error", "taskspec_card", "default_json")
+"""The types of cards that are evflow's own."""
+BARE_TYPES: Final = TYPES[2:]
+"""Those of them that take no components."""
 
 
 class RecordedCard(NamedTuple):

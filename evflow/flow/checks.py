@@ -118,6 +118,7 @@ def _examine(flow: _Flow) -> list[Problem]:
         *_limits(flow),
         *_project(flow),
         *_environments(flow),
+        *_cards(flow),
         *_exit_hooks(flow),
         *_decorators(flow),
         *_misplaced(flow),
@@ -355,6 +356,25 @@ def _environments(flow: _Flow) -> Iterator[Problem]:
 
     for where, step, message in mistakes(flow.cls):
         yield _at(flow, "environment", where, step, message, "")
+
+
+def _cards(flow: _Flow) -> Iterator[Problem]:
+    cards = {step: [decorator for decorator in flow.facts.decorators(step) if decorator.name == "card"] for step in flow.steps}
+    if not any(cards.values()):
+        return
+    from evflow.core.cards import TYPES  # as for triggers
+
+    for step in flow.steps:
+        decorators = flow.facts.decorators(step)
+        if any(decorator.name in ("pypi", "conda") for decorator in decorators) or hasattr(flow.cls, "_evflow_environments"):
+            continue  # the class of the type may be there alone
+        for decorator in cards[step]:
+            if not any(decorator.mistakes()) and decorator.value("type") not in TYPES:
+                from evflow.cards.types import NoSuchCardType, own_type  # few flows have types of their own
+
+                if own_type(decorator.value("type")) is None:
+                    error = NoSuchCardType(decorator.value("type"))
+                    yield _at(flow, "card-type", decorator.where, step, f"Step {step}: {error.message}", error.hint)
 
 
 def _exit_hooks(flow: _Flow) -> Iterator[Problem]:

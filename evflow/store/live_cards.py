@@ -1,6 +1,6 @@
 """Cards of attempts that go on, as they were drawn last: files beside what the attempts print (`evflow.store.logs`).
 
-    <task>.<attempt>.<place>.<type>.<id>.html       the place among the step's cards, from 0; `~` for no id
+    <task>.<attempt>.<place>.<type>.<id>.html       the place among the step's cards, from 0; `~` for no id; `.json` beside it: what is new of it
 
 They are for whoever looks while a task runs, and what is left of one that was killed. The cards that count are objects of the store, which the
 attempt's report names. So these are replaced, not synced, and go when the run's output goes.
@@ -36,13 +36,13 @@ class LiveCard(NamedTuple):
     path: str
 
 
-def write_live(folder: str, task: int, attempt: int, place: int, type_: str, id_: str, page: bytes) -> None:
-    """Write a card, whole or not at all.
+def write_live(folder: str, task: int, attempt: int, place: int, type_: str, id_: str, page: bytes, kind: str = "html") -> None:
+    """Write a card, whole or not at all; or (`json`) what is new of it, for programs that follow it.
 
     Raises:
         OSError: It cannot be written.
     """
-    name = f"{task}.{attempt}.{place}.{_quoted(type_)}.{_quoted(id_)}.html"
+    name = f"{task}.{attempt}.{place}.{_quoted(type_)}.{_quoted(id_)}.{kind}"
     part = f"{folder}/.{name}.part"
     with open(part, "wb") as file:  # noqa: PTH123 - pathlib is a heavy import in an attempt
         file.write(page)

@@ -18,10 +18,11 @@ from evflow.cards.artifact import type_name
 from evflow.cards.code import python
 from evflow.cards.collector import CardPlan, Cards, draw_with as draw_with, warn
 from evflow.cards.component import ours
-from evflow.cards.facts import Shown, TaskFacts
-from evflow.cards.render import error_page, render
+from evflow.cards.facts import Around, Shown, TaskFacts
+from evflow.cards.render import error_page, own_card, page_around, render
+from evflow.cards.types import CardType, own_type
 from evflow.clock import monotonic_s, now_us
-from evflow.core.cards import RecordedCard
+from evflow.core.cards import TYPES, RecordedCard
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.graph import Graph
 from evflow.core.values import replaced
@@ -107,7 +108,7 @@ def _made(
                 if task is None:
                     task = _facts(flow, context, order, ended, store)
                 with user_view():  # components may be the user's, and so are the values that are shown
-                    page = render(plan, task)
+                    page = render(plan, task, around=_around(flow, context, order, ended))
         except (Exception, SystemExit, TookTooLong) as error:  # noqa: BLE001 - it becomes the page
             failed = TimeoutError(f"It took longer than {limit_s:.3g} s.") if isinstance(error, TookTooLong) else error
             warn(f"The card '{plan.id or plan.type}' could not be rendered: {type(failed).__name__}: {failed}")
@@ -165,6 +166,7 @@ class LiveCards:
         self._flow, self._context, self._order, self._started_us = flow, context, order, started_us
         self._task: TaskFacts | None = None
         self._drawn_s: dict[int, float] = {}
+        self._own: dict[int, tuple[int, str]] = {}  # of types of one's own: how often they were drawn, and the last one's token
         self._warned = False
 
     def __call__(self, plans: list[CardPlan], plan: CardPlan, force: bool) -> None:
@@ -188,17 +190,39 @@ class LiveCards:
             so_far = AttemptFailed(self._order.task, self._order.attempt, "", "", "", started_us=self._started_us)
             store = open_store(self._context.store_url)
             self._task = replaced(_facts(self._flow, self._context, self._order, so_far, store), status="running", error="")
+        again_s = max(1, round(plan.refresh_interval_s))
+        if plan.type not in TYPES and (kind := own_type(plan.type)) is not None:
+            self._draw_own(place, plan, kind, self._task, again_s)
+            return
         with user_view():
-            page = render(plan, self._task, again_s=max(1, round(plan.refresh_interval_s)))
+            page = render(plan, self._task, again_s=again_s)
         self.write(place, plan, masked_bytes(page.encode("utf-8", "backslashreplace")))
 
-    def write(self, place: int, plan: CardPlan, page: bytes) -> None:
-        """Put a page where those who look while the task goes on find it.
+    def _draw_own(self, place: int, plan: CardPlan, kind: type[CardType], task: TaskFacts, again_s: int) -> None:
+        """Draw a card of a type of one's own, as far as its class wants to be drawn now, and write what is new for programs."""
+        if not kind.RUNTIME_UPDATABLE:
+            if not plan.told:
+                warn(f"A card of type '{plan.type}' is drawn at the end alone: its class has not RUNTIME_UPDATABLE = True.")
+            plan.told = True
+            return
+        number, before = self._own.get(place, (0, ""))
+        card = own_card(plan, task, _around(self._flow, self._context, self._order, None))
+        with user_view():
+            content, token = card.meanwhile(number + 1, before if number else None)
+            news = card.news(number + 1)
+        self._own[place] = (number + 1, token)
+        if content is not None:
+            self.write(place, plan, masked_bytes(page_around(plan, task, content, again_s).encode("utf-8", "backslashreplace")))
+        if news is not None:
+            self.write(place, plan, masked_bytes(news.encode()), "json")
+
+    def write(self, place: int, plan: CardPlan, page: bytes, kind: str = "html") -> None:
+        """Put a page where those who look while the task goes on find it, or (`json`) what is new of it.
 
         Raises:
             OSError: It cannot be written.
         """
-        write_live(self._context.log_folder, self._order.task, self._order.attempt, place, plan.type, plan.id or "", page)
+        write_live(self._context.log_folder, self._order.task, self._order.attempt, place, plan.type, plan.id or "", page, kind)
 
     def finish(self, place: int, plan: CardPlan, page: bytes) -> None:
         """The last page, which asks for no other one: for who has the card open."""
@@ -234,6 +258,17 @@ def _bare(context: RunContext, order: AttemptOrder, ended: Ended) -> TaskFacts:
         place=[(frame[6] or frame[0], frame[3], frame[4]) for frame in order.frames],
         times=[(name, at_us) for name, at_us in stages if at_us],
     )
+
+
+def _around(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended | None) -> Around:
+    """What the class of a card is told; nothing of it is made before it asks."""
+
+    def task() -> Any:
+        # By name: the client stands beside this in the layers, and only cards of types of one's own look through it.
+        pathspec = (context.flow, str(context.run), order.step, str(order.task))
+        return ours("evflow.client.ending").ending_task(pathspec, ended)
+
+    return Around(task, lambda: ours("evflow.flow.graph_view").graph_info(flow)["steps"], lambda: flow(use_cli=False))
 
 
 def _facts(flow: type[FlowSpec], context: RunContext, order: AttemptOrder, ended: Ended, store: ObjectStore) -> TaskFacts:

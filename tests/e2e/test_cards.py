@@ -83,6 +83,10 @@ def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
     none = evflow("card", "get", "1/end", cwd=folder)
     assert none.returncode == 1
     assert "has no cards" in none.stderr
+    for what in ("midle", "midle/1"):
+        no_step = python(flow, "card", "get", what, cwd=folder)
+        assert no_step.returncode == 1
+        assert "Run 'CardFlow/1' has no step 'midle'. Did you mean 'middle'?\nIts steps are start, middle, end." in no_step.stderr
     other = python(flow, "card", "get", "middle", "--id", "other", cwd=folder)
     assert "The card of 'middle' does not fit." in other.stderr
     assert "`evflow card list CardFlow/1` lists" in other.stderr
@@ -168,3 +172,102 @@ def test_a_card_is_opened_in_a_browser_and_served(root: Path) -> None:
         serving.wait()
         assert serving.stderr is not None
         serving.stderr.close()
+
+
+OWN = """
+import glob
+import os
+
+from evflow import FlowSpec, Parameter, card, current, step
+from evflow.cards import CardType, DefaultCard, Markdown
+
+
+class Pages(CardType):
+    type = "pages"
+
+    def __init__(self, options, flow, graph):
+        self.title, self.flow, self.graph = options["title"], flow, graph
+
+    def render(self, task):
+        return (
+            f"<h1>{self.title}</h1><p>{task.pathspec} {task.data.score} {task.successful} {sorted(one.id for one in task)} "
+            f"{task.parent.parent.pathspec} {sorted(self.graph)} {type(self.flow).__name__}</p><script>alert(1)</script>"
+        )
+
+
+class Live(DefaultCard):
+    type = "live"
+
+    def render_runtime(self, task, data):
+        return f"<p>{task.pathspec} is at {data['user']['epoch']}, {task.finished}</p>"
+
+    def refresh(self, task, data):
+        return data["user"]
+
+    def reload_content_token(self, task, data):
+        return str(data["user"])
+
+
+class OwnCards(FlowSpec):
+    fail = Parameter("fail", default=False)
+
+    @card(type="live", id="live", refresh_interval=0)
+    @card(type="pages", id="pages", options={"title": "Mine"})
+    @step
+    def start(self):
+        self.score = 3
+        current.card.append(Markdown("put in"))
+        for epoch in range(3):
+            current.card["live"].refresh({"epoch": epoch})
+        [page] = glob.glob(os.environ["EVFLOW_HOME"] + f"/**/{current.run_id}/*.live.live.html", recursive=True)
+        with open(page) as file, open(page.removesuffix("html") + "json") as news:
+            self.drawn, self.news = file.read().partition("<main>")[2].partition("</main>")[0].strip(), news.read()
+        self.next(self.end)
+
+    @card(type="pages", options={"title": "End"})
+    @step
+    def end(self):
+        if self.fail:
+            raise ValueError("not this time")
+        self.score += 1
+
+
+if __name__ == "__main__":
+    OwnCards()
+"""
+
+
+def test_cards_of_types_of_one_s_own_are_made_by_their_classes(root: Path) -> None:
+    folder = root / "w"
+    flow = folder / "flow.py"
+    flow.write_text(OWN)
+    ran = python(flow, "run", cwd=folder)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert "[@card]" not in ran.stdout
+    first = python(flow, "card", "get", "start", "--id", "pages", cwd=folder).stdout
+    said = "OwnCards/1/start/1 3 True ['drawn', 'fail', 'news', 'score'] OwnCards/1 ['end', 'start'] OwnCards"
+    assert f"<h1>Mine</h1><p>{said}</p>" in first
+    assert "<script" not in first
+    assert "OwnCards/1/end/2 4 True" in python(flow, "card", "get", "end", cwd=folder).stdout
+    last = python(flow, "card", "get", "start", "--id", "live", cwd=folder).stdout
+    assert "put in" in last
+    assert "<h2>Artifacts</h2>" in last
+    client = folder / "client.py"
+    client.write_text("from evflow import Run\ndata = Run('OwnCards/1')['start'].task.data\nprint(data.drawn)\nprint(data.news)\n")
+    drawn, news = python(client, cwd=folder).stdout.splitlines()
+    assert drawn == "<p>OwnCards/1/start/1 is at 2, False</p>"
+    assert json.loads(news) == {"data": {"epoch": 2}, "reload_token": "{'epoch': 2}", "render_seq": 3}
+    assert verified("OwnCards/1", cwd=folder)["exit"] == 0
+
+    assert python(flow, "run", "--fail", "True", cwd=folder).returncode == 1
+    assert "ValueError: not this time" in python(flow, "card", "get", "end", cwd=folder).stdout
+
+
+def test_check_refuses_a_type_of_card_that_is_not_there(root: Path) -> None:
+    flow = root / "w" / "flow.py"
+    flow.write_text(OWN.replace('type="pages", options={"title": "End"}', 'type="page"'))
+    for command in ("check", "run"):
+        refused = python(flow, command, cwd=flow.parent)
+        assert refused.returncode == 1
+        assert "flow.py:51: Step end: There is no type of card called 'page'." in refused.stderr
+        assert "Did you mean 'pages'?" in refused.stderr

@@ -3,13 +3,14 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from evflow.cards import CardComponent, Markdown, Table, VegaChart
+from evflow.cards import CardComponent, CardType, Markdown, Table, VegaChart
 from evflow.cards.collector import CardPlan
-from evflow.cards.facts import TaskFacts
+from evflow.cards.facts import Around, TaskFacts
 from evflow.cards.render import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,13 +33,30 @@ class Smuggled(CardComponent):
         )
 
 
-def dom(root: Path, *components: CardComponent) -> str:
+class Shown(CardType):
+    """A page that tries what pages of others do."""
+
+    type = "shown-in-a-browser"
+    ALLOW_USER_COMPONENTS = True
+
+    def __init__(self, components: Sequence[str] = ()) -> None:
+        self.components = components
+
+    def render(self, task: object) -> str:
+        return (
+            "<html><head><style>#mark { color: rgb(1, 2, 3) } @import url(https://evil.example/)</style></head><body onload='hit()'>"
+            '<p id="mark">untouched</p><script>document.getElementById("mark").textContent = "touched"</script>'
+            f"<svg viewBox='0 0 9 9'><circle r='4'/></svg><div class='chart'>mine</div>{''.join(self.components)}</body></html>"
+        )
+
+
+def dom(root: Path, *components: CardComponent, kind: str = "default") -> str:
     """The page as Chromium has it after its scripts have run."""
-    plan = CardPlan("default")
+    plan = CardPlan(kind)
     for component in components:
         plan.add(component)
     file = root / "card.html"
-    file.write_text(render(plan, TaskFacts("TrainFlow", "3", "train", "7")))
+    file.write_text(render(plan, TaskFacts("TrainFlow", "3", "train", "7"), around=Around(str, dict, str)))
     assert CHROMIUM is not None
     options = [
         "--headless",
@@ -65,6 +83,15 @@ def test_a_chart_loads_nothing_from_elsewhere_and_leaves_the_others(root: Path) 
     page = dom(root, VegaChart({"mark": "nonsense"}), VegaChart(ELSEWHERE), VegaChart(SPEC))
     assert page.count("This chart cannot be drawn.") >= 1
     assert "a: A; b: 28" in page
+
+
+def test_a_type_of_one_s_own_keeps_its_looks_and_its_charts_and_runs_no_script(root: Path) -> None:
+    page = dom(root, VegaChart(SPEC), kind=str(Shown.type))
+    assert '<p id="mark">untouched</p>' in page
+    assert '<svg viewBox="0 0 9 9"><circle r="4"></circle></svg>' in page
+    assert "color: rgb(1, 2, 3)" in page
+    assert "a: A; b: 28" in page
+    assert '<div class="chart">mine</div>' in page
 
 
 def test_scripts_that_were_smuggled_in_do_not_run(root: Path) -> None:

@@ -430,6 +430,62 @@ def test_a_card_is_made_and_got(folder: Path) -> None:
     assert "<html" in through("flow.py", "card", "get", "1/end", **AT_ONCE).stdout
 
 
+def test_types_of_cards_come_from_the_flow_and_from_packages_for_metaflow(folder: Path) -> None:
+    package = folder / "metaflow_extensions" / "acme" / "plugins" / "cards" / "shiny"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from metaflow.plugins.cards.card_modules.card import MetaflowCard\n\n\nclass Shiny(MetaflowCard):\n    type = 'shiny'\n\n"
+        "    def render(self, task):\n        return 'shiny ' + task.pathspec\n\n\nCARDS = [Shiny]\n"
+    )
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, card, current, step
+        from metaflow.cards import BlankCard, DefaultCard, ErrorCard, Markdown, MetaflowCard, MetaflowCardComponent
+
+        class Letters(MetaflowCardComponent):
+            def render(self):
+                return "<i>letters</i>"
+
+        class Editable(MetaflowCard):
+            type = "editable"
+            ALLOW_USER_COMPONENTS = True
+
+            def __init__(self, options={"key": "no key"}, components=[], graph=None, flow=None, **kwargs):
+                self._key, self._components = options["key"], components
+
+            def render(self, task):
+                return self._key + " $&#!!@* ".join(self._components) + task.data.word
+
+        class Types(FlowSpec):
+            @card(type="shiny", id="shiny")
+            @card(type="editable", options={"key": "a key"})
+            @step
+            def start(self):
+                self.word = "word"
+                current.card.extend([Letters(), Letters()])
+                self.below = [issubclass(one, MetaflowCard) and one.type for one in (BlankCard, DefaultCard, ErrorCard)]
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Types()
+        """,
+    )
+    run("flow.py", **AT_ONCE)
+    setup = "from metaflow.cards import get_cards\nt = Run('Types/1')['start'].task\ng = lambda **k: get_cards(t, **k)[0].get()"
+    found = asked(
+        folder,
+        "['shiny Types/1/start/1' in g(type='shiny'), 'a key<i>letters</i> $&amp;#!!@* <i>letters</i>word' in g(type='editable'), t.data.below]",
+        setup,
+        **AT_ONCE,
+    )
+    assert found == [True, True, ["blank", "default", "error"]]
+
+
 def test_public_modules_have_their_names(folder: Path) -> None:
     script = flow(
         folder,

@@ -17,7 +17,8 @@ from evflow.cards.dag import draw
 from evflow.cards.facts import Shown, TaskFacts
 from evflow.cards.markdown import as_html, sanitised
 from evflow.cards.page import drawn
-from evflow.cards.render import NoSuchCardType, error_page, render
+from evflow.cards.render import error_page, render
+from evflow.cards.types import NoSuchCardType
 from evflow.core.cards import RecordedCard, recorded
 from evflow.core.graph import Graph, Node
 from evflow.core.values import replaced

@@ -25,7 +25,10 @@ def test_a_name_of_a_file_gives_back_what_it_was_made_of(kind: str, name: str) -
         [live] = live_cards(folder)
         assert (live.task, live.attempt, live.place, live.type) == (3, 1, 2, kind)
         assert live.id == name
+        write_live(folder, 3, 1, 2, kind, name, b"{}", "json")
+        assert [*live_cards(folder)] == [live]
         assert Path(live.path).read_bytes() == b"<p>two</p>"
+        assert Path(live.path).with_suffix(".json").read_bytes() == b"{}"
 
 
 def test_other_files_of_the_folder_are_no_cards(tmp_path: Path) -> None:
@@ -38,7 +41,7 @@ def test_other_files_of_the_folder_are_no_cards(tmp_path: Path) -> None:
 @pytest.fixture
 def port() -> Iterator[int]:
     cards = {"1:0": "<p>the card</p>"}
-    pages = Pages(lambda: "My<Flow>", lambda: [("1:0", "MyFlow/1/start/1", "default live")], cards.get, 7)
+    pages = Pages(lambda: "My<Flow>", lambda: [("1:0", "MyFlow/1/start/1", "default live")], cards.get, 7, {"1:0": '{"data": 3}'}.get)
     with server(pages, 0) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
@@ -64,7 +67,8 @@ def test_the_server_lists_cards_and_shows_each_in_an_origin_of_its_own(port: int
     assert "My&lt;Flow&gt;" in listed
     assert '<meta http-equiv="refresh" content="7">' in listed
     assert get(port, "/card/1%3A0") == (200, "<p>the card</p>", "sandbox allow-scripts allow-downloads")
-    assert get(port, "/card/2%3A0")[0] == get(port, "/../etc/passwd")[0] == 404
+    assert get(port, "/data/1%3A0") == (200, '{"data": 3}', "")
+    assert get(port, "/data/2%3A0")[0] == get(port, "/card/2%3A0")[0] == get(port, "/../etc/passwd")[0] == 404
 
 
 def test_the_server_answers_no_name_that_was_turned_to_this_machine(port: int) -> None:

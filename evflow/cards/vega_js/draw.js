@@ -16,8 +16,9 @@
     bar: { color: "#3b82c4" }, line: { color: "#3b82c4", strokeWidth: 2 }, point: { color: "#3b82c4" }, area: { color: "#3b82c4" }, rect: { color: "#3b82c4" }, circle: { color: "#3b82c4" },
     text: { color: "currentColor" }, rule: { color: "currentColor" },
   };
-  for (const chart of document.querySelectorAll("div.chart")) {
+  for (const chart of document.querySelectorAll("div.chart[role=figure]")) {
     const place = chart.querySelector(".drawn");
+    if (!place) continue; // somebody's own element of that name
     const fail = (error) => { place.textContent = "This chart cannot be drawn. " + error; place.className = "problem"; };
     try {
       const spec = JSON.parse(chart.querySelector("script").textContent);

@@ -101,7 +101,7 @@ def card(function: Any = None, /, **fields: Any) -> Any:  # noqa: D417
 
     Args:
         function: The step, where it is used bare.
-        type: What kind of card: `default`, `blank` (what the step puts into it and nothing else).
+        type: What kind of card: `default`, `blank` (what the step puts into it and nothing else), or a type of your own (`evflow.cards.CardType`).
         id: A name, to tell several cards of a step apart: `current.card["id"]`.
         options: What a card of this type is told.
         timeout: Seconds that rendering it may take, in the task's process, before the task's end is reported.
