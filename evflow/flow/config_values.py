@@ -284,10 +284,16 @@ def _from_env(env: Mapping[str, str], variable: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except ValueError as error:
-        raise ConfigVariableInvalid(variable, str(error)) from None
+        raise ConfigVariableInvalid(_as_set(env, variable), str(error)) from None
     if not isinstance(given, dict):
-        raise ConfigVariableInvalid(variable, f"it is {_kind(given)}")
+        raise ConfigVariableInvalid(_as_set(env, variable), f"it is {_kind(given)}")
     return {canonical(name): value for name, value in cast("dict[str, Any]", given).items()}
+
+
+def _as_set(env: Mapping[str, str], variable: str) -> str:
+    """The name under which somebody set a variable: Metaflow's, where ours was made of that."""
+    theirs = variable.replace("EVFLOW_", "METAFLOW_", 1)
+    return theirs if dialect.is_metaflow() and env.get(theirs) == env[variable] else variable
 
 
 def _default(cls: type, spec: ConfigSpec, user: str) -> object:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from evflow.errors import UsageError
+from evflow.flow import dialect
 
 Parser = str | Callable[[Any], Any]
 
 _OURS: Final = "evflow"
-"""What a name with a dot in front is relative to."""
+"""What a name with a dot in front is relative to; under Metaflow's rules, to its package."""
 
 
 class ParserNotFound(UsageError):
@@ -55,7 +56,7 @@ class NamedParser:
             return cast("Callable[[Any], Any]", self._parser)
         from importlib import import_module
 
-        full = f"{_OURS}{self._parser}" if self._parser.startswith(".") else self._parser
+        full = f"{dialect.METAFLOW if dialect.is_metaflow() else _OURS}{self._parser}" if self._parser.startswith(".") else self._parser
         module, _, attribute = full.rpartition(".")
         try:
             found = getattr(import_module(module), attribute)

@@ -421,6 +421,7 @@ def test_configurations_come_from_metaflow_s_variables(folder: Path) -> None:
         class Configured(FlowSpec):
             a = Config("a", default_value={"n": 0})
             b = Config("b", default_value={"n": 0})
+            c = Config("c", default="packages.txt", parser=".plugins.requirements_txt_parser")
 
             @step
             def start(self):
@@ -428,15 +429,20 @@ def test_configurations_come_from_metaflow_s_variables(folder: Path) -> None:
 
             @step
             def end(self):
-                self.seen = [self.a.n, self.b.n]
+                self.seen = [self.a.n, self.b.n, self.c.packages.numpy]
 
         if __name__ == "__main__":
             Configured()
         """,
     )
     (folder / "a.json").write_text('{"n": 1}')
+    (folder / "packages.txt").write_text("numpy==2.1\n")
     run("flow.py", METAFLOW_FLOW_CONFIG='{"a": "a.json"}', METAFLOW_FLOW_CONFIG_VALUE='{"b": {"n": 2}}')
-    assert asked(folder, "Run('Configured/1').data.seen") == [1, 2]
+    assert asked(folder, "Run('Configured/1').data.seen") == [1, 2, "2.1"]
+    refused = through("flow.py", "run", METAFLOW_FLOW_CONFIG="[1]")
+    assert refused.returncode == 1
+    assert "METAFLOW_FLOW_CONFIG is no JSON map of configurations: it is a list." in refused.stderr
+    assert "Write METAFLOW_FLOW_CONFIG='" in refused.stderr
 
 
 def test_it_is_this_python_that_runs_it(folder: Path) -> None:
