@@ -19,6 +19,8 @@ HUGE_SPLIT: Final = 10_000
 """A task costs some milliseconds and some events: tens of thousands are minutes of both, before any work."""
 LARGE_ELEMENTS: Final = 10_000_000
 """80 MB of numbers."""
+LARGE_ARTIFACT: Final = 100_000_000
+"""0.8 GB of numbers: each task that reads them takes seconds to load them, and holds them all."""
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _CHANGING: Final = frozenset({"add", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "sort", "update"})
 _GROWING: Final = frozenset({"add", "append", "extend", "insert"})
@@ -189,6 +191,21 @@ class _Known:
 
 def _is_property(method: Function) -> bool:
     return any(isinstance(one, ast.Name) and one.id in {"cached_property", "property"} for one in method.decorator_list)
+
+
+def large_artifact(source: Source) -> Iterator[Finding]:
+    """An artifact that a step makes large at once."""
+    for _, step in _steps(source):
+        last = {name: (node, given) for node, name, given in _assigned(step, owner(step))}
+        for name, (node, given) in last.items():
+            count = elements(source, given) if given is not None else None
+            if count is not None and count > LARGE_ARTIFACT and not name.startswith("__"):
+                yield _found(
+                    node,
+                    "large-artifact",
+                    f"self.{name} holds {count:,} elements: all of them are stored, and each task that reads it loads and holds all of them.",
+                    "Keep what later steps need of it, or the path of a file that they read in parts; a foreach makes and keeps each part in a task of its own.",
+                )
 
 
 def artifact_grows(source: Source) -> Iterator[Finding]:
@@ -409,6 +426,7 @@ CODES: Final[dict[str, Rule]] = {
     "default-by-chance": default_by_chance,
     "differs-by-process": differs_by_process,
     "huge-foreach": wide_foreach,
+    "large-artifact": large_artifact,
     "large-constant": large_constant,
     "many-splits": wide_foreach,
     "module-work": module_work,

@@ -8,6 +8,8 @@ from evflow.lint.source import Source, whole
 
 _SHAPED: Final = frozenset({"empty", "full", "ones", "zeros", "random.normal", "random.random", "random.standard_normal", "random.uniform"})
 _BY_AXES: Final = frozenset({"random.rand", "random.randn"})
+_LAZY: Final = frozenset({"iter", "itertools.product", "range", "reversed"})
+"""What has items, and does not hold them."""
 _SAME: Final = frozenset({"frozenset", "iter", "list", "reversed", "set", "sorted", "tuple"})
 
 
@@ -33,6 +35,8 @@ def elements(source: Source, node: ast.expr) -> int | None:
     """How many elements a list, or an array of numpy's, holds."""
     if isinstance(node, ast.Call):
         name = source.name(node.func)
+        if name in _LAZY:
+            return None
         if name.startswith("numpy.") and node.args:
             if name.removeprefix("numpy.") in _SHAPED:
                 return _shape(source, _given(node, "size", "shape") or (node.args[0] if "random" not in name else node.args[-1]))

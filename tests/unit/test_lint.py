@@ -109,6 +109,22 @@ def test_large_values_at_the_top_of_a_file() -> None:
     assert codes(in_flow("self.a = np.zeros((10_000, 10_000))", head="import numpy as np")) == []
 
 
+def test_large_artifacts() -> None:
+    head = "import numpy as np\nN = 20_000"
+    for large in ("np.zeros((N, N))", "np.random.rand(N, N)", "list(range(2 * 10**8))", "[0] * (N * N)"):
+        assert codes(in_flow(f"self.a = {large}", head=head)) == ["large-artifact"], large
+        for left in (
+            f"a = {large}",
+            f"self.a = {large}; self.a = len(self.a)",
+            f"self.a = {large}; del self.a",
+            f"self.__a = {large}",
+        ):
+            assert codes(in_flow(left, head=head)) == [], left
+    for small in ("np.zeros((N, 10))", "range(10**9)", "np.zeros((N, N)).sum()", "np.zeros(size())"):
+        assert codes(in_flow(f"self.a = {small}", head=head)) == [], small
+    assert codes(in_flow("pass", head="A = range(10**9)\nB = list(A)")) == []  # neither holds what the source says
+
+
 def test_a_constant_that_differs_by_process() -> None:
     for clock in (
         "import time\nNOW = time.time()",
