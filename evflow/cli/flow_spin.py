@@ -247,12 +247,15 @@ def _check_inputs(flow: type, found: _Found) -> None:
 def _announced(found: _Found) -> str:
     from evflow.cli.naming import pathspec
     from evflow.cli.output import count
+    from evflow.core.gangs import gang_of
 
     choice = ""
     if found.of > 1:
         which = "the first that failed" if found.task.status == "failed" else "the first"
         choice = f", {which} of {count(found.of, 'task')}"
-    return f"Spinning {pathspec(found.state, found.task)}{choice}, with the code of now."
+    gang = gang_of(found.task)
+    alone = f" It is one of {count(gang.size, 'node')} of a gang, and runs without the others." if gang is not None else ""
+    return f"Spinning {pathspec(found.state, found.task)}{choice}, with the code of now.{alone}"
 
 
 # --- what it is given ------------------------------------------------------------------------------------------------

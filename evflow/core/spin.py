@@ -7,6 +7,9 @@ slot, and nothing else is. So the task has the place that it had (its parents, i
 Unlike a resumed run a spin asks for nothing but the inputs: whether the steps before it could still lead here does not matter,
 since they are not going to be run. So its graph is the origin's, with the steps of now in place of the task's own and of those
 that the origin had not.
+
+A node of a gang is spun by itself: its peers are not there to end with it. So its place is that of a foreach's member here, and what
+is decided is decided for it alone; its order says that it is a node (`evflow_scheduler.spin`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from evflow.core.events import TaskReused
+from evflow.core.gangs import gang_of
 from evflow.core.graph import LOCAL, Graph
 from evflow.core.reuse import index_of
 from evflow.core.state import RunState, Task
@@ -35,6 +39,7 @@ class SpinPlan:
         self.origin = origin
         self.task = task
         self._instead = instead or {}
+        self._alone = origin.tasks[task].parent if gang_of(origin.tasks[task]) is not None else 0
         needed = [origin.tasks[number] for number in sorted({*before(origin, task), task}) if number]
         self._children = {(one.parent, one.step, index_of(one)): one for one in needed}
         self._looked_at = 0
@@ -65,7 +70,7 @@ class SpinPlan:
             assert manifest is not None  # else the task after it would not be there
             yield TaskReused(
                 task.id, then.reused or f"{self.origin.flow}/{self.origin.number}/{then.step}/{then.id}", manifest,
-                then.next_kind, then.next_steps, then.splits, then.items, then.variable, then.id, then.caught, then.artifacts, then.size_bytes,
+                "foreach" if then.id == self._alone else then.next_kind, then.next_steps, then.splits, then.items, then.variable, then.id, then.caught, then.artifacts, then.size_bytes,
             )  # fmt: skip
 
 
@@ -93,6 +98,6 @@ def inputs_of(state: RunState, task: int) -> tuple[int, ...]:
 
 def graph_of_spin(then: Graph, now: Graph, step: str) -> Graph:
     """The graph of a spin: the origin's, with what is new, and the step itself as it is now. It runs here, by itself."""
-    here = replace(now[step], policy=replace(now[step].policy, executor=LOCAL, reuse=0, limits={}))
+    here = replace(now[step], policy=replace(now[step].policy, executor=LOCAL, reuse=0, limits={}, parallel=False))
     nodes = {**now.nodes, **then.nodes, step: here}
     return Graph(nodes, then.start, then.end, now.doc)

@@ -66,5 +66,8 @@ def _of_step(step: str, name: str, sources: Mapping[str, StepSource], others: se
     if "pool" in others:
         message = f"{this} and @pool: the nodes of a gang run on one machine so far."
         yield Mistake("gang-in-pool", step, 0, message, "Remove one of the two decorators.")
+    if "cached" in others:
+        message = f"{this} and @cached: nodes whose results were kept would not be there for those that run."
+        yield Mistake("gang-cached", step, 0, message, "Put @cached on the join behind it, or on a step before.")
     if len(others & PARALLEL_NAMES) > 1:
         yield Mistake("gang-twice", step, 0, f"Step {step} has both @parallel and @pytorch_parallel.", "Keep one of them.")

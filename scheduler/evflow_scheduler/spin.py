@@ -21,6 +21,7 @@ import anyio
 from evflow import clock, config
 from evflow.core import events as ev
 from evflow.core.codec import decode_report
+from evflow.core.gangs import PARALLEL, gang_of
 from evflow.core.graph import Graph
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.spin import SpinPlan, graph_of_spin, inputs_of
@@ -37,7 +38,7 @@ from evflow.store.logs import make_folder
 from evflow.worker import report
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import explain
-from evflow.worker.spec import RunContext
+from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.local import LocalExecutor
 from evflow_executors.mailbox import Mailbox
 from evflow_executors.protocol import Observation, OutputLine
@@ -210,9 +211,10 @@ def _prepared(
 def _options(request: SpinRequest) -> RunOptions:
     """The request's, which allow what the origin did: its splits are taken over."""
     then = request.origin.options
+    gang = gang_of(request.origin.tasks[request.task])
     return replace(
         request.options,
-        max_num_splits=max(request.options.max_num_splits, then.get("max_splits", 0)),
+        max_num_splits=max(request.options.max_num_splits, then.get("max_splits", 0), gang.size if gang is not None else 0),
         task_budget=max(request.options.task_budget, len(request.origin.tasks) + then.get("max_splits", 0)),
     )
 
@@ -247,12 +249,13 @@ async def _until_over(
     folder: str,
 ) -> None:
     state = run.state
+    is_node = gang_of(request.origin.tasks[request.task]) is not None
     facts: list[tuple[ev.Event, str, int]] = []
     while True:
         if task.status == "queued" and not state.stopping:
             facts.append((ev.SlotGranted(task.id, task.attempt.number, 0, _GRANTED), OWNER, 0))
         for record in run.turn(facts, clock.now_us()):
-            await _act(executor, run, task, record.event)
+            await _act(executor, run, task, record.event, is_node=is_node)
         facts = []
         if task.status == "queued" and not state.stopping:
             continue
@@ -282,8 +285,15 @@ def _fact(seen: Observation, folder: str) -> tuple[ev.Event, str, int]:
     return seen.event, "executor", 0
 
 
-async def _act(executor: LocalExecutor, run: OwnedRun, task: Task, event: ev.Event) -> None:
+async def _act(executor: LocalExecutor, run: OwnedRun, task: Task, event: ev.Event, *, is_node: bool) -> None:
     if isinstance(event, ev.TaskLaunched):
-        await executor.launch(name_of(run.id, task), order_of(run.state, task))
+        order = order_of(run.state, task)
+        await executor.launch(name_of(run.id, task), _as_node(order) if is_node else order)
     elif isinstance(event, ev.AttemptCancelRequested):
         await executor.cancel(name_of(run.id, task), grace_s=0.0 if event.reason in ("killed", "timeout") else CANCEL_GRACE_S)
+
+
+def _as_node(order: AttemptOrder) -> AttemptOrder:
+    """The order of a node of a gang: the spin's log has it as a member of a foreach, since its peers are not run."""
+    step, task, _, *rest = order.frames[-1]
+    return replace(order, frames=(*order.frames[:-1], (step, task, PARALLEL, *rest)))

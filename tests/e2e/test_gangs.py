@@ -168,6 +168,53 @@ def test_resume_takes_a_gang_over_as_a_whole_or_runs_it_as_a_whole(tmp_path: Pat
     assert f"all: [{places(3)}]" in done.stdout
 
 
+SPUN = """
+import os
+from evflow import FlowSpec, current, parallel, retry, secrets, step
+
+class Spun(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.work, num_parallel=3)
+
+    @retry(times=1, minutes_between_retries=0)
+    @secrets(sources=["environment.TOKEN"])
+    @parallel
+    @step
+    def work(self):
+        node = current.parallel
+        print(node.node_index, node.num_nodes, node.control_task_id, self.index, os.environ["TOKEN"])
+        if "BREAKS" in os.environ:
+            raise ValueError("with " + os.environ["TOKEN"])
+        self.next(self.gather)
+
+    @step
+    def gather(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Spun()
+"""
+
+
+def test_a_node_is_spun_by_itself_with_its_place_its_retries_and_its_secrets(tmp_path: Path) -> None:
+    """Nobody waits for peers that do not run, whether the node comes to its end or fails."""
+    (tmp_path / "spun.py").write_text(textwrap.dedent(SPUN))
+    secret = {"TOKEN": "t0ken-of-the-gang"}
+    assert python("spun.py", "run", cwd=tmp_path, **secret).returncode == 0
+    done = python("spun.py", "spin", "1/work/3", cwd=tmp_path, **secret)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "1 3 2 1 ***"), done.stderr
+    assert "It is one of 3 nodes of a gang, and runs without the others." in done.stderr
+    failed = python("spun.py", "spin", "1/work/3", cwd=tmp_path, BREAKS="1", **secret)
+    assert (failed.returncode, failed.stdout.count("1 3 2 1 ***")) == (1, 2)
+    assert "ValueError: with ***" in failed.stderr
+    assert secret["TOKEN"] not in done.stdout + done.stderr + failed.stdout + failed.stderr
+
+
 def test_ctrl_c_ends_all_nodes(tmp_path: Path) -> None:
     """No process of the gang is left."""
     said = tmp_path / "said"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from evflow import (
+    cached,
     FlowSpec,
     Parameter,
     catch,
@@ -736,6 +737,7 @@ def test_a_flow_with_a_schedule_is_sound() -> None:
         ("@parallel|train|self.next(self.more)|self.next(self.train, num_parallel=2)", "gang-not-joined", "Step train is @parallel and leads to more, which is no join."),
         ("@pytorch_parallel|train|self.next({'a': self.more, 'b': self.other}, condition='x')|self.next(self.train, num_parallel=2)", "gang-chooses", "Step train is @pytorch_parallel and a switch: its nodes would go different ways."),
         ("@pool @parallel|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-in-pool", "Step train is @parallel and @pool: the nodes of a gang run on one machine so far."),
+        ("@cached @parallel|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-cached", "Step train is @parallel and @cached: nodes whose results were kept would not be there for those that run."),
         ("@parallel|train|self.next(self.join)|self.next(self.join, num_parallel=self.n)", "split-to-join", "Step start splits right into join, which is a join step (it takes inputs)."),
     ],
 )  # fmt: skip
@@ -751,7 +753,7 @@ def test_a_gang_that_cannot_be(body: str, code: str, message: str, monkeypatch: 
     text = "\n".join(lines) + "\n"
     cell = f"<cell {hash(text)}>"
     monkeypatch.setitem(linecache.cache, cell, (len(text), None, text.splitlines(keepends=True), cell))
-    space: dict[str, Any] = {"FlowSpec": FlowSpec, "step": step, "parallel": parallel, "pytorch_parallel": pytorch_parallel, "pool": pool}
+    space: dict[str, Any] = {"FlowSpec": FlowSpec, "step": step, "parallel": parallel, "pytorch_parallel": pytorch_parallel, "pool": pool, "cached": cached}
     space["__name__"] = "cell"
     exec(compile(text, cell, "exec"), space)
     assert [(problem.code, problem.message) for problem in check(space["Flow"])] == [(code, message)]

@@ -121,3 +121,22 @@ def test_the_steps_before_may_have_changed_and_the_step_is_the_one_of_now() -> N
     assert set(graph.nodes) == {"start", "begin", "a", "b", "end"}
     assert (graph["a"].policy.retry_times, graph["a"].policy.executor, graph["a"].policy.limits) == (4, "local", {})
     assert graph["a"].out == ("b",)
+
+
+def test_a_node_of_a_gang_is_spun_without_its_peers() -> None:
+    """It has its place, is tried again and comes to its end by itself, and the log verifies."""
+    steps = (node("start", "train", kind="parallel"), node("train", "join", parallel=True, retry_times=1), node("join", "end"), node("end"))
+    origin = CoreRun(*steps)
+    origin.done(1, "train", kind="parallel", splits=3)
+    run, task = spun(origin.state, 3)
+    assert (task.frame is not None and task.frame.index, task.frame is not None and task.frame.split.size) == (1, 3)
+    run.turn([(ev.SlotGranted(task.id, 0, 0), "test", 0)], NOW)
+    run.turn([(ev.AttemptFailed(task.id, 0, "exception", "builtins.ValueError", "no"), "test", 0)], NOW)
+    assert (task.status, task.attempt.number) == ("queued", 1)
+    run.turn([(ev.SlotGranted(task.id, 1, 0), "test", 0)], NOW)
+    run.turn([(ev.AttemptSucceeded(task.id, 1, b"m" * 32, "linear", ("join",)), "test", 0)], NOW)
+    assert task.status == "succeeded"
+    run.turn([(ev.RunCancelRequested("done"), "test", 0)], NOW)
+    run.seal(NOW)
+    log = [payload for call in run.pending((), {}) for payload in call.events]
+    assert verify(stored(log), head_of(log)).ok
