@@ -11,7 +11,7 @@ from evflow import config
 from evflow.cli import session
 from evflow.cli.flow_graph import banner, checked
 from evflow.cli.flow_main import FlowContext
-from evflow.cli.flow_run import failure_and_priority, take_settings, wishes
+from evflow.cli.flow_run import failure_and_priority, no_cache_option, take_settings, wishes
 from evflow.cli.output import instant, write_json
 from evflow.cli.setting_option import setting_option
 from evflow.core.deployments import DEFAULT_NAME, Deployment
@@ -75,6 +75,7 @@ def _options() -> Iterator[click.Parameter]:
     yield setting_option("max_log_size", "MB", "Output kept of one task  [default: 10]")
     yield setting_option("task_budget", "N", "Tasks of a whole run  [default: 1000000]")
     yield click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it.")
+    yield no_cache_option()
     yield setting_option("start_method", "auto|fork|spawn", "How a task's process starts.")
     yield setting_option("durability", "everysec|fsync|replicated", "When an event of a run counts as written.")
     yield from failure_and_priority()

@@ -102,7 +102,7 @@ def _run_options() -> list[click.Option]:
         setting_option("max_log_size", "MB", "Output kept of one task  [default: 10]"),
         setting_option("task_budget", "N", "Tasks of the whole run  [default: 1000000]"),
         click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it."),
-        click.Option(["--no-cache"], is_flag=True, help="Run steps with @cached although the same was done before."),
+        no_cache_option(),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), metavar="FILE", help="Write the run's number here first."),
         click.Option(
             ["--runner-attribute-file"],
@@ -151,6 +151,11 @@ def project_of(context: FlowContext, given: Mapping[str, Any]) -> "Project | Non
     if project is None and context.production:
         raise FlowHasNoProject(context.flow.__name__, "--production before the command")
     return project
+
+
+def no_cache_option() -> click.Option:
+    """Whether steps with `@cached` take what was done before."""
+    return click.Option(["--no-cache"], is_flag=True, help="Run steps with @cached although the same was done before.")
 
 
 def failure_and_priority() -> list[click.Option]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     help="Whose tasks get slots first: higher ones; the deployment's if not given.",
 )
 @click.option("--on-failure", type=click.Choice(["fail", "pause"]), help="When a task has no attempt left; the deployment's if not given.")
+@click.option("--no-cache", is_flag=True, help="Run steps with @cached although the same was done before.")
 @click.option("--follow", "-f", is_flag=True, help="Show the run until it ends; the exit code is the run's.")
 @click.option("--quiet", is_flag=True, help="With --follow: show only what tasks print, and errors.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -39,13 +40,15 @@ def command(
     tags: tuple[str, ...],
     priority: int | None,
     on_failure: str | None,
+    no_cache: bool,
     follow: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Ask for it, and see it happen."""
     given = dict(pair(text) for text in parameters)
-    options = {name: value for name, value in (("priority", priority), ("on_failure", on_failure)) if value is not None}
+    wished = {"priority": priority, "on_failure": on_failure, "cache": False if no_cache else None}
+    options = {name: value for name, value in wished.items() if value is not None}
     with session.log() as log:
         requested = _request(log, deployment, given, tags, options)
         owner = seen_owner(log, requested.shard)

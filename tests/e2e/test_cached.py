@@ -276,6 +276,20 @@ def test_runs_of_a_deployment_and_runs_of_a_terminal_share_it() -> None:
 
 
 @pytest.mark.usefixtures("flow")
+def test_runs_of_a_deployment_take_nothing_from_it_where_they_or_the_deployment_say_so() -> None:
+    """And keep what they do for those that come after."""
+    ran()
+    assert python("fit.py", "deploy").returncode == 0
+    assert python("fit.py", "deploy", "--name", "anew", "--no-cache").returncode == 0
+    with scheduler(Path.cwd()):
+        for number, arguments in ((2, ("Fit", "--no-cache")), (3, ("Fit:anew",)), (4, ("Fit",))):
+            assert evflow("run", *arguments).returncode == 0
+            wait_until(lambda: tasks(f"Fit/{number}").get("end", {}).get("status") == "succeeded", "the run is over", WITHIN_S)  # noqa: B023 - called at once
+    assert [tasks(f"Fit/{number}")["train"]["cached"].get("because") for number in (2, 3)] == ["--no-cache"] * 2
+    assert tasks("Fit/4")["train"]["cached"]["from"] == "Fit/3/train/2"
+
+
+@pytest.mark.usefixtures("flow")
 def test_a_resumed_run_names_the_task_that_did_the_work() -> None:
     """Not the one that took it from the cache."""
     ran()
