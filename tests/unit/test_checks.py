@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from evflow import (
-    cached,
     FlowSpec,
     Parameter,
+    cached,
     catch,
     environment,
     parallel,
@@ -753,7 +753,14 @@ def test_a_gang_that_cannot_be(body: str, code: str, message: str, monkeypatch: 
     text = "\n".join(lines) + "\n"
     cell = f"<cell {hash(text)}>"
     monkeypatch.setitem(linecache.cache, cell, (len(text), None, text.splitlines(keepends=True), cell))
-    space: dict[str, Any] = {"FlowSpec": FlowSpec, "step": step, "parallel": parallel, "pytorch_parallel": pytorch_parallel, "pool": pool, "cached": cached}
+    space: dict[str, Any] = {
+        "FlowSpec": FlowSpec,
+        "step": step,
+        "parallel": parallel,
+        "pytorch_parallel": pytorch_parallel,
+        "pool": pool,
+        "cached": cached,
+    }
     space["__name__"] = "cell"
     exec(compile(text, cell, "exec"), space)
     assert [(problem.code, problem.message) for problem in check(space["Flow"])] == [(code, message)]
