@@ -1,5 +1,8 @@
 """`evflow continue` and `evflow cancel`: act on a run from outside."""
 
+from collections.abc import Callable
+from typing import Final
+
 import click
 
 from evflow import clock, config
@@ -10,6 +13,7 @@ from evflow.cli.output import became, instant, write_json
 from evflow.cli.setting_option import setting_option
 from evflow.core.codec import encode_report
 from evflow.core.events import RunCancelRequested
+from evflow.core.hooks import are_due
 from evflow.core.state import RunState
 from evflow.log.keys import shared_shards
 from evflow.log.owners import living_owner
@@ -17,6 +21,13 @@ from evflow.log.protocol import LeaseHeld, LogClient, RunEntry
 
 _MOST_REASON = 1_000
 _WAIT_S = 60.0
+_OF_HOOKS: Final = {
+    "ended": "Its exit hooks went on, and have ended.",
+    "running": "Its exit hooks go on, and are asked to end: `evflow events {run}` says when they have.",
+    "left": "Its exit hooks did not come to their end, since whoever ran them died: {who} runs them again.",
+}
+"""What is said of the exit hooks of a run that was over before."""
+_WHO: Final = {False: "`evflow continue {run}`", True: "the next scheduler (`evflow scheduler`)"}
 _LOOK_EVERY_S = 1.0
 """How often an owner that says nothing is looked at: it may have died."""
 
@@ -35,11 +46,15 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
     with session.log() as log:
         entry, state = session.folded_or_new(log, resolve(log, parse(run)))
         was_over = state.over
-        if not was_over:
+        hooks = _hooks(log, entry, state)
+        if not was_over or hooks == "running":
             _request(log, entry, RunCancelRequested(reason, forced=force))
+        if hooks == "running":
+            _await_end(log, entry, state, _WAIT_S if wait else 0.0, is_over=_hooks_ended)
+            hooks = "ended" if _hooks_ended(state) else hooks
     if not was_over:
         state = _see_to_its_end(entry, state, _WAIT_S if wait else 0.0)
-    _tell(entry, state, as_json=as_json, was_over=was_over)
+    _tell(entry, state, as_json=as_json, was_over=was_over, hooks=hooks)
     if state.over and state.status != "cancelled":
         ctx.exit(1)
 
@@ -47,6 +62,17 @@ def cancel_command(ctx: click.Context, run: str, reason: str, force: bool, wait:
 def _request(log: LogClient, entry: RunEntry, event: RunCancelRequested) -> None:
     """Put the request into the run's inbox."""
     log.report(entry.shard, entry.run, encode_report(event, principal=f"user:{config.get('user')}"))
+
+
+def _hooks(log: LogClient, entry: RunEntry, state: RunState) -> str:
+    """What of a run that is over goes on: its exit hooks are `running`, or `left` by an owner that died; else nothing."""
+    if not are_due(state) or state.sealed:
+        return ""
+    return "left" if living_owner(log, entry.shard) is None else "running"
+
+
+def _hooks_ended(state: RunState) -> bool:
+    return state.hooks_over or state.sealed
 
 
 def _see_to_its_end(entry: RunEntry, state: RunState, patience_s: float) -> RunState:
@@ -62,8 +88,10 @@ def _see_to_its_end(entry: RunEntry, state: RunState, patience_s: float) -> RunS
             pass  # Somebody was faster (`evflow continue`, a second cancel), and finds the request in the inbox.
 
 
-def _await_end(log: LogClient, entry: RunEntry, state: RunState, patience_s: float) -> None:
-    """Follow the log, folding it into the state, until the run is over, its owner is gone, or patience ends."""
+def _await_end(
+    log: LogClient, entry: RunEntry, state: RunState, patience_s: float, is_over: Callable[[RunState], bool] = lambda state: state.over
+) -> None:
+    """Follow the log, folding it into the state, until the run (or what else is awaited) is over, its owner is gone, or patience ends."""
     from evflow.core.apply import apply
     from evflow.core.codec import decode
     from evflow.replay.load import events
@@ -71,7 +99,7 @@ def _await_end(log: LogClient, entry: RunEntry, state: RunState, patience_s: flo
     deadline_s = clock.monotonic_s() + patience_s
     for stored in events(log, entry, state.seq):
         apply(state, decode(stored.seq, stored.payload))
-    while not state.over and clock.monotonic_s() < deadline_s and living_owner(log, entry.shard) is not None:
+    while not is_over(state) and clock.monotonic_s() < deadline_s and living_owner(log, entry.shard) is not None:
         for stored in log.follow(entry.shard, entry.run, state.seq, _LOOK_EVERY_S):
             apply(state, decode(stored.seq, stored.payload))
 
@@ -83,13 +111,16 @@ def _end(entry: RunEntry, state: RunState) -> RunState:
     return end_ownerless(entry, state.header["host"])
 
 
-def _tell(entry: RunEntry, state: RunState, *, as_json: bool, was_over: bool) -> None:
+def _tell(entry: RunEntry, state: RunState, *, as_json: bool, was_over: bool, hooks: str) -> None:
     run = str(entry.run)
     if as_json:
         status = "requested" if state.status == "new" else state.status
-        write_json({"run": run, "status": status, "over": state.over, "was_over": was_over})
+        write_json({
+            "run": run, "status": status, "over": state.over, "was_over": was_over, **({"exit_hooks": hooks} if hooks else {}),
+        })  # fmt: skip
     elif was_over:
-        click.echo(f"{run} was over before: it {became(state.status)} at {instant(state.finished_us)[:19]}. Nothing was done.", err=True)
+        done = _OF_HOOKS.get(hooks, "Nothing was done.").format(run=run, who=_WHO[entry.shard in shared_shards()].format(run=run))
+        click.echo(f"{run} was over before: it {became(state.status)} at {instant(state.finished_us)[:19]}. {done}", err=True)
     elif state.over:
         click.echo(f"{run} {state.status} at {instant(state.finished_us)[:19]}.", err=True)
     elif state.status == "new":

@@ -71,11 +71,14 @@ class Hooking(dict[RunId, AttemptId]):
                 await executor().launch(self[run.id], order)
         return given_up
 
-    def unwanted(self, facts: Mapping[RunId, Sequence[tuple[ev.Event, str, int]]]) -> list[AttemptId]:
-        """The processes of hooks of runs that this process is asked to cancel: the runs are over, and only their hooks can be ended."""
-        asked = [
-            run for run, told in facts.items() if run in self and any(isinstance(event, ev.RunCancelRequested) for event, _, _ in told)
-        ]
+    def unwanted(self, *facts: Mapping[RunId, Sequence[tuple[ev.Event, str, int]]]) -> list[AttemptId]:
+        """The processes of hooks of runs that somebody asks to cancel: the runs are over, and only their hooks can be ended."""
+        asked = {
+            run: None
+            for each in facts
+            for run, told in each.items()
+            if run in self and any(isinstance(event, ev.RunCancelRequested) for event, _, _ in told)
+        }
         return [self[run] for run in asked]
 
     def is_of(self, attempt: AttemptId) -> bool:

@@ -383,7 +383,7 @@ class Shard:
                 del concerned[name]
             else:
                 self._roster.note(run)
-        for attempt in self._hooking.unwanted(batch.facts):
+        for attempt in self._hooking.unwanted(batch.facts, accepted.facts):
             await self._executor(LOCAL).cancel(attempt, grace_s=CANCEL_GRACE_S)
         for name, grants in (await self._grants(now, concerned, woken=any(map(is_a_word, entries)))).items():
             run = concerned[name] = self.runs[name]

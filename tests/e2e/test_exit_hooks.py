@@ -1,5 +1,6 @@
 """Exit hooks of real runs: in a terminal and of a scheduler, also where whoever runs them is killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -157,6 +158,37 @@ def test_ctrl_c_ends_hooks_and_not_what_the_run_came_to(root: Path, file: Path) 
     assert hooked(root) == ALL[:1]
     assert "succeeded" in evflow("runs").stdout
     assert verified("Hooked/1")["exit"] == 0
+
+
+def test_cancelling_a_run_that_is_over_ends_its_hooks_and_says_what_becomes_of_them(root: Path, file: Path) -> None:
+    """In a terminal; where their owner died it says who runs them again, and of a sealed run that nothing was done."""
+    process = held(root, file)
+    done = evflow("cancel", "Hooked/1")
+    assert done.returncode == 1
+    assert "Hooked/1 was over before: it succeeded at" in done.stderr
+    assert "Its exit hooks went on, and have ended." in done.stderr
+    assert process.wait(WITHIN_S) == 0
+    assert hooked(root) == ALL[:1]
+    assert "Nothing was done." in evflow("cancel", "Hooked/1").stderr
+    assert verified("Hooked/1")["exit"] == 0
+    (root / "hooked").unlink()
+    process = held(root, file)
+    process.kill()
+    process.wait()
+    assert json.loads(evflow("cancel", "Hooked/2", "--json").stdout)["exit_hooks"] == "left"
+    assert "`evflow continue Hooked/2` runs them again." in evflow("cancel", "Hooked/2").stderr
+    (root / "hold").unlink()
+    assert evflow("continue", "Hooked/2").returncode == 0
+
+
+def test_a_run_of_a_scheduler_has_its_hooks_ended_too(root: Path, file: Path) -> None:
+    assert python(file, "deploy", cwd=root).returncode == 0
+    (root / "hold").touch()
+    with scheduler(root):
+        assert evflow("run", "Hooked").returncode == 0
+        wait_until(lambda: bool(hooked(root)), "the first hook runs", WITHIN_S)
+        assert "Its exit hooks went on, and have ended." in evflow("cancel", "Hooked/1").stderr
+    assert hooked(root) == ALL[:1]
 
 
 def test_a_scheduler_runs_them_and_the_next_one_where_it_is_killed(root: Path, file: Path) -> None:
