@@ -1,8 +1,8 @@
 """What a step's code is, as far as it can be read: the part of `@cached`'s key that changes when the code does.
 
-The bytecode of the step's function counts, and of all that it names and that is the user's: functions, methods of the flow and of
-classes, whole modules where a module is named, plain values. Of what is installed the version counts where it says one. Comments,
-formatting and other steps do not.
+The bytecode of the step's function and of the user's decorators around it counts, and of all that they name and that is the user's:
+functions, methods of the flow and of classes, whole modules where a module is named, plain values. Of what is installed the version
+counts where it says one. Comments, formatting and other steps do not.
 
 What nobody can read from the code is not seen: attributes that are looked up by a text, what is put into a module at run time,
 files that are read, the environment. `version=` is for that.
@@ -14,16 +14,19 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.steps import Facts, facts
+
+if TYPE_CHECKING:
+    from evflow.flow.user_decorators import UserStepDecorator
 
 _SCALARS: Final = (type(None), bool, int, float, complex, str, bytes)
 _FROM_THE_INTERPRETER: Final = frozenset(
     {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__", "__annotations__", "__slots__"}
 )  # fmt: skip
-_OF_THE_SCHEDULER: Final = frozenset({"retry", "timeout", "catch", "card", "limit", "pool", "resources", "cached"})
+_OF_THE_SCHEDULER: Final = frozenset({"retry", "timeout", "catch", "card", "limit", "pool", "batch", "kubernetes", "resources", "cached"})
 """Decorators that decide when, where and how often a step runs, and not what comes of it."""
 
 
@@ -40,6 +43,8 @@ def code_digest(cls: type, step: str) -> bytes:
     for decorator in facts(cls).decorators(step):
         if decorator.name not in _OF_THE_SCHEDULER:
             reader.decorator(decorator)
+    for wrapper in facts(cls).wrapped.get(step, ()):
+        reader.user_decorator(wrapper)
     return reader.digest()
 
 
@@ -68,6 +73,14 @@ class _Reader:
         for field, value in sorted(decorator.given.items()):
             self.add(field)
             self.value(value)
+
+    def user_decorator(self, wrapper: "UserStepDecorator") -> None:
+        """A decorator around the body that is the user's: its code, and what it was written with."""
+        _, name, args, kwargs = wrapper.spec()
+        self.add(name)
+        self.value(args)
+        self.value(kwargs)
+        self.value(type(wrapper))
 
     def function(self, function: object) -> None:
         """A function, and what it names."""

@@ -33,6 +33,7 @@ from evflow.store.encodings import sha256_of
 from evflow.store.items import item_entry, pack_items
 from evflow.store.manifests import NotAManifest
 from evflow.store.serializers import serialize
+from evflow.worker.interpreters import lock_of
 from evflow.worker.spec import AttemptOrder, RunContext
 
 FOLDER: Final = "cache"
@@ -69,6 +70,9 @@ class TaskCache:
         self._store = store
         self._folder = f"{FOLDER}/{context.options['installation']}"
         self._parts = _parts(flow, decorator, store)
+        lock = lock_of(context, order.step)
+        if lock is not None:  # what stands in @pypi or @conda is in the code's part, and allows many of them
+            self._parts["the environment"] = lock
         self.key = _digest(_FORMAT, context.flow, order.step, sorted(self._parts.items()))
         self._note = ""
 

@@ -130,6 +130,40 @@ def test_what_cannot_be_resolved_stops_the_run_before_it_has_a_number(root: Path
     assert "EnvFlow/1" not in evflow("runs").stdout
 
 
+CACHED = """
+from importlib.util import find_spec
+from evflow import FlowSpec, cached, pypi, step
+
+class CachedFlow(FlowSpec):
+    @cached
+    @pypi(packages={"greeting": "1.0"})
+    @step
+    def start(self):
+        print("there:", find_spec("greeting") is not None)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    CachedFlow()
+"""
+
+
+def test_a_result_without_the_packages_is_not_taken_where_they_are_there(root: Path, index: Path) -> None:
+    """The environment is a part of the key, as it was found, not as it was asked for."""
+    (root / "flow.py").write_text(CACHED)
+    nothing = root / "nothing"
+    nothing.mkdir()
+    without = python("flow.py", "--quiet", "run", "--fallback", "local", cwd=root, **only(nothing))
+    assert "there: False" in without.stdout, without.stderr
+    packaged = python("flow.py", "--quiet", "run", cwd=root, **only(index))
+    assert "there: True" in packaged.stdout, packaged.stderr
+    again = python("flow.py", "run", cwd=root, **only(index))
+    assert "Task is cached from CachedFlow/2/start/1" in again.stdout, again.stdout
+
+
 def test_fallback_local_goes_on_in_the_environment_of_now_and_says_so(root: Path, index: Path) -> None:
     """In the terminal, and in the log."""
     folder = write(root, work='@pypi(packages={"greeting": "3.0"})')

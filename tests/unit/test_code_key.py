@@ -34,15 +34,19 @@ HELPERS = """
     def memo(x): return x * 2
 """
 FLOW = """
-    from evflow import FlowSpec, environment, retry, step
+    from evflow import FlowSpec, environment, kubernetes, retry, step
     import numbers_of, lookup
     from numbers_of import Model, TABLE, memo, outer
+    from around import bounded, doubled
 
     class F(FlowSpec):
         KIND = "tree"
 
         @environment(vars={"A": "1"})
         @retry(times=1)
+        @kubernetes(memory=100)
+        @doubled(times=2)
+        @bounded
         @step
         def start(self):
             # a comment
@@ -61,7 +65,21 @@ FLOW = """
         @step
         def end(self): pass
 """
-FILES = {"numbers_of.py": HELPERS, "lookup.py": "def of(i): return i\n", "later.py": "X = 1\n", "flow.py": FLOW}
+AROUND = """
+    from evflow import UserStepDecorator, user_step_decorator
+    from lookup import of
+
+    @user_step_decorator
+    def doubled(step_name, flow, inputs=None, attributes=None):
+        yield
+        flow.x = of(flow.x) * attributes["times"]
+
+    class bounded(UserStepDecorator):
+        def post_step(self, step_name, flow, exception=None):
+            flow.x = min(flow.x, 100)
+            return exception
+"""
+FILES = {"around.py": AROUND, "numbers_of.py": HELPERS, "lookup.py": "def of(i): return i\n", "later.py": "X = 1\n", "flow.py": FLOW}
 
 
 class Folder:
@@ -78,7 +96,7 @@ class Folder:
         (self.path / file).write_text(text.replace(old, new))
 
     def digest(self) -> bytes:
-        for name in ("numbers_of", "lookup", "later", "flow"):
+        for name in ("numbers_of", "lookup", "later", "around", "flow"):
             sys.modules.pop(name, None)
         spec = importlib.util.spec_from_file_location("flow", self.path / "flow.py")
         assert spec is not None
@@ -114,10 +132,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
         ("numbers_of.py", "return x * 2", "return x * 3"),
         ("lookup.py", "return i", "return i + 1"),
         ("later.py", "X = 1", "X = 2"),
+        ("flow.py", "times=2", "times=3"),
+        ("around.py", 'attributes["times"]', 'attributes["times"] + 1'),
+        ("around.py", "100", "200"),
     ],
 )
 def test_what_the_step_runs_counts(folder: Folder, file: str, old: str, new: str) -> None:
-    """Itself, methods and properties of the flow, functions and values that it names, at any distance, and @environment."""
+    """Itself, methods and properties of the flow, functions and values that it names, at any distance, @environment, decorators of the user's."""
     before = folder.digest()
     folder.edit(file, old, new)
     assert folder.digest() != before
@@ -128,6 +149,7 @@ def test_what_the_step_runs_counts(folder: Folder, file: str, old: str, new: str
     [
         ("flow.py", "# a comment", "# another one\n        # and more"),
         ("flow.py", "def end(self): pass", "def end(self): print(1)"),
+        ("flow.py", "memory=100", "memory=200"),
         ("flow.py", "times=1", "times=9"),
         ("flow.py", 'KIND = "tree"', 'KIND = "bush"'),  # its value is among the inputs
         ("numbers_of.py", "UNUSED = 1", "UNUSED = 2"),
