@@ -76,15 +76,21 @@ def resume_command(flow: type) -> click.Command:
 
             settle_origin(context, origin)
         checked(context)
-        _start(context, given, parameters={}, changed=changed, origin=origin, resume_step=step)
+        _start(context, given, parameters={}, changed=changed, origin=origin, resume_step=step, clone_only=given.get("only_clone", False))
 
     step_argument = click.Argument(["step"], required=False)
     origin = click.Option(["--origin-run-id"], metavar="RUN", help="The run to take over; the last one of this flow if not given.")
+    clone_only = click.Option(
+        ["--clone-only/--no-clone-only", "only_clone"],
+        default=False,
+        help="Take over what was finished, and run nothing: resume the new run later.",
+    )
     text = (
         "Start a new run that reuses the finished tasks of another. With STEP, that step and all behind it run again. "
         "Parameters are those of the other run, but for those that are given."
     )
-    others = [option for option in _beside(parameters, [*_run_options(), *branch_options(flow)]) if alike(option.opts[0]) != origin.opts[0]]
+    ours = [clone_only, *_run_options(), *branch_options(flow)]
+    others = [option for option in _beside(parameters, ours) if alike(option.opts[0]) != origin.opts[0]]
     return click.Command("resume", callback=resume, params=[step_argument, origin, *others], help=text)
 
 

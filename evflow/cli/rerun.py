@@ -27,7 +27,8 @@ def reasons(log: LogClient, state: RunState) -> Why:
     plan = plan_of(then, state.graph, state.options.get("resume_step"))
 
     def why(task: Task) -> tuple[RunAnew, str] | None:
-        found = plan.why(state, task) if task.reused is None and task.attempts else None
+        was_run = task.reused is None and any(attempt.launched_us for attempt in task.attempts)
+        found = plan.why(state, task) if was_run else None
         return None if found is None else (found, anew(origin, found))
 
     return why

@@ -10,7 +10,7 @@ foreach was added). A gang's nodes have one parent and come to their end togethe
 from collections.abc import Iterator
 from itertools import islice
 
-from evflow.core.events import TaskReused
+from evflow.core.events import RunCancelRequested, TaskReused
 from evflow.core.graph import Graph
 from evflow.core.state import RunState, Task
 from evflow.core.values import value
@@ -42,10 +42,12 @@ class ReusePlan:
         origin: The state of the run that is resumed.
         again: Steps that run anew although they succeeded.
         named: The one of them that was asked for, if any: the others come behind it.
+        only: Nothing is to be run: the run ends when everything is taken over that can be.
     """
 
-    def __init__(self, origin: RunState, again: frozenset[str] = frozenset(), named: str = "") -> None:
+    def __init__(self, origin: RunState, again: frozenset[str] = frozenset(), named: str = "", *, only: bool = False) -> None:
         self.origin = origin
+        self.only = only
         self.again = again
         self.named = named
         self._children = {(task.parent, task.step, index_of(task)): task for task in origin.all_tasks()}
@@ -54,6 +56,18 @@ class ReusePlan:
     def reusable(self, state: RunState, limit: int) -> list[TaskReused]:
         """The waiting tasks of `state`, at most `limit`, whose results are taken over."""
         return list(islice(self._reusable(state), limit))
+
+    def ending(self) -> list[RunCancelRequested]:
+        """What is asked of the run when nothing more can be taken over: its end, where nothing is to be run."""
+        return [RunCancelRequested(self._why_it_ends)] if self.only else []
+
+    def has_ended(self, state: RunState) -> bool:
+        """Whether the run came to the end that was meant for it."""
+        return self.only and state.status == "cancelled" and state.cancelling == self._why_it_ends
+
+    @property
+    def _why_it_ends(self) -> str:
+        return f"--clone-only: what {self.origin.flow}/{self.origin.number} had finished is taken over, and nothing is run"
 
     def _reusable(self, state: RunState) -> Iterator[TaskReused]:
         while self._looked_at + 1 < state.next_task:
@@ -111,9 +125,9 @@ def _still_possible(graph: Graph, task: Task) -> bool:
     return task.next_kind == (node.kind if node.kind in ("switch", "parallel") else "linear")
 
 
-def plan_of(origin: RunState, graph: Graph, step: str | None) -> ReusePlan:
-    """What a run of a graph takes over from its origin where `step`, if any, is to run anew."""
-    return ReusePlan(origin, behind(graph, step), step) if step else ReusePlan(origin)
+def plan_of(origin: RunState, graph: Graph, step: str | None, *, only: bool = False) -> ReusePlan:
+    """What a run of a graph takes over from its origin where `step`, if any, is to run anew; with `only` it then ends."""
+    return ReusePlan(origin, behind(graph, step), step, only=only) if step else ReusePlan(origin, only=only)
 
 
 def behind(graph: Graph, step: str) -> frozenset[str]:

@@ -79,7 +79,7 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
     """Carry a request out.
 
     Returns:
-        The exit code: 0 if the run succeeded, else 1.
+        The exit code: 0 if the run succeeded, or ended as it was meant to, else 1.
 
     Raises:
         EvflowError: It could not be started, or this process had to give it up; it can be continued then.
@@ -102,7 +102,7 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
         if view is not None:
             view.close()
         connection.release()
-    return 0 if state.status == "succeeded" else 1
+    return 0 if state.status == "succeeded" or (begun.reuse is not None and begun.reuse.has_ended(state)) else 1
 
 
 def fork(flow: type[FlowSpec], start_method: str, connection: Connection, view: RunView | None) -> ForkServer:
@@ -128,7 +128,7 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
     client = connect(connection.require(request.options.durability))
     try:
         instead = instead_of_pools(connection, graph, request.options.fallback, view)
-        reuse = reuse_plan(client, request.origin, request.resume_step, graph)
+        reuse = reuse_plan(client, request.origin, request.resume_step, graph, only=request.clone_only)
         environments = environments_of(request, store, connection, reuse)
         given = save_parameters(store, request) if reuse is None else take_parameters(store, request, reuse.origin)
         host = os.uname().nodename
@@ -175,7 +175,7 @@ def environments_of(request: RunRequest, store: Store, connection: Connection, r
     return settle(request.flow, store, connection.home, before=before, may_go_on=may_go_on, notice=notice)
 
 
-def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None, graph: Graph) -> ReusePlan | None:
+def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None, graph: Graph, *, only: bool = False) -> ReusePlan | None:
     """What a resumed run takes over from its origin; None of a run that resumes none.
 
     Raises:
@@ -187,7 +187,7 @@ def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None,
     from evflow.replay.load import folded
 
     _, state = folded(client, origin)
-    return plan_of(state, graph, resume_step)
+    return plan_of(state, graph, resume_step, only=only)
 
 
 def _tell_of_reuse(view: RunView, reuse: ReusePlan, state: RunState) -> None:

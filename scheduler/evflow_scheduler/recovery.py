@@ -147,7 +147,7 @@ def _reuse(client: LogClient, state: RunState) -> ReusePlan | None:
     origin = state.header["origin"]
     step = state.options.get("resume_step")
     try:
-        return reuse_plan(client, RunId.parse(origin) if origin else None, step, state.graph)
+        return reuse_plan(client, RunId.parse(origin) if origin else None, step, state.graph, only=state.options.get("clone_only") is True)
     except RunNotFound:
         return None  # Its log is gone; what it had finished is made again.
 
@@ -183,7 +183,7 @@ def _continue(connection: Connection, found: _Found, view: RunView | None, max_w
         state = drive(plan, OwnedRun(run, found.reuse), TakeOver(os.uname().nodename, config.get("user")))
     finally:
         fork_server.stop()
-    return 0 if state.status == "succeeded" else 1
+    return 0 if state.status == "succeeded" or (found.reuse is not None and found.reuse.has_ended(state)) else 1
 
 
 def _code(connection: Connection, found: _Found, view: RunView | None) -> Path:

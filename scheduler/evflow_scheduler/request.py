@@ -64,6 +64,7 @@ class RunRequest:
         origin: The run that this one resumes, or None; parameters come from it then, but for those of `changed`.
         changed: What a resumed run is given anew, by the parameter's name.
         resume_step: The step from which on a resumed run works anew, or None: from what failed.
+        clone_only: A resumed run takes over what it can, and ends: nothing is run.
         quiet: Nothing but the tasks' own output and errors is shown.
         view: Shows what happens, or None.
     """
@@ -81,5 +82,6 @@ class RunRequest:
     origin: RunId | None = None
     changed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     resume_step: str | None = None
+    clone_only: bool = False
     quiet: bool = False
     view: RunView | None = None

@@ -542,7 +542,7 @@ class Shard:
         """
         share = ROUND_LIMIT
         while run.reuse is not None and share > 0 and not run.state.stopping:
-            reused = run.reuse.reusable(run.state, min(share, TURN_LIMIT))
+            reused = run.reuse.reusable(run.state, min(share, TURN_LIMIT)) or run.reuse.ending()
             if not reused:
                 return
             run.turn([(event, OWNER, 0) for event in reused], now)

@@ -295,5 +295,5 @@ async def _act(executor: LocalExecutor, run: OwnedRun, task: Task, event: ev.Eve
 
 def _as_node(order: AttemptOrder) -> AttemptOrder:
     """The order of a node of a gang: the spin's log has it as a member of a foreach, since its peers are not run."""
-    step, task, _, *rest = order.frames[-1]
-    return replace(order, frames=(*order.frames[:-1], (step, task, PARALLEL, *rest)))
+    step, task, _, index, size, items, variable = order.frames[-1]
+    return replace(order, frames=(*order.frames[:-1], (step, task, PARALLEL, index, size, items, variable)))

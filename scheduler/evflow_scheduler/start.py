@@ -75,6 +75,9 @@ def started_event(
         options["environments"] = list(environments)
     if request.resume_step is not None:
         options["resume_step"] = request.resume_step
+    if request.clone_only:
+        options["clone_only"] = True
+        options.pop("exit_hooks", None)  # no step of the run is run, so neither is what tells of its end
     tags = (*request.tags, request.namespace) if request.namespace_given and request.namespace else request.tags
     return RunStarted(
         flow=run.flow,

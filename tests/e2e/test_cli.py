@@ -410,6 +410,23 @@ def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_resumed_run_that_only_takes_over_runs_nothing_and_can_be_resumed() -> None:
+    """It is cancelled, by itself, which is what was asked for; where everything is taken over it has succeeded."""
+    python("sums.py", "run", "--broken", "True")
+    Path("sums.py").write_text(FLOW.replace("self.broken and", "False and"))
+    done = python("sums.py", "resume", "--clone-only")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = json.loads(evflow("show", "2", "--json").stdout)
+    assert shown["status"] == "cancelled"
+    assert {task["status"] for task in shown["tasks"] if task["reused"]} == {"succeeded"}
+    assert [task for task in shown["tasks"] if not task["reused"] and (task["status"] != "queued" or task["ran_anew"] is not None)] == []
+    assert "--clone-only: what Sums/1 had finished is taken over, and nothing is run" in evflow("explain", "Sums/2").stdout
+    assert verified("Sums/2")["exit"] == 0
+    assert "6 tasks, 3 of them taken over." in python("sums.py", "resume", "--origin-run-id", "2").stderr
+    assert "6 tasks, 6 of them taken over." in python("sums.py", "resume", "--origin-run-id", "3", "--clone-only").stderr
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_resumed_run_says_of_each_task_why_it_was_taken_over_or_run() -> None:
     """In its last words, in show and explain, and for programs; without its origin's log it says what its own has."""
     python("sums.py", "run", "--broken", "True")

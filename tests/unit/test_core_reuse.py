@@ -42,6 +42,21 @@ def test_what_succeeded_is_taken_over_and_what_failed_waits_for_a_slot() -> None
     assert list(run.state.waiting) == [3]
 
 
+def test_a_run_that_only_takes_over_is_asked_to_end_and_has_ended_as_it_was_meant_to() -> None:
+    """Not one that somebody else cancelled, nor one that goes on."""
+    origin = failed_at_b()
+    run, plan = CoreRun(*STEPS), ReusePlan(origin.state, only=True)
+    while reused := plan.reusable(run.state, 100):
+        run.turn(*reused)
+    assert not plan.has_ended(run.state)
+    run.turn(*plan.ending())
+    assert (run.state.status, plan.has_ended(run.state)) == ("cancelled", True)
+    assert run.task(3).status == "queued"
+    other = CoreRun(*STEPS)
+    other.turn(ev.RunCancelRequested("enough"))
+    assert (plan.has_ended(other.state), ReusePlan(origin.state).ending()) == (False, [])
+
+
 def test_a_named_step_and_all_behind_it_run_anew() -> None:
     """Although they succeeded."""
     origin = CoreRun(*STEPS)
