@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.real_runs import verified
 from tests.waiting import wait_until
 
 FLOW = """
