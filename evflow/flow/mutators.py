@@ -18,9 +18,10 @@ from evflow.errors import UsageError, did_you_mean
 from evflow.flow.configs import as_config, spec_of
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
+from evflow.flow.decorators.spec import fields_of, from_spec
 from evflow.flow.parameters import Parameter
 from evflow.flow.steps import INFO, MUTATORS, Facts
-from evflow.flow.user_decorators import FlowMutator, StepMutator, UserDecorator, UserStepDecorator, failed, prepared
+from evflow.flow.user_decorators import FlowMutator, StepMutator, UserDecorator, UserStepDecorator, failed, named, prepared
 
 IGNORE: Final = 1
 """A decorator that is there already stays."""
@@ -71,7 +72,8 @@ class MutableStep(_Mutable):
         """Name, qualified name, positional and keyword arguments of each decorator."""
         for decorator in self._facts.decorators(self.name):
             yield _spec(decorator)
-        for user in (*self._facts.wrapped.get(self.name, ()), *self._facts.mutators.get(self.name, ())):
+        users = (*self._facts.wrapped.get(self.name, ()), *self._facts.mutators.get(self.name, ()))
+        for user in dict.fromkeys(users):  # one may be both
             yield user.spec()
 
     def has_decorator(self, name: str) -> bool:
@@ -136,13 +138,17 @@ class MutableStep(_Mutable):
 
     def _add_user(self, added: UserDecorator, duplicates: int) -> UserDecorator | None:
         used = prepared(added, self.flow.valued)
-        there: dict[str, list[Any]] = cast("Any", self._facts.mutators if isinstance(added, StepMutator) else self._facts.wrapped)
-        found = there.get(self.name, [])
-        if any(type(one) is type(used) for one in found):
-            if not _replaces(duplicates, used.decorator_name, self.name):
-                return None
-            found = [one for one in found if type(one) is not type(used)]
-        there[self.name] = [*found, used]
+        places: dict[type, dict[str, list[Any]]] = {
+            UserStepDecorator: cast("Any", self._facts.wrapped),
+            StepMutator: cast("Any", self._facts.mutators),
+        }
+        meant = [place for kind, place in places.items() if isinstance(used, kind)]
+        if any(type(one) is type(used) for place in meant for one in place.get(self.name, ())) and not _replaces(
+            duplicates, used.decorator_name, self.name
+        ):
+            return None
+        for place in meant:
+            place[self.name] = [*(one for one in place.get(self.name, ()) if type(one) is not type(used)), used]
         return cast("UserDecorator", used)
 
     def remove_decorator(
@@ -266,6 +272,10 @@ class MutableFlow(_Mutable):
         Raises:
             MutationInvalid, DecoratorInvalid: It cannot be added.
         """
+        if isinstance(deco_type, str) and (":" in deco_type or deco_type not in OF_CLASSES):
+            text, deco_type = deco_type, deco_type.partition(":")[0].strip()
+            deco_type = named(deco_type, of_class=True) or deco_type
+            deco_kwargs = _beside(text, deco_args, deco_kwargs)
         if isinstance(deco_type, type) and issubclass(deco_type, FlowMutator):
             self._need_pre("add_decorator", deco_type.__name__)
             if any(type(one) is deco_type for one in self.facts.flow_mutators) and not _replaces(duplicates, deco_type.__name__, self.name):
@@ -325,12 +335,10 @@ def mutate(cls: type, found: Facts, valued: Callable[[Any], Any] = lambda value:
     _take_back(cls, found)
     for name, function in found.steps.items():
         info = getattr(function, INFO)
-        found.wrapped[name] = [
-            prepared(one, valued) for one in (*info.wrappers, *found.extra_users.get(name, ())) if isinstance(one, UserStepDecorator)
-        ]
-        found.mutators[name] = [
-            prepared(one, valued) for one in (*info.mutators, *found.extra_users.get(name, ())) if isinstance(one, StepMutator)
-        ]
+        written = dict.fromkeys((*info.wrappers, *info.mutators, *found.extra_users.get(name, ())))
+        used = [prepared(one, valued) for one in written]
+        found.wrapped[name] = [one for one in used if isinstance(one, UserStepDecorator)]
+        found.mutators[name] = [one for one in used if isinstance(one, StepMutator)]
     found.flow_mutators = [prepared(one, valued) for base in reversed(cls.__mro__) for one in base.__dict__.get(MUTATORS, ())]
     for is_pre, method in ((True, "pre_mutate"), (False, "mutate")):
         flow = MutableFlow(cls, found, valued, is_pre=is_pre)
@@ -390,8 +398,6 @@ def _heard_once() -> Generator[None]:
 
 
 def _decorator(kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    from evflow.flow.decorators.spec import from_spec
-
     if isinstance(kind, type) and issubclass(kind, UserDecorator) and not kind.of_class:
         return kind(*args, **kwargs)
     if isinstance(kind, UserDecorator):
@@ -399,8 +405,7 @@ def _decorator(kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     text = kind if isinstance(kind, str) else _name_of(cast("object", kind))
     if not (args or kwargs):
         return from_spec(text)
-    if ":" in text:
-        raise MutationInvalid(f"'{text}' has arguments already.", "Give them in the text, or beside it.")
+    _beside(text, args, kwargs)
     known = decorator_class(text)
     if known is None:
         made = from_spec(text)
@@ -413,6 +418,15 @@ def _decorator(kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     for mistake in made.mistakes():
         raise DecoratorInvalid(mistake)
     return made
+
+
+def _beside(text: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The fields in a text, or those beside it."""
+    if ":" not in text:
+        return kwargs
+    if args or kwargs:
+        raise MutationInvalid(f"'{text}' has arguments already.", "Give them in the text, or beside it.")
+    return fields_of(text)
 
 
 def _spec(decorator: StepDecorator) -> tuple[str, str, list[Any], dict[str, Any]]:

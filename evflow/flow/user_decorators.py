@@ -129,7 +129,8 @@ class UserStepDecorator(UserDecorator):
         """Run after the body.
 
         Returns:
-            The exception that goes on, or None for none; with a dictionary beside it, what `self.next` is called with anew.
+            The exception that goes on, or None for none; with a dictionary beside it, what `self.next` is called with anew. A bool there is
+            as for `skip_step`.
         """
         return exception
 
@@ -199,6 +200,29 @@ def user_step_decorator(function: Callable[..., Generator[Any, Any, Any]], /) ->
         )
     fields = {"generator": staticmethod(function), "__module__": function.__module__, "__doc__": function.__doc__}
     return cast("StepDecoration", type(function.__name__, (_Generated,), {**fields, "__qualname__": function.__qualname__}))
+
+
+def named(name: str, of_class: bool) -> type[UserDecorator] | None:
+    """The decorator or mutator that somebody wrote under a name, with as much of its module before it as tells it from others.
+
+    Args:
+        name: The name of its class or function.
+        of_class: One of a flow's class is meant, else one of steps.
+
+    Raises:
+        DecoratorInvalid: Several have it.
+    """
+    found: dict[str, type[UserDecorator]] = {}
+    todo: list[type[UserDecorator]] = [UserDecorator]
+    while todo:
+        kind = todo.pop()
+        todo.extend(kind.__subclasses__())
+        full = f"{kind.__module__}.{kind.__qualname__}"
+        if kind.__module__ != __name__ and kind.of_class == of_class and f".{full}".endswith(f".{name}"):
+            found[full] = kind  # of a module that was loaded anew: the newest one
+    if len(found) > 1:
+        raise DecoratorInvalid(f"'{name}' may be {' or '.join(sorted(found))}.", "Write more of the one that is meant.")
+    return next(iter(found.values()), None)
 
 
 def prepared(written: UserDecorator, valued: Callable[[Any], Any]) -> Any:
@@ -296,6 +320,8 @@ def _after(
     pair = cast("Any", said) if isinstance(said, tuple) else None
     if pair is not None and len(pair) == 2:
         said, anew = pair
+        if isinstance(anew, bool):  # whether `self.next` is called as the source says
+            anew = USER_SKIP_STEP if anew else None
     if (said is None or isinstance(said, Exception)) and (anew is None or isinstance(anew, dict)):
         return said, cast("dict[str, Any] | None", anew)
     text = f"@{wrapper.decorator_name} on step {step} returned {said!r:.200} from post_step."
@@ -332,8 +358,10 @@ class StepMutator(UserDecorator):
     """Changes the decorators of a step before a run begins: `init`, `pre_mutate(mutable_step)`, `mutate(mutable_step)`."""
 
     def attach(self, info: Any) -> None:
-        """Note it at a step."""
+        """Note it at a step; a class may be a decorator as well."""
         info.mutators.append(self)
+        if isinstance(self, UserStepDecorator):
+            info.wrappers.append(self)
 
     def pre_mutate(self, mutable_step: Any) -> None:
         """Change the step, before all `mutate`s."""

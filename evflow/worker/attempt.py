@@ -21,7 +21,7 @@ from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
-from evflow.errors import EvflowError
+from evflow.errors import EvflowError, UsageError
 from evflow.flow import current, dialect
 from evflow.flow.execution import Done, collect, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
@@ -242,7 +242,11 @@ def prepare(flow: type[FlowSpec]) -> AttemptRunner:
     """Import what attempts of a flow need, ahead of the forks, and return what runs them."""
     from evflow.log import commands
 
-    if is_mutated(flow, facts(flow)):
+    try:
+        has_mutators = is_mutated(flow, facts(flow))
+    except UsageError:
+        return AttemptRunner(flow)  # its mutators are wrong: the command says so, and so would an attempt
+    if has_mutators:
         from evflow.flow.mutators import stay_silent
 
         stay_silent()

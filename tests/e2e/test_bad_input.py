@@ -130,6 +130,30 @@ def test_a_flow_with_a_constructor_is_refused_where_it_is_defined() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_mutator_that_asks_for_what_is_not_there_is_told_once() -> None:
+    Path("flow.py").write_text(
+        """from evflow import FlowSpec, StepMutator, step
+
+class adds(StepMutator):
+    def mutate(self, mutable_step):
+        mutable_step.add_decorator("retr")
+
+class Changed(FlowSpec):
+    @adds
+    @step
+    def start(self):
+        pass
+
+if __name__ == "__main__":
+    Changed()
+"""
+    )
+    done = python("flow.py", "run")
+    is_clean(done, "there is no decorator 'retr'", "Did you mean 'retry'?")
+    assert done.stderr.count("there is no decorator") == 1
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()
     Path("sums.py").write_text(source.replace('"n_items", default=3', '"n_items", type=int, required=True'))

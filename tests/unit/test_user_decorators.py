@@ -510,3 +510,84 @@ def resources_defaults() -> dict[str, object]:
     from evflow.flow.decorators.resources import Resources
 
     return dict(Resources.defaults)
+
+
+def test_one_class_may_be_a_decorator_and_a_mutator() -> None:
+    class both(UserStepDecorator, StepMutator):  # noqa: N801
+        def init(self, url: str = "http://none") -> None:
+            self.url = url
+
+        def mutate(self, mutable_step: Any) -> None:
+            mutable_step.add_decorator(environment, deco_kwargs={"vars": {"URL": self.url}})
+
+        def pre_step(self, step_name: str, flow: Any, inputs: Any = None) -> None:
+            flow.seen = os.environ["URL"]
+
+    class Two(FlowSpec):
+        @both(url="http://b")
+        @step
+        def start(self) -> None:
+            pass
+
+    assert run_step(Two, "start").data.seen == "http://b"
+    assert [spec[0] for spec in MutableStep(MutableFlow(Two, facts(Two), lambda value: value, is_pre=True), "start").decorator_specs] == [
+        "environment",
+        "both",
+    ]
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_what_comes_next_may_be_left_to_the_source_by_a_bool(said: bool) -> None:
+    class leaves(UserStepDecorator):  # noqa: N801
+        def post_step(self, step_name: str, flow: Any, exception: BaseException | None = None) -> Any:
+            return None, said
+
+    class Leaves(FlowSpec):
+        @leaves
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+        @step
+        def end(self) -> None:
+            pass
+
+    assert run_step(Leaves, "start").next == ("end",)
+
+
+def test_mutators_add_by_name_what_users_wrote() -> None:
+    class tags_steps(StepMutator):  # noqa: N801
+        def init(self, value: str = "") -> None:
+            self.value = value
+
+        def mutate(self, mutable_step: Any) -> None:
+            mutable_step.add_decorator("environment", deco_kwargs={"vars": {"URL": self.value}})
+
+    class every_step(FlowMutator):  # noqa: N801
+        def init(self, value: str = "") -> None:
+            self.value = value
+
+        def pre_mutate(self, mutable_flow: Any) -> None:
+            for _, one in mutable_flow.steps:
+                one.add_decorator(f"{tags_steps.__qualname__}:value={self.value}")
+
+    class outer(FlowMutator):  # noqa: N801
+        def pre_mutate(self, mutable_flow: Any) -> None:
+            mutable_flow.add_decorator(f"{every_step.__qualname__}:value=http://n")
+            mutable_flow.add_decorator("schedule:hourly=true")
+
+    @outer
+    class Named(FlowSpec):
+        @step
+        def start(self) -> None:
+            self.url = os.environ["URL"]
+
+    assert run_step(Named, "start").data.url == "http://n"
+    assert schedule_of(Named) is not None
+
+
+def test_a_name_that_two_modules_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [type("twice", (StepMutator,), {"__module__": module, "__qualname__": "twice"}) for module in ("one.way", "another.way")]
+    with pytest.raises(DecoratorInvalid, match=r"'way.twice' may be another\.way\.twice or one\.way\.twice"):
+        apply_with(Plain, ["way.twice"])
+    del kinds

@@ -24,16 +24,16 @@ def from_spec(text: str) -> Any:
     Raises:
         DecoratorInvalid: There is none of this name, or not of these fields or values.
     """
-    name, _, rest = text.partition(":")
+    name = text.partition(":")[0]
     kind = decorator_class(name.strip())
-    if kind is None and "." in name:
-        return _user_decorator(text, name.strip(), rest)
+    if kind is None and (written := _written(text, name.strip())) is not None:
+        return written(**fields_of(text))
     if kind is None:
         raise DecoratorInvalid(
             f"--with {text}: there is no decorator '{name}'.",
             f"There are: {', '.join(sorted(REGISTRY))}.{did_you_mean(name, REGISTRY)} One of your own is MODULE.NAME.",
         )
-    given = _fields(text, rest, f"Fields of {name} are: {', '.join(kind.defaults)}.")
+    given = fields_of(text, f"Fields of {name} are: {', '.join(kind.defaults)}.")
     decorator = kind(given)
     for mistake in decorator.mistakes():
         raise DecoratorInvalid(f"--with {text}: {mistake}")
@@ -42,11 +42,13 @@ def from_spec(text: str) -> Any:
     return decorator
 
 
-def _user_decorator(text: str, name: str, rest: str) -> Any:
-    """A decorator or step mutator that a user wrote, by its module."""
-    from evflow.flow.user_decorators import UserDecorator
+def _written(text: str, name: str) -> Any:
+    """The class of a decorator or step mutator that a user wrote: one that is loaded, else by its module; None where there is no module."""
+    from evflow.flow.user_decorators import UserDecorator, named
     from evflow.imports import user_view
 
+    if (loaded := named(name, of_class=False)) is not None or "." not in name:
+        return loaded
     module, _, attribute = name.rpartition(".")
     try:
         with user_view():
@@ -59,10 +61,20 @@ def _user_decorator(text: str, name: str, rest: str) -> Any:
         raise DecoratorInvalid(
             f"--with {text}: '{name}' is no decorator of steps.", "It is made by @user_step_decorator, or a StepMutator."
         )
-    return found(**_fields(text, rest, "Fields are written NAME=VALUE."))
+    return found
 
 
-def _fields(text: str, rest: str, hint: str) -> dict[str, Any]:
+def fields_of(text: str, hint: str = "Fields are written NAME=VALUE.") -> dict[str, Any]:
+    """The fields behind the name in a text of `--with`.
+
+    Args:
+        text: The whole text.
+        hint: What to do where it is none.
+
+    Raises:
+        DecoratorInvalid: One of them has no value.
+    """
+    rest = text.partition(":")[2]
     given: dict[str, Any] = {}
     for field in _BETWEEN_FIELDS.split(rest) if rest.strip() else ():
         key, equals, value = field.partition("=")
