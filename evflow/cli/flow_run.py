@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evflow.cli.flow_parameters import ParameterOptions
     from evflow.core.projects import Project
 
+_TAGS = "EVFLOW_RUN_TAGS"
 _SETTINGS = (
     "max_workers",
     "max_num_splits",
@@ -102,7 +103,13 @@ def _beside(parameters: "ParameterOptions", own: list[click.Option]) -> list[cli
 
 def _run_options() -> list[click.Option]:
     return [
-        click.Option(["--tag", "tags"], multiple=True, metavar="TAG", help="Tag the run; may be repeated."),
+        click.Option(
+            ["--tag", "tags"],
+            multiple=True,
+            envvar=_TAGS,
+            metavar="TAG",
+            help=f"Tag the run; may be repeated. {_TAGS} has several, with blanks between them.",
+        ),
         setting_option("max_workers", "N", "Tasks at once  [default: 16]"),
         setting_option("max_num_splits", "N", "Tasks that one foreach may make  [default: 100]"),
         setting_option("max_log_size", "MB", "Output kept of one task  [default: 10]"),

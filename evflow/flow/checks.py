@@ -258,6 +258,11 @@ def _decorators(flow: _Flow) -> Iterator[Problem]:
                 yield _at(
                     flow, "decorator-twice", several[1].where, name, f"Step {name} has the decorator @{kind} twice.", "Keep one of them."
                 )
+        if "batch" in by_name and "kubernetes" in by_name:
+            where = by_name["kubernetes"][0].where
+            yield _at(
+                flow, "decorators-differ", where, name, f"Step {name} is meant for AWS Batch and for Kubernetes.", "Keep one of them."
+            )
         if "catch" in by_name:
             yield from _catch(flow, name, by_name["catch"][0])
 

@@ -114,14 +114,17 @@ class Current:
 
     @property
     def tempdir(self) -> str:
-        """A folder for temporary files: Python's own choice, which follows TMPDIR."""
+        """A folder for temporary files: Python's own choice, which follows TMPDIR; for a flow of Metaflow's METAFLOW_TEMPDIR, where that is set."""
         if not self.is_running_flow:
             raise AttributeError(self._missing("tempdir"))
         from evflow.imports import framework_view
 
         with framework_view():
             import tempfile
-        return tempfile.gettempdir()
+
+            from evflow.flow import dialect
+
+            return dialect.temporary_folder() or tempfile.gettempdir()
 
     @property
     def graph(self) -> dict[str, Any]:

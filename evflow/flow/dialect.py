@@ -39,6 +39,14 @@ def tags_of(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(tag for tag in tags if not (is_metaflow() and tag.startswith(_SYSTEM_TAGS)))
 
 
+def temporary_folder() -> str | None:
+    """The folder for temporary files that Metaflow's settings name, under its rules."""
+    if not is_metaflow():
+        return None
+    found: str | None = import_module("evflow.compat.metaflow.settings").temporary_folder()  # by name, as below
+    return found
+
+
 def understand(options: Mapping[str, Any]) -> None:
     """Get ready to load the flow's file of a run with these options.
 

@@ -44,6 +44,13 @@ def test_a_rehearsal_that_would_wait_is_refused(fails: str, asked: list[str]) ->
     assert "leave --on-failure out" in refused.stderr
 
 
+def test_a_flow_of_metaflow_s_is_played(fails: str) -> None:
+    Path(fails).write_text(FAILS.replace("from evflow", "from metaflow"))
+    done = evflow("lab", fails, "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "The run failed as it had" in done.stdout
+
+
 def test_a_file_without_a_flow_is_told_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("x = 1\n")
     refused = evflow("lab", str(tmp_path / "empty.py"))

@@ -412,6 +412,44 @@ def test_metaflow_s_variables_are_read_and_evflow_s_win(folder: Path) -> None:
     assert started["store"].endswith("/sys/.evflow")
 
 
+def test_tags_and_the_folder_for_temporary_files_come_from_metaflow_s_variables(folder: Path) -> None:
+    flow(
+        folder,
+        LINEAR.replace(
+            "def start(self):\n", "def start(self):\n        from metaflow import current\n        self.folder = current.tempdir\n", 1
+        ),
+    )
+    run("flow.py", METAFLOW_RUN_TAGS="a b", METAFLOW_TEMPDIR=str(folder / "temporary"))
+    run("flow.py", "--tag", "c", METAFLOW_RUN_TAGS="a b")
+    found = asked(folder, "[[sorted(r.user_tags), r.data.folder] for r in (Run('Linear/1'), Run('Linear/2'))]", "namespace(None)")
+    assert found[0] == [["a", "b"], str(folder / "temporary")]
+    assert found[1][0] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [
+        ("METAFLOW_RUN_MAX_WORKERS", "many"),
+        ("METAFLOW_RUN_MAX_NUM_SPLITS", "-"),
+        ("METAFLOW_FLOW_CONFIG_VALUE", "{"),
+        ("METAFLOW_FLOW_CONFIG", "{"),
+    ],
+)
+def test_a_variable_with_a_wrong_value_is_called_as_it_was_written(folder: Path, variable: str, wrong: str) -> None:
+    flow(
+        folder,
+        LINEAR.replace("class Linear", "from metaflow import Config\n\nclass Linear").replace(
+            "    @step", "    cfg = Config('cfg', default_value={})\n\n    @step", 1
+        ),
+    )
+    variables: dict[str, Any] = {variable: wrong}
+    done = through("flow.py", "run", **variables)
+    assert done.returncode == 1
+    assert f"Error: {variable}" in done.stderr
+    assert "EVFLOW_" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_configurations_come_from_metaflow_s_variables(folder: Path) -> None:
     flow(
         folder,

@@ -9,8 +9,10 @@ from evflow import (
     FlowSpec,
     Parameter,
     cached,
+    batch,
     catch,
     environment,
+    kubernetes,
     parallel,
     pool,
     pytorch_parallel,
@@ -593,6 +595,20 @@ def test_a_wrong_value_of_a_decorator(decorator: Any, message: str) -> None:
     [problem] = check(Flow)
     assert problem.message.startswith(f"Step start: {message}")
     assert problem.file == __file__
+
+
+def test_a_step_for_two_executors() -> None:
+    class F(FlowSpec):
+        @batch(cpu=1)
+        @kubernetes(cpu=1)
+        @step
+        def start(self) -> None:
+            pass
+
+    problem = only(F)
+    assert problem.code == "decorators-differ"
+    assert problem.message == "Step start is meant for AWS Batch and for Kubernetes."
+    assert problem.hint == "Keep one of them."
 
 
 def test_a_decorator_that_stands_there_twice() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from evflow.compat.metaflow.variables import SettingsUnreadable, settings, translated
+from evflow.compat.metaflow.variables import SettingsUnreadable, origins, settings, translated
 
 NAMES = st.sampled_from(["USER", "RUN_ALPHA", "RUN_MAX_WORKERS", "FLOW_CONFIG", "SERVICE_URL", "DEFAULT_DECOSPECS"])
 
@@ -27,10 +27,12 @@ def _home(folder: Path, name: str, **values: object) -> dict[str, str]:
         ("METAFLOW_RUN_LEARNING_RATE", "EVFLOW_RUN_LEARNING_RATE"),
         ("METAFLOW_RUN_MAX_WORKERS", "EVFLOW_MAX_WORKERS"),
         ("METAFLOW_RUN_NAMESPACE", "EVFLOW_NAMESPACE"),
+        ("METAFLOW_RUN_TAGS", "EVFLOW_RUN_TAGS"),
     ],
 )
 def test_each_has_its_counterpart(theirs: str, ours: str, tmp_path: Path) -> None:
     assert translated({theirs: "a", "METAFLOW_HOME": str(tmp_path)}, tmp_path) == {ours: "a"}
+    assert origins([ours]) == {ours: theirs}
 
 
 def test_the_store_is_a_folder_of_its_own_in_metaflow_s_root(tmp_path: Path) -> None:

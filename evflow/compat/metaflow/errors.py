@@ -4,6 +4,7 @@ The names change with the first `import metaflow` of a process. Classes of modul
 so that nothing is imported for it. Errors that Metaflow has and evflow has no condition for are defined here.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from evflow import exception
@@ -57,6 +58,16 @@ def rename() -> None:
     base.headline = "Flow failed"
 
 
+_variables: dict[str, str] = {}
+"""The variables of evflow's that were made of Metaflow's, and what those are called."""
+
+
+def say_variables(called: Mapping[str, str]) -> None:
+    """From now on, errors call variables as their user does."""
+    _variables.clear()
+    _variables.update(sorted(called.items(), key=lambda pair: -len(pair[0])))  # some begin as another one
+
+
 def _init(
     self: EvflowError,
     message: str = "",
@@ -67,12 +78,19 @@ def _init(
     source_file: str | None = None,
 ) -> None:
     """As `MetaflowException(msg, lineno, source_file)` takes them; evflow's own errors give a message and a hint."""
-    Exception.__init__(self, message if msg is None else msg)
-    self.message = message if msg is None else msg
-    self.hint = hint if isinstance(hint, str) else ""
+    message = _called(message if msg is None else msg)
+    Exception.__init__(self, message)
+    self.message = message
+    self.hint = _called(hint) if isinstance(hint, str) else ""
     said: Any = self
     said.line_no = hint if isinstance(hint, int) else lineno
     said.source_file = source_file
+
+
+def _called(text: str) -> str:
+    for ours, theirs in _variables.items():
+        text = text.replace(ours, theirs)
+    return text
 
 
 def _made(cls: type) -> None:

@@ -3,7 +3,8 @@
 import os
 from typing import Final
 
-from evflow.compat.metaflow.variables import SettingsUnreadable, translated
+from evflow.compat.metaflow.errors import say_variables
+from evflow.compat.metaflow.variables import SettingsUnreadable, origins, translated
 from evflow.flow import dialect
 from evflow.flow.decorators.base import raise_at_import
 
@@ -32,3 +33,4 @@ def take_variables() -> None:
     except SettingsUnreadable as error:
         raise_at_import(error)
     os.environ.update(_ours)
+    say_variables(origins(_ours))

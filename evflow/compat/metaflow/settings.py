@@ -30,6 +30,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
+def temporary_folder() -> str | None:
+    """The folder for temporary files, where somebody said which."""
+    return settings(os.environ).get(f"{THEIRS}TEMPDIR")
+
+
 def get_username() -> str:
     """Who starts runs."""
     user: str = config.get("user")

@@ -5,7 +5,7 @@ one above, then in `config.json` or `config_<METAFLOW_PROFILE>.json` in METAFLOW
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +65,13 @@ def settings(environment: Mapping[str, str], folder: Path | None = None) -> dict
     """
     given = {**_from_files(environment, Path.cwd() if folder is None else folder), **environment}
     return {name: value for name, value in given.items() if name.startswith(THEIRS)}
+
+
+def origins(names: Iterable[str]) -> dict[str, str]:
+    """For each variable of evflow's that was made of one of Metaflow's, the latter."""
+    found = {f"{OURS}{ours}": f"{THEIRS}{theirs}" for theirs, ours in _SETTINGS.items()}
+    found |= {f"{OURS}{option}": f"{THEIRS}{_RUN}{option}" for option in _OPTIONS_OF_RUN}
+    return {name: found.get(name, THEIRS + name.removeprefix(OURS)) for name in names}
 
 
 def _name(theirs: str) -> str:
