@@ -5,6 +5,7 @@ the flow, are computed afterwards by the flow language.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,7 +51,9 @@ def run_command(flow: type) -> click.Command:
         values = parameters.taken(given)
         banner(context)
         checked(context)
-        _start(context, given, parameters=parameters.resolved(values, user=config.get("user")))
+        with _branch_known(context, given):
+            resolved = parameters.resolved(values, user=config.get("user"))
+        _start(context, given, parameters=resolved)
 
     return click.Command("run", callback=run, params=_beside(parameters, own), help="Run the flow here and now.")
 
@@ -169,6 +172,15 @@ def project_of(context: FlowContext, given: Mapping[str, Any]) -> "Project | Non
 def no_cache_option() -> click.Option:
     """Whether steps with `@cached` take what was done before."""
     return click.Option(["--no-cache"], is_flag=True, help="Run steps with @cached although the same was done before.")
+
+
+def _branch_known(context: FlowContext, given: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Within it, `current` knows the project and branch, for defaults that are computed."""
+    if not has_branch(context, given):
+        return nullcontext()
+    from evflow.flow.decorators.project import known
+
+    return known(project_of(context, given), context.flow.__name__)
 
 
 def failure_and_priority() -> list[click.Option]:

@@ -35,6 +35,7 @@ from evflow.deployments.request import started_event
 from evflow.deployments.specs import is_required, spec_of
 from evflow.errors import UsageError
 from evflow.flow import graph_of
+from evflow.flow.decorators.project import known
 from evflow.flow.decorators.schedule import schedule_of
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.decorators.trigger import triggers_of
@@ -193,7 +194,8 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     check_executors(graph)
     schedule, triggers = _schedule(request.flow), _triggers(request.flow, request.options.project)
     parameters = facts(request.flow).parameters
-    defaults = _defaults(request)
+    with known(request.options.project, flow):
+        defaults = _defaults(request)
     specs = tuple(
         spec_of(parameter, shown(parameter, defaults[attribute]) if defaults.get(attribute) is not None else "")
         for attribute, parameter in parameters.items()

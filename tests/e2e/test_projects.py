@@ -101,6 +101,27 @@ def test_a_run_is_in_the_branch_that_the_command_names(root: Path, file: Path) -
     assert verified("Train/2")["exit"] == 0
 
 
+def test_a_default_that_is_computed_knows_the_branch(root: Path) -> None:
+    file = root / "named.py"
+    file.write_text(
+        textwrap.dedent("""
+            from evflow import FlowSpec, Parameter, current, project, step
+
+            @project(name="forecasts")
+            class Named(FlowSpec):
+                table = Parameter("table", default=lambda context: f"{current.project_flow_name}-{current.is_running_flow}", type=str)
+
+                @step
+                def start(self):
+                    print(self.table)
+
+            if __name__ == "__main__":
+                Named()
+        """)
+    )
+    assert "forecasts.test.b.Named-False" in python(file, "run", "--branch", "b").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -13,6 +13,7 @@ from evflow.core.projects import Project, branch_fault, deployment_of, name_faul
 from evflow.deployments.beginning import RunOptions
 from evflow.deployments.catalog import Reference, deployed, parse
 from evflow.deployments.deploy import DeployRequest, deploy, prepare
+from evflow.deployments.manifest import read
 from evflow.flow.checks import check
 from evflow.flow.current import enter as enter_task, leave
 from evflow.flow.decorators.project import BranchInvalid, BranchSaidTwice, FlowHasNoProject, enter, project_of
@@ -202,6 +203,16 @@ def test_branches_are_deployed_side_by_side(tmp_path: Path) -> None:
         "forecasts.test.b": (1, ""),
         "forecasts.prod": (1, "production:forecasts.prod.Forecast"),
     }
+
+
+def test_a_deployment_s_computed_default_knows_the_branch(tmp_path: Path) -> None:
+    class Computed(Plain):
+        table = Parameter("table", default=lambda context: f"{context.flow_name} {current.branch_name}", type=str)
+
+    world, branch = World(tmp_path), Project("forecasts", "b")
+    request = DeployRequest(flow=Computed, flow_file=str(world.file), options=RunOptions(fallback="error", project=branch))
+    assert read(world.store, prepare(request, world.store, world.home).manifest).parameters[0].default_shown == "Computed test.b"
+    assert "branch_name" not in current
 
 
 class Named(FlowSpec):

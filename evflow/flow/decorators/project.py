@@ -1,11 +1,12 @@
 """`@project`: flows that belong together, each person and each branch with deployments, tags and events of its own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from evflow.errors import UsageError
-from evflow.flow.current import attach, current
+from evflow.flow.current import attach, current, leave
 from evflow.flow.decorators.base import StepDecorator
 from evflow.flow.decorators.of_class import apply_to_class, configured
 from evflow.flow.steps import Where, caller
@@ -136,16 +137,29 @@ def has_project(cls: type) -> bool:
     return bool(getattr(cls, ATTRIBUTE, ()))
 
 
-def enter(plain: Mapping[str, Any]) -> None:
-    """Tell `current` which project and branch the run is of, as its options say; call it after `current.enter`."""
+def enter(plain: Mapping[str, Any], flow: str | None = None) -> None:
+    """Tell `current` which project and branch the run is of, as its options say; call it after `current.enter`, or with the flow."""
     from evflow.core.projects import Project
 
     found = Project.from_plain(plain)
     attach("project_name", found.name)
     attach("branch_name", found.branch_name)
-    attach("project_flow_name", found.flow_name(current.flow_name))
+    attach("project_flow_name", found.flow_name(flow or current.flow_name))
     attach("is_production", found.production)
     attach("is_user_branch", found.is_user_branch)
+
+
+@contextmanager
+def known(project: "Project | None", flow: str) -> Generator[None]:
+    """Tell `current` of the project and branch while defaults of parameters are computed for a run that is not there yet."""
+    if project is None or current.is_running_flow:
+        yield
+        return
+    enter(project.to_plain(), flow)
+    try:
+        yield
+    finally:
+        leave()
 
 
 def namespaced_event_name(name: str) -> Any:
