@@ -28,6 +28,7 @@ from evflow.core.gangs import FAILED
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.reasons import next_attempt, said
 from evflow.core.state import RunState
+from evflow.flow.dialect import OPTION
 from evflow.flow.invocation import program
 from evflow_executors.protocol import OutputLine
 from evflow_scheduler.request import RunView
@@ -387,5 +388,5 @@ def _next(picture: Picture) -> list[tuple[str, str]]:
     return [
         ("What it printed", f"evflow logs {task}"),
         story,
-        ("Go on from here", f"{program(picture.file)} resume --origin-run-id {number}"),
+        ("Go on from here", f"{program(picture.file, {OPTION: picture.dialect})} resume --origin-run-id {number}"),
     ]

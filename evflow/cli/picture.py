@@ -12,6 +12,7 @@ from evflow.core import events as ev
 from evflow.core.codec import Record
 from evflow.core.reasons import said
 from evflow.core.state import Attempt, RunState, Task
+from evflow.flow.dialect import OPTION
 
 SHOWN_RUNNING = 64
 SHOWN_RETRIES = 16
@@ -75,6 +76,7 @@ class Picture(NamedTuple):
         retries: The next retries, soonest first; at most `SHOWN_RETRIES`.
         failures: The tasks that failed last, oldest first; at most `SHOWN_FAILURES`.
         file: The flow's file when the run began.
+        dialect: Whose rules the flow was loaded by: `evflow.flow.dialect`.
     """
 
     run: str
@@ -87,6 +89,7 @@ class Picture(NamedTuple):
     failures: tuple[FailureRow, ...] = ()
     reason: str = ""
     file: str = ""
+    dialect: str = ""
 
     @property
     def elapsed_us(self) -> int:
@@ -154,6 +157,7 @@ class Photographer:
             failures=tuple(_failure(state.tasks[task]) for task in self._failed),
             reason=said(state.outcome.reason) if state.outcome else "",
             file=str(state.header.get("code", {}).get("file") or ""),
+            dialect=str(state.header.get("options", {}).get(OPTION, "")),
         )
 
     def _catch_up(self, state: RunState) -> None:

@@ -197,7 +197,8 @@ def _hint(state: RunState, asked: Asked) -> str:
     run, event = _name(state), asked.event
     if state.over:
         file = str(state.header.get("code", {}).get("file") or "")
-        resume_it = f"`{program(file)} resume --origin-run-id {state.number}` makes a new run that reuses what this one finished."
+        flow = program(file, state.header.get("options"))
+        resume_it = f"`{flow} resume --origin-run-id {state.number}` makes a new run that reuses what this one finished."
         return resume_it if isinstance(event, ev.TaskRetryRequested | ev.TaskSkipRequested) else f"`evflow show {run}` shows it."
     if isinstance(event, ev.RunResumeRequested) and state.held:
         return f"`evflow retry {run}` tries what failed again, `evflow skip {run}/STEP/TASK` goes on without it."

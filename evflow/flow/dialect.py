@@ -5,6 +5,7 @@ from its first `import metaflow` that evflow answers (`evflow.compat.metaflow`).
 on whatever machine, answers that import too.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final
@@ -15,7 +16,11 @@ OPTION: Final = "dialect"
 
 _SYSTEM_TAGS: Final = ("evflow_version:", "project:", "project_branch:", "python_version:", "runtime:", "user:")
 
+_MODULE: Final = "evflow.compat.metaflow"
+
 _spoken = ""
+_taught = False
+"""Whether a run's record was what brought the module here, and not how the process was started."""
 
 
 def speak(name: str) -> None:
@@ -53,6 +58,13 @@ def understand(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: The process uses the module that the dialect stands for itself.
     """
+    global _taught
     if options.get(OPTION) == METAFLOW:
+        _taught = _taught or _MODULE not in sys.modules
         # By name: that package stands above the flow language, and only this asks upwards.
-        import_module("evflow.compat.metaflow").install()
+        import_module(_MODULE).install()
+
+
+def needs_module(options: Mapping[str, Any]) -> bool:
+    """Whether `python FILE`, typed where this process was, would not find the `metaflow` of a run with these options."""
+    return options.get(OPTION) == METAFLOW and (_taught or _MODULE not in sys.modules)

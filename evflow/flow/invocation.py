@@ -2,8 +2,13 @@
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any, Final
 
 from evflow.flow import dialect
+
+THROUGH_MODULE: Final = "python -m evflow.compat.metaflow"
+"""What stands before the file of a flow that says `import metaflow`."""
 
 _words = "python"
 """What stands before the file."""
@@ -20,11 +25,12 @@ def command(file: str) -> list[str]:
     return [sys.executable, *(["-m", "evflow.compat.metaflow"] if dialect.is_metaflow() else []), file]
 
 
-def program(file: str) -> str:
+def program(file: str, options: Mapping[str, Any] | None = None) -> str:
     """`python train.py`, as it is typed in the folder of now.
 
     Args:
         file: The flow's file, absolute; empty where the flow has none, or where it is not known.
+        options: Those of the run that the hint is about: one of a flow written for Metaflow is started as such.
     """
     main = sys.modules.get("__main__")
     module = getattr(getattr(main, "__spec__", None), "name", "")
@@ -40,4 +46,4 @@ def program(file: str) -> str:
         import shlex
 
         path = shlex.quote(path)
-    return f"{_words} {path}"
+    return f"{THROUGH_MODULE if dialect.needs_module(options or {}) else _words} {path}"

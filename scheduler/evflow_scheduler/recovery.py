@@ -49,7 +49,8 @@ class RunIsOver(UsageError):
         hint = f"`evflow show {run}` shows it."
         if state.status != "succeeded":
             file = str(state.header.get("code", {}).get("file") or "")
-            hint = f"`{program(file)} resume --origin-run-id {run.number}` makes a new run that reuses what it finished."
+            flow = program(file, state.header.get("options"))
+            hint = f"`{flow} resume --origin-run-id {run.number}` makes a new run that reuses what it finished."
         super().__init__(f"'{run}' {state.status}{reason}.".replace("..", "."), hint)
 
 

@@ -193,6 +193,43 @@ def test_a_killed_run_is_continued_without_the_module(folder: Path) -> None:
     assert asked(folder, "[Run('Killed/1').data.done, 'f' in Run('Killed/1').data]") == [True, False]
 
 
+FAILS = """
+from metaflow import FlowSpec, step
+
+class Fails(FlowSpec):
+    @step
+    def start(self):
+        raise ValueError("no")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Fails()
+"""
+
+
+def test_hints_name_the_command_that_starts_such_a_flow(folder: Path) -> None:
+    flow(folder, FAILS)
+    resume = "python -m evflow.compat.metaflow flow.py resume --origin-run-id 1"
+    assert f"  {resume}\n" in through("flow.py", "run").stderr
+    for asked_for in ("retry", "continue"):
+        refused = evflow(asked_for, "Fails/1")
+        assert refused.returncode == 1
+        assert f"`{resume}` makes a new run" in refused.stderr
+    assert through(*resume.split()[3:]).returncode == 1, "the run that resumes it fails as it did"
+
+
+def test_hints_are_plain_where_the_interpreter_knows_the_module_by_itself(root: Path, folder: Path) -> None:
+    (root / "site").mkdir()
+    (root / "site" / "sitecustomize.py").write_text("from evflow.compat.metaflow import install\ninstall()\n")
+    flow(folder, FAILS)
+    assert "  python flow.py resume --origin-run-id 1\n" in python("flow.py", "run", PYTHONPATH=str(root / "site")).stderr
+    assert "`python flow.py resume --origin-run-id 1`" in evflow("retry", "Fails/1", PYTHONPATH=str(root / "site")).stderr
+
+
 def test_values_with_metaflow_s_names_are_read_without_the_module(folder: Path) -> None:
     flow(
         folder,

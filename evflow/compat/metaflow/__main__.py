@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
             code = compiled(file)
             install()
-            invocation.start_with("python -m evflow.compat.metaflow")
+            invocation.start_with(invocation.THROUGH_MODULE)
             set_user_folder(os.path.dirname(file))  # noqa: PTH120 - as above
     except EvflowError as error:
         sys.stderr.write(f"Error: {error}\n")
