@@ -3,6 +3,7 @@
 import keyword
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -67,7 +68,8 @@ def command(name: str | None, as_json: bool) -> None:
         return
     click.echo(f"Wrote {', '.join(map(str, texts))}.\n")
     steps = [("Go there", f"cd {name}")] if name else []
-    steps += [("Run it", f"python {module}.py run"), ("Test it", "python -m pytest"), ("Its commands", f"python {module}.py --help")]
+    test = "python -m pytest" if find_spec("pytest") else "python -m pytest    (once pytest is installed)"
+    steps += [("Run it", f"python {module}.py run"), ("Test it", test), ("Its commands", f"python {module}.py --help")]
     click.echo("\n".join(f"  {what:<13} {typed}" for what, typed in steps))
 
 

@@ -1,6 +1,6 @@
 """The files that `evflow init` writes: a flow that shows what there is, its test, and a page that says how to go on.
 
-FILE stands for the module's name, FLOW for the class's. What is written runs, and its test passes: a test does both.
+FILE stands for the module's name, FLOW for the class's, WIDE for as many spaces as the module's name has letters. What is written runs, and its test passes: a test does both.
 """
 
 from typing import Final
@@ -9,7 +9,7 @@ _FLOW: Final = '''"""Estimate pi, by points that several tasks draw beside each 
 
     python FILE.py run                   run it; --points 100000 draws more
     python FILE.py card view report      look at its card
-    python -m pytest                     test it
+    python -m pytestWIDE                 test it
     evflow lint FILE.py                  what in it will bite
     python FILE.py deploy                deploy it; `evflow scheduler` then runs it every night
 """
@@ -90,7 +90,7 @@ def test_the_report_is_the_mean():
 
 _README: Final = """# FLOW
 
-`python FILE.py run` runs the flow, `python FILE.py card view report` shows its card, `python -m pytest` tests it, `python FILE.py deploy` deploys it.
+`python FILE.py run` runs the flow, `python FILE.py card view report` shows its card, `python -m pytest` tests it where pytest is installed, `python FILE.py deploy` deploys it.
 """
 
 
@@ -102,4 +102,4 @@ def files(module: str, flow: str) -> dict[str, str]:
         flow: The class's name.
     """
     texts = {f"{module}.py": _FLOW, f"test_{module}.py": _TEST, "README.md": _README}
-    return {name: text.replace("FILE", module).replace("FLOW", flow) for name, text in texts.items()}
+    return {name: text.replace("FILE", module).replace("FLOW", flow).replace("WIDE", " " * len(module)) for name, text in texts.items()}

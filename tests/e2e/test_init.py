@@ -1,11 +1,13 @@
 """`evflow init`, as somebody has it who begins: what it writes runs, passes its test, has a card, and is deployed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from evflow.cli.init import NameUnfit, names
+from evflow.cli.init import NameUnfit, command, names
 from evflow.lint.check import findings
 from tests.real_runs import evflow, python
 
@@ -31,6 +33,24 @@ def test_what_is_written_runs_and_passes_its_test(root: Path) -> None:
     for name in ("daily_sales.py", "README.md"):
         assert "FILE" not in (folder / name).read_text()
         assert "FLOW" not in (folder / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["one", "daily-sales"])
+def test_what_the_commands_do_is_told_in_one_column(name: str, root: Path) -> None:
+    written = json.loads(evflow("init", name, "--json", cwd=root).stdout)["files"]
+    lines = (root / written[0]).read_text().split("\n\n")[1].removesuffix('\n"""').splitlines()
+    assert len(lines) == 5
+    commands = [re.split(" {3,}", line.strip(), maxsplit=1) for line in lines]
+    assert len({line.index(said) for line, (_, said) in zip(lines, commands, strict=True)}) == 1
+
+
+def test_who_has_no_pytest_is_told_that_the_test_needs_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    with monkeypatch.context() as patched:
+        patched.setattr("evflow.cli.init.find_spec", dict[str, None]().get)
+        without = CliRunner().invoke(command, ["without"]).stdout
+    assert "python -m pytest    (once pytest is installed)\n" in without
+    assert "python -m pytest\n" in CliRunner().invoke(command, ["with-it"]).stdout
 
 
 def test_without_a_name_it_is_this_folder(root: Path) -> None:
