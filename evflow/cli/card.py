@@ -29,15 +29,13 @@ class NoCards(UsageError):
 
     code = "no-cards"
 
-    def __init__(self, what: str, run: str, *, chosen: bool, others: int) -> None:
+    def __init__(self, what: str, run: str, *, chosen: str, others: int, whole: bool) -> None:
         if chosen and others:
-            none = "The card" if others == 1 else f"None of the {count(others, 'card')}"
-            fits = "does not fit" if others == 1 else "fits"
-            super().__init__(f"{none} of '{what}' {fits}.", f"`evflow card list {run}` lists what there is.")
+            there = "the one that it has does not fit" if others == 1 else f"none of its {count(others, 'card')} fits"
+            super().__init__(f"'{what}' has no card with {chosen}: {there}.", f"`evflow card list {run}` lists what there is.")
         else:
-            super().__init__(
-                f"'{what}' has no cards.", "A step with @card makes one when it ends. `evflow card list RUN` lists those of a whole run."
-            )
+            elsewhere = "" if whole else f" `evflow card list {run}` lists those of the whole run."
+            super().__init__(f"'{what}' has no cards.", f"A step with @card makes one when it ends.{elsewhere}")
 
 
 class SeveralCards(UsageError):
@@ -146,7 +144,8 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
     every = cards_in(state, [task for task in tasks_of(state, reference) if follow_resumed or not task.reused])
     found = [one for one in every if [*named([one.card], id=id, type=type, digest=digest)]]
     if not found:
-        raise NoCards(what or reference.flow, f"{state.flow}/{state.number}", chosen=bool(id or type or digest), others=len(every))
+        chosen = " ".join(f"--{option} {value}" for option, value in (("id", id), ("type", type), ("hash", digest)) if value)
+        raise NoCards(what or reference.flow, f"{state.flow}/{state.number}", chosen=chosen, others=len(every), whole=not reference.step)
     return found
 
 

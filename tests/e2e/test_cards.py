@@ -87,8 +87,9 @@ def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
         no_step = python(flow, "card", "get", what, cwd=folder)
         assert no_step.returncode == 1
         assert "Run 'CardFlow/1' has no step 'midle'. Did you mean 'middle'?\nIts steps are start, middle, end." in no_step.stderr
+    assert "`evflow card list CardFlow/1` lists those of the whole run." in none.stderr
     other = python(flow, "card", "get", "middle", "--id", "other", cwd=folder)
-    assert "The card of 'middle' does not fit." in other.stderr
+    assert "'middle' has no card with --id other: the one that it has does not fit." in other.stderr
     assert "`evflow card list CardFlow/1` lists" in other.stderr
     for command in ("view", "get", "list", "server"):
         unnamed = evflow("card", command, cwd=folder)
