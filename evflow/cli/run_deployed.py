@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from evflow.deployments.request import Requested
 
 
-@click.command("run", help="Ask for a run of DEPLOYMENT: FLOW:NAME, or FLOW for the one called 'default'. A scheduler carries it out.")
+class _Run(click.Command):
+    """Says how parameters are given, to whoever writes them as `python flow.py run` takes them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-")
+            raise click.UsageError(f"{error.format_message()} A parameter of the flow is given as: --param {name}=VALUE", ctx) from None
+
+
+@click.command(
+    "run", cls=_Run, help="Ask for a run of DEPLOYMENT: FLOW:NAME, or FLOW for the one called 'default'. A scheduler carries it out."
+)
 @click.argument("deployment", shell_complete=of_deployments())
 @click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the flow; may be repeated.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Tag the run; may be repeated.")

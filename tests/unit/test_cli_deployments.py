@@ -247,6 +247,7 @@ def test_a_paused_deployment_runs_when_a_person_asks(world: World) -> None:
     [
         (["-p", "day"], 2, "'day' is not of the form NAME=VALUE"),
         (["-p", "=x"], 2, "is not of the form NAME=VALUE"),
+        (["--day", "monday"], 2, "No such option '--day'. Did you mean '--tag'? A parameter of the flow is given as: --param day=VALUE"),
         ([], 1, "Give: --param day=VALUE"),
         (["-p", "day=x", "-p", "alpha=many"], 1, "'many' is not an integer"),
         (["-p", "day=x", "-p", "alhpa=1"], 1, "Did you mean 'alpha'?"),
