@@ -1,6 +1,7 @@
 """`evflow limits`: what only so many hold at once, who holds it, and what the operator allows."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -28,7 +29,10 @@ def _limits(ctx: click.Context, as_json: bool) -> None:
     """List them."""
     if ctx.invoked_subcommand is not None:
         return
-    with session.log() as log:
+    allowed: dict[str, int] = {}
+    held: dict[str, list[Holder]] = {}
+    now_us = 0
+    with suppress(session.NoRunsYet), session.log() as log:
         allowed = log.limits()
         held = {name: log.holders(name) for name in log.limited()}
         now_us = log.now_us()

@@ -129,7 +129,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
     over = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
     if over > 0:
         widths[give] = max(len(head[give]), widths[give] - over, 8)
-    lines = [_line([click.style(name.upper(), dim=True) for name in head], head, widths, right)]
+    lines = [_line([click.style(name.upper(), dim=True) if name else "" for name in head], head, widths, right)]
     return lines + [_line([_cut(cell, width) for cell, width in zip(row, widths, strict=True)], head, widths, right) for row in rows]
 
 

@@ -19,9 +19,14 @@ def command(name: str | None, as_json: bool) -> None:
     """Show them."""
     from evflow.log import pools
 
-    with session.log() as log:
-        names = [pools.check_name(name)] if name else pools.ask(log.url, pools.names())
-        found = [pools.ask(log.url, pools.picture(pool)) for pool in names]
+    try:
+        with session.log() as log:
+            names = [pools.check_name(name)] if name else pools.ask(log.url, pools.names())
+            found = [pools.ask(log.url, pools.picture(pool)) for pool in names]
+    except session.NoRunsYet:
+        if name:
+            raise
+        found = []
     now_us = clock.now_us()
     if as_json:
         write_json([_plain(pool) for pool in found])

@@ -220,6 +220,23 @@ def test_a_fresh_machine_has_no_runs_and_is_left_as_it_is(evflow_home: Path) -> 
     assert not evflow_home.exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "nothing"),
+    [
+        ("runs", "There are no runs in"),
+        ("deployments", "Nothing is deployed"),
+        ("pools", "There are no pools yet."),
+        ("limits", "No limit is set"),
+        ("backfills", "There are no backfills."),
+    ],
+)
+def test_to_a_list_nothing_is_wrong_with_a_fresh_machine(command: str, nothing: str, evflow_home: Path) -> None:
+    listed = evflow(command)
+    assert (listed.exit_code, listed.stdout, nothing in listed.stderr) == (0, "", True)
+    assert json.loads(evflow(command, "--json").stdout) == []
+    assert not evflow_home.exists()
+
+
 def test_a_run_is_shown_with_its_tasks(server: SimulatedServer) -> None:
     finished().write_to(server)
     shown = json.loads(evflow("show", "TrainFlow/3", "--json").stdout)
@@ -633,6 +650,11 @@ def test_a_table_counts_the_columns_that_wide_characters_take(monkeypatch: pytes
     monkeypatch.setenv("COLUMNS", "20")
     lines = output.table(["user", "tags"], [["山田", "東京" * 10], ["e\u0301va", "x"]])
     assert lines[1:] == ["山田  東京東京東京…", "e\u0301va   x"]
+
+
+def test_a_table_whose_last_column_has_no_name_ends_with_the_last_that_has_one() -> None:
+    head, row = output.table(["hash", ""], [["5d4da6a060b6", "live"]])
+    assert (click.unstyle(head), row) == ("HASH", "5d4da6a060b6  live")
 
 
 def test_a_table_in_a_pipe_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
