@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Self, TypeVar
@@ -20,7 +21,7 @@ import psutil
 
 from evflow import DeployedFlow, Deployer
 from evflow.client.connection import disconnect
-from evflow.core.ids import FlowName
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments import backfills
 from evflow.deployments.catalog import Reference, find
 from evflow.log import connect, pools
@@ -59,6 +60,7 @@ class Fleet:
         self.schedulers: list[Scheduler] = []
         self.workers: list[Worker] = []
         self.happened: list[str] = []
+        self._moments: list[str] = []
         self.unknown = 0  # requests of which nobody knows whether they arrived
         self.may_have_twins: set[str] = set()  # names of tasks
         self.proxies: list[Proxy] = []
@@ -118,9 +120,10 @@ class Fleet:
 
     def _ask(self) -> None:
         """Somebody who asks for runs and does not ask again where it is not known whether one was asked for."""
+        names = (f"request-{number}" for number in count())
         while not self._over.wait(self.random.uniform(0.3, 1.2)):
             try:
-                DeployedFlow.from_deployment(FLOW).trigger()
+                DeployedFlow.from_deployment(FLOW).trigger(tags=[next(names)])
             except LogUnavailable:
                 self.unknown += 1
 
@@ -128,7 +131,7 @@ class Fleet:
         """Let everything work again, and ask for nothing more."""
         self._over.set()
         self._asking.join()
-        self.happened.append("calm")
+        self._note("calm")
         self.fill_up_ranks()
         self.deployed.pause()
 
@@ -139,7 +142,18 @@ class Fleet:
 
     def story(self) -> str:
         """What happened, for a test that failed."""
-        return ", ".join(self.happened)
+        return ", ".join(self._moments)
+
+    def _note(self, act: str) -> None:
+        self.happened.append(act)
+        self._moments.append(f"{datetime.now(UTC):%H:%M:%S.%f} {act}")
+
+    def twins(self) -> str:
+        """What bodies that ran beside a twin noted, and what was said of their runs, for a test that failed."""
+        found = sorted(path.stem for path in self.book.glob("*.twin"))  # RUN.TASK.WHOSE
+        noted = [f"--- {name}\n{(self.book / name).read_text()}" for name in found]
+        runs = {RunId(FLOW, RunNumber(int(name.partition(".")[0]))) for name in found}
+        return "\n".join([*noted, self.last_lines(sorted(runs), 0)]) if found else ""
 
     def last_lines(self, runs: Sequence[object] = (), lines: int = 8) -> str:
         """What each member said last, and all that it said of some runs, for a test that failed."""
@@ -147,20 +161,24 @@ class Fleet:
         told: list[str] = []
         for member in self.members:
             said = member.said.read_text().splitlines()
-            about = [line for line in said[:-lines] if any(name in line for name in names)]
-            told += [f"--- {member.name}, {'living' if member.process.poll() is None else member.process.poll()}", *about, *said[-lines:]]
+            about = [line for line in said[: len(said) - lines] if any(name in line for name in names)]
+            told += [
+                f"--- {member.name}, {'living' if member.process.poll() is None else member.process.poll()}",
+                *about,
+                *said[len(said) - lines :],
+            ]
         return "\n".join(told)
 
     def tally(self) -> str:
         """How often what happened, for people."""
-        return ", ".join(f"{count} x {act.replace('_', ' ')}" for act, count in sorted(Counter(self.happened).items()) if act != "calm")
+        return ", ".join(f"{times} x {act.replace('_', ' ')}" for act, times in sorted(Counter(self.happened).items()) if act != "calm")
 
     # --- what happens --------------------------------------------------------------------------------------
 
     def strike(self) -> None:
         """Let something happen."""
         act = self.random.choice(self.acts)
-        self.happened.append(act.__name__)
+        self._note(act.__name__)
         act()
         self.fill_up_ranks()
 

@@ -151,8 +151,10 @@ def inspect(log: LogClient, flow: FlowName, book: Path, *, lost: bool, may_have_
     if not lost:
         found.problems += found.numbers_given_again
         found.problems += [f"{count} runs have the tick {tick}" for tick, count in triggers.items() if count > 1]
-    twins = [path.stem for path in book.glob("*.twin")]
-    found.problems += [f"a body ran beside its twin: {twin}" for twin in twins if f"{flow}/{twin.replace('.', '/')}" not in may_have_twins]
+    twins = [path.stem.split(".") for path in book.glob("*.twin")]
+    found.problems += [
+        f"a body ran beside its twin: {run}/{task} of {whose}" for run, task, whose in twins if f"{flow}/{run}/{task}" not in may_have_twins
+    ]
     return found
 
 

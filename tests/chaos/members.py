@@ -1,5 +1,6 @@
 """The processes of evflow that a fleet has: schedulers and workers of a pool, and what they say."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ class Member:
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "evflow.cli", *self.command],
+                env={**os.environ, "EVFLOW_LOG_LEVEL": "debug"},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True,
             )  # fmt: skip
 
