@@ -192,7 +192,7 @@ def prepare(request: DeployRequest, store: Store, home: Path) -> Prepared:
     apply_with(request.flow, request.options.with_specs)
     graph = graph_of(request.flow)
     check_executors(graph)
-    schedule, triggers = _schedule(request.flow), _triggers(request.flow, request.options.project)
+    schedule, triggers = _schedule(request.flow), _triggers(request.flow, request.options.project, request.user)
     parameters = facts(request.flow).parameters
     with known(request.options.project, flow):
         defaults = _defaults(request)
@@ -259,9 +259,9 @@ def _schedule(flow: type) -> dict[str, Any] | None:
     return to_plain(found)
 
 
-def _triggers(flow: type, project: Project | None) -> tuple[dict[str, Any], ...]:
+def _triggers(flow: type, project: Project | None, user: str) -> tuple[dict[str, Any], ...]:
     needed = [parameter.name for parameter in facts(flow).parameters.values() if is_required(parameter)]
-    found = triggers_of(flow, project)
+    found = triggers_of(flow, project, user=user)
     for one in found:
         missing = [name for name in needed if name not in parameters_of(one)]
         if missing:

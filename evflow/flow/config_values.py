@@ -312,7 +312,7 @@ def _computed(cls: type, spec: ConfigSpec, default: Any, user: str) -> Any:
         return default
     from evflow.flow.parameter_values import called
 
-    return called(cls, f"Config '{spec.name}'", spec.name, default, spec.where, user)
+    return called(cls, f"The default of Config '{spec.name}'", spec.name, default, spec.where, user)
 
 
 def _from_file(spec: ConfigSpec, given: object, source: str) -> object:

@@ -73,7 +73,7 @@ class ParameterDefaultFailed(UsageError):
     code = "parameter-default-failed"
 
     def __init__(self, what: str, where: Where, traceback: str) -> None:
-        super().__init__(f"The default of {what} ({where}) raised an exception:\n{traceback.rstrip()}")
+        super().__init__(f"{what} ({where}) raised an exception:\n{traceback.rstrip()}")
 
 
 @value
@@ -276,7 +276,7 @@ def _json(parameter: Parameter[Any], value: object, source: str) -> object:
 def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
     if not callable(parameter.default):
         return converted(parameter, _found(cls, parameter, parameter.default), source="its default" if parameter.reads_file else "")
-    value = called(cls, f"parameter '{parameter.name}'", parameter.name, parameter.default, parameter.where, user)
+    value = called(cls, f"The default of parameter '{parameter.name}'", parameter.name, parameter.default, parameter.where, user)
     if value is None:
         return None
     expected = {float: (float, int), JSONType: (str, dict, list, int, float, bool)}.get(parameter.type, (parameter.type,))
@@ -299,8 +299,8 @@ def called(cls: type, what: str, name: str, default: Callable[[ParameterContext]
 
     Args:
         cls: The flow.
-        what: Whose default it is, for messages.
-        name: The parameter's or configuration's.
+        what: What it is, for messages.
+        name: The parameter's or configuration's, or the decorator's field.
         default: The function.
         where: Where it is declared.
         user: Who starts the run, or an empty string for the user of this process.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from evflow.core.projects import Project
     from evflow.core.triggers import Trigger, Wanted
+    from evflow.flow.parameter_values import ParameterContext
 
 C = TypeVar("C", bound=type)
 
@@ -190,8 +191,8 @@ def trigger(cls: C, /) -> C: ...
 @overload
 def trigger(
     *,
-    event: "str | Mapping[str, Any] | None" = None,
-    events: "Sequence[str | Mapping[str, Any]] | None" = None,
+    event: "str | Mapping[str, Any] | Callable[[ParameterContext], Any] | None" = None,
+    events: "Sequence[str | Mapping[str, Any] | Callable[[ParameterContext], Any]] | Callable[[ParameterContext], Any] | None" = None,
     need: str = "all",
     filter: "Mapping[str, Any] | None" = None,
     parameters: "Mapping[str, str] | Sequence[str | tuple[str, str]] | None" = None,
@@ -206,7 +207,8 @@ def trigger(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
 
     Args:
         cls: The flow; bare it says nothing, and `check` says what is missing.
-        event: The event's name; or a dictionary of `name`, `parameters` and `filter`.
+        event: The event's name; or a dictionary of `name`, `parameters` and `filter`; or a function of a context (`flow_name`, `user_name`, …)
+            that gives either. Functions are called when the flow is deployed.
         events: Several of them.
         need: Of several: `all` start a run together, or `any` of them starts one.
         filter: What the payload must be, for each event that says nothing itself: field to value, list of values, or `{">": 3}`.
@@ -225,8 +227,8 @@ def trigger_on_finish(cls: C, /) -> C: ...
 @overload
 def trigger_on_finish(
     *,
-    flow: "str | Mapping[str, Any] | None" = None,
-    flows: "Sequence[str | Mapping[str, Any]] | None" = None,
+    flow: "str | Mapping[str, Any] | Callable[[ParameterContext], Any] | None" = None,
+    flows: "Sequence[str | Mapping[str, Any] | Callable[[ParameterContext], Any]] | Callable[[ParameterContext], Any] | None" = None,
     need: str = "all",
     status: "str | Sequence[str]" = "succeeded",
     parameters: "Mapping[str, str] | Sequence[str | tuple[str, str]] | None" = None,
@@ -242,7 +244,7 @@ def trigger_on_finish(cls: Any = None, /, **fields: Any) -> Any:  # noqa: D417
     Args:
         cls: The flow; bare it says nothing, and `check` says what is missing.
         flow: The other flow: its name, `FLOW:DEPLOYMENT`, `PROJECT.BRANCH.FLOW`, or a dictionary of `name`, `deployment` (or `project` and
-            `project_branch`), `status` and `parameters`. Within a project a name alone is the flow in the same branch.
+            `project_branch`), `status` and `parameters`; or a function that gives either. Within a project a name alone is the flow in the same branch.
         flows: Several of them.
         need: As for `trigger`.
         status: How the run must have ended: `succeeded`, `failed`, `cancelled`, a list of these, or `any`.
@@ -264,31 +266,53 @@ def mistakes(cls: type) -> Iterator[tuple[Where, str]]:
     if len(found) > MOST_TRIGGERS:
         yield found[0].where, f"Flow {cls.__name__} has {len(found)} triggers: {MOST_TRIGGERS} are possible."
         return
-    known = [parameter.name for parameter in facts(cls).parameters.values()]
-    files = {parameter.name for parameter in facts(cls).parameters.values() if parameter.reads_file}
+    from evflow.flow.decorators.trigger_functions import has_functions
+
     for decorator in found:
-        wrong = list(decorator.mistakes())
-        for mistake in wrong:
-            yield decorator.where, mistake
-        for one in () if wrong else decorator.trigger().wanted:
-            for name in one.parameters:
-                if name not in known:
-                    has = f"It has: {', '.join(known)}." if known else "It has none."
-                    text = f"@{decorator.name}: Flow {cls.__name__} has no parameter '{name}'. {has}{did_you_mean(name, known)}"
-                    yield decorator.where, text
-                elif name in files:
-                    text = f"@{decorator.name}: '{name}' takes a file, and no event may say which file of the scheduler's machine is read."
-                    yield decorator.where, f"{text} Give the file a default, or the parameter another type."
+        if not has_functions(decorator):
+            for mistake in _mistakes_of(decorator, cls):
+                yield decorator.where, mistake
 
 
-def triggers_of(cls: type, project: "Project | None" = None) -> "list[Trigger]":
+def triggers_of(cls: type, project: "Project | None" = None, *, user: str = "") -> "list[Trigger]":
     """What a flow without mistakes listens for; a subclass that says nothing listens as its base does.
 
     Args:
         cls: The flow.
         project: The project and branch in which it listens.
+        user: Who deploys it: functions that stand in a trigger are called now, and told.
+
+    Raises:
+        TriggerInvalid: Functions give what nobody can listen for.
+        ParameterDefaultFailed: A function raised an exception.
     """
-    return [decorator.trigger(project) for decorator in _triggers(cls)]
+    from evflow.flow.decorators.trigger_functions import TriggerInvalid, has_functions, settled
+
+    found: list[Trigger] = []
+    for written in _triggers(cls):
+        decorator = written
+        if has_functions(written):
+            decorator = settled(cls, written, user)
+            wrong = next(_mistakes_of(decorator, cls), None)
+            if wrong is not None:
+                raise TriggerInvalid(wrong, written.where)
+        found.append(decorator.trigger(project))
+    return found
+
+
+def _mistakes_of(decorator: TriggerDecorator, cls: type) -> Iterator[str]:
+    wrong = list(decorator.mistakes())
+    yield from wrong
+    known = [parameter.name for parameter in facts(cls).parameters.values()]
+    files = {parameter.name for parameter in facts(cls).parameters.values() if parameter.reads_file}
+    for one in () if wrong else decorator.trigger().wanted:
+        for name in one.parameters:
+            if name not in known:
+                has = f"It has: {', '.join(known)}." if known else "It has none."
+                yield f"@{decorator.name}: Flow {cls.__name__} has no parameter '{name}'. {has}{did_you_mean(name, known)}"
+            elif name in files:
+                text = f"@{decorator.name}: '{name}' takes a file, and no event may say which file of the scheduler's machine is read."
+                yield f"{text} Give the file a default, or the parameter another type."
 
 
 def _named_in(given: object, project: "Project | None") -> object:
