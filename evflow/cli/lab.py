@@ -108,6 +108,7 @@ def _rehearsed(file: Path, arguments: tuple[str, ...], *, quiet: bool) -> "RunLo
     if any(one.partition("=")[0].replace("_", "-") == "--on-failure" for one in arguments):
         raise click.UsageError("A rehearsal that waits for somebody would wait for ever, so a failure ends it: leave --on-failure out.")
     from evflow.core.ids import FlowName
+    from evflow.flow.invocation import command
     from evflow.log import connect
     from evflow.log.embedded import EmbeddedServer
     from evflow.replay.load import load
@@ -117,37 +118,20 @@ def _rehearsed(file: Path, arguments: tuple[str, ...], *, quiet: bool) -> "RunLo
             **os.environ, "EVFLOW_HOME": f"{folder}/home", "EVFLOW_REDIS_URL": server.ready(), "EVFLOW_STORE": f"{folder}/store",
             "EVFLOW_ON_FAILURE": "fail",  # nobody reaches this log to mend what its run would wait with
         }  # fmt: skip
-        command = [sys.executable, *_through(file), str(file), "--quiet", "run", *arguments]
-        done = subprocess.run(command, env=environment, stdout=sys.stderr if quiet else None, check=False)
+        start = command(str(file))
+        done = subprocess.run([*start, "--quiet", "run", *arguments], env=environment, stdout=sys.stderr if quiet else None, check=False)
         with closing(connect(server.ready())) as log:
             runs = [entry.run for flow in log.flows() for entry in log.runs(FlowName(flow), 1)]
             if not runs:
+                typed = " ".join(["python", *start[1:]])
                 raise NothingToPlay(
-                    f"`{' '.join(['python', *command[1:]])}` ended with exit code {done.returncode} before its first event",
-                    _hint(file, done.returncode),
+                    f"`{typed} run` ended with exit code {done.returncode} before its first event", _hint(typed, done.returncode)
                 )
             return load(log, runs[0])
 
 
-def _through(file: Path) -> list[str]:
-    """What a flow that imports Metaflow needs before its file."""
-    import ast
-
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []  # Python says it
-    imports = [one.module or "" for one in ast.walk(tree) if isinstance(one, ast.ImportFrom) and not one.level]
-    imports += [name.name for one in ast.walk(tree) if isinstance(one, ast.Import) for name in one.names]
-    return ["-m", "evflow.compat.metaflow"] if any(name.partition(".")[0] == "metaflow" for name in imports) else []
-
-
-def _hint(file: Path, code: int) -> str:
-    return (
-        "What it says stands above."
-        if code
-        else f"A flow's file ends in a call of its class; `python {file} check` says whether it is one."
-    )
+def _hint(typed: str, code: int) -> str:
+    return "What it says stands above." if code else f"A flow's file ends in a call of its class; `{typed} check` says whether it is one."
 
 
 def _play(lab: "Lab", *, seeds: int, first_seed: int, points: int | None, watched: bool) -> None:

@@ -21,8 +21,26 @@ def start_with(words: str) -> None:
 
 
 def command(file: str) -> list[str]:
-    """The command that starts a flow's file in another process, where `import metaflow` means what it means in this one."""
-    return [sys.executable, *(["-m", "evflow.compat.metaflow"] if dialect.is_metaflow() else []), file]
+    """The command that starts a flow's file in another process.
+
+    There `import metaflow` means evflow where it does so in this process, or where the file is written for Metaflow.
+    """
+    return [sys.executable, *(["-m", "evflow.compat.metaflow"] if dialect.is_metaflow() or _imports_metaflow(file) else []), file]
+
+
+def _imports_metaflow(file: str) -> bool:
+    """Whether a file is written for Metaflow: it imports that and no evflow. What cannot be read is not, and says so when it is run."""
+    import ast
+
+    try:
+        with open(file, "rb") as source:  # noqa: PTH123 - pathlib is a heavy import
+            nodes = list(ast.walk(ast.parse(source.read())))
+    except (OSError, SyntaxError, ValueError):
+        return False
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    packages = {name.partition(".")[0] for name in names}
+    return "metaflow" in packages and "evflow" not in packages
 
 
 def program(file: str, options: Mapping[str, Any] | None = None) -> str:

@@ -56,10 +56,3 @@ def test_a_file_without_a_flow_is_told_what_it_lacks(tmp_path: Path) -> None:
     refused = evflow("lab", str(tmp_path / "empty.py"))
     assert refused.returncode == 1
     assert "A flow's file ends in a call of its class" in refused.stderr
-
-
-def test_a_flow_written_for_metaflow_is_played_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "fails.py").write_text(FAILS.replace("from evflow import", "from metaflow import"))
-    done = evflow("lab", str(tmp_path / "fails.py"), "--seeds", "1")
-    assert done.returncode == 0, done.stderr
-    assert "The run failed as it had" in done.stdout

@@ -461,3 +461,12 @@ print(done.status, done.run.data.given[0])
 """
     done = python("-c", code)
     assert done.stdout == "successful 1\n", done.stderr
+
+
+@pytest.mark.skipif(find_spec("evflow.compat") is None, reason="this evflow has no module for Metaflow's flows")
+def test_a_flow_written_for_metaflow_is_run_as_it_is(flow_file: Path) -> None:
+    flow_file.write_text(flow_file.read_text().replace("from evflow import", "from metaflow import"))
+    done = asyncio.run(quiet(flow_file).async_run(rows=1))
+    assert asyncio.run(done.wait()).status == "successful"
+    assert done.run.data is not None
+    assert done.run.data.given[0] == 1
