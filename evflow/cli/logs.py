@@ -15,6 +15,7 @@ from evflow.cli.output import instant, iso, write_json
 from evflow.client.errors import NoSuchAttempt
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState, Task
+from evflow.flow import dialect
 from evflow.store.logs import LogLine, Stream, find_folder, path_of, read_log
 
 _NAMED = 20
@@ -55,7 +56,8 @@ def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json
         click.echo(f"What {_listed(names)} printed is on the disk of {host}, where they ran: ask there.", err=True)
     for run, names in origins(tasks).items():
         click.echo(f"What {_listed(names)} printed is in {run}, from where they were taken over: evflow logs {run}", err=True)
-    alone = reference.task is not None
+    # Under Metaflow's rules what a step printed is itself, however many tasks it had.
+    alone = reference.task is not None or (bool(reference.step) and dialect.is_metaflow())
     for line in lines:
         before = f"{instant(line.line.at_us)} " if timestamps else ""
         before += "" if alone else click.style(f"[{line.task.step}/{line.task.id}] ", dim=True)

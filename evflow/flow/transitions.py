@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from evflow.errors import did_you_mean
 from evflow.exception import InvalidNextException, SwitchValueUnknown
+from evflow.flow import dialect
 from evflow.flow.scope import Scope
 from evflow.flow.steps import INFO, Where, facts
 
@@ -76,6 +77,13 @@ def finish(flow: "FlowSpec", scope: Scope) -> Transition:
         return scope.transition
     if _is_end(flow, scope.step):
         return END
+    if dialect.is_metaflow() and scope.frames and scope.frames[-1].kind == "parallel" and scope.frames[-1].position:
+        # There a gang goes on as its node 0 says, and the others may return before they come to their self.next.
+        from evflow.flow.graph import read_node
+
+        node = read_node(type(flow), scope.step)
+        if node.kind == "linear":
+            return Transition("linear", tuple(node.out))
     raise InvalidNextException(
         f"Step {scope.step} is missing a self.next() transition to the next step.",
         "Add a self.next() as the last line in the function; every way through it has to end with one.",

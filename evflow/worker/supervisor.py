@@ -472,6 +472,8 @@ class Supervisor:
             self._drain(capture)
         attempt.captures.clear()  # They know their attempt: no collector looks for what is left of it, and each fork would get it.
         with suppress(OSError):
+            if code == -signal.SIGSEGV:  # Nobody else could write it where people look first, as Metaflow does.
+                attempt.log.write("stderr", now_us(), [b"Task failed with a segmentation fault."], ends=True)
             attempt.log.close(now_us())
         del self._running[attempt.name], self._by_pid[attempt.pid], self._current[run, task]
         if attempt.cancelled:

@@ -21,7 +21,7 @@ from evflow.core.state import RunState
 from evflow.deployments.beginning import check_tags, package_of
 from evflow.deployments.environments import Environments, settle
 from evflow.errors import UsageError
-from evflow.flow import graph_of
+from evflow.flow import dialect, graph_of
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
 from evflow.log.keys import own_shard
@@ -252,6 +252,7 @@ def _write_run_id(file: str | None, run_id: RunId) -> None:
     if file is None:
         return
     try:
-        Path(file).write_text(f"{run_id.number}\n", encoding="utf-8")
+        line_end = "" if dialect.is_metaflow() else "\n"  # programs around Metaflow's flows compare the whole file
+        Path(file).write_text(f"{run_id.number}{line_end}", encoding="utf-8")
     except OSError as error:
         raise RunIdFileUnwritable(file, error.strerror or str(error)) from error

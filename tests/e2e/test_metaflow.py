@@ -337,6 +337,58 @@ def test_a_join_reads_merged_artifacts_only(folder: Path) -> None:
     assert "inputs[0].x" in said
 
 
+def test_programs_around_a_flow_find_its_number_and_its_output_alone(folder: Path) -> None:
+    flow(folder, LINEAR.replace("self.next(self.end)", "print('said')\n        self.next(self.end)"))
+    run("flow.py", "--run-id-file", "number")
+    assert (folder / "number").read_text() == "1"
+    assert through("flow.py", "logs", "--stdout", "1/start").stdout == "said\n"
+    assert through("flow.py", "logs", "--stdout", "1").stdout == "[start/1] said\n"
+
+
+def test_what_a_task_printed_ends_in_its_segmentation_fault(folder: Path) -> None:
+    flow(folder, LINEAR.replace("self.y = self.x + 1", "import ctypes\n        print('Crash and burn!')\n        ctypes.string_at(0)"))
+    done = through("flow.py", "run")
+    assert done.returncode == 1
+    setup = "namespace(None)\ntask = Run('Linear/1')['end'].task"
+    assert asked(folder, "[task.stdout, task.stderr]", setup) == ["Crash and burn!\n", "Task failed with a segmentation fault.\n"]
+
+
+def test_a_node_of_a_gang_may_return_before_its_next(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, current, parallel, step
+
+        class Gang(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.train, num_parallel=3)
+
+            @parallel
+            @step
+            def train(self):
+                self.node = current.parallel.node_index
+                if self.node != 0:
+                    return
+                self.next(self.join)
+
+            @step
+            def join(self, inputs):
+                self.nodes = [one.node for one in inputs]
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Gang()
+        """,
+    )
+    run("flow.py")
+    assert asked(folder, "Run('Gang/1').data.nodes") == [0, 1, 2]
+
+
 def test_functions_on_self_are_not_kept_and_nothing_is_said(folder: Path) -> None:
     flow(
         folder,

@@ -8,8 +8,8 @@ import pytest
 from evflow import (
     FlowSpec,
     Parameter,
-    cached,
     batch,
+    cached,
     catch,
     environment,
     kubernetes,
