@@ -93,6 +93,10 @@ class Lab:
         self.wide_runs[engine.name, width] = there
         return seconds, there
 
+    def without_bytecode(self, engine: Engine) -> Engine:
+        """Take an engine as it is where no bytecode is written."""
+        return engines.without_bytecode(engine, self.folder.parent / f"{engine.name}-without-bytecode")
+
     def width(self, engine: Engine, width: int) -> int:
         """Say how wide to run for a figure at ``width``: less for Metaflow when it has to be quick."""
         return min(width, 100) if self.quick and engine.name == "metaflow" else width
@@ -101,6 +105,11 @@ class Lab:
 def flow(name: str) -> str:
     """Read the source of a flow."""
     return (FLOWS / f"{name}.py").read_text()
+
+
+def scaled(seconds: float, least: float, width: int) -> float:
+    """Seconds that 1,000 tasks take, if ``width`` take ``seconds``, of which ``least`` are no task's."""
+    return least + (seconds - least) * 1000 / width
 
 
 def wide_run(width: int) -> Iterable[str]:
@@ -148,11 +157,19 @@ def chain_of_20(lab: Lab, engine: Engine) -> Readings:
 
 def without_bytecode(lab: Lab, engine: Engine) -> Readings:
     """The same two runs where no bytecode is written: what a container image has that was made with uv."""
-    plain = engines.without_bytecode(engine, lab.folder.parent / f"{engine.name}-without-bytecode")
+    plain = lab.without_bytecode(engine)
     return {
         "two_steps": lab.place(plain, flow("two_steps")).flow("run").all_s,
         "chain": lab.place(plain, chain(20)).flow("run").all_s,
     }
+
+
+def foreach_without_bytecode(lab: Lab, engine: Engine) -> Readings:
+    """The foreach of 1,000 where no bytecode is written."""
+    plain, width = lab.without_bytecode(engine), lab.width(engine, 1000)
+    least = lab.place(plain, flow("two_steps")).flow("run").all_s
+    seconds = lab.place(plain, flow("wide"), "wide-without-bytecode").flow(*wide_run(width)).all_s
+    return {"wide": scaled(seconds, least, width)}
 
 
 def dispatch(lab: Lab, engine: Engine) -> Readings:
@@ -181,8 +198,7 @@ def foreach_1000(lab: Lab, engine: Engine) -> Readings:
     """A foreach of 1,000 tasks that do nothing, with 16 workers."""
     width = lab.width(engine, 1000)
     seconds, _ = lab.wide(engine, width)
-    least = lab.anyway(engine)[0]
-    return {"wide": least + (seconds - least) * 1000 / width}
+    return {"wide": scaled(seconds, lab.anyway(engine)[0], width)}
 
 
 def memory(lab: Lab, engine: Engine) -> Readings:
@@ -283,6 +299,12 @@ WORKLOADS = (
         rounds=3,
     ),
     Workload("foreach", foreach_1000, (Metric("wide", "foreach of 1,000, 16 workers", "s", at_most=0.012),), rounds=1),
+    Workload(
+        "foreach-without-bytecode",
+        foreach_without_bytecode,
+        (Metric("wide", "foreach of 1,000, no bytecode written", "s", at_most=0.012),),
+        rounds=1,
+    ),
     Workload("memory", memory, (Metric("pss", "its peak PSS, all processes", "MB", at_most=0.25),), rounds=1),
     Workload(
         "array",
