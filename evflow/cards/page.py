@@ -1,14 +1,16 @@
 """The page around a card's content: one HTML file that needs nothing else, and that cannot do anything.
 
 Everything in it that comes from data was escaped or sanitised where it became HTML. The content security policy stands behind that: no
-address is asked for anything, no form sent, no script run but those whose hashes it names.
+address is asked for anything, no form sent, no script run but those whose hashes it names. Elements that it does not govern are no elements here.
 """
 
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import sha256
+from typing import Final
 
 from evflow.cards import vega
 from evflow.cards.component import CardComponent, escape, shown
@@ -34,6 +36,10 @@ class Heading:
     again_s: int = 0
 
 
+_LEADS_AWAY: Final = re.compile(r"<(?=(?:meta|link|base)[\s/>])", re.IGNORECASE)
+"""Elements that no policy keeps from leading the reader to another address, or from asking where it is."""
+
+
 def page(heading: Heading, content: str) -> str:
     """A whole page.
 
@@ -41,6 +47,7 @@ def page(heading: Heading, content: str) -> str:
         heading: What stands at its head.
         content: HTML that is safe. Where charts are in it, the scripts that draw them come with it.
     """
+    content = _LEADS_AWAY.sub("&lt;", content)
     scripts = vega.scripts() if vega.MARK in content else ()
     allowed = " ".join(f"'{_hash(script)}'" for script in scripts) or "'none'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src {allowed}"

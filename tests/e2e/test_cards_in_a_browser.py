@@ -30,6 +30,7 @@ class Smuggled(CardComponent):
         return (
             '<p id="mark">untouched</p><script>document.getElementById("mark").textContent = "touched"</script>'
             "<img src=x onerror=\"document.getElementById('mark').textContent = 'touched'\">"
+            '<META http-equiv="refresh" content="0;url=about:blank">'
         )
 
 
@@ -50,13 +51,23 @@ class Shown(CardType):
         )
 
 
-def dom(root: Path, *components: CardComponent, kind: str = "default") -> str:
-    """The page as Chromium has it after its scripts have run."""
+def html(*components: CardComponent, kind: str = "default") -> str:
+    """The page as it is written."""
     plan = CardPlan(kind)
     for component in components:
         plan.add(component)
+    return render(plan, TaskFacts("TrainFlow", "3", "train", "7"), around=Around(str, dict, str))
+
+
+def dom(root: Path, *components: CardComponent, kind: str = "default") -> str:
+    """The page as Chromium has it after its scripts have run."""
+    return opened(root, html(*components, kind=kind))
+
+
+def opened(root: Path, page: str) -> str:
+    """What Chromium makes of a page, but for the scripts in it."""
     file = root / "card.html"
-    file.write_text(render(plan, TaskFacts("TrainFlow", "3", "train", "7"), around=Around(str, dict, str)))
+    file.write_text(page)
     assert CHROMIUM is not None
     options = [
         "--headless",
@@ -97,3 +108,13 @@ def test_a_type_of_one_s_own_keeps_its_looks_and_its_charts_and_runs_no_script(r
 def test_scripts_that_were_smuggled_in_do_not_run(root: Path) -> None:
     page = dom(root, Smuggled(), Table([["x"]]), Markdown("text"))
     assert '<p id="mark">untouched</p>' in page
+    assert "&lt;META http-equiv" in page  # the reader is still here, and sees what was tried
+
+
+def test_a_table_of_many_columns_is_printed_whole(root: Path) -> None:
+    many = Table([range(1000, 1030)], headers=[f"column {number}" for number in range(30)])
+    page = html(many).replace("@media print", "@media all").replace("Content-Security-Policy", "x-none")
+    measure = "<script>const table = document.querySelector('table');"
+    measure += "document.title = table.getBoundingClientRect().right <= 720 ? 'whole' : 'cut';</script>"
+    narrow = page.replace("<body>", '<body style="width: 720px; margin: 0">').replace("</body>", f"{measure}</body>")
+    assert "<title>whole</title>" in opened(root, narrow)
