@@ -82,9 +82,10 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 onl
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if self._parameter.reads_file:
             return value  # it is read once, when the run starts
+        source = param.name and ctx.get_parameter_source(param.name) if param and ctx else None
+        from_variable = source is click.core.ParameterSource.ENVIRONMENT
         try:
-            converted(self._parameter, value)
+            converted(self._parameter, value, source=variable(self._parameter.name) if from_variable else "")
         except ParameterInvalid as error:
-            wanted = error.message.partition(": ")[2]
-            self.fail(wanted, param, ctx)
+            raise click.UsageError(error.message, ctx) from None
         return value

@@ -162,7 +162,11 @@ def test_a_missing_parameter_is_named() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_wrong_type_in_a_parameters_variable_is_told() -> None:
-    is_clean(python("sums.py", "run", EVFLOW_RUN_N_ITEMS="many"), "'many' is not an integer", code=2)
+    is_clean(python("sums.py", "run", EVFLOW_RUN_N_ITEMS="many"), r"'--n_items' \(EVFLOW_RUN_N_ITEMS\): 'many' is not an integer", code=2)
+    Path("theirs.py").write_text(Path("sums.py").read_text().replace("from evflow ", "from metaflow "))
+    metaflow_s = python("-m", "evflow.compat.metaflow", "theirs.py", "run", METAFLOW_RUN_N_ITEMS="many")
+    is_clean(metaflow_s, r"'--n_items' \(METAFLOW_RUN_N_ITEMS\): 'many' is not an integer", code=2)
+    is_clean(python("sums.py", "run", "--n_items", "many"), "for '--n_items': 'many' is not an integer", code=2)
 
 
 @pytest.mark.parametrize("arguments", [["shwo"], ["show"], ["runs", "--bogus"], ["cancel"]])
