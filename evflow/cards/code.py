@@ -1,6 +1,7 @@
 """Code, coloured."""
 
 from collections.abc import Callable
+from functools import cache
 from textwrap import dedent
 from typing import Any, Final
 
@@ -34,6 +35,12 @@ class PythonCode(CardComponent):
         return problem("Its source cannot be had.", self._why) if self._why else python(self._code)
 
 
+@cache
+def _colours() -> tuple[Any, Any]:
+    """What reads Python and what writes HTML: they take longer to make than to use, and keep nothing of a text."""
+    return ours("pygments.lexers.python").PythonLexer(stripnl=False), ours("pygments.formatters.html").HtmlFormatter(nowrap=True)
+
+
 def python(code: str) -> str:
     """Code in Python as HTML: pygments' classes, whose colours the page has."""
     from evflow.imports import framework_view
@@ -41,7 +48,5 @@ def python(code: str) -> str:
     if len(code) > _MOST_CHARS:
         return f"<pre>{escape(code)}</pre>"
     with framework_view():  # pygments imports more of itself as it goes
-        formatter = ours("pygments.formatters.html").HtmlFormatter(nowrap=True)
-        lexer = ours("pygments.lexers.python").PythonLexer(stripnl=False)
-        coloured: str = ours("pygments").highlight(code.encode("utf-8", "backslashreplace").decode(), lexer, formatter)
+        coloured: str = ours("pygments").highlight(code.encode("utf-8", "backslashreplace").decode(), *_colours())
     return f'<pre class="code" tabindex="0" aria-label="Python code"><code>{coloured}</code></pre>'

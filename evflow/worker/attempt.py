@@ -267,7 +267,7 @@ def _load_wanted(flow: type[FlowSpec]) -> None:
     if "card" in names:
         from evflow.worker.cards import preload
 
-        preload()
+        preload(flow)
     if "cached" in names:
         from importlib import import_module
 

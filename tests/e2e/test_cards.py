@@ -127,6 +127,20 @@ def test_what_cards_need_is_loaded_before_the_forks_where_only_with_asks_for_the
         assert said in python(flow, "run", *options, cwd=flow.parent).stdout
 
 
+def test_a_card_loads_no_module_and_compiles_no_pattern_in_its_attempt_since_each_attempt_would_do_it_again(root: Path) -> None:
+    flow = root / "w" / "flow.py"
+    flow.write_text(
+        "import atexit\nimport re\nimport sys\nfrom evflow import FlowSpec, Parameter, card, step\n\n\n"
+        "class Warm(FlowSpec):\n    word = Parameter('word', default='hello')\n\n    @card\n    @step\n    def start(self):\n"
+        "        self.rows = [1, 2]\n        modules, patterns, compiling = {*sys.modules}, [], re._compiler.compile\n"
+        "        re._compiler.compile = lambda pattern, flags=0: patterns.append(pattern) or compiling(pattern, flags)\n"
+        "        atexit.register(lambda: print('anew:', sorted({*sys.modules} - modules), patterns))  # called when the cards are made\n"
+        "        self.next(self.end)\n\n    @step\n    def end(self):\n        pass\n\n\nif __name__ == '__main__':\n    Warm()\n"
+    )
+    assert "] anew: [] []\n" in python(flow, "run", cwd=flow.parent).stdout
+    assert "rows" in python(flow, "card", "get", "start", cwd=flow.parent).stdout
+
+
 def test_the_card_of_a_task_that_failed_can_be_looked_at(root: Path) -> None:
     folder = root / "w"
     flow = folder / "flow.py"
