@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from evflow.cli.leave import leave
-from evflow.cli.streams import to_nowhere
+from evflow.cli.streams import take_any_text, to_nowhere
 from evflow.errors import EvflowError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def run_command(command: click.Command, arguments: list[str], *, program: str, o
 
 def outcome(body: Callable[[], Any]) -> int:
     """Run the body and answer the exit code; whatever it raised has been shown."""
+    take_any_text()
     try:
         code = body()
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Standard streams that lead nowhere: what the caller closed (`>&-`), and what takes no more (a full disk, a reader that left)."""
+"""Standard streams that take less than they are given: closed ones (`>&-`), full disks, readers that left, encodings without a character."""
 
 import os
 import sys
@@ -20,6 +20,13 @@ def open_closed() -> None:
             stream = open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def take_any_text() -> None:
+    """Let stdout write what its encoding has no characters for as escapes, as stderr does: a name in a log is no reason to lose the rest."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # what a caller has put in the place of stdout may have none
+    if reconfigure is not None and sys.stdout.errors == "strict":
+        reconfigure(errors="backslashreplace")
 
 
 def to_nowhere(stream: TextIO) -> None:

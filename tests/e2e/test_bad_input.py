@@ -180,6 +180,20 @@ def in_shell(command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_a_terminal_has_no_characters_for_is_escaped(encoding: str) -> None:
+    source = Path("sums.py").read_text().replace('print("total"', 'print("snow \\u2603"); print("total"')
+    Path("sums.py").write_text(source)
+    done = python("sums.py", "run", PYTHONIOENCODING=encoding)
+    is_clean(done, "succeeded", code=0)
+    assert "snow \\u2603" in done.stdout
+    assert "total 6" in done.stdout
+    logs = python("-m", "evflow.cli", "logs", "Sums", PYTHONIOENCODING=encoding)
+    is_clean(logs, code=0)
+    assert "total 6" in logs.stdout
+
+
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_standard_stream_hinders_no_run_and_no_command(closed: str) -> None:
     is_clean(in_shell(f"python sums.py run {closed}"), code=0)
