@@ -1,15 +1,17 @@
 """`evflow init`: a flow to begin with."""
 
+import errno
 import keyword
 import re
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from evflow.cli.output import write_json
-from evflow.errors import UsageError
+from evflow.errors import EnvironmentProblem, UsageError
 
 _HELP = """Write a flow to begin with, and its test.
 
@@ -41,6 +43,16 @@ class AlreadyThere(UsageError):
         super().__init__(f"There is {there} already. Nothing was written.", "Give another name, as in: evflow init daily-sales")
 
 
+class NotWritten(EnvironmentProblem):
+    """The folder takes no files."""
+
+    code = "flow-not-written"
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        hint = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Go to a folder that you may write to"
+        super().__init__(f"The flow cannot be written: {path}: {error.strerror}.", f"{hint}. Nothing was written.")
+
+
 @click.command(help=_HELP)
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -54,15 +66,7 @@ def command(name: str | None, as_json: bool) -> None:
     there = [path for path in texts if path.exists() or path.is_symlink()]
     if there or (folder.exists() and not folder.is_dir()):
         raise AlreadyThere(there or [folder])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-    except OSError as error:
-        raise UsageError(
-            f"The flow cannot be written: {error.filename}: {error.strerror}.", "Go to a folder that you may write to."
-        ) from None
+    _write(folder, texts)
     if as_json:
         write_json({"flow": flow, "folder": str(folder.absolute()), "files": [str(path) for path in texts]})
         return
@@ -71,6 +75,29 @@ def command(name: str | None, as_json: bool) -> None:
     test = "python -m pytest" if find_spec("pytest") else "python -m pytest    (once pytest is installed)"
     steps += [("Run it", f"python {module}.py run"), ("Test it", test), ("Its commands", f"python {module}.py --help")]
     click.echo("\n".join(f"  {what:<13} {typed}" for what, typed in steps))
+
+
+def _write(folder: Path, texts: dict[Path, str]) -> None:
+    """Write all of the files, or none.
+
+    Raises:
+        NotWritten: They cannot be written.
+    """
+    made: list[Path] = []
+    at = folder
+    try:
+        if not folder.is_dir():
+            folder.mkdir()
+            made.append(folder)
+        for at, text in texts.items():
+            with at.open("x", encoding="utf-8") as file:
+                made.append(at)
+                file.write(text)
+    except OSError as error:
+        with suppress(OSError):  # what was made cannot be removed either, or is not empty any more
+            for path in reversed(made):
+                path.rmdir() if path is folder else path.unlink()
+        raise NotWritten(at, error) from None
 
 
 def names(name: str) -> tuple[str, str]:

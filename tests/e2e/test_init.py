@@ -1,5 +1,6 @@
 """`evflow init`, as somebody has it who begins: what it writes runs, passes its test, has a card, and is deployed."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from evflow.cli.init import NameUnfit, command, names
+from evflow.cli.init import NameUnfit, NotWritten, command, names
 from evflow.lint.check import findings
 from tests.real_runs import evflow, python
 
@@ -70,6 +71,25 @@ def test_nothing_is_overwritten(root: Path) -> None:
     assert [path.name for path in (root / "mine").iterdir()] == ["README.md"]
     (root / "file").write_text("")
     assert "There is file already" in evflow("init", "file", cwd=root).stderr
+
+
+def test_where_not_all_can_be_written_nothing_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: str, flow: str) -> dict[str, str]:
+        return {"first.py": flow, "none/second.py": flow}
+
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("evflow.cli.starter.files", full)
+    done = CliRunner().invoke(command, ["daily-sales"])
+    assert isinstance(done.exception, NotWritten)
+    assert "daily-sales/none/second.py: No such" in done.exception.message
+    assert "None" not in done.exception.message
+    assert not (root / "daily-sales").exists()
+    (root / "daily-sales").mkdir()
+    assert isinstance(CliRunner().invoke(command, ["daily-sales"]).exception, NotWritten)
+    assert list((root / "daily-sales").iterdir()) == []
+    no_space = NotWritten(Path("a"), OSError(errno.ENOSPC, "No space left on device"))
+    assert no_space.message == "The flow cannot be written: a: No space left on device."
+    assert no_space.hint == "Free some space. Nothing was written."
 
 
 @pytest.mark.parametrize(
