@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from evflow.lint.calls import by_chance, reads_data, reads_table, unkept, work, works_inside
-from evflow.lint.sizes import elements, items
+from evflow.lint.sizes import held, items
 from evflow.lint.source import LOCAL, Finding, Flow, Function, Source, at_import, attribute, body_of, own_expressions, owner, within
 
 Rule = Callable[[Source], Iterator[Finding]]
@@ -58,12 +58,12 @@ def large_constant(source: Source) -> Iterator[Finding]:
     for statement in at_import(source.tree):
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
             continue
-        count = elements(source, statement.value)
-        if count is not None and count >= LARGE_ELEMENTS:
+        much = held(source, statement.value)
+        if much is not None and much[0] >= LARGE_ELEMENTS:
             yield _found(
                 statement,
                 "large-constant",
-                f"{count:,} elements are made while the file is loaded: each process that runs tasks makes and holds them.",
+                f"{much[1]} are made while the file is loaded: each process that runs tasks makes and holds them.",
                 "Make them in the step that needs them.",
             )
 
@@ -133,6 +133,13 @@ class _Known:
         self._functions = {node.name for node in step.body if isinstance(node, _FUNCTIONS)}
         self._methods = {node.name for node in flow.node.body if isinstance(node, _FUNCTIONS) and not _is_property(node)}
         self._values: dict[str, list[ast.expr]] = {}
+        self._changed = {
+            node.value.id
+            for node in body_of(step)
+            if isinstance(node, ast.Attribute | ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and (isinstance(node.ctx, ast.Del) or (isinstance(node, ast.Attribute) and node.attr in _CHANGING))
+        }
         for node in body_of(step):
             if isinstance(node, ast.Assign):
                 for target in node.targets:
@@ -147,6 +154,13 @@ class _Known:
         for node in ast.walk(target) if target is not None else ():
             if isinstance(node, ast.Name):
                 self._values.setdefault(node.id, []).append(given if node is target else ast.Constant(None))
+
+    def value(self, given: ast.expr) -> ast.expr:
+        """The value of a name that the step gives one value and never changes; what is no such name, as it is."""
+        if not isinstance(given, ast.Name) or given.id in self._changed:
+            return given
+        values = self._values.get(given.id, [])
+        return values[0] if len(values) == 1 else given
 
     def unkept(self, given: ast.expr) -> str:
         """What a value is, where it cannot be an artifact; empty where that is not known."""
@@ -195,15 +209,16 @@ def _is_property(method: Function) -> bool:
 
 def large_artifact(source: Source) -> Iterator[Finding]:
     """An artifact that a step makes large at once."""
-    for _, step in _steps(source):
+    for flow, step in _steps(source):
+        known = _Known(source, flow, step)
         last = {name: (node, given) for node, name, given in _assigned(step, owner(step))}
         for name, (node, given) in last.items():
-            count = elements(source, given) if given is not None else None
-            if count is not None and count > LARGE_ARTIFACT and not name.startswith("__"):
+            much = held(source, known.value(given)) if given is not None else None
+            if much is not None and much[0] > LARGE_ARTIFACT and not name.startswith("__"):
                 yield _found(
                     node,
                     "large-artifact",
-                    f"self.{name} holds {count:,} elements: all of them are stored, and each task that reads it loads and holds all of them.",
+                    f"self.{name} holds {much[1]}: all of them are stored, and each task that reads it loads and holds all of them.",
                     "Keep what later steps need of it, or the path of a file that they read in parts; a foreach makes and keeps each part in a task of its own.",
                 )
 
@@ -338,13 +353,22 @@ def _assigned(step: Function, me: str) -> Iterator[tuple[ast.AST, str, ast.expr 
                 if name is not None:
                     yield node, name, node.value
                 elif isinstance(target, ast.Tuple | ast.List):
-                    yield from ((node, inner, None) for one in target.elts if (inner := attribute(one, me)) is not None)
+                    yield from (
+                        (node, inner, given) for one, given in _unpacked(target, node.value) if (inner := attribute(one, me)) is not None
+                    )
         elif isinstance(node, ast.AnnAssign) and (name := attribute(node.target, me)) is not None:
             yield node, name, node.value
         elif isinstance(node, ast.AugAssign) and (name := attribute(node.target, me)) is not None:
             yield node, name, None
         elif isinstance(node, ast.Delete):
             yield from ((node, name, None) for one in node.targets if (name := attribute(one, me)) is not None)
+
+
+def _unpacked(target: ast.Tuple | ast.List, given: ast.expr) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """The targets of `a, b = x, y`, each with its value; None where the source does not say it."""
+    values = given.elts if isinstance(given, ast.Tuple | ast.List) else []
+    plain = len(values) == len(target.elts) and not any(isinstance(one, ast.Starred) for one in (*target.elts, *values))
+    yield from zip(target.elts, values if plain else [None] * len(target.elts), strict=True)
 
 
 def _grown(block: ast.AST, me: str) -> Iterator[tuple[ast.AST, str, ast.expr]]:

@@ -7,6 +7,11 @@ from typing import Final
 from evflow.lint.source import Source, whole
 
 _SHAPED: Final = frozenset({"empty", "full", "ones", "zeros", "random.normal", "random.random", "random.standard_normal", "random.uniform"})
+_SIZED: Final = frozenset({"random.binomial", "random.choice", "random.exponential", "random.poisson", "random.randint"})
+"""What makes one number, or as many as a `size` says, by name or in the third place."""
+_SAME_DATA: Final = frozenset({"numpy.array", "numpy.asarray", "pandas.DataFrame", "pandas.Series"})
+_BYTES: Final = frozenset({"bytearray", "bytes", "os.urandom", "random.randbytes", "secrets.token_bytes"})
+_NUMBER_BYTES: Final = 8
 _BY_AXES: Final = frozenset({"random.rand", "random.randn"})
 _LAZY: Final = frozenset({"iter", "itertools.product", "range", "reversed"})
 """What has items, and does not hold them."""
@@ -37,12 +42,38 @@ def elements(source: Source, node: ast.expr) -> int | None:
         name = source.name(node.func)
         if name in _LAZY:
             return None
+        if name in _SAME_DATA and node.args:
+            return elements(source, node.args[0])
         if name.startswith("numpy.") and node.args:
             if name.removeprefix("numpy.") in _SHAPED:
                 return _shape(source, _given(node, "size", "shape") or (node.args[0] if "random" not in name else node.args[-1]))
+            if name.removeprefix("numpy.") in _SIZED:
+                size = _given(node, "size") or (node.args[2] if len(node.args) > 2 else None)
+                return _shape(source, size) if size is not None else None
             if name.removeprefix("numpy.") in _BY_AXES:
                 return _shape(source, ast.Tuple(node.args, ast.Load()))
     return items(source, node)
+
+
+def held(source: Source, node: ast.expr) -> tuple[int, str] | None:
+    """How much a value holds, in numbers of eight bytes, and in words."""
+    count = elements(source, node)
+    if count is not None:
+        return count, f"{count:,} elements"
+    size = _size_bytes(source, node)
+    return None if size is None else (size // _NUMBER_BYTES, f"{size:,} bytes")
+
+
+def _size_bytes(source: Source, node: ast.expr) -> int | None:
+    """How large a text is that is one repeated, or bytes of which a number is asked for; a character is a byte, at least."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        for text, times in ((node.left, node.right), (node.right, node.left)):
+            number = whole(times, source.numbers)
+            if isinstance(text, ast.Constant) and isinstance(text.value, str | bytes) and number is not None:
+                return len(text.value) * max(number, 0)
+    if isinstance(node, ast.Call) and len(node.args) == 1 and source.name(node.func) in _BYTES:
+        return whole(node.args[0], source.numbers)
+    return None
 
 
 def _of_two(source: Source, node: ast.BinOp) -> int | None:

@@ -104,6 +104,7 @@ def test_no_work_is_warned_of_that_is_not_done_when_the_file_is_loaded(work: str
 def test_large_values_at_the_top_of_a_file() -> None:
     large = "import numpy as np\nN = 10_000\nA = np.zeros((N, N))\nB = [0] * 10**7\nC = list(range(2 * 10**7))\nD = np.random.rand(N, N)\n"
     assert codes(in_flow("pass", head=large)) == ["large-constant"] * 4
+    assert codes(in_flow("pass", head="import os\nA = 'x' * 10**8\nB = os.urandom(10**8)\nC = 'x' * 10**7")) == ["large-constant"] * 2
     small = "import numpy as np\nA = np.zeros((10, 10))\nB = range(3)\nC = [0] * 1000\nD = np.zeros(size())\n"
     assert codes(in_flow("pass", head=small)) == []
     assert codes(in_flow("self.a = np.zeros((10_000, 10_000))", head="import numpy as np")) == []
@@ -111,6 +112,7 @@ def test_large_values_at_the_top_of_a_file() -> None:
 
 def test_large_artifacts() -> None:
     head = "import numpy as np\nN = 20_000"
+    more = f"import os\nimport pandas as pd\n{head}"
     for large in ("np.zeros((N, N))", "np.random.rand(N, N)", "list(range(2 * 10**8))", "[0] * (N * N)"):
         assert codes(in_flow(f"self.a = {large}", head=head)) == ["large-artifact"], large
         for left in (
@@ -120,6 +122,18 @@ def test_large_artifacts() -> None:
             f"self.__a = {large}",
         ):
             assert codes(in_flow(left, head=head)) == [], left
+    for large in (
+        "'x' * 10**9", "10**9 * b'ab'", "os.urandom(10**9)", "bytearray(N * N * 10)", "np.random.randint(0, 9, size=(N, N))",
+        "np.random.choice(3, 1, N * N)", "np.array([0] * (N * N))", "pd.DataFrame(np.zeros((N, N)))",
+    ):  # fmt: skip
+        assert codes(in_flow(f"self.a = {large}", head=more)) == ["large-artifact"], large
+        assert codes(in_flow(f"data = {large}; self.a = data", head=more)) == ["large-artifact"], large
+        assert codes(in_flow(f"self.b, self.a = 1, {large}", head=more)) == ["large-artifact"], large
+        for left in ("data.clear()", "del data[10:]", "data = data[:10]", "data += other()"):
+            assert codes(in_flow(f"data = {large}; {left}; self.a = data", head=more)) == [], left
+        assert codes(in_flow(f"self.a, *self.b = {large}, 1, 2", head=more)) == []
+    for small in ("'x' * 10**8", "bytes(10**8)", "bytes(x)", "np.random.randint(0, 10**9)", "pd.DataFrame(x)", "N * N", "'x' * n()"):
+        assert codes(in_flow(f"self.a = {small}", head=more)) == [], small
     for small in ("np.zeros((N, 10))", "range(10**9)", "np.zeros((N, N)).sum()", "np.zeros(size())"):
         assert codes(in_flow(f"self.a = {small}", head=head)) == [], small
     assert codes(in_flow("pass", head="A = range(10**9)\nB = list(A)")) == []  # neither holds what the source says
