@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _RUNS_LOOKED_AT: Final = 50
 """Where only a step is named: so many of the newest runs are asked for a task of it."""
 _SHOWN_CHARS: Final = 200
-_SETTINGS: Final = ("max_num_splits", "max_log_size", "namespace", "start_method")
+_SETTINGS: Final = ("max_num_splits", "max_log_size", "namespace", "start_method", "fallback")
 _LIKE_RESUME: Final = "Parameters and configurations are those of the run."
 
 
@@ -108,6 +108,7 @@ def spin_command(flow: type) -> click.Command:
         setting_option("max_log_size", "MB", "Output kept of the task  [default: 10]"),
         setting_option("namespace", "NS", "The namespace of the client inside the step."),
         setting_option("start_method", "auto|fork|spawn", "How the task's process starts."),
+        setting_option("fallback", "local|wait|error", "What to do where the step's environment cannot be had."),
         click.Option(["--outcome-file"], type=click.Path(dir_okay=False), metavar="FILE", help="Write what --json prints to FILE, too, whatever becomes of the step; for programs."),
         click.Option(["--json", "as_json"], is_flag=True, help="What became of it as JSON on stdout; what the step prints goes to stderr."),
     ]  # fmt: skip

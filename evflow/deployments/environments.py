@@ -38,6 +38,7 @@ def settle(
     home: Path,
     *,
     before: Iterable[Mapping[str, Any]] = (),
+    only: str | None = None,
     may_go_on: bool = False,
     notice: Callable[[str], None] | None = None,
 ) -> Environments:
@@ -48,6 +49,7 @@ def settle(
         store: Takes the locks.
         home: EVFLOW_HOME, where it is remembered what was resolved.
         before: The environments of the run that is resumed.
+        only: A step that is run by itself; what the others ask for is not looked at.
         may_go_on: Steps whose environment cannot be resolved run in that of now.
         notice: Hears of that, and of what takes time.
 
@@ -64,8 +66,9 @@ def settle(
 
     steps_of: dict[str, tuple[Spec, list[str]]] = {}
     for step, asked in asked_for(flow).items():
-        spec = Spec(*asked)
-        steps_of.setdefault(str(spec), (spec, []))[1].append(step)
+        if only in (None, step):
+            spec = Spec(*asked)
+            steps_of.setdefault(str(spec), (spec, []))[1].append(step)
     held = {entry["asked"]: entry for entry in before if entry.get("lock")}
     recorded: list[dict[str, Any]] = []
     told: list[Event] = []

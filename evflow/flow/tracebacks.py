@@ -15,7 +15,8 @@ from evflow.masking import masked
 if TYPE_CHECKING:
     from traceback import FrameSummary, TracebackException
 
-_OURS = str(Path(__file__).resolve().parents[1]) + os.sep
+_OURS = tuple({str(place.parents[1]) + os.sep for place in (Path(__file__), Path(__file__).resolve())})
+"""Where evflow lies, and the link to it by which an environment imports it."""
 _SIBLINGS = {"evflow_scheduler", "evflow_executors"}
 _MACHINERY = {"asyncio", "anyio", "importlib"}
 _MOST_FRAMES = 60
@@ -82,7 +83,7 @@ def _cut(frames: "Sequence[FrameSummary]") -> "list[FrameSummary]":
 
 
 def _is_framework(file: str) -> bool:
-    if file.startswith(("<frozen importlib", _OURS)):
+    if file.startswith(("<frozen importlib", *_OURS)):
         return True
     folders = set(Path(file).parts)
     return bool(folders & _SIBLINGS) or (bool(folders & _MACHINERY) and _is_installed(file))
@@ -98,4 +99,5 @@ def _installed_folders() -> tuple[str, ...]:
     import sysconfig
 
     paths = sysconfig.get_paths()
-    return tuple({paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+    beside = os.environ.get("EVFLOW_SUPPORT")  # what evflow needs of others, in the interpreter of an environment
+    return tuple({paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")} | ({beside + os.sep} if beside else set()))

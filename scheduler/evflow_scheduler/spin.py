@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -28,6 +29,7 @@ from evflow.core.spin import SpinPlan, graph_of_spin, inputs_of
 from evflow.core.state import RunState, Task
 from evflow.core.values import field, value
 from evflow.deployments.beginning import RunOptions, package_of
+from evflow.deployments.environments import settle
 from evflow.flow import graph_of
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.flowspec import FlowSpec
@@ -52,6 +54,9 @@ from evflow_scheduler.shard import CANCEL_GRACE_S
 from evflow_scheduler.signals import cancel_on_signal
 from evflow_scheduler.spun_log import SpinHome
 from evflow_scheduler.start import shared_context, started_event, take_parameters
+
+if TYPE_CHECKING:
+    from evflow_executors.beside import WithEnvironments
 
 _OVER = frozenset({"succeeded", "failed", "cancelled"})
 _GRANTED = "a spin waits for nothing"
@@ -191,12 +196,16 @@ def _prepared(
     # Without a home there is no counter to ask. Nobody is to take the number for that of a run of the flow, or of another spin.
     run_id = home.request(then, request.user) if home is not None else RunId(then.flow, RunNumber(clock.now_us()))
     package = package_of(request.flow_file, store, config.home()).digest if home is not None else None
+    # What the run found counts, as long as the step asks for the same; no other step is run.
+    step, before = origin.tasks[request.task].step, origin.options.get("environments", ())
+    may_go_on = config.get("fallback") == "local" and config.source("fallback").layer != "default"
+    environments = settle(flow, store, config.home(), before=before, only=step, may_go_on=may_go_on, notice=request.on_notice)
     started = started_event(
-        run_id, asked, graph, given=given, package=package, host=os.uname().nodename,
+        run_id, asked, graph, environments=environments.recorded, given=given, package=package, host=os.uname().nodename,
         installation=home.installation if home is not None else "", store=home.store.url if home is not None else store.url,
     )  # fmt: skip
     run, plan = OwnedRun(run_id), SpinPlan(origin, request.task, instead)
-    run.turn([(started, f"user:{request.user}", 0)], clock.now_us())
+    run.turn([(fact, f"user:{request.user}", 0) for fact in (started, *environments.facts)], clock.now_us())
     while reused := plan.reusable(run.state):
         run.turn([(event, OWNER, 0) for event in reused], clock.now_us())
     shared = shared_context(started, shard="", log_url=log_url, flow_file=request.flow_file)
@@ -221,7 +230,7 @@ def _options(request: SpinRequest) -> RunOptions:
 
 async def _drive(request: SpinRequest, server: ForkServer, run: OwnedRun, context: RunContext, task: Task, signals: EarlySignals) -> None:
     """Run the task until it has its outcome; its run is over then, and sealed."""
-    executor = LocalExecutor(server)
+    executor = _executor(request, LocalExecutor(server), context)
     mail: Mailbox[Observation | OutputLine | ev.RunCancelRequested] = Mailbox(1_000)
 
     async def watch() -> None:
@@ -240,9 +249,17 @@ async def _drive(request: SpinRequest, server: ForkServer, run: OwnedRun, contex
             await executor.aclose()
 
 
+def _executor(request: SpinRequest, here: LocalExecutor, context: RunContext) -> "LocalExecutor | WithEnvironments":
+    if not context.options.get("environments"):
+        return here
+    from evflow_executors.beside import WithEnvironments
+
+    return WithEnvironments(here, request.on_notice)
+
+
 async def _until_over(
     request: SpinRequest,
-    executor: LocalExecutor,
+    executor: "LocalExecutor | WithEnvironments",
     mail: "Mailbox[Observation | OutputLine | ev.RunCancelRequested]",
     run: OwnedRun,
     task: Task,
@@ -285,7 +302,7 @@ def _fact(seen: Observation, folder: str) -> tuple[ev.Event, str, int]:
     return seen.event, "executor", 0
 
 
-async def _act(executor: LocalExecutor, run: OwnedRun, task: Task, event: ev.Event, *, is_node: bool) -> None:
+async def _act(executor: "LocalExecutor | WithEnvironments", run: OwnedRun, task: Task, event: ev.Event, *, is_node: bool) -> None:
     if isinstance(event, ev.TaskLaunched):
         order = order_of(run.state, task)
         await executor.launch(name_of(run.id, task), _as_node(order) if is_node else order)

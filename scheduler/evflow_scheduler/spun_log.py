@@ -102,6 +102,7 @@ def _left(run: "OwnedRun", task: Task, source: ObjectStore) -> Iterator[bytes]:
     yield from manifest_objects(source, header["parameters"])
     if header["code"].get("package") is not None:
         yield header["code"]["package"]
+    yield from (entry["lock"] for entry in header["options"].get("environments", ()) if entry.get("lock"))
     if task.manifest is not None:
         yield from manifest_objects(source, task.manifest)
     if task.items is not None:

@@ -205,6 +205,42 @@ def test_a_resumed_run_has_the_packages_of_the_run_that_it_resumes(root: Path, i
     assert "greeting 2.0" in fresh.stdout, fresh.stderr
 
 
+def test_a_task_is_spun_in_its_environment_with_the_packages_of_its_run(root: Path, index: Path) -> None:
+    """What another step asks for is not looked at; a spin that is kept has its lock."""
+    (index / "greeting-2.0-py3-none-any.whl").unlink()
+    folder = write(root, work='@pypi(packages={"greeting": ">=1"})', join='@pypi(packages={"greeting": "1.0"})')
+    assert python("flow.py", "run", cwd=folder, **only(index)).returncode == 0
+    wheel(index, "greeting", "2.0")
+    assert evflow("env", "prune", "--resolved").returncode == 0
+    write(root, work='@pypi(packages={"greeting": ">=1"})', join='@pypi(packages={"absent": "1.0"})')
+    spun = python("flow.py", "spin", "work", "--persist", cwd=folder, **only(index))
+    assert spun.returncode == 0, spun.stderr
+    assert spun.stdout.startswith("greeting 1.0\n")
+    home = folder / ".evflow_spin"
+    said = evflow("events", "EnvFlow/1", "--type", "EnvironmentResolved", "--json", EVFLOW_HOME=str(home))
+    lock = json.loads(said.stdout)[0]["fields"]["lock"]
+    assert (home / "store" / "objects" / lock[:2] / lock[2:]).exists()
+    bare = python("flow.py", "spin", "work", "--skip-decorators", cwd=folder, **only(index))
+    assert bare.returncode == 1
+    assert "No module named 'greeting'" in bare.stderr
+    write(root, work='@pypi(packages={"absent": "1.0"})')
+    refused = python("flow.py", "spin", "work", cwd=folder, **only(index))
+    assert refused.returncode == 1
+    assert "could not be resolved" in refused.stderr
+    without = python("flow.py", "spin", "work", "--fallback", "local", cwd=folder, **only(index))
+    assert without.returncode == 1
+    assert "Step 'work' runs in the environment of now" in without.stderr
+
+
+def test_a_failure_in_an_environment_is_told_by_the_users_frames(root: Path, index: Path) -> None:
+    folder = write(root, body="raise KeyError('rows')")
+    failed = python("flow.py", "run", cwd=folder, **only(index))
+    assert failed.returncode == 1
+    shown = evflow("logs", "EnvFlow/1/work/2", "--stderr").stdout
+    assert "KeyError: 'rows'" in shown
+    assert [line.split('"')[1] for line in shown.splitlines() if line.lstrip().startswith("File ")] == [str(folder / "flow.py")]
+
+
 def test_conda_packages_come_from_a_channel_with_a_python_of_their_own(root: Path, evflow_home: Path) -> None:
     """The interpreter is the environment's; `libraries` means `packages`."""
     channel = conda_channel(root / "channel", ("greeting", "1.0"), ("greeting", "2.0"))

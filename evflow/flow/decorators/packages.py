@@ -177,7 +177,7 @@ def mistakes(cls: type) -> Iterator[tuple[Where, str, str]]:
 
 def asked_for(cls: type) -> dict[str, Asked]:
     """What the steps of a flow without mistakes ask for; a step that asks for nothing is not in it."""
-    base: Pypi | None = next(iter(configured(cls, BASES)), None)
+    base: Pypi | None = None if facts(cls).bare else next(iter(configured(cls, BASES)), None)
     found: dict[str, Asked] = {}
     for step in facts(cls).steps:
         own = [decorator for decorator in facts(cls).decorators(step) if isinstance(decorator, Pypi)]
