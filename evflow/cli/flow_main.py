@@ -196,7 +196,7 @@ def _top_options(flow_class: type) -> list[click.Parameter]:
     accepted: dict[str, Any] = {"hidden": True, "expose_value": False}
     pairs: dict[str, Any] = {"nargs": 2, "multiple": True, "expose_value": False, "hidden": not facts(flow_class).configs}
     return [
-        click.Option(["--quiet/--not-quiet"], default=False, help="Show only what tasks print, and errors."),
+        click.Option(["--quiet/--not-quiet"], default=False, help="Show only what tasks print, and errors.", **_from_metaflow("QUIET")),
         click.Option(["--with", "with_specs"], multiple=True, metavar="SPEC", help="Add a decorator to every step that lacks it."),
         click.Option(
             ["--config"], metavar="NAME FILE", callback=_keep("config_files"), help="Read the flow's configuration NAME from FILE.", **pairs
@@ -218,10 +218,17 @@ def _top_options(flow_class: type) -> list[click.Parameter]:
 def _branch_options(flow_class: type) -> list[click.Parameter]:
     """Which branch of the flow's project is meant."""
     beside: dict[str, Any] = {"expose_value": False, "hidden": not getattr(flow_class, "_evflow_projects", ())}
+    branch = {"metavar": "B", "callback": _attribute("branch"), "help": "Be in the branch test.B of the project."}
+    production: dict[str, Any] = {"is_flag": True, "callback": _attribute("production"), "help": "Be in its production branch."}
     return [
-        click.Option(["--branch"], metavar="B", callback=_attribute("branch"), help="Be in the branch test.B of the project.", **beside),
-        click.Option(["--production"], is_flag=True, callback=_attribute("production"), help="Be in its production branch.", **beside),
+        click.Option(["--branch"], **branch, **beside, **_from_metaflow("BRANCH")),
+        click.Option(["--production"], **production, **beside, **_from_metaflow("PRODUCTION")),
     ]
+
+
+def _from_metaflow(name: str) -> dict[str, Any]:
+    """Where an option is not given: the variable that has it there, for a flow that was written for Metaflow."""
+    return {"envvar": f"METAFLOW_{name}"} if dialect.is_metaflow() else {}
 
 
 def _attribute(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

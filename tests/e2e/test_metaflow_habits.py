@@ -1,0 +1,52 @@
+"""What programs and flows that were written for Metaflow count on beside the language: its variables, packages, facts about tasks."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.metaflow_world import asked, flow, run, through
+
+BRANCHED = """
+import os
+from metaflow import FlowSpec, current, project, step
+
+os.environ[{variable!r}] = {value!r}
+
+@project(name="shop")
+class Branched(FlowSpec):
+    @step
+    def start(self):
+        self.seen = [current.branch_name, current.project_flow_name, current.is_production]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    Branched()
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "branch", "production"),
+    [("METAFLOW_BRANCH", "tried", "test.tried", False), ("METAFLOW_PRODUCTION", "True", "prod", True)],
+)
+def test_the_branch_comes_from_metaflow_s_variables(folder: Path, variable: str, value: str, branch: str, production: bool) -> None:
+    flow(folder, BRANCHED.format(variable=variable, value=value))
+    run("flow.py")
+    seen, tags = asked(folder, "[r.data.seen, sorted(r.system_tags)]", "r = Run('Branched/1')")
+    assert seen == [branch, f"shop.{branch}.Branched", production]
+    assert f"project_branch:{branch}" in tags
+
+
+def test_an_option_wins_over_its_variable(folder: Path) -> None:
+    flow(folder, BRANCHED.format(variable="METAFLOW_BRANCH", value="tried"))
+    assert through("flow.py", "--branch", "mine", "run").returncode == 0
+    assert asked(folder, "Run('Branched/1').data.seen[0]") == "test.mine"
+
+
+def test_a_run_is_quiet_where_metaflow_s_variable_says_so(folder: Path) -> None:
+    flow(folder, BRANCHED.format(variable="METAFLOW_QUIET", value="1"))
+    done = run("flow.py")
+    assert (done.stdout, done.stderr) == ("", "")
