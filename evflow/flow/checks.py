@@ -12,6 +12,7 @@ from functools import cached_property
 from evflow.core.graph import Graph
 from evflow.core.values import value
 from evflow.errors import UsageError, did_you_mean
+from evflow.flow import dialect
 from evflow.flow.decorators.base import StepDecorator, misplaced
 from evflow.flow.decorators.limit import concurrency_of, mistakes as concurrency_mistakes
 from evflow.flow.decorators.schedule import mistakes as schedule_mistakes
@@ -369,6 +370,8 @@ def _cards(flow: _Flow) -> Iterator[Problem]:
         return
     from evflow.core.cards import TYPES  # as for triggers
 
+    if dialect.is_metaflow():
+        return  # a package of cards that is not installed stops no flow there: the card's page says it
     for step in flow.steps:
         decorators = flow.facts.decorators(step)
         if any(decorator.name in ("pypi", "conda") for decorator in decorators) or hasattr(flow.cls, "_evflow_environments"):

@@ -50,3 +50,34 @@ def test_a_run_is_quiet_where_metaflow_s_variable_says_so(folder: Path) -> None:
     flow(folder, BRANCHED.format(variable="METAFLOW_QUIET", value="1"))
     done = run("flow.py")
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_type_of_card_whose_package_is_not_installed_stops_no_flow(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, card, current, step
+        from metaflow.cards import Markdown
+
+        class Absent(FlowSpec):
+            @card(type="notebook", id="there", options={"path": "a.ipynb"})
+            @card(type="notebook", save_errors=False)
+            @step
+            def start(self):
+                current.card["there"].append(Markdown("words"))
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Absent()
+        """,
+    )
+    assert through("flow.py", "check").returncode == 0
+    done = run("flow.py")
+    assert "There is no type of card called 'notebook'" in done.stdout
+    setup = "from metaflow.cards import get_cards\ncards = get_cards(Run('Absent/1')['start'].task)"
+    found = asked(folder, "[[c.type, c.id, 'no type of card called' in c.get()] for c in cards]", setup)
+    assert found == [["notebook", "there", True]]
