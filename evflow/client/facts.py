@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from evflow.client.errors import EvflowNotFound
 from evflow.client.history import RunHistory
+from evflow.client.objects import find_run
 from evflow.core.gangs import gang_of, lead_of
 from evflow.core.state import Task
 
@@ -56,3 +58,13 @@ def facts_of(history: RunHistory, task: Task) -> Iterator[Fact]:
             ended_ms = attempt.ended_us // 1_000
             yield fact("attempt_ok", attempt.outcome == "succeeded", ended_ms, "internal_attempt_status")
             yield fact("attempt-done", attempt.number, ended_ms)
+
+
+def facts_there(pathspec: str) -> Iterator[Fact]:
+    """The facts about a task of another run, of each name the last one; none where that run is gone."""
+    flow, run, _, number = pathspec.split("/")
+    try:
+        history = find_run(flow, run)
+    except EvflowNotFound:
+        return
+    yield from {fact[0]: fact for fact in facts_of(history, history.task(int(number)))}.values()

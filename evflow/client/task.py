@@ -248,12 +248,17 @@ class Task(Parent[DataArtifact]):
 
     @property
     def metadata(self) -> list[Metadata]:
-        """Facts about the task and its attempts, as texts."""
+        """Facts about the task and its attempts, as texts; of one whose result a resumed run took over, also those of where it ran."""
         from evflow.client.facts import facts_of
 
         history = self._history
-        task = history.task(self._number)
-        return [Metadata(*fact, self) for fact in facts_of(history, task)]
+        found = [Metadata(*fact, self) for fact in facts_of(history, history.task(self._number))]
+        if self.origin_pathspec is None:
+            return found
+        from evflow.client.facts import facts_there
+
+        names = {datum.name for datum in found}
+        return found + [Metadata(*fact, self) for fact in facts_there(self.origin_pathspec) if fact[0] not in names]
 
     @property
     def metadata_dict(self) -> dict[str, str]:

@@ -81,3 +81,35 @@ def test_a_type_of_card_whose_package_is_not_installed_stops_no_flow(folder: Pat
     setup = "from metaflow.cards import get_cards\ncards = get_cards(Run('Absent/1')['start'].task)"
     found = asked(folder, "[[c.type, c.id, 'no type of card called' in c.get()] for c in cards]", setup)
     assert found == [["notebook", "there", True]]
+
+
+def test_a_task_that_was_taken_over_has_the_facts_of_where_it_ran(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, current, step
+
+        class Resumed(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.end)
+
+            @step
+            def end(self):
+                assert current.origin_run_id
+
+        if __name__ == "__main__":
+            Resumed()
+        """,
+    )
+    assert through("flow.py", "run").returncode == 1
+    assert through("flow.py", "resume").returncode == 0
+    setup = "f = Flow('Resumed')\nthen, now = (f[i]['start'].task.metadata_dict for i in '12')\nran = f['2']['end'].task.metadata_dict"
+    beside, same, origins, own = asked(
+        folder,
+        "[sorted(set(now) - set(then)), all(now[k] == v for k, v in then.items()), [now['origin-run-id'], now['origin-task-id']], sorted(ran)]",
+        setup,
+    )
+    assert (beside, same, origins) == (["origin-run-id", "origin-task-id"], True, ["1", "1"])
+    assert "origin-run-id" in own
+    assert "origin-task-id" not in own
