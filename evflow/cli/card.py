@@ -16,6 +16,7 @@ from evflow.client.cards import cached, named, page_of
 from evflow.core.cards import RecordedCard, of_task
 from evflow.core.state import RunState, Task
 from evflow.errors import UsageError
+from evflow.flow import dialect
 from evflow.log.protocol import LogClient
 from evflow.store.live_cards import LiveCard, live_cards
 
@@ -220,11 +221,12 @@ def _list(what: str, flow: type | None, *, as_json: bool, file: str | None, **ch
         if not as_json and file is None:
             click.echo(f"{none.message}\n{none.hint}", err=True)
             return
+    plain: Any = _by_task(found, what) if dialect.is_metaflow() else [one.plain() for one in found]
     if file is not None:
-        _write(file, json.dumps([one.plain() for one in found], indent=2) + "\n")
+        _write(file, json.dumps(plain, indent=2) + "\n")
         return
     if as_json:
-        write_json([one.plain() for one in found])
+        write_json(plain)
         return
     rows = [
         (
@@ -239,6 +241,16 @@ def _list(what: str, flow: type | None, *, as_json: bool, file: str | None, **ch
     ]
     for line in table(("TASK", "TYPE", "ID", "SIZE", "HASH", ""), rows, right=("SIZE",)):
         click.echo(line.rstrip())
+
+
+def _by_task(found: list[Found], what: str) -> Any:
+    """Cards as programs that were written for Metaflow read them: the task that was named and its cards; of several, a list of those."""
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        card = one.plain()
+        tasks.setdefault(card["pathspec"], []).append({**card, "filename": f"{one.name}.html"})
+    listed = [{"pathspec": name, "cards": cards} for name, cards in tasks.items()]
+    return listed[0] if what and len(listed) == 1 else listed
 
 
 def _write(file: str, text: str) -> None:

@@ -1,5 +1,6 @@
 """What programs and flows that were written for Metaflow count on beside the language: its variables, packages, facts about tasks."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,39 @@ def test_a_type_of_card_whose_package_is_not_installed_stops_no_flow(folder: Pat
     setup = "from metaflow.cards import get_cards\ncards = get_cards(Run('Absent/1')['start'].task)"
     found = asked(folder, "[[c.type, c.id, 'no type of card called' in c.get()] for c in cards]", setup)
     assert found == [["notebook", "there", True]]
+
+
+def test_cards_are_listed_for_programs_by_their_tasks(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, card, step
+
+        class Listed(FlowSpec):
+            @card(type="blank", id="a")
+            @card
+            @step
+            def start(self):
+                self.next(self.end)
+
+            @card
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Listed()
+        """,
+    )
+    run("flow.py")
+    one = json.loads(through("flow.py", "card", "list", "1/start/1", "--as-json").stdout)
+    assert one["pathspec"] == "Listed/1/start/1"
+    assert [(card["type"], card["id"]) for card in one["cards"]] == [("blank", "a"), ("default", None)]
+    assert one["cards"][0]["filename"] == f"blank-a-{one['cards'][0]['hash'][:12]}.html"
+    assert through("flow.py", "card", "list", "--as-json", "--file", "cards.json").returncode == 0
+    every = json.loads((folder / "cards.json").read_text())
+    assert [(task["pathspec"], len(task["cards"])) for task in every] == [("Listed/1/start/1", 2), ("Listed/1/end/2", 1)]
+    assert json.loads(through("flow.py", "card", "list", "--as-json", "--type", "error").stdout) == []
 
 
 def test_a_task_that_was_taken_over_has_the_facts_of_where_it_ran(folder: Path) -> None:
