@@ -20,9 +20,36 @@ Commands, client and workers import this module, so it imports little: `tomllib`
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evflow.config_cloud import cloud_settings
+from evflow.config_kinds import (
+    BUCKETS,
+    ENDPOINT,
+    FACTOR,
+    LISTEN,
+    LOG_URL,
+    NAME,
+    PATH,
+    PATIENCE,
+    PLACES,
+    QUEUES,
+    SECONDS,
+    SECRET,
+    SHARDS,
+    SPAN as SPAN,
+    SWITCH,
+    TIMEOUT,
+    Fault,
+    Kind as Kind,
+    Setting as Setting,
+    choice,
+    integer,
+    name_of,
+    number,
+    words,
+)
 from evflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,43 +89,6 @@ class UnknownSetting(UsageError):
         super().__init__(f"There is no setting '{name}'.", f"There are: {', '.join(SETTINGS)}.")
 
 
-Reader = Callable[[Any], Any]
-"""Turns what a file or a variable holds into the setting's type; raises ValueError where it cannot."""
-
-
-class Kind(NamedTuple):
-    """What values a setting takes: how they are read, and how to say so to people."""
-
-    wanted: str
-    read: Reader
-    is_path: bool = False
-
-
-class Setting(NamedTuple):
-    """One setting.
-
-    Attributes:
-        name: Its name, which is also its key in the files.
-        kind: What values it takes.
-        default: Its value where nobody said anything; a function of the other settings where it follows from them.
-        help: What it does, in a sentence.
-        option: The command line's option for it, or an empty string.
-        secret: Its value may hold a password, which `shown` masks.
-    """
-
-    name: str
-    kind: Kind
-    default: Any
-    help: str
-    option: str = ""
-    secret: bool = False
-
-    @property
-    def env(self) -> str:
-        """The variable that sets it."""
-        return f"EVFLOW_{self.name.upper()}"
-
-
 class Value(NamedTuple):
     """A setting's value and the place that it comes from.
 
@@ -112,181 +102,6 @@ class Value(NamedTuple):
     place: str
 
 
-# --- kinds -----------------------------------------------------------------------------------------------
-
-
-def _text(raw: Any) -> str:
-    if not isinstance(raw, str) or not raw:
-        raise TypeError
-    return raw
-
-
-def _name(raw: Any) -> str:
-    if not _text(raw).isprintable():  # neither is a byte of the environment that is no UTF-8: no event could hold it
-        raise ValueError
-    return str(raw)
-
-
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
-
-
-def _url(raw: Any) -> str:
-    if _text(raw).partition("://")[0] not in _SCHEMES or "://" not in raw:
-        raise ValueError
-    return str(raw)
-
-
-def _integer(low: int, high: int | None = None) -> Kind:
-    def read(raw: Any) -> int:
-        if isinstance(raw, bool) or not isinstance(raw, int | str):
-            raise TypeError
-        number = int(raw)
-        if number < low or (high is not None and number > high):
-            raise ValueError
-        return number
-
-    return Kind(f"a whole number, at least {low}" if high is None else f"a whole number from {low:,} to {high:,}", read)
-
-
-def _number(low: float) -> Kind:
-    def read(raw: Any) -> float:
-        number = _seconds(raw)
-        if number < low:
-            raise ValueError
-        return number
-
-    return Kind(f"a number, at least {low}", read)
-
-
-def _seconds(raw: Any) -> float:
-    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
-        raise TypeError
-    number = float(raw)
-    if not 0 <= number < float("inf"):
-        raise ValueError
-    return number
-
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def _span(raw: Any) -> float:
-    """Seconds, or a number with its unit: `90`, `30m`, `12h`, `1d`."""
-    if isinstance(raw, str) and raw[-1:] in _UNITS_S:
-        return _seconds(raw[:-1]) * _UNITS_S[raw[-1:]]
-    return _seconds(raw)
-
-
-def _patience(raw: Any) -> float:
-    """More than two beats of a worker: one may be late."""
-    number = _seconds(raw)
-    if number < 2:
-        raise ValueError
-    return number
-
-
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
-def _switch(raw: Any) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    try:
-        return _WORDS[str(raw).lower()]
-    except KeyError:
-        raise ValueError from None
-
-
-def _choice(*values: str) -> Kind:
-    def read(raw: Any) -> str:
-        if raw not in values:
-            raise ValueError
-        return str(raw)
-
-    return Kind(f"one of {', '.join(values)}", read)
-
-
-def _words(separator: str | None) -> Reader:
-    """A list in a file; in a variable words separated by `separator` (None: white space)."""
-
-    def read(raw: Any) -> tuple[str, ...]:
-        items: list[Any] = [part.strip() for part in raw.split(separator)] if isinstance(raw, str) else list(raw)
-        if not all(isinstance(item, str) for item in items):
-            raise TypeError
-        return tuple(item for item in items if item)
-
-    return read
-
-
-class _Fault(ValueError):
-    """What is wrong with a value, for the message."""
-
-
-def _read_by(name: str) -> Reader:
-    """A list, each of which a function of `evflow.core.notifications` can read; what is wrong is part of the message."""
-
-    def read(raw: Any) -> tuple[str, ...]:
-        found: tuple[str, ...] = _words(",")(raw)
-        if found:
-            from evflow.core import notifications
-
-            try:
-                for text in found:
-                    getattr(notifications, name)(text)
-            except ValueError as error:
-                raise _Fault(str(error)) from None
-        return found
-
-    return read
-
-
-def _http_url(raw: Any) -> str:
-    if not _text(raw).startswith(("http://", "https://")) or not raw.partition("://")[2]:
-        raise ValueError
-    return str(raw)
-
-
-def _listen_address(raw: Any) -> str:
-    """`host:port`; a port alone listens on this machine only."""
-    if isinstance(raw, bool) or not isinstance(raw, int | str):
-        raise TypeError
-    host, separator, port = str(raw).rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port) < 65_536) or (separator and not host):
-        raise ValueError
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError
-    return f"{host or '127.0.0.1'}:{int(port)}"
-
-
-def _shards(raw: Any) -> tuple[int, ...]:
-    """Numbers and ranges as a text, or a list of numbers."""
-    from evflow.log.shard_sets import parsed
-
-    if not isinstance(raw, str):
-        items: list[Any] = [raw] if isinstance(raw, int) else list(raw)
-        if not all(type(item) is int for item in items):
-            raise TypeError
-        raw = ",".join(map(str, items))
-    return parsed(_text(raw))
-
-
-NAME = Kind("a text of printable characters", _name)
-PATH = Kind("a path", _text, is_path=True)
-PATIENCE = Kind("a number of seconds, at least 2", _patience)
-TIMEOUT = Kind("a number of seconds, at least 0.1", _number(0.1).read)
-SECONDS = Kind("a number of seconds, at least 0", _seconds)
-SPAN = Kind("a time like 90s, 30m, 12h or 1d", _span)
-FACTOR = Kind("a number, at least 0", _seconds)
-LOG_URL = Kind("a URL like redis://host:6379/0, rediss://… or unix:///path", _url)
-SWITCH = Kind("true or false", _switch)
-PLACES = Kind("a list of PLACE=EVENT", _read_by("place_of"))
-QUEUES = Kind("a list of URL=EVENT, URL?prefix=…&suffix=…&on=created|removed|any=EVENT", _read_by("queue_of"))
-BUCKETS = Kind("a list of s3://BUCKET/PREFIX=EVENT, s3://BUCKET/PREFIX?suffix=…&every=SECONDS=EVENT", _read_by("bucket_of"))
-ENDPOINT = Kind("a URL like http://localhost:4566", _http_url)
-SECRET = Kind("a text", _text)
-SHARDS = Kind("shards from 0 to 7, like 0-3,6", _shards)
-LISTEN = Kind("HOST:PORT, or PORT alone for this machine only", _listen_address)
-
 # --- defaults that follow from the machine or from other settings ------------------------------------------
 
 
@@ -294,7 +109,7 @@ def _default_user() -> str:
     import getpass
 
     try:
-        return _name(getpass.getuser())
+        return name_of(getpass.getuser())
     except (KeyError, OSError, ImportError, TypeError, ValueError):  # no passwd entry, as in many containers; ImportError before 3.13
         return str(os.getuid())
 
@@ -331,19 +146,19 @@ SETTINGS: dict[str, Setting] = {
         Setting("store", PATH, _default_store, "Where artifacts and tasks' output are kept: a folder or a file:// URL.", secret=True),
         Setting("server_binary", PATH, None, "The valkey-server or redis-server that the embedded log runs; unset: found."),
         Setting("linger_s", SECONDS, 10.0, "Seconds that the embedded server outlives its last client."),
-        Setting("durability", _choice("everysec", "fsync", "replicated"), "everysec", "When an event counts as written.", "--durability"),
+        Setting("durability", choice("everysec", "fsync", "replicated"), "everysec", "When an event counts as written.", "--durability"),
         Setting("user", NAME, _default_user, "Who starts runs."),
         Setting("namespace", NAME, _default_namespace, "Namespace of the client and of runs.", "--namespace"),
-        Setting("default_decospecs", Kind("a list of decorators", _words(None)), (), "Decorators for every step of every flow.", "--with"),
+        Setting("default_decospecs", Kind("a list of decorators", words(None)), (), "Decorators for every step of every flow.", "--with"),
         Setting("default_secrets_backend_type", NAME, None, "Type of the sources of `@secrets` that name none."),
-        Setting("max_workers", _integer(1), 16, "Attempts of a run that may run at once.", "--max-workers"),
-        Setting("max_num_splits", _integer(1), 100, "Tasks that one foreach may make.", "--max-num-splits"),
-        Setting("max_log_size", _integer(1), 10, "Captured output of an attempt, in MB.", "--max-log-size"),
-        Setting("task_budget", _integer(1), 1_000_000, "Tasks that one run may make, so that an endless loop ends."),
-        Setting("start_method", _choice("auto", "fork", "spawn"), "auto", "How an attempt's process starts.", "--start-method"),
+        Setting("max_workers", integer(1), 16, "Attempts of a run that may run at once.", "--max-workers"),
+        Setting("max_num_splits", integer(1), 100, "Tasks that one foreach may make.", "--max-num-splits"),
+        Setting("max_log_size", integer(1), 10, "Captured output of an attempt, in MB.", "--max-log-size"),
+        Setting("task_budget", integer(1), 1_000_000, "Tasks that one run may make, so that an endless loop ends."),
+        Setting("start_method", choice("auto", "fork", "spawn"), "auto", "How an attempt's process starts.", "--start-method"),
         Setting(
             "fallback",
-            _choice("local", "wait", "error"),
+            choice("local", "wait", "error"),
             "local",
             "What a run does where a step's pool has no living worker, or its environment cannot be had: run it here, wait, or refuse.",
             "--fallback",
@@ -351,11 +166,11 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "max_run_time", SPAN, None, "How long a run may take, pauses included, before it fails; unset: no limit.", "--max-run-time"
         ),
-        Setting("on_failure", _choice("fail", "pause"), "fail", "What a run does when a task has no attempt left.", "--on-failure"),
-        Setting("priority", _integer(-1_000_000, 1_000_000), 0, "Whose tasks get slots first: higher ones.", "--priority"),
+        Setting("on_failure", choice("fail", "pause"), "fail", "What a run does when a task has no attempt left.", "--on-failure"),
+        Setting("priority", integer(-1_000_000, 1_000_000), 0, "Whose tasks get slots first: higher ones.", "--priority"),
         Setting("retry_scale", FACTOR, 1.0, "Factor on the waits of @retry; 0 retries at once."),
-        Setting("package_suffixes", Kind("a list of suffixes", _words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
-        Setting("warm_memory", _integer(0), 1_000, "Memory that a scheduler's loaded flows without work may keep, in MB.", "--warm-memory"),
+        Setting("package_suffixes", Kind("a list of suffixes", words(",")), (".py", ".R", ".RDS"), "Files of the code package."),
+        Setting("warm_memory", integer(0), 1_000, "Memory that a scheduler's loaded flows without work may keep, in MB.", "--warm-memory"),
         Setting(
             "drain_timeout",
             SECONDS,
@@ -368,8 +183,8 @@ SETTINGS: dict[str, Setting] = {
         ),
         Setting("http", LISTEN, None, "Where a scheduler answers HTTP: health and metrics; unset: nowhere.", "--http"),
         Setting("shards", SHARDS, None, "Shards that a scheduler of this machine may own; unset: all.", "--shards"),
-        Setting("keep_events_days", _number(0.001), 7.0, "For how many days published events and their ids are kept."),
-        Setting("keep_events", _integer(1), 100_000, "How many published events are kept."),
+        Setting("keep_events_days", number(0.001), 7.0, "For how many days published events and their ids are kept."),
+        Setting("keep_events", integer(1), 100_000, "How many published events are kept."),
         Setting(
             "worker_patience",
             PATIENCE,
@@ -387,17 +202,18 @@ SETTINGS: dict[str, Setting] = {
         Setting("aws_endpoint", ENDPOINT, None, "URL of another server than AWS's: LocalStack, MinIO, ElasticMQ; unset: AWS."),
         Setting("http_token", SECRET, None, "Bearer token of those who publish events over HTTP; unset: none is taken.", secret=True),
         Setting("http_secret", SECRET, None, "Secret of the signatures of events over HTTP; unset: none is taken.", secret=True),
-        Setting("view", _choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
-        Setting("color", _choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
-        Setting("log_level", _choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),
+        Setting("view", choice("auto", "live", "plain"), "auto", "How a run is shown: live in a terminal, or as lines.", "--view"),
+        Setting("color", choice("auto", "always", "never"), "auto", "Colours in a terminal's output."),
+        Setting("log_level", choice("debug", "info", "warning", "error"), "warning", "What evflow says about itself on stderr."),
         Setting(
             "log_format",
-            _choice("auto", "json", "text"),
+            choice("auto", "json", "text"),
             "auto",
             "Form of these lines; auto: text in a terminal, JSON from a scheduler elsewhere.",
             "--log-format",
         ),
         Setting("debug", SWITCH, False, "Show the traceback of an internal error."),
+        *cloud_settings(),
     )
 }
 """All settings, in the order in which they are shown. Each has a row in docs/configuration.md."""
@@ -513,7 +329,7 @@ def _read(setting: Setting, raw: Any, place: str, folder: str) -> Any:
     try:
         value = setting.kind.read(raw)
     except (ValueError, TypeError) as error:
-        why = f": {str(error).rstrip('.')}" if isinstance(error, _Fault) else ""
+        why = f": {str(error).rstrip('.')}" if isinstance(error, Fault) else ""
         raise ConfigInvalid(place, setting.name, shown(setting.name, raw), f"{setting.kind.wanted}{why}") from None
     if setting.kind.is_path and "://" not in value:
         try:
@@ -593,8 +409,8 @@ def _load(path: str) -> _File:
 
 def _line(file: _File, name: str) -> int:
     """The line of a top-level key, 1 where it is written in a way that this simple search does not see."""
-    for number, line in enumerate(file.text.splitlines(), start=1):
+    for place, line in enumerate(file.text.splitlines(), start=1):
         key = line.partition("=")[0].strip().strip("\"'")
         if key in (name, f"[{name}]"):
-            return number
+            return place
     return 1

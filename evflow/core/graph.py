@@ -50,6 +50,7 @@ class Policy:
         reuse: How many attempts of such steps a process may serve, one after the other; 0 and 1 for one.
         cards: How many cards are made of each attempt, which is told its times for them.
         parallel: Its tasks are the nodes of a gang, and run at the same time.
+        asked: What the step asks of an executor that is no worker of ours (`batch`, `kubernetes`): the decorator's fields, and what `@resources` adds.
     """
 
     retry_times: int = 0
@@ -68,6 +69,7 @@ class Policy:
     reuse: int = 0
     cards: int = 0
     parallel: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @value

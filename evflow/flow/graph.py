@@ -29,6 +29,10 @@ def read_node(cls: type, name: str) -> Node:
     for decorator in decorators:
         if not any(decorator.mistakes()):
             _lay_over(policy, decorator.policy())
+    if "asked" in policy:
+        from evflow.flow.decorators.remote import merged
+
+        policy["asked"] = merged(policy["asked"], decorators)
     return Node(
         name=name,
         kind=_kind(source),

@@ -19,10 +19,13 @@ from evflow_executors.local import LocalExecutor
 from evflow_executors.packages import PackagedExecutor
 from evflow_executors.pool import PoolExecutor
 from evflow_executors.protocol import Executor, Observation, OutputLine
+from evflow_executors.remote.executor import RemoteExecutor
+from tests.fakes.container_host import PlainPlatform
 from tests.fork_bench import a_context, runner_of
 from tests.packaged_world import a_real_context
-from tests.pool_world import a_pool
+from tests.pool_world import a_pool, a_pooled_context
 from tests.redis_server import DebianRedis
+from tests.remote_world import a_remote_executor, a_service, via
 
 
 def stubborn() -> None:
@@ -132,7 +135,17 @@ def redis() -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(params=["local", "packaged-fork", "packaged-spawn", "pool", pytest.param("simulated", marks=pytest.mark.virtual_time)])
+@pytest.fixture(
+    params=[
+        "local",
+        "packaged-fork",
+        "packaged-spawn",
+        "pool",
+        "remote-log",
+        "remote-store",
+        pytest.param("simulated", marks=pytest.mark.virtual_time),
+    ]
+)
 async def world(request: pytest.FixtureRequest, root: Path, redis: str) -> AsyncIterator[World]:
     executor: Executor
     if request.param == "pool":
@@ -141,6 +154,17 @@ async def world(request: pytest.FixtureRequest, root: Path, redis: str) -> Async
         async with a_pool(redis, root, FLOW) as pooled:
             made = World(pooled)
             await made.end(await made.launch("quick", 999))  # its tasks and the worker's are there before the test's
+            yield made
+            await made.aclose()
+        return
+    if request.param.startswith("remote"):
+        if not redis:
+            pytest.skip("no redis-server for the inbox")
+        via(request.param.partition("-")[2])
+        context = a_pooled_context(root, FLOW, options={"start_method": "fork", "installation": "log-1"})
+        async with a_service(root) as service, a_remote_executor(redis, context, PlainPlatform(service)) as remote:
+            made = World(remote)
+            await made.end(await made.launch("quick", 999))
             yield made
             await made.aclose()
         return
@@ -170,7 +194,7 @@ async def test_what_an_attempt_prints_names_its_process(world: World) -> None:
     name = await world.launch("says")
     started: AttemptStarted = await world.until(AttemptStarted, name)
     await world.end(name)
-    assert {seen.pid for seen in world.seen if isinstance(seen, OutputLine)} == {started.pid}
+    assert {seen.pid for seen in world.seen if isinstance(seen, OutputLine)} == {started.pid}  # 0 where it is in a container
 
 
 async def test_exit_codes_and_signals_are_told_apart(world: World) -> None:
@@ -179,7 +203,8 @@ async def test_exit_codes_and_signals_are_told_apart(world: World) -> None:
 
 
 async def test_many_attempts_run_and_each_exits_exactly_once(world: World) -> None:
-    names = [await world.launch("quick", task) for task in range(1, 41)]
+    many = 6 if isinstance(world.executor, RemoteExecutor) else 40  # each of them some interpreters there
+    names = [await world.launch("quick", task) for task in range(1, many + 1)]
     for name in names:
         await world.end(name)
     assert all(world.kinds(name) == ["AttemptStarted", "AttemptExited"] for name in names)
@@ -240,7 +265,7 @@ async def test_a_closed_executor_ends_what_runs_and_its_watch(world: World) -> N
     name = await world.launch("sleeps")
     await world.until(AttemptStarted, name)
     await world.executor.aclose()
-    if isinstance(world.executor, PoolExecutor):  # they outlive it: see tests/integration/test_pool.py
+    if isinstance(world.executor, PoolExecutor | RemoteExecutor):  # they outlive it: see tests/integration
         return
     with anyio.fail_after(60):
         rest = [seen async for seen in world._watch]

@@ -1,28 +1,64 @@
-"""`@batch` and `@kubernetes`: steps that are to run on AWS Batch or Kubernetes, for which this version of evflow has no executor yet.
+"""`@batch` and `@kubernetes`: steps that run in containers, on AWS Batch or Kubernetes.
 
-A run in the foreground runs them on this machine, says so once, and records it with the slot that each attempt gets; what was asked for stands in the graph
-that the run records. With `--fallback error` it refuses, and so does a scheduler.
+What is asked for stands in the graph that the run records (`Policy.asked`), merged with `@resources` by the larger value, as Metaflow does it.
+The executors make jobs of it (`evflow_executors.batch`, `evflow_executors.kubernetes`) and check what only their servers can know. Where the
+executor is not configured, a run in the foreground runs such steps on this machine and says so once; with `--fallback error` it refuses, and so
+does a scheduler.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, overload
+from typing import Any, ClassVar, Final, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
+from evflow.flow.decorators.fields import as_number, missed_bound
+from evflow.flow.decorators.resources import Resources
 
 PLACES: Final = MappingProxyType({"batch": "AWS Batch", "kubernetes": "Kubernetes"})
-"""An executor that does not exist yet, and its name for people."""
+"""An executor of containers, and its name for people."""
+MERGED: Final = ("cpu", "gpu", "memory", "disk", "shared_memory")
+"""The fields that `@resources` has as well."""
 
 
-class _Remote(StepDecorator):
-    """The fields mean something to the executor alone: they are taken as they are."""
+class Remote(StepDecorator):
+    """A step in a container.
+
+    Attributes:
+        numbers: Fields that are numbers, which may be written as strings, and the least that each may be.
+        switches: Fields that are True or False.
+        lists: Fields that are lists of texts, or a text with commas.
+        maps: Fields that are mappings of texts to texts, or a text like `a=1,b=2`.
+    """
+
+    numbers: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    switches: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
+    maps: ClassVar[tuple[str, ...]] = ()
+
+    def mistakes(self) -> Iterator[str]:
+        """What can be known without the platform: the kinds of values."""
+        for field, least in self.numbers.items():
+            value = self.given.get(field)
+            if value is not None and (bound := missed_bound(as_number(value), least)):
+                yield f"@{self.name} takes a number {bound} as {field}, not {value!r}."
+        for field in self.switches:
+            if not isinstance(self.value(field), bool | None):
+                yield f"@{self.name} takes True or False as {field}, not {self.value(field)!r}."
+        for field in self.lists:
+            value = self.given.get(field)
+            if value is not None and not _is_texts(value):
+                yield f"@{self.name} takes a list of texts as {field}, not {value!r}."
+        for field in self.maps:
+            value = self.given.get(field)
+            if value is not None and not isinstance(value, Mapping) and not _is_pairs(value):
+                yield f"@{self.name} takes a mapping as {field}, not {value!r}."
 
     def policy(self) -> dict[str, object]:
-        """The executor. What it is to give the step is nothing that this machine has to have."""
-        return {"executor": self.name}
+        """The executor, and what it is asked for. That is nothing that this machine has to have."""
+        return {"executor": self.name, "asked": {name: plain(value) for name, value in self.given.items() if value is not None}}
 
 
-class Batch(_Remote):
+class Batch(Remote):
     """See `batch`."""
 
     name = "batch"
@@ -37,9 +73,27 @@ class Batch(_Remote):
             "privileged": False,
         }
     )
+    numbers = MappingProxyType(
+        {
+            **dict.fromkeys(("cpu", "memory", "shared_memory", "tmpfs_size", "ephemeral_storage"), 0.001),
+            **dict.fromkeys(("gpu", "max_swap", "swappiness", "inferentia", "trainium", "efa"), 0.0),
+        }
+    )
+    switches = ("use_tmpfs", "tmpfs_tempdir", "privileged")
+    lists = ("host_volumes", "efs_volumes", "log_options")
+    maps = ("aws_batch_tags",)
+
+    def mistakes(self) -> Iterator[str]:
+        """And what AWS Batch says of it in its documentation."""
+        yield from super().mistakes()
+        swappiness = as_number(self.given.get("swappiness"))
+        if swappiness is not None and swappiness > 100:
+            yield f"@batch takes a number from 0 to 100 as swappiness, not {self.given['swappiness']!r}."
+        if self.given.get("inferentia") and self.given.get("trainium"):
+            yield "@batch takes inferentia or trainium, which are two names of the same devices: keep one of them."
 
 
-class Kubernetes(_Remote):
+class Kubernetes(Remote):
     """See `kubernetes`."""
 
     name = "kubernetes"
@@ -62,12 +116,45 @@ class Kubernetes(_Remote):
     )
 
 
+def merged(asked: Mapping[str, Any], decorators: Iterable[StepDecorator]) -> dict[str, Any]:
+    """What a step asks for: its decorator's fields, and where `@resources` asks for more, that.
+
+    Metaflow's rule (`compute_resource_attributes`): the larger of two numbers, or the one that is there; the defaults of `@resources` count.
+    """
+    found = dict(asked)
+    for decorator in decorators:
+        if not isinstance(decorator, Resources):
+            continue
+        for field in MERGED:
+            more, own = as_number(decorator.value(field)), as_number(found.get(field))
+            if more is not None and (own is None or more > own):
+                found[field] = decorator.value(field)
+    return found
+
+
+def plain(value: object) -> Any:
+    """A field's value as a log can hold it: numbers, texts, lists and mappings with texts as keys."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value))
+
+
+def _is_pairs(value: object) -> bool:
+    return isinstance(value, str) and all("=" in one for one in value.split(","))
+
+
 @overload
 def batch(function: F, /) -> F: ...
 @overload
 def batch(**fields: Any) -> Callable[[F], F]: ...
 def batch(function: Any = None, /, **fields: Any) -> Any:
-    """Ask for AWS Batch. Until evflow has an executor for it, the step runs on this machine; see the module.
+    """Run the step as a job of AWS Batch. See `docs/batch.md`.
 
     Args:
         function: The step, where it is used bare.
@@ -81,7 +168,7 @@ def kubernetes(function: F, /) -> F: ...
 @overload
 def kubernetes(**fields: Any) -> Callable[[F], F]: ...
 def kubernetes(function: Any = None, /, **fields: Any) -> Any:
-    """Ask for Kubernetes. Until evflow has an executor for it, the step runs on this machine; see the module.
+    """Run the step as a job of Kubernetes.
 
     Args:
         function: The step, where it is used bare.

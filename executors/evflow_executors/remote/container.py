@@ -1,0 +1,270 @@
+"""What runs in a container: one attempt, as a worker of a pool runs it, and its reports.
+
+    python -P -m evflow_executors.remote.container
+
+What it is to do stands in the variable EVFLOW_ORDER, or in the store at EVFLOW_ORDER_AT. The code comes from the run's package in the store, the
+environment from its lock; what the attempt prints goes to the store, and to the container's own output for the platform's log.
+
+Reports go to the log's inbox, or, with EVFLOW_REPORT_VIA=store, into a file of the store (`reports`). The container's exit code is the
+attempt's, 128 + n where signal n ended it.
+
+SIGTERM comes from the platform: a spot instance goes away, a pod is evicted, a host is drained; or from the run, whose owner knows. The attempt gets
+it as well, and what is left of the grace to end in; the end is reported as the container's, for which nobody counts it against `@retry`.
+"""
+
+import base64
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from evflow.clock import now_us
+from evflow.core.codec import encode_report
+from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
+from evflow.core.ids import AttemptId
+from evflow.errors import EvflowError
+from evflow.log import commands
+from evflow.log.errors import LogUnavailable
+from evflow.log.link import Link
+from evflow.store import open_store
+from evflow.worker.report import place_of
+from evflow.worker.spec import RunContext
+from evflow_executors.packages import PackagedExecutor
+from evflow_executors.pool_orders import PoolOrder, settle, unsettled
+from evflow_executors.protocol import Observation
+from evflow_executors.remote import reports
+from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER
+from evflow_executors.remote.command import ATTEMPT, ORDER, ORDER_AT
+
+STOPPED: Final = "container-stopped"
+"""Why an attempt ended whose container got SIGTERM."""
+GRACE_S: Final = 20.0
+"""What the attempt gets of it: platforms give 30 s, of which the report takes some."""
+REACH_LOG_S: Final = 60.0
+REPORT_WITHIN_S: Final = 600.0
+EXIT_UNFIT: Final = 1
+EXIT_DEFECT: Final = 70
+
+Seen = AttemptStarted | AttemptFailed | AttemptExited | EnvironmentReady
+
+
+class OrderMissing(Exception):
+    """The container was not told what to do; the text says why."""
+
+
+class _Reports:
+    """Where the reports go."""
+
+    def __init__(self, attempt: AttemptId, context: RunContext, link: Link | None) -> None:
+        self._attempt = attempt
+        self._context = context
+        self._link = link
+        self._principal = f"worker:{os.uname().nodename}:{os.getpid()}"
+        self._kept: list[bytes] = []
+
+    async def say(self, event: Seen) -> None:
+        """Report something; by way of the store it is kept until `finish`."""
+        payload = encode_report(event, principal=self._principal)
+        if self._link is None:
+            self._kept.append(payload)
+        else:
+            await self._link.repeated(commands.report(self._context.shard, self._attempt.run, payload), REPORT_WITHIN_S)
+
+    async def finish(self, folder: Path | None) -> None:
+        """Write what was kept, and what the attempt itself left, into the store."""
+        if self._link is not None:
+            return
+        own = Path(place_of(str(folder), self._attempt.task, self._attempt.attempt)) if folder is not None else None
+        if own is not None and await anyio.Path(own).exists():
+            self._kept.append(await anyio.Path(own).read_bytes())
+        await anyio.to_thread.run_sync(reports.leave, self._context.store_url, self._attempt, self._kept)
+
+
+async def run(variables: Mapping[str, str]) -> int:
+    """Run the attempt that the variables name; the container's exit code.
+
+    Raises:
+        OrderMissing: They name none.
+        LogUnavailable: The log cannot be reached, or did not take a report.
+    """
+    attempt, order = await anyio.to_thread.run_sync(read_order, variables)
+    home = Path(variables.get("EVFLOW_HOME") or "/tmp/evflow")  # noqa: S108 - the container's own
+    via_store = variables.get("EVFLOW_REPORT_VIA") == "store"
+    async with _link(None if via_store else variables.get("EVFLOW_REDIS_URL", "")) as link:
+        told = _Reports(attempt, order.context, link)
+        folder = home / "reports" if via_store else None
+        executor = PackagedExecutor(warm_bytes=0, on_notice=_note)
+        try:
+            return await _Container(attempt, order, home, folder, executor, told, link.url if link else f"unix://{home}/no-log").run()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await executor.aclose()
+                await told.finish(folder)
+
+
+class _Container:
+    """One attempt, from its code to its end."""
+
+    def __init__(
+        self,
+        attempt: AttemptId,
+        order: PoolOrder,
+        home: Path,
+        folder: Path | None,
+        executor: PackagedExecutor,
+        told: _Reports,
+        log_url: str,
+    ) -> None:
+        self._attempt = attempt
+        self._order = order
+        self._home = home
+        self._folder = folder
+        self._executor = executor
+        self._told = told
+        self._log_url = log_url
+        self._stopped = False
+        self._launched = False
+
+    async def run(self) -> int:
+        async with anyio.create_task_group() as group:
+            ended = anyio.Event()
+            group.start_soon(self._heed_sigterm, ended)
+            end = await self._begin_and_watch(ended)
+            if _is_to_be_said(end):
+                await self._told.say(end)
+            group.cancel_scope.cancel()
+        return _exit_code(end)
+
+    async def _begin_and_watch(self, stopped: anyio.Event) -> AttemptFailed | AttemptExited:
+        async with anyio.create_task_group() as group:
+            ends: list[AttemptFailed | AttemptExited] = []
+
+            async def work() -> None:
+                ends.append(await self._work())
+                group.cancel_scope.cancel()
+
+            async def give_up() -> None:
+                await stopped.wait()  # told to end before there was an attempt
+                ends.append(self._exited(None, None))
+                group.cancel_scope.cancel()
+
+            group.start_soon(work)
+            group.start_soon(give_up)
+        return ends[0]
+
+    async def _work(self) -> AttemptFailed | AttemptExited:
+        try:
+            context = await anyio.to_thread.run_sync(settle, self._order.context, self._home, self._log_url)
+            if self._folder is not None:
+                await anyio.Path(self._folder).mkdir(parents=True, exist_ok=True)
+                context = replace(context, options={**context.options, "reports": str(self._folder)})
+            await self._executor.prepare(context)
+            await self._executor.launch(self._attempt, self._order.order)
+        except Exception as error:  # noqa: BLE001 - what a package holds is its writer's: it becomes the report
+            return unsettled(self._attempt, error, os.uname().nodename)
+        self._launched = True
+        if self._stopped:
+            await self._executor.cancel(self._attempt, grace_s=GRACE_S)
+        async for seen in self._executor.watch():
+            if not isinstance(seen, Observation):
+                print(seen.text, file=sys.stderr if seen.stream == "stderr" else sys.stdout, flush=True)
+            elif isinstance(seen.event, AttemptFailed | AttemptExited):
+                end = seen.event
+                if isinstance(end, AttemptExited) and end.exit_code != 0 and self._stopped:
+                    return self._exited(end.exit_code, end.signal)
+                return end
+            else:
+                await self._told.say(seen.event)
+        return self._exited(None, None, "never-started")
+
+    async def _heed_sigterm(self, stopped: anyio.Event) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                _note("SIGTERM: the platform ends this container, or the run was cancelled")
+                self._stopped = True
+                if self._launched:
+                    await self._executor.cancel(self._attempt, grace_s=float(os.environ.get("EVFLOW_GRACE_S", GRACE_S)))
+                else:
+                    stopped.set()
+
+    def _exited(self, exit_code: int | None, number: int | None, why: str = STOPPED) -> AttemptExited:
+        return AttemptExited(self._attempt.task, self._attempt.attempt, exit_code, number, why)
+
+
+def read_order(variables: Mapping[str, str]) -> tuple[AttemptId, PoolOrder]:
+    """What is to be done. Blocking.
+
+    Raises:
+        OrderMissing: It is not said, or cannot be read.
+    """
+    name = variables.get(ATTEMPT, "")
+    try:
+        if ORDER_AT in variables:
+            data = bytes(open_store(variables["EVFLOW_STORE"]).get(bytes.fromhex(variables[ORDER_AT])))
+        else:
+            data = base64.b64decode(variables[ORDER], validate=True)
+        return AttemptId.parse(name), PoolOrder.unpack(name, data)
+    except (KeyError, ValueError, EvflowError) as error:
+        raise OrderMissing(f"{type(error).__name__}: {error}") from error
+
+
+def _is_to_be_said(end: AttemptFailed | AttemptExited) -> bool:
+    """Whether an attempt has not told of its end itself: so it has where it exits with 0."""
+    return not (isinstance(end, AttemptExited) and end.exit_code == 0)
+
+
+def _exit_code(end: AttemptFailed | AttemptExited) -> int:
+    if isinstance(end, AttemptFailed):
+        return EXIT_UNFIT
+    if end.signal is not None:
+        return 128 + end.signal
+    if end.exit_code is None:
+        return 128 + signal.SIGTERM if end.why == STOPPED else EXIT_DEFECT
+    return end.exit_code
+
+
+@asynccontextmanager
+async def _link(url: str | None) -> AsyncGenerator[Link | None]:
+    """The log, once it answered; None where nothing is reported there."""
+    if url is None:
+        yield None
+        return
+    link = Link(url)
+    try:
+        await link.repeated(commands.lease_owner("s0"), REACH_LOG_S)
+        yield link
+    finally:
+        with anyio.CancelScope(shield=True):
+            await link.aclose()
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"evflow: {text}\n")
+    sys.stderr.flush()
+
+
+def main() -> int:
+    """Run it; the exit code."""
+    began_us = now_us()
+    try:
+        return anyio.run(run, dict(os.environ))
+    except OrderMissing as error:
+        _note(f"what is to be done cannot be read: {error}")
+        return EXIT_NO_ORDER
+    except LogUnavailable as error:
+        _note(f"{error.message} After {(now_us() - began_us) / 1e6:.0f} s. EVFLOW_REPORT_VIA=store needs no log in containers")
+        return EXIT_NO_LOG
+
+
+if __name__ == "__main__":
+    # By its name: `__main__` becomes the flow's file where one is loaded here.
+    from evflow_executors.remote import container
+
+    sys.exit(container.main())

@@ -1,0 +1,139 @@
+"""What the executor of a platform needs of the shard's owner: its runs' contexts, its lease, its store, its inbox."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from evflow import diagnostics
+from evflow.core.ids import AttemptId, RunId
+from evflow.errors import EvflowError
+from evflow.log import commands
+from evflow.log.link import Link
+from evflow.store import open_store
+from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.pool_orders import NoPackage
+from evflow_executors.remote import reports
+from evflow_executors.remote.command import MOST_ORDER_BYTES, ContainerSettings, command_of, packed_order
+from evflow_executors.remote.names import LABELS, labels
+from evflow_executors.remote.platform import Job, JobSeen
+from evflow_executors.remote.provision import container_settings
+
+PATIENCE_S: Final = 120.0
+"""How long the log may be away; as for the writer of a shard."""
+LONGEST_S: Final = 5 * 86_400.0
+"""How long a job may run whose step has no `@timeout`: Metaflow's DEFAULT_RUNTIME_LIMIT."""
+TIMEOUT_MARGIN_S: Final = 300.0
+"""A step with a `@timeout` is ended by the run's owner. The platform ends what no owner is left for: so much later, its image and packages counted in."""
+
+ASKED: Final = "asked"
+"""The option of a run's context that holds what its steps' decorators ask of platforms, by step."""
+
+
+class OwnerDispatch:
+    """The dispatch of one owner of one shard; see `executor.Dispatch`.
+
+    Args:
+        link: The log; the caller closes it.
+        shard: The shard.
+        owner: The name of its owner: this process.
+        epoch: Its epoch.
+        context_of: What the attempts of a run share.
+        secrets: The variables that the platform takes from its secrets.
+        how: How that is told to it, for the error.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        shard: str,
+        owner: str,
+        epoch: int,
+        context_of: Callable[[RunId], RunContext],
+        *,
+        secrets: Collection[str] = (),
+        how: str = "",
+    ) -> None:
+        self.epoch = epoch
+        self._link = link
+        self._shard = shard
+        self._owner = owner
+        self._context_of = context_of
+        self._secrets = secrets
+        self._how = how
+        self._settings: dict[str, ContainerSettings] = {}
+
+    def log_of(self, attempt: AttemptId) -> str:
+        """The identity of the log, for names."""
+        return str(self._context_of(attempt.run).options.get("installation", ""))
+
+    async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
+        """What is to be submitted, by name; the error where there cannot be such a job."""
+        return await anyio.to_thread.run_sync(self._jobs, orders)
+
+    async def is_owner(self) -> bool:
+        """Whether the shard is still this process's; nobody else has it where its lease has run out."""
+        held = await self._link.repeated(commands.lease_owner(self._shard), PATIENCE_S)
+        return held is None or held[0] == self._owner
+
+    async def carry(self, attempt: AttemptId) -> None:
+        """Bring what the container left in the store into the inbox. A store or a log that is away is waited for."""
+        context = self._context_of(attempt.run)
+        payloads = await self._left(context, attempt)
+        for payload in payloads:
+            await self._link.repeated(commands.report(self._shard, attempt.run, payload), PATIENCE_S)
+        if payloads:
+            try:
+                await anyio.to_thread.run_sync(reports.remove, context.store_url, attempt)
+            except EvflowError as error:  # it is in the way of nothing
+                diagnostics.info("a file of reports stays in the store", attempt=str(attempt), why=error.message)
+
+    def is_ours(self, seen: JobSeen) -> bool:
+        """Whether a job is of this shard."""
+        return seen.labels.get(LABELS[1]) == self._shard
+
+    async def _left(self, context: RunContext, attempt: AttemptId) -> Sequence[bytes]:
+        failures = 0
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(reports.take, context.store_url, attempt)
+            except EvflowError as error:
+                failures += 1
+                if failures >= 10:
+                    diagnostics.warning("what a container reported cannot be read", attempt=str(attempt), why=error.message)
+                    return ()
+                await anyio.sleep(min(10.0, 0.5 * 2**failures))
+
+    def _jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
+        found: dict[str, Job | EvflowError] = {}
+        for name, attempt, order in orders:
+            try:
+                found[name] = self._job(name, attempt, order)
+            except EvflowError as error:
+                found[name] = error
+        return found
+
+    def _job(self, name: str, attempt: AttemptId, order: AttemptOrder) -> Job:
+        context = self._context_of(attempt.run)
+        if context.package is None:
+            raise NoPackage(str(attempt.run))
+        settings = self._settings.get(context.store_url)
+        if settings is None:
+            settings = container_settings(context.store_url, self._link.url, secrets=self._secrets, how=self._how)
+            self._settings[context.store_url] = settings
+        asked: Mapping[str, Any] = context.options.get(ASKED, {}).get(order.step, {})
+        packed, order_at = packed_order(context, order, settings.store), ""
+        if len(packed) > MOST_ORDER_BYTES:
+            order_at = open_store(context.store_url).put([packed]).hex()
+        command = command_of(str(attempt), packed, settings, executable=asked.get("executable"), order_at=order_at)
+        log = str(context.options.get("installation", ""))
+        return Job(
+            name=name,
+            attempt=attempt,
+            step=order.step,
+            asked=asked,
+            command=command,
+            labels=labels(log, attempt, shard=self._shard, epoch=self.epoch, step=order.step),
+            timeout_s=order.timeout_s + TIMEOUT_MARGIN_S if order.timeout_s else LONGEST_S,
+        )

@@ -1,0 +1,151 @@
+"""What a platform of containers has to be able to do: AWS Batch, Kubernetes, the one of the tests.
+
+A platform knows jobs by their names (`names.job_name`) and nothing of attempts' states, logs and reports: that is the executor's. It never
+retries on its own: it says whether a repeat may help, and the executor repeats within its rate.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from evflow.core.ids import AttemptId
+from evflow.core.values import field, value
+from evflow.errors import EnvironmentProblem
+from evflow_executors.remote.command import ContainerCommand
+from evflow_executors.remote.verdicts import EXITED, Verdict
+
+Phase = Literal["waiting", "running", "ended"]
+
+
+class PlatformProblem(EnvironmentProblem):
+    """A platform did not do what it was asked for.
+
+    Attributes:
+        transient: A repeat may help, without anybody changing anything.
+        throttled: It asked for fewer calls.
+        retry_after_s: For how long it asked for none, in seconds; 0 where it said nothing.
+    """
+
+    code = "platform-problem"
+
+    def __init__(
+        self, message: str, hint: str = "", *, transient: bool = False, throttled: bool = False, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message, hint)
+        self.transient = transient or throttled
+        self.throttled = throttled
+        self.retry_after_s = retry_after_s
+
+
+@value
+class Job:
+    """What a platform is to run.
+
+    Attributes:
+        name: Its name there, which is the attempt's alone.
+        attempt: The attempt.
+        step: Its step.
+        asked: What the step's decorator asks for, merged with `@resources`: `Policy.asked`.
+        command: What its container runs.
+        labels: What it carries (`names.labels`).
+        timeout_s: How long it may run, for the platform to end what nobody else does; 0 for no limit.
+    """
+
+    name: str
+    attempt: AttemptId
+    step: str
+    asked: Mapping[str, Any]
+    command: ContainerCommand
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    timeout_s: float = 0.0
+
+
+@value
+class JobSeen:
+    """A job as its platform knows it now.
+
+    Attributes:
+        name: Its name.
+        phase: `waiting` (submitted, scheduled, its image is pulled), `running`, `ended`.
+        verdict: Of one that ended: what that means.
+        exit_code: Of one that ended: its container's, 128 + n where signal n ended it; None where it had none.
+        message: Why it waits, for people; an empty string where that is usual.
+        host: Where it runs, as the platform calls it.
+        started_us: When its container started; 0 where that is not known.
+        epoch: Of the owner who submitted it (its label).
+        place: Where people find it: an id, an ARN, a page.
+        labels: What it carries.
+    """
+
+    name: str
+    phase: Phase
+    verdict: Verdict = EXITED
+    exit_code: int | None = None
+    message: str = ""
+    host: str = ""
+    started_us: int = 0
+    epoch: int = 0
+    place: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@value
+class LogText:
+    """A line that a container printed."""
+
+    at_us: int
+    text: str
+
+
+class Platform(Protocol):
+    """A platform, for one owner of runs."""
+
+    name: str
+
+    async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:
+        """Submit jobs; one whose name is there already is left as it is.
+
+        Returns:
+            What was not submitted, by name, each with its reason. Where the answer to a submit was lost it is among them, as transient:
+            the repeat finds out first whether the job is there.
+        """
+        ...
+
+    async def find(self, names: Sequence[str]) -> Mapping[str, JobSeen]:
+        """Which of these jobs exist, or have ended and are known still; they are watched from now on.
+
+        Raises:
+            PlatformProblem: It cannot be asked.
+        """
+        ...
+
+    def watch(self) -> AsyncIterator[JobSeen]:
+        """Each change of each job that was submitted or found, until `aclose`; the last of a job is `ended`, and comes at least once.
+
+        A platform that sees all jobs of a log at once tells those of other owners, too: the executor knows which are strays.
+        It waits for a platform that is away, without an end.
+        """
+        ...
+
+    async def terminate(self, name: str, why: str, grace_s: float) -> None:
+        """End a job: SIGTERM, and SIGKILL after the grace, as far as the platform lets us choose it. One that is over is ignored.
+
+        Raises:
+            PlatformProblem: It was not told.
+        """
+        ...
+
+    def logs(self, name: str) -> AsyncIterator[LogText]:
+        """What a job prints, from its first line, as it comes; ends when the job has ended and all was read.
+
+        Raises:
+            PlatformProblem: There is no reading it.
+        """
+        ...
+
+    async def log_tail(self, name: str, lines: int) -> str:
+        """The last lines of a job that ended; empty where there are none to be had. Never raises for a log that is not there."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop watching. Jobs go on."""
+        ...

@@ -1,0 +1,88 @@
+"""What the end of a job means for its attempt. Pure.
+
+A platform says why a job ended in words of its own; its module maps them to a `Verdict`. Three kinds are told apart, by who can help:
+
+* `exited`: the process ended by itself. Exit code and signal say how, and the run's decisions what follows.
+* `lost`: nobody's fault in the task: the host died, a spot instance went away, a pod was evicted. It is made again and does not count.
+* `failed`: another attempt meets the same, unless something changes: an image that cannot be pulled, memory that does not suffice.
+  It counts against `@retry`; where nobody but the flow's author can help, no further attempt is made.
+"""
+
+from typing import Final, Literal
+
+from evflow.core.events import AttemptExited, AttemptFailed
+from evflow.core.ids import AttemptId
+from evflow.core.values import value
+from evflow_executors.remote.bootstrap import EXIT_NO_EVFLOW, EXIT_NO_LOG, EXIT_NO_ORDER, EXIT_NO_PYTHON
+
+_SIGNALLED: Final = 128
+"""Shells and container engines give the exit code 128 + n to what signal n ended."""
+_MOST_SIGNAL: Final = 64
+_TEXT_CHARS: Final = 2_000
+
+Code = Literal[
+    "",
+    "container-out-of-memory",
+    "spot-interruption",
+    "host-lost",
+    "evicted",
+    "preempted",
+    "image-pull",
+    "unschedulable",
+    "container-timeout",
+    "killed-by-hand",
+    "job-gone",
+    "job-unfit",
+    "container-broken",
+]
+
+UNFIT: Final = {
+    EXIT_NO_PYTHON: "The image has no Python 3.11 or newer",
+    EXIT_NO_EVFLOW: "evflow could not be had in the container",
+    EXIT_NO_ORDER: "The container could not read what it is to do",
+    EXIT_NO_LOG: "The log cannot be reached from the container",
+}
+"""Exit codes of the bootstrap: the attempt has not begun."""
+
+
+@value
+class Verdict:
+    """What became of a job.
+
+    Attributes:
+        kind: `exited`, `lost` or `failed`, as above.
+        code: Why, for programs.
+        text: Why, for people: a sentence, with what to do.
+        retryable: Of `failed`: another attempt may meet something else.
+    """
+
+    kind: Literal["exited", "lost", "failed"]
+    code: Code = ""
+    text: str = ""
+    retryable: bool = True
+
+
+EXITED: Final = Verdict("exited")
+
+
+def end_of(attempt: AttemptId, verdict: Verdict, exit_code: int | None, log: str = "") -> AttemptExited | AttemptFailed:
+    """What a run's log says of a job's end.
+
+    Args:
+        attempt: The attempt.
+        verdict: What its platform made of the reason.
+        exit_code: Of the container, as the platform has it: 128 + n where signal n ended it.
+        log: The last lines of its output, for ends before its first line of ours.
+    """
+    if verdict.kind == "failed":
+        return AttemptFailed(
+            attempt.task, attempt.attempt, "container", verdict.code, verdict.text[:_TEXT_CHARS], retryable=verdict.retryable
+        )
+    if verdict.kind == "lost":
+        return AttemptExited(attempt.task, attempt.attempt, None, None, f"{verdict.code}: {verdict.text}"[:_TEXT_CHARS])
+    if exit_code in UNFIT:
+        text = f"{UNFIT[exit_code]}: {log.strip() or 'its log is empty'}"
+        return AttemptFailed(attempt.task, attempt.attempt, "container", "container-unfit", text[:_TEXT_CHARS])
+    if exit_code is not None and _SIGNALLED < exit_code <= _SIGNALLED + _MOST_SIGNAL:
+        return AttemptExited(attempt.task, attempt.attempt, None, exit_code - _SIGNALLED)
+    return AttemptExited(attempt.task, attempt.attempt, exit_code, None, "" if exit_code is not None else "job-gone")

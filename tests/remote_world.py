@@ -1,0 +1,61 @@
+"""Executors over the plain platform: an owner of attempts, and containers that are local processes."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from evflow import config
+from evflow.log import commands
+from evflow.log.link import Link
+from evflow.worker.spec import RunContext
+from evflow_executors.remote.executor import RemoteExecutor
+from evflow_executors.remote.owner import OwnerDispatch
+from evflow_executors.remote.platform import Platform
+from tests.fakes.container_host import ContainerHost, PlainService
+from tests.pool_world import SHARD
+
+OWNER = "owner-1"
+
+
+@asynccontextmanager
+async def a_service(root: Path) -> AsyncGenerator[PlainService]:
+    """A service whose containers end with the block."""
+    host = ContainerHost(root / "containers")
+    try:
+        yield PlainService(host)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await host.aclose()
+
+
+@asynccontextmanager
+async def a_remote_executor(
+    url: str, context: RunContext, platform: Platform, *, live: bool = True, epoch: int = 7, owner: str = OWNER
+) -> AsyncGenerator[RemoteExecutor]:
+    """The executor of a shard's owner."""
+    link = Link(url)
+    dispatch = OwnerDispatch(link, SHARD, owner, epoch, lambda _: context)
+    executor = RemoteExecutor(platform, dispatch, live=live)
+    try:
+        yield executor
+    finally:
+        await executor.aclose()
+        await link.aclose()
+
+
+async def reports_of(url: str) -> list[bytes]:
+    """The payloads in the shard's inbox."""
+    link = Link(url)
+    wait = link.wait()
+    try:
+        return [entry.payload for entry in await wait.do(commands.receive(SHARD, b"0", 0.01), 0.01)]
+    finally:
+        await wait.aclose()
+        await link.aclose()
+
+
+def via(way: str) -> None:
+    """How containers report."""
+    config.set_option("report_via", way, "--report-via")
