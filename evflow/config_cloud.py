@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from evflow.config_kinds import LOG_URL, NAME, PATH, Kind, Setting, choice, integer, number, words
+from evflow.config_kinds import LOG_URL, NAME, PATH, Kind, Setting, choice, number, words
 
 _NAMES_AND_VALUES: Final = Kind("a list of NAME=VALUE", words(","))
 
@@ -45,5 +45,4 @@ _OF_BATCH: Final = (
     Setting("batch_secrets", _NAMES_AND_VALUES, (), "Variables of tasks on AWS Batch that it takes from its secrets, as NAME=ARN."),
     Setting("batch_tags", _NAMES_AND_VALUES, (), "Tags of jobs on AWS Batch, as NAME=VALUE."),
     Setting("batch_rate", number(0.1), 25.0, "Calls of AWS Batch a second, at most, of one process."),
-    Setting("batch_array_from", integer(0), 0, "So many tasks of a foreach that are submitted together become one array job; 0: never."),
 )

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -195,7 +196,8 @@ class PlainPlatform:
                 problems[job.name] = problem
         return problems
 
-    async def find(self, names: Sequence[str]) -> Mapping[str, JobSeen]:
+    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
+        del asked
         self._ask()
         return {name: self._service.jobs[name] for name in names if name in self._service.jobs}
 

@@ -69,6 +69,10 @@ class Dispatch(Protocol):
         """Whether a job is of this owner's shard."""
         ...
 
+    def asked_by(self, attempts: Sequence[AttemptId]) -> Sequence[Mapping[str, Any]]:
+        """What the steps of these attempts' runs ask of the platform."""
+        ...
+
 
 class _Out:
     """An attempt that was launched or adopted, and has not been observed to end."""
@@ -157,7 +161,7 @@ class RemoteExecutor:
         """
         by_name = {job_name(self._dispatch.log_of(attempt), attempt): attempt for attempt in attempts}
         try:
-            found = await self._platform.find(list(by_name))
+            found = await self._platform.find(list(by_name), self._dispatch.asked_by(attempts))
         except PlatformProblem as error:
             diagnostics.warning("a platform cannot be asked which jobs exist; they are waited for", platform=self.name, why=error.message)
             self._unsure += by_name
@@ -307,9 +311,10 @@ class RemoteExecutor:
     async def _make_sure(self) -> None:
         """Ask for adopted jobs until the platform answers; those that it does not know are over."""
         failures = 0
+        asked = self._dispatch.asked_by([self._out[name].attempt for name in self._unsure if name in self._out])
         while True:
             try:
-                found = await self._platform.find(self._unsure)
+                found = await self._platform.find(self._unsure, asked)
             except PlatformProblem as error:
                 failures += 1
                 await anyio.sleep(max(error.retry_after_s, pause_s(failures)))

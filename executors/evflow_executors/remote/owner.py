@@ -93,6 +93,10 @@ class OwnerDispatch:
         """Whether a job is of this shard."""
         return seen.labels.get(LABELS[1]) == self._shard
 
+    def asked_by(self, attempts: Sequence[AttemptId]) -> Sequence[Mapping[str, Any]]:
+        """What the steps of these attempts' runs ask of platforms."""
+        return [asked for run in {attempt.run for attempt in attempts} for asked in self._context_of(run).options.get(ASKED, {}).values()]
+
     async def _left(self, context: RunContext, attempt: AttemptId) -> Sequence[bytes]:
         failures = 0
         while True:

@@ -110,8 +110,12 @@ class Platform(Protocol):
         """
         ...
 
-    async def find(self, names: Sequence[str]) -> Mapping[str, JobSeen]:
+    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
         """Which of these jobs exist, or have ended and are known still; they are watched from now on.
+
+        Args:
+            names: The jobs.
+            asked: What the steps of their runs ask for (`Policy.asked`): the queues or namespaces in which the jobs may be.
 
         Raises:
             PlatformProblem: It cannot be asked.
