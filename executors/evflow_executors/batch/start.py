@@ -1,0 +1,33 @@
+"""AWS Batch as a platform, made from the settings."""
+
+import sys
+
+from evflow import aws, config
+from evflow_executors.batch.api import BatchPlatform
+from evflow_executors.batch.definitions import BatchDefaults
+from evflow_executors.remote.provision import pairs
+
+HOW_SECRETS = "Set `batch_secrets` to EVFLOW_REDIS_URL=<ARN of a secret>"
+
+
+def defaults() -> BatchDefaults:
+    """What steps get that do not say otherwise."""
+    image: str | None = config.get("batch_container_image") or config.get("container_image")
+    return BatchDefaults(
+        image=image or f"python:{sys.version_info.major}.{sys.version_info.minor}",
+        queue=config.get("batch_job_queue"),
+        job_role=config.get("batch_job_role"),
+        execution_role=config.get("batch_execution_role"),
+        secrets=pairs(config.get("batch_secrets")),
+        tags=pairs(config.get("batch_tags")),
+    )
+
+
+def platform() -> BatchPlatform:
+    """AWS Batch, as the settings have it.
+
+    Raises:
+        AwsMissing: The client is not installed.
+    """
+    aws.installed("@batch")
+    return BatchPlatform(defaults(), rate=config.get("batch_rate"), region=config.get("aws_region"), endpoint=config.get("aws_endpoint"))
