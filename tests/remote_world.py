@@ -36,7 +36,7 @@ async def a_remote_executor(
 ) -> AsyncGenerator[RemoteExecutor]:
     """The executor of a shard's owner."""
     link = Link(url)
-    dispatch = OwnerDispatch(link, SHARD, owner, epoch, lambda _: context)
+    dispatch = OwnerDispatch(link, SHARD, owner, lambda: epoch, lambda _: context)
     executor = RemoteExecutor(platform, dispatch, live=live)
     try:
         yield executor

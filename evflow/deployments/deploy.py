@@ -45,7 +45,7 @@ from evflow.log.protocol import LogClient
 from evflow.store.artifacts import save
 from evflow.store.protocol import Store
 
-EXECUTORS: Final = frozenset({"local"})
+EXECUTORS: Final = frozenset({"batch", "kubernetes", "local"})
 """What a scheduler has, besides pools of workers."""
 
 

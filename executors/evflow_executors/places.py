@@ -4,32 +4,29 @@ from collections.abc import Callable, Iterator, Mapping
 
 import anyio
 
-from evflow.core.graph import LOCAL, pool_of
+from evflow.core.graph import LOCAL
 from evflow_executors.protocol import Executor
 
 
 class Places(Mapping[str, Executor]):
-    """This machine, and each pool as soon as somebody asks for it.
+    """This machine, and each pool or platform as soon as somebody asks for it.
 
     Args:
         here: Runs attempts on this machine.
-        pool: Makes the executor of a pool.
+        elsewhere: Makes the executor of a pool or a platform, by its name; raises KeyError where there is none.
     """
 
-    def __init__(self, here: Executor, pool: Callable[[str], Executor]) -> None:
-        self._pool = pool
+    def __init__(self, here: Executor, elsewhere: Callable[[str], Executor]) -> None:
+        self._elsewhere = elsewhere
         self._made: dict[str, Executor] = {LOCAL: here}
-        self._pools: list[Executor] = []
+        self._others: list[Executor] = []
 
     def __getitem__(self, name: str) -> Executor:
         found = self._made.get(name)
         if found is not None:
             return found
-        pool = pool_of(name)
-        if pool is None:
-            raise KeyError(name)
-        made = self._made[name] = self._pool(pool)
-        self._pools.append(made)
+        made = self._made[name] = self._elsewhere(name)
+        self._others.append(made)
         return made
 
     def __iter__(self) -> Iterator[str]:
@@ -38,8 +35,8 @@ class Places(Mapping[str, Executor]):
     def __len__(self) -> int:
         return len(self._made)
 
-    async def leave_pools(self) -> None:
-        """Close the executors of pools, whose attempts go on; that of this machine is its maker's to close."""
+    async def leave_others(self) -> None:
+        """Close the executors of pools and platforms, whose attempts go on; that of this machine is its maker's to close."""
         async with anyio.create_task_group() as group:
-            for made in self._pools:
+            for made in self._others:
                 group.start_soon(made.aclose)

@@ -412,7 +412,7 @@ class Daemon:
     async def _serve(self, writer: ShardWriter, tenancies: Tenancies) -> None:
         async with anyio.create_task_group() as group:
             tenancy = tenancies.begin(writer.shard, group)
-            places = Places(tenancy, lambda pool: self._pools.executor(pool, writer, tenancy.context_elsewhere, live=False))
+            places = Places(tenancy, lambda name: self._pools.executor(name, writer, tenancy.context_elsewhere, live=False))
             try:
                 group.start_soon(writer.keep)
                 observer = self._face.observer(writer)
@@ -425,7 +425,7 @@ class Daemon:
             finally:
                 self._give_up(writer.shard)
                 with CancelScope(shield=True):  # both have deadlines of their own
-                    await places.leave_pools()
+                    await places.leave_others()
                     await tenancy.end()
             group.cancel_scope.cancel()
 
@@ -437,7 +437,9 @@ class Daemon:
             shard.aside.add(str(run.id))
 
         runs = [OwnedRun(run) for run in await writer.active()]
-        first = await TakeOver(self._premises.host, self._duty.user).of(runs, writer, tenancy, set_aside, elsewhere=places)
+        first = await TakeOver(self._premises.host, self._duty.user).of(
+            runs, writer, tenancy, set_aside, elsewhere=places, on_loaded=lambda run: tenancy.resume(RunStarted(**run.state.header))
+        )
         for run in runs:
             if str(run.id) in shard.aside:
                 continue
@@ -446,6 +448,7 @@ class Daemon:
                 offers.check(started, writer.shard)
             except offers.OfferUnfit as error:  # begun by a scheduler that did not look
                 set_aside(run, error)
+                tenancy.dismiss(run.id)
             else:
                 tenancy.resume(started)
                 shard.add(run)

@@ -95,7 +95,8 @@ async def _drive(plan: Drive, run: OwnedRun, begin: Begin) -> RunState:
     writer = ShardWriter(log, plan.context.shard, plan.owner, restart=connection.restart, on_trouble=_trouble(plan.view))
     executor = _executor(plan)
     pools = PoolsOf(connection.ready(), connection.restart)
-    places = Places(executor, lambda pool: pools.executor(pool, writer, lambda _: plan.context, live=plan.view is not None))
+    live = plan.view is not None
+    places = Places(executor, lambda name: pools.executor(name, writer, lambda _: plan.context, live=live, on_notice=_notice(plan.view)))
     try:
         await writer.take()
         try:
@@ -121,7 +122,7 @@ def _executor(plan: Drive) -> "LocalExecutor | WithEnvironments":
 
 async def _leave(connection: Connection, writer: ShardWriter, executor: "LocalExecutor | WithEnvironments", places: Places) -> None:
     """End the fork server, and give back the lease and the embedded server."""
-    await places.leave_pools()
+    await places.leave_others()
     if executor.running:
         # Its attempts may report until they are gone, and nobody else may start one of them before that.
         try:

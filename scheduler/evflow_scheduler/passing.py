@@ -13,6 +13,7 @@ import anyio.to_thread
 from evflow import config
 from evflow.core.admit import Capacity, Slots
 from evflow.core.events import RunStarted
+from evflow.core.graph import pool_of
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import RunState
 from evflow.errors import InternalError
@@ -23,7 +24,7 @@ from evflow.log.writer import ShardWriter
 from evflow.worker import leftovers
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.places import Places
-from evflow_executors.protocol import Observation, OutputLine
+from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.connection import Connection
 from evflow_scheduler.drive import only_error
 from evflow_scheduler.observer import RunObserver
@@ -31,7 +32,7 @@ from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.recovery import RunIsElsewhere
 from evflow_scheduler.run import OwnedRun
 from evflow_scheduler.shard import Shard
-from evflow_scheduler.start import RunFolder
+from evflow_scheduler.start import RunFolder, shared_context
 from evflow_scheduler.takeover import TakeOver
 
 
@@ -144,7 +145,14 @@ async def _take(connection: Connection, entry: RunEntry, host: str, what: str, w
     run = OwnedRun(entry.run)
     undertaker = _Undertaker(entry.run, str(RunFolder.of(connection.home, entry.run).locks), host, what)
     pools = PoolsOf(connection.ready(), connection.restart)
-    places = Places(undertaker, lambda pool: pools.executor(pool, writer, undertaker.nothing, live=False))
+
+    def context_of(_: RunId) -> RunContext:
+        return shared_context(RunStarted(**run.state.header), shard=entry.shard, log_url=connection.ready(), flow_file="")
+
+    def elsewhere(name: str) -> Executor:
+        return pools.executor(name, writer, context_of if pool_of(name) is None else undertaker.nothing, live=False)
+
+    places = Places(undertaker, elsewhere)
     try:
         await writer.take()
         try:
@@ -152,7 +160,7 @@ async def _take(connection: Connection, entry: RunEntry, host: str, what: str, w
                 await _serve(run, writer, undertaker, places, to_its_end=to_its_end)
         finally:
             with anyio.CancelScope(shield=True):  # both have deadlines of their own
-                await places.leave_pools()
+                await places.leave_others()
                 await writer.release()
     finally:
         with anyio.CancelScope(shield=True):

@@ -1,4 +1,4 @@
-"""The pools that an owner's runs use: one connection for all of them, and an executor for each shard and pool.
+"""The pools and platforms that an owner's runs use: one connection to the log for all of them, and an executor for each shard and one of them.
 
 A run in the foreground looks, before it takes its number, whether somebody would run its steps; runs of schedulers wait for workers.
 """
@@ -6,6 +6,7 @@ A run in the foreground looks, before it takes its number, whether somebody woul
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from evflow import diagnostics
 from evflow.core.graph import LOCAL, Graph, pool_of
 from evflow.core.ids import RunId
 from evflow.errors import EnvironmentProblem
@@ -16,7 +17,7 @@ from evflow_scheduler.request import RunView
 
 if TYPE_CHECKING:  # a run without pools loads none of it
     from evflow.log.link import Link
-    from evflow_executors.pool import PoolExecutor
+    from evflow_executors.protocol import Executor
 
 
 class PoolHasNoWorker(EnvironmentProblem):
@@ -32,14 +33,14 @@ class PoolHasNoWorker(EnvironmentProblem):
 
 
 class ExecutorNotThere(EnvironmentProblem):
-    """A step is to run where this version of evflow cannot run it, and the run must not fall back."""
+    """A step is to run on a platform that cannot be used from here, and the run must not fall back."""
 
     code = "executor-not-there"
 
-    def __init__(self, executor: str, fallback: str) -> None:
-        why = "forbids to run its steps here" if fallback == "error" else "has nothing to wait for"
+    def __init__(self, executor: str, why: str, fallback: str) -> None:
+        then = "forbids to run its steps here" if fallback == "error" else "has nothing to wait for"
         super().__init__(
-            f"This version of evflow has no executor for {PLACES.get(executor, executor)} (@{executor}), and `--fallback {fallback}` {why}.",
+            f"{PLACES.get(executor, executor)} (@{executor}) cannot be used: {why.rstrip('.')}. `--fallback {fallback}` {then}.",
             "`--fallback local` runs them on this machine; `@pool` runs steps on other ones.",
         )
 
@@ -57,13 +58,33 @@ class PoolsOf:
         self._restart = restart
         self._link: Link | None = None
 
-    def executor(self, pool: str, writer: ShardWriter, context_of: Callable[[RunId], RunContext], *, live: bool) -> "PoolExecutor":
-        """The executor of a pool, for the shard that the writer holds."""
+    def executor(
+        self,
+        name: str,
+        writer: ShardWriter,
+        context_of: Callable[[RunId], RunContext],
+        *,
+        live: bool,
+        on_notice: Callable[[str], None] = diagnostics.info,
+    ) -> "Executor":
+        """The executor of a pool or a platform, for the shard that the writer holds.
+
+        Raises:
+            KeyError: There is none of this name.
+        """
         from evflow.log.link import Link
-        from evflow_executors.pool import PoolExecutor
 
         if self._link is None:
             self._link = Link(self._url, self._restart)
+        pool = pool_of(name)
+        if pool is None:
+            from evflow_executors.remote.kinds import remote_executor
+
+            return remote_executor(
+                name, self._link, writer.shard, writer.owner, lambda: writer.epoch, context_of, live=live, on_notice=on_notice
+            )
+        from evflow_executors.pool import PoolExecutor
+
         return PoolExecutor(pool, self._link, writer.shard, lambda: writer.epoch, context_of, live=live)
 
     async def aclose(self) -> None:
@@ -73,7 +94,7 @@ class PoolsOf:
 
 
 def replaced(url: str, graph: Graph, fallback: str, view: RunView | None) -> Mapping[str, str]:
-    """Which executors of a graph are replaced by this machine, because they do not exist or nobody works in the pool, and why. Blocking.
+    """Which executors of a graph are replaced by this machine, because they cannot be used from here or nobody works in the pool, and why. Blocking.
 
     Args:
         url: The log.
@@ -83,20 +104,20 @@ def replaced(url: str, graph: Graph, fallback: str, view: RunView | None) -> Map
 
     Raises:
         PoolHasNoWorker: Nobody works there, and that is an error.
-        ExecutorNotThere: There is no such executor, and that is an error.
+        ExecutorNotThere: A platform cannot be used from here, and that is an error.
     """
     from evflow.log import pools
 
     found: dict[str, str] = {}
     for executor in sorted(graph.executors):
         pool = pool_of(executor)
-        if pool is None and executor != LOCAL:
+        if pool is None and executor != LOCAL and (why := _why_not(executor, graph)):
             if fallback != "local":
-                raise ExecutorNotThere(executor, fallback)
+                raise ExecutorNotThere(executor, why, fallback)
             place = PLACES.get(executor, executor)
-            found[executor] = f"this version of evflow has no executor for {place}"
+            found[executor] = f"{place} cannot be used: {why}"
             if view is not None:
-                view.on_notice(f"There is no executor for {place} yet: steps with @{executor} run on this machine.")
+                view.on_notice(f"{place} cannot be used: {why.rstrip('.')}. Steps with @{executor} run on this machine.")
         if pool is None or pools.ask(url, pools.picture(pool)).workers:
             continue
         if fallback == "error":
@@ -107,3 +128,13 @@ def replaced(url: str, graph: Graph, fallback: str, view: RunView | None) -> Map
             then = "its steps run on this machine" if fallback == "local" else "its steps wait for one"
             view.on_notice(f"No worker of the pool '{pool}' is alive: {then}. `evflow worker --pool {pool}` starts one.")
     return found
+
+
+def _why_not(executor: str, graph: Graph) -> str:
+    """Why a platform cannot be used for the steps that want it; an empty string where it can."""
+    from evflow_executors.remote.kinds import kind_of
+
+    kind = kind_of(executor)
+    if kind is None:
+        return "this version of evflow has no executor for it"
+    return kind.why_not([node.policy.asked for node in graph.nodes.values() if node.policy.executor == executor])

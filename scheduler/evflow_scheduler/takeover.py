@@ -63,6 +63,7 @@ class TakeOver:
         set_aside: Callable[[OwnedRun, EvflowError], None] | None = None,
         *,
         elsewhere: Mapping[str, Executor] | None = None,
+        on_loaded: Callable[[OwnedRun], None] | None = None,
     ) -> Batch:
         """Take all runs of a shard over.
 
@@ -72,6 +73,7 @@ class TakeOver:
             executor: Runs their attempts on this machine.
             set_aside: Called with a run that nobody can go on with, and why; None: that is raised.
             elsewhere: Executors of other machines, by name.
+            on_loaded: Called with each run that is loaded, before executors are asked for its attempts: platforms know them by what the run says.
 
         Raises:
             RunVanished: The server has lost one of them.
@@ -87,6 +89,8 @@ class TakeOver:
                     raise
                 set_aside(run, error)
                 continue
+            if on_loaded is not None:
+                on_loaded(run)
             live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
             kept = set[AttemptId]()
             for name, attempts in _by_executor(run, live).items():

@@ -145,7 +145,7 @@ class Tenancy:
         return started
 
     def resume(self, started: RunStarted) -> None:
-        """Host a run that has begun."""
+        """Host a run that has begun; called again for one that is known, nothing changes."""
         self._started[RunId.parse(f"{started.flow}/{started.number}")] = started
 
     def expect(self, run: RunId) -> None:

@@ -160,10 +160,10 @@ def test_a_folder_that_is_too_large_is_refused(world: World, monkeypatch: pytest
 
 def test_an_executor_that_a_scheduler_lacks_is_refused() -> None:
     nodes = {
-        "start": Node("start", "linear", ("end",), file="/f/flow.py", line=7, policy=Policy(executor="batch")),
+        "start": Node("start", "linear", ("end",), file="/f/flow.py", line=7, policy=Policy(executor="slurm")),
         "end": Node("end", "end"),
     }
-    with pytest.raises(ExecutorNotOfScheduler, match=r"Step 'start' \(flow.py:7\) is to run on 'batch'"):
+    with pytest.raises(ExecutorNotOfScheduler, match=r"Step 'start' \(flow.py:7\) is to run on 'slurm'"):
         check_executors(Graph(nodes))
 
 

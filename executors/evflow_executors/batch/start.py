@@ -1,6 +1,8 @@
 """AWS Batch as a platform, made from the settings."""
 
 import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from evflow import aws, config
 from evflow_executors.batch.api import BatchPlatform
@@ -31,3 +33,19 @@ def platform() -> BatchPlatform:
     """
     aws.installed("@batch")
     return BatchPlatform(defaults(), rate=config.get("batch_rate"), region=config.get("aws_region"), endpoint=config.get("aws_endpoint"))
+
+
+def secrets() -> Collection[str]:
+    """The variables that AWS Batch takes from its secrets."""
+    return pairs(config.get("batch_secrets")).keys()
+
+
+def why_not(asked: Sequence[Mapping[str, Any]]) -> str:
+    """Why steps that ask so cannot run on AWS Batch from here; an empty string where they can."""
+    try:
+        aws.installed("@batch")
+    except aws.AwsMissing as error:
+        return f"{error.message} {error.hint}"
+    if config.get("batch_job_queue") is None and not all(one.get("queue") for one in asked):
+        return "no queue is named (`batch_job_queue`, EVFLOW_BATCH_JOB_QUEUE, or @batch(queue=…))"
+    return ""

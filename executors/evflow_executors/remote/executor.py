@@ -47,7 +47,10 @@ _MOST_SAID: Final = 1_000
 class Dispatch(Protocol):
     """What the executor needs of its owner; see `owner.OwnerDispatch`."""
 
-    epoch: int
+    @property
+    def epoch(self) -> int:
+        """The epoch of the owner of now."""
+        ...
 
     def log_of(self, attempt: AttemptId) -> str:
         """The identity of the log, for names."""

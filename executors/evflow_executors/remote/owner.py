@@ -38,7 +38,7 @@ class OwnerDispatch:
         link: The log; the caller closes it.
         shard: The shard.
         owner: The name of its owner: this process.
-        epoch: Its epoch.
+        epoch: Its epoch of now.
         context_of: What the attempts of a run share.
         secrets: The variables that the platform takes from its secrets.
         how: How that is told to it, for the error.
@@ -49,13 +49,13 @@ class OwnerDispatch:
         link: Link,
         shard: str,
         owner: str,
-        epoch: int,
+        epoch: Callable[[], int],
         context_of: Callable[[RunId], RunContext],
         *,
         secrets: Collection[str] = (),
         how: str = "",
     ) -> None:
-        self.epoch = epoch
+        self._epoch = epoch
         self._link = link
         self._shard = shard
         self._owner = owner
@@ -63,6 +63,11 @@ class OwnerDispatch:
         self._secrets = secrets
         self._how = how
         self._settings: dict[str, ContainerSettings] = {}
+
+    @property
+    def epoch(self) -> int:
+        """The owner's epoch of now."""
+        return self._epoch()
 
     def log_of(self, attempt: AttemptId) -> str:
         """The identity of the log, for names."""
