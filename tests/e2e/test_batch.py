@@ -77,3 +77,107 @@ def test_a_flow_runs_on_aws_batch_from_its_start_to_its_end(batch: BatchServer) 
     assert batch.calls["registerjobdefinition"] == 1
     assert "total 12" in evflow("logs", "Sums/1/end").stdout
     verified("Sums/1")
+
+
+@pytest.mark.parametrize(("point", "carried_out"), [("before", False), ("after", True)], ids=["before it is carried out", "after it"])
+def test_an_owner_killed_at_a_submit_leaves_neither_an_orphan_nor_a_twin(batch: BatchServer, point: str, *, carried_out: bool) -> None:
+    write()
+    owners: list[subprocess.Popen[bytes]] = []
+
+    def kill(at: str, name: str) -> None:
+        if at == point and not name.endswith("-1-0"):  # the start has run: the first of the foreach is submitted
+            batch.faults.on_submit = None
+            os.kill(owners[0].pid, signal.SIGKILL)
+            if not carried_out:
+                raise ConnectionAbortedError
+
+    batch.faults.on_submit = kill
+    with Path("run.log").open("wb") as log:
+        owners.append(subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True))
+    assert owners[0].wait(WITHIN_S) == -signal.SIGKILL, Path("run.log").read_text()
+    done = evflow("continue", "Sums/1")
+    assert done.returncode == 0, done.stderr
+    assert all(len(batch.of_name(job.name)) == 1 for job in batch.jobs.values()), [job.name for job in batch.jobs.values()]
+    assert not batch.running()
+    exits = [job.name for job in batch.jobs.values() if job.name.endswith("-1")]
+    assert carried_out or exits  # what was never submitted is a further attempt
+    succeeded = fields("Sums/1", "AttemptSucceeded")
+    assert sorted(int(str(one["task"])) for one in succeeded) == [1, 2, 3, 4, 5, 6]
+    verified("Sums/1")
+
+
+def test_answers_that_are_lost_and_calls_that_are_throttled_make_no_twins(batch: BatchServer) -> None:
+    write()
+    batch.faults.throttled, batch.faults.lost, batch.faults.broken = 3, 3, 2
+    done = python("sums.py", "run", "--with", "batch")
+    assert done.returncode == 0, done.stderr
+    assert all(len(batch.of_name(job.name)) == 1 for job in batch.jobs.values())
+    assert len(batch.jobs) == 6
+
+
+def test_cancelling_a_run_ends_its_jobs(batch: BatchServer) -> None:
+    write("import time; time.sleep(600)")
+    with Path("run.log").open("wb") as log:
+        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    wait_until(lambda: sum(b"working on" in (job.output.read_bytes() if job.output else b"") for job in batch.running()) == 3, "they work", WITHIN_S)
+    listed = json.loads(evflow("batch", "list", "--json").stdout)
+    assert {(one["flow"], one["run"], one["step"], one["status"]) for one in listed} == {("Sums", 1, "work", "RUNNING")}
+    os.kill(owner.pid, signal.SIGINT)
+    assert owner.wait(WITHIN_S) == 1, Path("run.log").read_text()
+    assert not batch.running()
+    assert {job.reason for job in batch.jobs.values() if job.terminated} == {"evflow: the run asked for it"}
+
+
+def test_a_lost_host_is_made_up_for_without_a_retry_and_memory_that_did_not_suffice_fails(batch: BatchServer) -> None:
+    write("import os, time\n        if self.input == 1 and 'EVFLOW_TEST_GO' not in os.environ: time.sleep(600)")
+    with Path("run.log").open("wb") as log:
+        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+
+    def sleeping() -> list[str]:
+        return [job.id for job in batch.running() if job.output and "working on 1" in job.output.read_text()]
+
+    wait_until(lambda: bool(sleeping()), "the first one works", WITHIN_S)
+    batch.lose_host(batch.jobs[sleeping()[0]])
+    wait_until(lambda: bool(sleeping()), "it works again", WITHIN_S)
+    batch.kill_for_memory(batch.jobs[sleeping()[0]])
+    assert owner.wait(WITHIN_S) == 1
+    said = Path("run.log").read_text()
+    assert "more memory than the step asks for" in said
+    assert [one["reason"] for one in fields("Sums/1", "AttemptLost")] == [
+        "host-lost: Its host went away, as spot instances do (Host EC2 (instance i-0123456789abcdef0) terminated)."
+    ]
+    assert not batch.running()
+
+
+def test_a_container_that_is_told_to_end_says_so_and_is_made_again(batch: BatchServer) -> None:
+    write("import time\n        if current.retry_count == 0: time.sleep(600)".replace("current", "__import__('evflow').current"))
+    with Path("run.log").open("wb") as log:
+        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    wait_until(lambda: sum("working on" in (job.output.read_text() if job.output else "") for job in batch.running()) == 3, "they work", WITHIN_S)
+    for job in batch.running():
+        batch.stop_host(job)
+    assert owner.wait(WITHIN_S) == 0, Path("run.log").read_text()
+    assert [one["reason"] for one in fields("Sums/1", "AttemptLost")] == ["container-stopped"] * 3
+
+
+def test_an_image_that_cannot_be_pulled_fails_with_what_to_do(batch: BatchServer) -> None:
+    write()
+    batch.faults.pull_fails = "CannotPullContainerError: pull access denied for nobody/nothing, repository does not exist"
+    done = python("sums.py", "run", "--with", "batch:image=nobody/nothing")
+    assert done.returncode == 1
+    assert "Is its name right, and may the execution role" in done.stderr + done.stdout
+
+
+def test_a_queue_that_does_not_exist_and_none_are_told(batch: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    del batch
+    write()
+    done = python("sums.py", "run", "--with", "batch:queue=nowhere")
+    assert done.returncode == 1
+    assert "there is no queue 'nowhere'" in done.stderr + done.stdout
+    monkeypatch.delenv("EVFLOW_BATCH_JOB_QUEUE")
+    done = python("sums.py", "run", "--with", "batch", "--fallback", "error")
+    assert done.returncode == 1
+    assert "no queue is named (`batch_job_queue`" in done.stderr
+    done = python("sums.py", "run", "--with", "batch")
+    assert done.returncode == 0
+    assert done.stderr.count("Steps with @batch run on this machine") == 1
