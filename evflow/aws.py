@@ -113,7 +113,7 @@ async def client(
     """
     import anyio.to_thread
 
-    session, options = await anyio.to_thread.run_sync(_prepared, service)
+    session, options = await anyio.to_thread.run_sync(prepared, service)
     with explained(f"make a client of {service.upper()}"):
         made = session.client(service, region_name=region, endpoint_url=endpoint, config=options, **(credentials or {}))
         opened = await made.__aenter__()
@@ -127,8 +127,16 @@ async def client(
 _preparing = threading.Lock()
 
 
-def _prepared(service: str) -> tuple[Any, Any]:
-    """A session that has read what a client of the service needs, and the client's options. Blocking: up to two seconds."""
+def prepared(service: str, connections: int = 8) -> tuple[Any, Any]:
+    """A session that has read what a client of the service needs, and the client's options. Blocking: up to two seconds.
+
+    Args:
+        service: `sqs`, `s3`, ….
+        connections: How many connections the client may have at once.
+
+    Raises:
+        AwsMissing: The client is not installed.
+    """
     with _preparing, framework_view():
         try:
             aioboto3, config = import_module("aioboto3"), import_module("aiobotocore.config")  # published without annotations
@@ -144,7 +152,7 @@ def _prepared(service: str) -> tuple[Any, Any]:
             connect_timeout=CONNECT_S,
             read_timeout=READ_S,
             retries={"total_max_attempts": 1, "mode": "standard"},
-            max_pool_connections=8,
+            max_pool_connections=connections,
             tcp_keepalive=True,
             user_agent_extra="evflow",
         )

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from evflow.config_kinds import LOG_URL, NAME, PATH, Kind, Setting, choice, number, words
+from evflow.config_kinds import ENDPOINT, LOG_URL, NAME, PATH, Kind, Setting, choice, number, words
 
 _NAMES_AND_VALUES: Final = Kind("a list of NAME=VALUE", words(","))
 
 
 def cloud_settings() -> tuple[Setting, ...]:
     """They, in the order in which they are shown."""
-    return (*_OF_CONTAINERS, *_OF_BATCH)
+    return (*_OF_CONTAINERS, *_OF_BATCH, *_OF_S3)
 
 
 _OF_CONTAINERS: Final = (
@@ -45,4 +45,22 @@ _OF_BATCH: Final = (
     Setting("batch_secrets", _NAMES_AND_VALUES, (), "Variables of tasks on AWS Batch that it takes from its secrets, as NAME=ARN."),
     Setting("batch_tags", _NAMES_AND_VALUES, (), "Tags of jobs on AWS Batch, as NAME=VALUE."),
     Setting("batch_rate", number(0.1), 25.0, "Calls of AWS Batch a second, at most, of one process."),
+)
+
+_OF_S3: Final = (
+    Setting(
+        "s3_endpoint", ENDPOINT, None, "URL of another S3 server than AWS's, as MinIO; unset: aws_endpoint, or what the platform says."
+    ),
+    Setting(
+        "s3_sse",
+        choice("AES256", "aws:kms", "aws:kms:dsse"),
+        None,
+        "How S3 encrypts what evflow writes; unset: as the bucket has it.",
+    ),
+    Setting("s3_kms_key", NAME, None, "Key of AWS KMS for it, as an id, an ARN or alias/NAME."),
+    Setting(
+        "s3_root", NAME, None, "Where evflow.S3 has the data of flows, as s3://BUCKET/PREFIX; unset: the folder data of a store in S3."
+    ),
+    Setting("s3_cache", PATH, None, "Folder of what was read from S3 or written to it on this machine; unset: cache/s3 of home."),
+    Setting("s3_cache_mb", integer(0), 10_000, "How much it holds, in MB; what was not used for longest goes. 0: nothing is kept."),
 )

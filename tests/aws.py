@@ -1,4 +1,4 @@
-"""S3 and SQS for tests: moto as a process of its own, and plain requests to it through boto3."""
+"""S3 and SQS for tests: moto as a process of its own (`tests.moto_server`), and plain requests to it through boto3."""
 
 import json
 import subprocess
@@ -14,6 +14,7 @@ from urllib.error import URLError
 from tests.ports import free_port
 from tests.waiting import wait_until
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 REGION = "eu-west-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
 
@@ -71,6 +72,24 @@ class Aws:
         """Put an object."""
         self.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
 
+    def age(self, bucket: str, key: str, seconds: float) -> None:
+        """Let an object be written so long before it was."""
+        self._tell("age", {"bucket": bucket, "key": key, "seconds": seconds})
+
+    def fail(self, *faults: dict[str, Any]) -> None:
+        """Let requests fail from now on, each fault as often as it says (`tests.moto_server`); without any: no longer."""
+        self._tell("faults", faults)
+
+    def asked(self) -> list[str]:
+        """The requests since this was asked last, as `PUT /bucket/key?query`."""
+        with urllib.request.urlopen(f"{self.url}/tests/asked", timeout=10) as answer:
+            found: list[str] = json.load(answer)
+        return found
+
+    def _tell(self, what: str, told: object) -> None:
+        request = urllib.request.Request(f"{self.url}/tests/{what}", json.dumps(told).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=10).close()
+
 
 @contextmanager
 def serving(folder: Path, port: int = 0) -> Generator[Aws]:
@@ -78,8 +97,8 @@ def serving(folder: Path, port: int = 0) -> Generator[Aws]:
     aws = Aws(port or free_port())
     with (folder / "moto.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", str(aws.port)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            [sys.executable, "-W", "ignore", "-m", "tests.moto_server", str(aws.port)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=REPOSITORY,
         )  # fmt: skip
     try:
         wait_until(lambda: _answers(aws) or process.poll() is not None, "moto answers", 60.0)

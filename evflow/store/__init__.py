@@ -1,6 +1,6 @@
 """Where values live: content-addressed objects, and on top of them artifacts, foreach items and code packages.
 
-* `protocol`: what a store is; `files`: one in a folder.
+* `protocol`: what a store is; `files`: one in a folder; `s3`: one in a bucket.
 * `artifacts`: a task's values, by name (`save`, `ArtifactView`); `items`: those of a foreach.
 * `packages`: the code of a flow, as an archive.
 
@@ -38,9 +38,14 @@ __all__ = [
 
 
 def open_store(url: str) -> Store:
-    """The store at a URL (`file:///folder`) or in a folder. Nothing is read or made yet.
+    """The store at a URL (`file:///folder`, `s3://bucket/prefix`) or in a folder. Nothing is read or made yet.
 
     Raises:
         UnknownStore: No kind of store has such a URL.
+        AwsMissing: It lies in S3, and the client of AWS is not installed.
     """
+    if url.startswith("s3://"):
+        from evflow.store.s3 import S3Store  # only who uses it pays for it
+
+        return S3Store.from_url(url)
     return FileStore.from_url(url)

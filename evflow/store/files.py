@@ -29,7 +29,6 @@ from typing import Self
 
 from evflow.core.ids import Digest, Micros
 from evflow.store.protocol import (
-    BadName,
     Buffer,
     NameMissing,
     NameTaken,
@@ -38,6 +37,7 @@ from evflow.store.protocol import (
     StoreFull,
     StoreUnusable,
     UnknownStore,
+    name_parts,
 )
 
 SMALL_BYTES = 1 << 20
@@ -61,7 +61,6 @@ UNLOCKABLE_AFTER_S = 24 * 3600
 _TMP = "tmp"
 _TRASH = "trash"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+")
 
 
 def root_of(url: str) -> str:
@@ -112,7 +111,7 @@ class FileStore:
     def put(self, chunks: Iterable[Buffer]) -> Digest:
         """See `ObjectStore.put`."""
         rest = iter(chunks)
-        head, complete = _take(rest, SMALL_BYTES)
+        head, complete = take(rest, SMALL_BYTES)
         if complete:
             return self._put_small(b"".join(head))
         return self._put_large(head, rest)
@@ -120,15 +119,15 @@ class FileStore:
     def _put_small(self, data: bytes) -> Digest:
         digest = hashlib.sha256(data).digest()
         if not self._confirm(digest, len(data)):
-            with _Draft(self.root) as draft:
+            with Draft(self.root) as draft:
                 draft.write(data)
                 self._publish(draft, digest)
         return Digest(digest)
 
     def _put_large(self, head: list[Buffer], rest: Iterable[Buffer]) -> Digest:
         sha = hashlib.sha256()
-        with _Draft(self.root) as draft:
-            for step in _steps(chain(head, rest)):
+        with Draft(self.root) as draft:
+            for step in steps(chain(head, rest)):
                 sha.update(step)
                 draft.write(step)
             digest = sha.digest()
@@ -154,7 +153,7 @@ class FileStore:
             _sync_folder(path.parent)
             return True
 
-    def _publish(self, draft: "_Draft", digest: bytes) -> None:
+    def _publish(self, draft: "Draft", digest: bytes) -> None:
         path = self._path(digest)
         draft.sync()
         with translated(path):
@@ -170,27 +169,27 @@ class FileStore:
         path = self.where(digest)
         whole = offset == 0 and length is None
         try:
-            data = self._read(path, digest, offset, length)
+            data = self._found(path, digest, offset, length)
         except FileNotFoundError:
             raise ObjectMissing(digest, path) from None
-        except _TooShort as short:
+        except TooShort as short:
             raise ObjectDamaged(path, digest, None, str(short)) from None
         except OSError as error:
-            raise StoreUnusable(path, _reason(error)) from error
+            raise StoreUnusable(path, reason_of(error)) from error
         if whole:
             found = hashlib.sha256(data).digest()
             if found != digest:
                 raise ObjectDamaged(path, digest, found)
         return data
 
-    def _read(self, path: str, digest: bytes, offset: int, length: int | None) -> memoryview:
+    def _found(self, path: str, digest: bytes, offset: int, length: int | None) -> memoryview:
         try:
-            return _read(path, offset, length)
+            return read_file(path, offset, length)
         except FileNotFoundError:
             try:
-                return _read(self._trashed(digest), offset, length)  # about to be put back, or left there by a remover that died
+                return read_file(self._trashed(digest), offset, length)  # about to be put back, or left there by a remover that died
             except FileNotFoundError:
-                return _read(path, offset, length)
+                return read_file(path, offset, length)
 
     def size(self, digest: bytes) -> int | None:
         """See `ObjectStore.size`."""
@@ -260,7 +259,7 @@ class FileStore:
 
     def now_us(self) -> Micros:
         """See `ObjectStore.now_us`."""
-        with _Draft(self.root) as draft:
+        with Draft(self.root) as draft:
             return Micros(round(draft.now_s() * 1e6))
 
     def where(self, digest: bytes) -> str:
@@ -283,15 +282,15 @@ class FileStore:
                     return
             except FileNotFoundError:
                 return
-        with _Draft(self.root) as draft:
-            _sweep(folder, draft.now_s())
+        with Draft(self.root) as draft:
+            sweep_drafts(folder, draft.now_s())
 
     # --- named files -------------------------------------------------------------------------------------
 
     def write_named(self, name: str, chunks: Iterable[Buffer], *, create_only: bool = False) -> int:
         """See `NamedFiles.write_named`."""
         path = self._named_path(name)
-        with _Draft(self.root) as draft:
+        with Draft(self.root) as draft:
             for chunk in chunks:
                 draft.write(chunk)
             draft.sync()
@@ -305,7 +304,7 @@ class FileStore:
                 _sync_folder(path.parent)
             return draft.size
 
-    def _name(self, draft: "_Draft", path: Path, *, create_only: bool) -> None:
+    def _name(self, draft: "Draft", path: Path, *, create_only: bool) -> None:
         _make_folder(path.parent, self.root)
         if create_only:
             path.hardlink_to(draft.path)
@@ -372,13 +371,10 @@ class FileStore:
         return str(self._named_path(name))
 
     def _named_path(self, name: str) -> Path:
-        parts = name.split("/")
-        if not all(part and part[0] != "." and _NAME_CHARACTERS.issuperset(part) for part in parts):
-            raise BadName(name)
-        return self._named.joinpath(*parts)
+        return self._named.joinpath(*name_parts(name))
 
 
-class _Draft:
+class Draft:
     """A temporary file that becomes something, or goes when its block ends."""
 
     def __init__(self, root: Path) -> None:
@@ -430,22 +426,37 @@ class _Draft:
         with translated(self._root):
             os.fsync(self._file)
 
+    def write_at(self, data: Buffer, offset: int) -> None:
+        """Write a part at its place; parts may come in any order, and from several threads."""
+        view = memoryview(data)
+        with translated(self._root):
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                offset += written
+                view = view[written:]
+
     def now_s(self) -> float:
         """The instant, by the clock that the folder's times are taken from."""
         return os.fstat(self._file).st_mtime
 
 
-class _TooShort(Exception):
+class TooShort(Exception):
     """A file ends before the part that was asked for."""
 
 
-def _read(path: str | Path, offset: int, length: int | None) -> memoryview:
+def read_file(path: str | Path, offset: int, length: int | None) -> memoryview:
+    """A file, or a part of it, as writable memory: a large one is mapped.
+
+    Raises:
+        TooShort: It ends before the part does.
+        OSError: It cannot be read.
+    """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
         wanted = size - offset if length is None else length
         if wanted < 0 or offset + wanted > size:
-            raise _TooShort(f"it has {size} bytes, and bytes {offset} to {offset + wanted} were asked for")
+            raise TooShort(f"it has {size} bytes, and bytes {offset} to {offset + wanted} were asked for")
         if wanted >= SMALL_BYTES:
             try:
                 return _map(file, offset, wanted)
@@ -469,12 +480,12 @@ def _copy(file: int, offset: int, length: int) -> memoryview:
     while done < length:
         count = os.preadv(file, [view[done:]], offset + done)
         if count == 0:
-            raise _TooShort(f"it ends after {offset + done} bytes")
+            raise TooShort(f"it ends after {offset + done} bytes")
         done += count
     return view
 
 
-def _take(chunks: Iterator[Buffer], limit: int) -> tuple[list[Buffer], bool]:
+def take(chunks: Iterator[Buffer], limit: int) -> tuple[list[Buffer], bool]:
     """The chunks up to `limit` bytes, and whether they are all.
 
     They are copied where more may come, since a caller may reuse a chunk's memory for the next.
@@ -490,7 +501,7 @@ def _take(chunks: Iterator[Buffer], limit: int) -> tuple[list[Buffer], bool]:
     return taken, True
 
 
-def _steps(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+def steps(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
     """The same bytes in portions: small chunks joined, large ones cut without a copy."""
     joined = bytearray()
     for chunk in chunks:
@@ -545,7 +556,7 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _sweep(folder: Path, now_s: float) -> None:
+def sweep_drafts(folder: Path, now_s: float) -> None:
     """Remove temporary files whose writers died."""
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -568,7 +579,8 @@ def _unlocked(path: str) -> bool:
     return True
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """What the operating system says."""
     return error.strerror or str(error)
 
 
@@ -580,5 +592,5 @@ def translated(path: Path | str) -> Generator[None]:
     except OSError as error:
         where = str(error.filename or path)
         if error.errno in _FULL:
-            raise StoreFull(where, _reason(error)) from error
-        raise StoreUnusable(where, _reason(error)) from error
+            raise StoreFull(where, reason_of(error)) from error
+        raise StoreUnusable(where, reason_of(error)) from error

@@ -23,7 +23,9 @@ class ObjectMissing(EnvironmentProblem):
     def __init__(self, digest: bytes, where: str) -> None:
         super().__init__(
             f"The object {digest.hex()} is not in the store: there is no '{where}'.",
-            "Either the store's folder was changed (EVFLOW_STORE), or the data lies on the disk of the machine that wrote it.",
+            "Another store is set than the one it was written to (EVFLOW_STORE), or a lifecycle rule of the bucket removed it."
+            if "://" in where
+            else "Either the store's folder was changed (EVFLOW_STORE), or the data lies on the disk of the machine that wrote it.",
         )
         self.digest = digest
         self.where = where
@@ -38,7 +40,8 @@ class ObjectDamaged(EnvironmentProblem):
         seen = f"has the digest {found.hex()}" if found is not None else "cannot be decoded"
         super().__init__(
             f"The content of '{where}' {seen}; {expected.hex()} was written{f' ({why})' if why else ''}.",
-            "The file was changed or its disk is failing. Restore it from a copy, or run the task that made it again.",
+            f"{'It was changed in the bucket' if '://' in where else 'The file was changed or its disk is failing'}. "
+            "Restore it from a copy, or run the task that made it again.",
         )
         self.where = where
         self.expected = expected
@@ -62,10 +65,10 @@ class StoreUnusable(EnvironmentProblem):
 
     code = "store-unusable"
 
-    def __init__(self, where: str, reason: str) -> None:
+    def __init__(self, where: str, reason: str, hint: str = "") -> None:
         super().__init__(
             f"The store cannot use '{where}': {reason}.",
-            "Check who owns the folder and that its file system can be written, or name another place with EVFLOW_STORE.",
+            hint or "Check who owns the folder and that its file system can be written, or name another place with EVFLOW_STORE.",
         )
 
 
@@ -75,7 +78,9 @@ class UnknownStore(UsageError):
     code = "unknown-store"
 
     def __init__(self, url: str) -> None:
-        super().__init__(f"'{url}' does not name an object store.", "Give a folder, as a path or as 'file:///path/to/folder'.")
+        super().__init__(
+            f"'{url}' does not name an object store.", "Give a folder, as a path or as 'file:///path/to/folder', or 's3://bucket/prefix'."
+        )
 
 
 class NameTaken(UsageError):
@@ -106,6 +111,21 @@ class BadName(UsageError):
             f"'{name}' cannot name a file in the store.",
             "A name is parts joined by '/'; a part has letters, digits, '-', '_', '.', '=' or '+' and does not begin with '.'.",
         )
+
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+")
+
+
+def name_parts(name: str) -> list[str]:
+    """The parts of a named file's name.
+
+    Raises:
+        BadName: It could lead elsewhere, or is no name in some kind of store.
+    """
+    parts = name.split("/")
+    if not all(part and part[0] != "." and _NAME_CHARACTERS.issuperset(part) for part in parts):
+        raise BadName(name)
+    return parts
 
 
 class ObjectStore(Protocol):

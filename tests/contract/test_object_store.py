@@ -10,32 +10,45 @@ from hypothesis import given, strategies as st
 from evflow.store import NameMissing, NameTaken, ObjectDamaged, ObjectMissing, Store, UnknownStore, open_store
 from evflow.store.memory import MemoryStore
 from evflow.store.protocol import BadName, ObjectStore
+from tests.aws import Aws
+from tests.contract.store_worlds import World, world_of
 
 Damage = Callable[[bytes, int], None]
 LARGE = 3 << 20
+IN_PARTS = 20 << 20
+"""In S3, more than two parts."""
 
 
-@pytest.fixture(params=["file"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(f"file://{tmp_path / 'store'}")
-
-
-@pytest.fixture(params=["file", "memory"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    """Objects alone, which a store for tests has as well."""
-    return open_store(f"file://{tmp_path / 'store'}") if request.param == "file" else MemoryStore()
+@pytest.fixture(params=["file", "s3"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Answer a store, with a way around it."""
+    with world_of(request.param, tmp_path, aws, monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture
-def damage(store: Store) -> Damage:
+def store(world: World) -> Store:
+    return world.store
+
+
+@pytest.fixture(params=["file", "memory", "s3", "s3-cached"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Objects alone, which a store for tests has as well."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    with world_of(request.param, tmp_path, aws, monkeypatch) as found:
+        yield found.store
+
+
+@pytest.fixture
+def damage(world: World) -> Damage:
     """Flips a byte of a stored object."""
 
     def flip(digest: bytes, at: int) -> None:
-        path = Path(store.where(digest))
-        path.chmod(0o600)
-        content = bytearray(path.read_bytes())
+        content = bytearray(world.raw(digest))
         content[at] ^= 1
-        path.write_bytes(content)
+        world.overwrite(digest, bytes(content))
 
     return flip
 
@@ -51,7 +64,7 @@ def test_what_is_put_is_what_one_gets(tmp_path_factory: pytest.TempPathFactory, 
     assert bytes(store.get(digest)) == b"".join(chunk * repeat for chunk in chunks)
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, LARGE])
+@pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, LARGE, 8 << 20, IN_PARTS + 1])
 def test_every_size_comes_back_whole_and_is_counted_right(objects: ObjectStore, size: int) -> None:
     content = bytes(index % 251 for index in range(1009)) * (size // 1009 + 1)
     digest = objects.put([content[:size]])
@@ -101,7 +114,7 @@ def test_a_missing_object_is_named_with_its_place(objects: ObjectStore) -> None:
     assert (objects.size(digest), objects.exists(digest)) == (None, False)
 
 
-@pytest.mark.parametrize("size", [1, 5000, LARGE])
+@pytest.mark.parametrize("size", [1, 5000, LARGE, IN_PARTS])
 def test_a_flipped_bit_is_found_before_a_byte_is_handed_out(store: Store, damage: Damage, size: int) -> None:
     digest = store.put([b"x" * size])
     damage(digest, size // 2)
@@ -114,26 +127,23 @@ def test_a_flipped_bit_is_found_before_a_byte_is_handed_out(store: Store, damage
 
 
 @pytest.mark.parametrize("size", [100, LARGE])
-def test_a_part_past_the_end_of_a_cut_object_is_damage(store: Store, size: int) -> None:
+def test_a_part_past_the_end_of_a_cut_object_is_damage(world: World, store: Store, size: int) -> None:
     digest = store.put([bytes(size)])
-    Path(store.where(digest)).chmod(0o600)
-    with Path(store.where(digest)).open("r+b") as file:
-        file.truncate(size - 10)
+    world.overwrite(digest, bytes(size - 10))
     with pytest.raises(ObjectDamaged, match=f"it has {size - 10} bytes"):
         store.get(digest, size - 20, 20)
 
 
-def test_putting_what_was_cut_short_mends_it(store: Store) -> None:
+def test_putting_what_was_cut_short_mends_it(world: World, store: Store) -> None:
     digest = store.put([b"whole"])
-    Path(store.where(digest)).chmod(0o600)
-    Path(store.where(digest)).write_bytes(b"who")
+    world.overwrite(digest, b"who")
     assert store.put([b"whole"]) == digest
     assert bytes(store.get(digest)) == b"whole"
 
 
 def test_nothing_of_a_put_that_fails_stays(objects: ObjectStore) -> None:
     def chunks() -> Iterator[bytes]:
-        yield bytes(LARGE)
+        yield bytes(IN_PARTS)
         raise RuntimeError("the source failed")
 
     with pytest.raises(RuntimeError):
@@ -150,9 +160,11 @@ def test_a_store_that_was_never_written_has_nothing(store: Store) -> None:
     assert (list(store.digests()), store.list_named()) == ([], [])
 
 
-@pytest.mark.parametrize("url", ["", "s3://bucket/x", "file://relative", "http://x/y"])
+@pytest.mark.parametrize(
+    "url", ["", "s3://", "s3:///x", "s3://bucket/../x", "s3://a b/x", "gs://bucket/x", "file://relative", "http://x/y"]
+)
 def test_a_url_of_another_kind_is_refused_with_what_to_give(url: str) -> None:
-    with pytest.raises(UnknownStore, match="file:///path"):
+    with pytest.raises(UnknownStore, match=r"file:///path.*s3://bucket"):
         open_store(url)
 
 
@@ -170,6 +182,14 @@ def test_a_named_file_is_replaced_unless_it_is_to_be_created(store: Store) -> No
     with pytest.raises(NameTaken, match="'a'"):
         store.write_named("a", [b"3"], create_only=True)
     assert store.read_named("a") == b"2"
+
+
+def test_a_large_named_file_comes_back_whole(store: Store) -> None:
+    content = bytes(range(256)) * (IN_PARTS // 256)
+    assert store.write_named("large", [content], create_only=True) == IN_PARTS
+    with pytest.raises(NameTaken, match="'large'"):
+        store.write_named("large", [content[1:]], create_only=True)
+    assert store.read_named("large") == content
 
 
 def test_named_files_are_listed_by_folder(store: Store) -> None:

@@ -2,30 +2,45 @@
 
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from evflow.store import FileStore, NameMissing, ObjectMissing, Store, open_store
+from evflow.store import FileStore, NameMissing, ObjectMissing, Store
+from tests.aws import Aws
+from tests.contract.store_worlds import FileWorld, World, world_of
 from tests.effort import scaled
 
 HOUR_US = 3_600_000_000
 
+in_a_folder = pytest.mark.parametrize("world", ["file"], indirect=True)
+"""Of that kind of store alone: the others do it in another way."""
 
-@pytest.fixture(params=["file"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(f"file://{tmp_path / 'store'}")
-
-
-def age(store: Store, digest: bytes, by_us: int = HOUR_US) -> None:
-    """Let an object be written some time ago."""
-    when = store.now_us() - by_us
-    os.utime(store.where(digest), ns=(when * 1_000, when * 1_000))
+Age = Callable[[bytes], None]
 
 
-def test_an_old_object_is_removed_and_its_bytes_are_counted(store: Store) -> None:
+@pytest.fixture(params=["file", "s3", "s3-cached"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Answer a store, with a way around it."""
+    with world_of(request.param, tmp_path, aws, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def store(world: World) -> Store:
+    return world.store
+
+
+@pytest.fixture
+def age(world: World) -> Age:
+    """Lets an object be written some time ago."""
+    return lambda digest: world.age(digest, HOUR_US)
+
+
+def test_an_old_object_is_removed_and_its_bytes_are_counted(store: Store, age: Age) -> None:
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
     assert store.remove(digest, store.now_us() - HOUR_US // 2) == 7
     assert not store.exists(digest)
     with pytest.raises(ObjectMissing):
@@ -42,30 +57,31 @@ def test_an_object_that_is_not_there_is_removed_without_a_word(store: Store) -> 
     assert store.remove(bytes(32), store.now_us()) == 0
 
 
-def test_writing_again_what_is_there_makes_it_young(store: Store) -> None:
+def test_writing_again_what_is_there_makes_it_young(store: Store, age: Age) -> None:
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
     store.put([b"content"])
     assert store.remove(digest, store.now_us() - HOUR_US // 2) == 0
     assert store.exists(digest)
 
 
-def test_confirming_an_object_makes_it_young_and_says_whether_it_is_there(store: Store) -> None:
+def test_confirming_an_object_makes_it_young_and_says_whether_it_is_there(store: Store, age: Age) -> None:
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
     assert store.confirm(digest)
     assert store.remove(digest, store.now_us() - HOUR_US // 2) == 0
     assert not store.confirm(bytes(32))
 
 
-def test_each_object_is_listed_with_its_time_and_size(store: Store) -> None:
+def test_each_object_is_listed_with_its_time_and_size(store: Store, age: Age) -> None:
     old, new = store.put([b"old one"]), store.put([b"new"])
-    age(store, old)
+    age(old)
     listed = {digest: (at_us, size) for digest, at_us, size in store.written()}
     assert {digest: size for digest, (_, size) in listed.items()} == {old: 7, new: 3}
     assert HOUR_US - 60_000_000 < listed[new][0] - listed[old][0] < HOUR_US + 60_000_000
 
 
+@in_a_folder
 def test_what_a_remover_that_died_left_in_the_trash_can_be_read_and_is_put_back(store: Store) -> None:
     assert isinstance(store, FileStore)
     digest = store.put([b"content"])
@@ -78,6 +94,7 @@ def test_what_a_remover_that_died_left_in_the_trash_can_be_read_and_is_put_back(
     assert list(trash.iterdir()) == []
 
 
+@in_a_folder
 def test_what_is_written_again_meanwhile_is_not_taken_for_the_trash(store: Store) -> None:
     assert isinstance(store, FileStore)
     digest = store.put([b"content"])
@@ -90,9 +107,12 @@ def test_what_is_written_again_meanwhile_is_not_taken_for_the_trash(store: Store
     assert list(trash.iterdir()) == []
 
 
-def test_an_object_that_was_touched_between_the_look_and_the_renaming_is_put_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_folder
+def test_an_object_that_was_touched_between_the_look_and_the_renaming_is_put_back(
+    store: Store, age: Age, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
     rename = Path.rename
 
     def touched_before(path: Path, target: Path) -> Path:
@@ -104,9 +124,12 @@ def test_an_object_that_was_touched_between_the_look_and_the_renaming_is_put_bac
     assert bytes(store.get(digest)) == b"content"
 
 
-def test_an_object_that_goes_between_a_writers_look_and_its_touch_is_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_folder
+def test_an_object_that_goes_between_a_writers_look_and_its_touch_is_written_again(
+    store: Store, age: Age, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
     before_us = store.now_us() - HOUR_US // 2
     utime, freed = os.utime, []
 
@@ -120,10 +143,11 @@ def test_an_object_that_goes_between_a_writers_look_and_its_touch_is_written_aga
     assert bytes(store.get(digest)) == b"content"
 
 
-def test_an_object_that_goes_while_a_writer_touches_it_is_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_folder
+def test_an_object_that_goes_while_a_writer_touches_it_is_written_again(store: Store, age: Age, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel looks a path up, then changes the times of what it found: in between the file may get another name."""
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
     before_us = store.now_us() - HOUR_US // 2
 
     def removed_instead(path: Path) -> None:
@@ -134,9 +158,10 @@ def test_an_object_that_goes_while_a_writer_touches_it_is_written_again(store: S
     assert bytes(store.get(digest)) == b"content"
 
 
-def test_an_object_that_may_not_be_touched_is_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_folder
+def test_an_object_that_may_not_be_touched_is_written_again(store: Store, age: Age, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = store.put([b"content"])
-    age(store, digest)
+    age(digest)
 
     def refused(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -146,7 +171,7 @@ def test_an_object_that_may_not_be_touched_is_written_again(store: Store, monkey
     assert store.remove(digest, store.now_us() - HOUR_US // 2) == 0
 
 
-def test_no_object_vanishes_under_a_writer_who_races_a_remover(store: Store) -> None:
+def test_no_object_vanishes_under_a_writer_who_races_a_remover(world: World, store: Store, age: Age) -> None:
     """Whoever was told that an object is stored finds it, however often it is removed at the same moment."""
     contents = [b"content %d" % number for number in range(8)]
     done = threading.Event()
@@ -158,14 +183,14 @@ def test_no_object_vanishes_under_a_writer_who_races_a_remover(store: Store) -> 
                 store.remove(digest, store.now_us() - HOUR_US // 2)
 
     def writer() -> None:
-        for turn in range(scaled(1_000)):
+        for turn in range(scaled(1_000 if isinstance(world, FileWorld) else 200)):
             content = contents[turn % len(contents)]
             digest = store.put([content])
             try:
                 assert bytes(store.get(digest)) == content
             except ObjectMissing:
                 lost.append(digest)
-            age(store, digest)  # from now on nobody counts on it
+            age(digest)  # from now on nobody counts on it
 
     threads = [threading.Thread(target=remover), threading.Thread(target=remover)]
     for thread in threads:

@@ -1,0 +1,172 @@
+"""Large contents to and from S3: in parts, several at once, in bounded memory.
+
+At any time at most `IN_FLIGHT_BYTES` of an object are in memory. Its digest is taken in order while other parts are on their way.
+
+A content is named by its digest, which is known when all of it was seen. So a large one is written to this machine's disk first, then sent
+from there; the file becomes what the machine has of the object (`evflow.store.s3.cache`). Sending it under another name while it is made, and
+copying it in the bucket then, would need no disk, but let S3 move every byte twice and leave litter where the writer dies.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
+
+from evflow.store.s3.problems import S3Failed
+from evflow.store.s3.requests import Bucket
+
+PART_BYTES: Final = 8 << 20
+"""As S3's own clients have it: large enough that a request's latency does not count, small enough to repeat."""
+IN_FLIGHT_BYTES: Final = 64 << 20
+MOST_PARTS: Final = 10_000
+"""What S3 takes of one upload."""
+MOST_COPIED_BYTES: Final = 5 << 30
+"""What S3 copies in one request."""
+
+
+class Content(NamedTuple):
+    """What was read of an object.
+
+    Attributes:
+        size: The whole object's size in bytes.
+        digest: Its SHA-256.
+    """
+
+    size: int
+    digest: bytes
+
+
+def part_bytes(size: int) -> int:
+    """How large the parts of a content of that size are."""
+    return max(PART_BYTES, -(-size // MOST_PARTS))
+
+
+async def send_file(bucket: Bucket, key: str, path: str, size: int, **arguments: Any) -> None:
+    """Upload a file in parts.
+
+    Args:
+        bucket: Where to.
+        key: Under which key.
+        path: The file, which does not change.
+        size: Its size in bytes, more than a part.
+        **arguments: Of `complete_multipart_upload`, such as a condition.
+
+    Raises:
+        S3Failed: The condition does not hold.
+        S3Unusable: It cannot be written. Nothing of it is left in the bucket.
+    """
+    begun = await bucket.call("create_multipart_upload", key=key, ChecksumAlgorithm="CRC32", **bucket.settings.written_with)
+    upload: str = begun["UploadId"]
+    length = part_bytes(size)
+    room = asyncio.Semaphore(max(1, IN_FLIGHT_BYTES // length))
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def send(number: int) -> dict[str, Any]:
+        async with room:
+            data, checksum = await asyncio.to_thread(_part, file, (number - 1) * length, min(length, size - (number - 1) * length))
+            told = await bucket.call("upload_part", key=key, body=data, UploadId=upload, PartNumber=number, ChecksumCRC32=checksum)
+            return {"PartNumber": number, "ETag": told["ETag"], "ChecksumCRC32": checksum}
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            parts = [group.create_task(send(number)) for number in range(1, -(-size // length) + 1)]
+        listed = {"Parts": [part.result() for part in parts]}
+        await bucket.call("complete_multipart_upload", key=key, UploadId=upload, MultipartUpload=listed, **arguments)
+    except BaseException as error:
+        await asyncio.shield(_abort(bucket, key, upload))
+        if isinstance(error, BaseExceptionGroup):
+            raise cast("BaseExceptionGroup[BaseException]", error).exceptions[0] from None
+        raise
+    finally:
+        os.close(file)
+
+
+async def _abort(bucket: Bucket, key: str, upload: str) -> None:
+    try:
+        await bucket.call("abort_multipart_upload", key=key, UploadId=upload)
+    except S3Failed:  # it is gone
+        return
+
+
+def _part(file: int, offset: int, length: int) -> tuple[bytes, str]:
+    data = os.pread(file, length, offset)
+    if len(data) != length:
+        raise OSError(f"it ends after {offset + len(data)} bytes: somebody cut it while it was sent")
+    return data, base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
+async def fetch(bucket: Bucket, key: str, place: Callable[[int], Callable[[bytearray, int], None]]) -> Content:
+    """Read a whole object in parts, in parallel, and take its digest.
+
+    Args:
+        bucket: Where from.
+        key: Its key.
+        place: Asked for once, with the size; answers what takes each part and its offset, from a thread, in order.
+
+    Raises:
+        S3Failed: There is no such key, or it changed meanwhile.
+        S3Unusable: It cannot be read.
+    """
+    try:
+        first, answer = await bucket.read(key, 0, PART_BYTES)
+    except S3Failed as failed:
+        if not failed.answer.is_past_the_end:
+            raise
+        place(0)
+        return Content(0, hashlib.sha256().digest())
+    size = int(str(answer.get("ContentRange", f"/{len(first)}")).rpartition("/")[2])
+    write, sha = place(size), hashlib.sha256()
+
+    def take(part: bytearray, offset: int) -> None:
+        sha.update(part)
+        write(part, offset)
+
+    await asyncio.to_thread(take, first, 0)
+    offsets = deque(range(PART_BYTES, size, PART_BYTES))
+    waiting: deque[tuple[int, asyncio.Task[tuple[bytearray, dict[str, Any]]]]] = deque()
+    try:
+        while offsets or waiting:
+            while offsets and len(waiting) < IN_FLIGHT_BYTES // PART_BYTES - 1:
+                at = offsets.popleft()
+                waiting.append((at, asyncio.create_task(bucket.read(key, at, min(at + PART_BYTES, size), answer["ETag"]))))
+            at, task = waiting.popleft()
+            part, _ = await task
+            await asyncio.to_thread(take, part, at)
+            del part, task
+    finally:
+        for _, task in waiting:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+    return Content(size, sha.digest())
+
+
+async def touch(bucket: Bucket, key: str, size: int) -> None:
+    """Let a key count as written now: S3 has no other way than to copy it onto itself, which it does by itself.
+
+    Raises:
+        S3Failed: There is no such key any more.
+        S3Unusable: It cannot be written.
+    """
+    source = {"Bucket": bucket.address.bucket, "Key": key}
+    written = bucket.settings.written_with
+    if size <= MOST_COPIED_BYTES:
+        await bucket.call("copy_object", key=key, CopySource=source, MetadataDirective="REPLACE", **written)
+        return
+    upload: str = (await bucket.call("create_multipart_upload", key=key, **written))["UploadId"]
+    length = max(MOST_COPIED_BYTES // 5, part_bytes(size))
+    try:
+        parts: list[dict[str, Any]] = []
+        for number, at in enumerate(range(0, size, length), 1):
+            span = f"bytes={at}-{min(at + length, size) - 1}"
+            told = await bucket.call(
+                "upload_part_copy", key=key, UploadId=upload, PartNumber=number, CopySource=source, CopySourceRange=span
+            )
+            parts.append({"PartNumber": number, "ETag": told["CopyPartResult"]["ETag"]})
+        await bucket.call("complete_multipart_upload", key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+    except BaseException:
+        await asyncio.shield(_abort(bucket, key, upload))
+        raise
