@@ -16,7 +16,7 @@ from evflow.client.errors import NoSuchAttempt
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState, Task
 from evflow.flow import dialect
-from evflow.store.logs import LogLine, Stream, find_folder, path_of, read_log
+from evflow.store.logs import LogLine, Stream, find_folder, read_log, scrub
 
 _NAMED = 20
 
@@ -175,8 +175,6 @@ def flow_logs(flow: type) -> click.Command:
 
 
 def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None:
-    from pathlib import Path
-
     reference = parse(what)
     with session.log() as log:
         _, state = session.folded(log, resolve(log, reference, flow=flow))
@@ -188,8 +186,5 @@ def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None
             continue
         attempts = task.attempts if every else task.attempts[-1:]
         for attempt in attempts if folder else ():
-            path = Path(path_of(folder, task.id, attempt.number))
-            if path.exists():
-                path.write_bytes(b"%d e [scrubbed]\n" % clock.now_us())
-                scrubbed += 1
+            scrubbed += scrub(folder, task.id, attempt.number, clock.now_us())
     click.echo(f"{scrubbed} log{'' if scrubbed == 1 else 's'} scrubbed.", err=True)

@@ -7,6 +7,8 @@
 Nothing here imports numpy, pandas or a user's module: pickle does, when a value that needs them is loaded.
 """
 
+import sys
+
 from evflow.store.files import FileStore
 from evflow.store.protocol import (
     NamedFiles,
@@ -34,7 +36,31 @@ __all__ = [
     "StoreUnusable",
     "UnknownStore",
     "open_store",
+    "preload",
+    "quiet",
 ]
+
+
+def preload(url: str) -> None:
+    """Import what a store needs, for a process that forks others which will use it; without a thread or a connection.
+
+    What fails is left to them: each says so in its own report.
+    """
+    if url.startswith("s3://"):
+        from contextlib import suppress
+
+        from evflow.errors import EvflowError
+        from evflow.store.s3.requests import preload as preload_s3
+
+        with suppress(EvflowError):
+            preload_s3()
+
+
+def quiet() -> None:
+    """End the threads of stores, which no process may have that forks others; they begin again when they are needed."""
+    loop = sys.modules.get("evflow.store.s3.loop")
+    if loop is not None:
+        loop.close()
 
 
 def open_store(url: str) -> Store:

@@ -6,10 +6,14 @@ They are for whoever looks while a task runs, and what is left of one that was k
 attempt's report names. So these are replaced, not synced, and go when the run's output goes.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
+
+from evflow.store.remote_output import fetch_cards, is_remote
 
 _NONE = "~"
 """No card has it for an id (`@card`)."""
@@ -50,7 +54,11 @@ def write_live(folder: str, task: int, attempt: int, place: int, type_: str, id_
 
 
 def live_cards(folder: str | None) -> Iterator[LiveCard]:
-    """The cards in a run's folder of output, by task, attempt and place."""
+    """The cards at the place of a run's output, by task, attempt and place; those in a store elsewhere are fetched to this machine."""
+    if folder is not None and is_remote(folder):
+        fetched = _beside(folder)
+        fetch_cards(folder, fetched)
+        folder = fetched
     found: list[LiveCard] = []
     try:
         names = os.listdir(folder) if folder else []  # noqa: PTH208 - as above
@@ -64,6 +72,11 @@ def live_cards(folder: str | None) -> Iterator[LiveCard]:
                 LiveCard(task, attempt, place, unquote(parts[3]), "" if parts[4] == _NONE else unquote(parts[4]), f"{folder}/{name}")
             )
     return iter(sorted(found))
+
+
+def _beside(place: str) -> str:
+    config: Any = import_module("evflow.config")  # by name: settings know of the log, which stands beside the store
+    return f"{config.get('home')}/cache/live/{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
 def _quoted(text: str) -> str:

@@ -12,16 +12,23 @@ it, readable with `cat`:
 The number is when the supervisor read it, in microseconds. The text is the bytes as they were printed, whatever they
 are: a record ends at a newline, and no other byte means anything. A file exists once something was printed. It is
 bounded: past the limit only the last 64 KiB are kept, because an end explains more than a middle.
+
+Where the store is no folder of this machine, the supervisor writes to a folder beside it, and `evflow.store.remote_output` has the rest. A
+*place* is what readers take: such a folder, or an address in a store.
 """
 
+import hashlib
+import io
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from importlib import import_module
+from typing import Any, BinaryIO, Final, Literal
 
 from evflow.core.ids import RunId
 from evflow.core.values import value
 from evflow.store.files import root_of, translated
+from evflow.store.remote_output import is_remote, overwrite, place_of, read
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: Final[tuple[Stream, Stream]] = ("stdout", "stderr")
@@ -52,35 +59,54 @@ class LogLine:
 
 
 def folder_of(store: str, run: RunId) -> str:
-    """The folder of a run's output in the store at a URL (`RunStarted.store`), whether it exists or not.
+    """The place of a run's output in the store at a URL (`RunStarted.store`), whether it exists or not.
 
     Raises:
         UnknownStore: No store has such a URL.
     """
+    if is_remote(store):
+        return place_of(store, run)
     return os.path.join(root_of(store), "named", "logs", run.flow, str(run.number))  # noqa: PTH118 - pathlib is a heavy import
 
 
 def find_folder(store: str, run: RunId, configured: str) -> str | None:
-    """The folder of a run's output in its store, or, where that was moved, in the configured one; None if neither has it."""
+    """The place of a run's output in its store, or, where that was moved, in the configured one; None if neither has it.
+
+    One that is no folder is not asked: whoever reads there is told what is wrong with it.
+    """
     for url in (store or configured, configured):
         folder = folder_of(url, run)
+        if is_remote(folder):
+            return folder
         if os.path.isdir(folder):  # noqa: PTH112 - as above
             return folder
     return None
 
 
 def make_folder(store: str, run: RunId) -> str:
-    """Make the folder of a run's output, and return it.
+    """Make the folder that a run's attempts of this machine print to, and return it.
 
     Raises:
         StoreFull, StoreUnusable: It cannot be made.
     """
+    if is_remote(store):
+        folder = _beside(store, run)
+        with translated(folder):
+            os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103 - as above
+        return folder
     folder = folder_of(store, run)
     with translated(folder):
         if not os.path.isdir(root_of(store)):  # noqa: PTH112 - as above
             os.makedirs(root_of(store), 0o700, exist_ok=True)  # noqa: PTH103 - as above
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as above
     return folder
+
+
+def _beside(store: str, run: RunId) -> str:
+    """A folder of this machine for the output of a run in a store elsewhere."""
+    config: Any = import_module("evflow.config")  # by name: settings know of the log, which stands beside the store
+    name = hashlib.sha256(store.encode()).hexdigest()[:16]
+    return os.path.join(config.get("home"), "output", name, run.flow, str(run.number))  # noqa: PTH118 - as above
 
 
 def path_of(folder: str, task: int, attempt: int) -> str:
@@ -148,9 +174,8 @@ def read_log(folder: str, task: int, attempt: int, stream: Stream | None = None)
 
     One stream, or both where `stream` is None. A record that is still being written is not returned.
     """
-    try:
-        file = open(path_of(folder, task, attempt), "rb")  # noqa: PTH123, SIM115 - pathlib is a heavy import; closed below
-    except FileNotFoundError:
+    file = _opened(folder, task, attempt)
+    if file is None:
         return
     with file:
         for record in file:
@@ -161,15 +186,43 @@ def read_log(folder: str, task: int, attempt: int, stream: Stream | None = None)
 
 def read_on(folder: str, task: int, attempt: int, offset: int) -> tuple[list[LogLine], int]:
     """What an attempt printed behind an offset in its log, and the offset to go on from; for followers."""
-    try:
-        file = open(path_of(folder, task, attempt), "rb")  # noqa: PTH123, SIM115 - as above
-    except FileNotFoundError:
+    file = _opened(folder, task, attempt, offset)
+    if file is None:
         return [], offset
     with file:
-        file.seek(offset)
         data = file.read()
     whole = data[: data.rfind(b"\n") + 1]
     return [line for record in whole.splitlines(keepends=True) if (line := _parse(record)) is not None], offset + len(whole)
+
+
+def _opened(place: str, task: int, attempt: int, offset: int = 0) -> BinaryIO | None:
+    """An attempt's log at a place, from an offset on."""
+    if is_remote(place):
+        data = read(place, path_of("", task, attempt)[1:], offset)
+        return None if data is None else io.BytesIO(data)
+    try:
+        file = open(path_of(place, task, attempt), "rb")  # noqa: PTH123, SIM115 - pathlib is a heavy import; the caller closes it
+    except FileNotFoundError:
+        return None
+    file.seek(offset)
+    return file
+
+
+def scrub(place: str, task: int, attempt: int, at_us: int) -> bool:
+    """Forget what an attempt printed; whether there was anything.
+
+    Raises:
+        OSError, StoreUnusable: It cannot be written.
+    """
+    instead = b"%d e [scrubbed]\n" % at_us
+    if is_remote(place):
+        return overwrite(place, path_of("", task, attempt)[1:], instead)
+    path = path_of(place, task, attempt)
+    if not os.path.exists(path):  # noqa: PTH110 - as above
+        return False
+    with open(path, "wb") as file:  # noqa: PTH123 - as above
+        file.write(instead)
+    return True
 
 
 def read_text(folder: str, task: int, attempt: int, stream: Stream | None = None) -> str:

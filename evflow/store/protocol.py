@@ -109,11 +109,11 @@ class BadName(UsageError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"'{name}' cannot name a file in the store.",
-            "A name is parts joined by '/'; a part has letters, digits, '-', '_', '.', '=' or '+' and does not begin with '.'.",
+            "A name is parts joined by '/'; a part has letters, digits, '-', '_', '.', '=', '+', '~' or '%' and does not begin with '.'.",
         )
 
 
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+")
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+~%")
 
 
 def name_parts(name: str) -> list[str]:

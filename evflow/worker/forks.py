@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
 
 from evflow.core.values import compile_all
+from evflow.store import preload
 from evflow.worker import descriptors, locks, parentage, stdio
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import RunContext
@@ -113,6 +114,7 @@ class ForkLauncher:
 
     def prepare(self, context: RunContext) -> None:
         """Have the flow ready for a run."""
+        preload(context.store_url)
         self._runner.prepare(context)
 
     def expect(self, context: RunContext, order: bytes) -> None:
@@ -187,7 +189,8 @@ class ForkLauncher:
         if begin > _SIZE_BYTES:
             self._runner.forget(context)
             context = RunContext.unpack(bytes(told[_SIZE_BYTES:begin]))
-            self._runner.prepare(context)
+            preload(context.store_url)
+        self._runner.prepare(context)
         return self._runner(context, bytes(told[begin:]))
 
     def _fork(self, act: Callable[[], int], *own: int) -> Started:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from evflow.clock import monotonic_s
 from evflow.imports import framework_view
+from evflow.store import quiet
 from evflow.worker.method import StartMethod, choose
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class ForkServer:
         Raises:
             StartMethodUnknown: `asked` is none of these.
         """
+        quiet()
         method = choose(asked)
         if method.method == "spawn":
             return cls.start("spawn", why=method.why)

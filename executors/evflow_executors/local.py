@@ -25,6 +25,7 @@ from evflow.worker import frames, leftovers
 from evflow.worker.forkserver import ForkServer
 from evflow.worker.method import StartMethod
 from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.carriers import Carriers
 from evflow_executors.protocol import Observation, OutputLine
 
 FORK_SERVER_DIED: Final = "fork-server-died"
@@ -93,6 +94,7 @@ class LocalExecutor:
         self._reader = frames.FrameReader()
         self._contexts: dict[RunId, RunContext] = {}
         self._runs: dict[str, RunId] = {}
+        self._carriers = Carriers()
         self._forgotten: set[RunId] = set()
         self._launched: dict[AttemptId, _Launched] = {}
         self._unsent = bytearray()
@@ -127,6 +129,7 @@ class LocalExecutor:
         self._contexts[run] = context
         self._runs[str(run)] = run
         self._forgotten.discard(run)
+        self._carriers.begin(run, context)
         await self._send(frames.frame(frames.CONTEXT, str(run), context.pack()))
 
     async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
@@ -230,6 +233,7 @@ class LocalExecutor:
                     self._server.close()
                     if self._launched:
                         await anyio.to_thread.run_sync(self._end, list(self._launched))
+            await self._carriers.aclose()
 
     # --- the fork server ---------------------------------------------------------------------------------
 
@@ -305,6 +309,7 @@ class LocalExecutor:
         for run in self._forgotten - {attempt.run for attempt in self._launched}:
             self._forgotten.discard(run)
             del self._contexts[run], self._runs[str(run)]
+            self._carriers.release(run)
 
     def _end(self, attempts: Sequence[AttemptId]) -> None:
         for attempt in attempts:
@@ -347,6 +352,7 @@ class LocalExecutor:
             return [Observation(attempt, AttemptStarted(task, number, self._host, pid, at_us))]
         self._fruitless = 0
         self._over(attempt)
+        self._carriers.ended(attempt)
         return [_exited(attempt, *rest)]
 
 
