@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evflow.client.spins import inspect_spin as inspect_spin
     from evflow.client.step import Step as Step
     from evflow.client.task import Task as Task
+    from evflow.datatools import S3 as S3
     from evflow.deployments.deployed import DeployedFlow as DeployedFlow
     from evflow.deployments.deployer import Deployer as Deployer
     from evflow.deployments.triggered import TriggeredRun as TriggeredRun
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "S3",
     "USER_SKIP_STEP",
     "Config",
     "ConfigValue",
@@ -137,6 +139,7 @@ _HOMES = {
     "Config": "evflow.flow.configs",
     "ConfigValue": "evflow.flow.configs",
     "DataArtifact": "evflow.client.artifact",
+    "S3": "evflow.datatools",
     "DeployedFlow": "evflow.deployments.deployed",
     "Deployer": "evflow.deployments.deployer",
     "Evflow": "evflow.client.root",

@@ -25,6 +25,7 @@ from blockbuster import BlockBuster
 from evflow import diagnostics
 from evflow.log.wire import reply_timeout_s
 from evflow.testing.virtual_time import VirtualTimeLoop
+from tests.aws import Aws, serving
 from tests.effort import SCALE, SEED, scaled
 from tests.leaks import TEST_ROOT_VARIABLE, Before, hear_signals, new_tasks
 from tests.redis_server import DebianRedis, foreign_keys
@@ -109,6 +110,13 @@ def tmp_path(root: Path) -> Path:
     path = root / "p"
     path.mkdir()
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """Answer a server that speaks as S3 does; tests keep to buckets of their own."""
+    with serving(tmp_path_factory.mktemp("s3")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session", autouse=True)

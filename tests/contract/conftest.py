@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.aws import Aws, serving
 from tests.contract.log_worlds import RawServer, raw_server, valkey_binary
 from tests.redis_server import DebianRedis
 
@@ -20,10 +19,3 @@ def either_server(request: pytest.FixtureRequest) -> Iterator[RawServer]:
         pytest.skip(str(missing))
     with raw_server(binary) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    """Answer a server that speaks as S3 does."""
-    with serving(tmp_path_factory.mktemp("moto")) as found:
-        yield found

@@ -20,9 +20,9 @@ IN_PARTS = 20 << 20
 
 
 @pytest.fixture(params=["file", "s3"])
-def world(request: pytest.FixtureRequest, tmp_path: Path, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path, s3_server: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Answer a store, with a way around it."""
-    with world_of(request.param, tmp_path, aws, monkeypatch) as found:
+    with world_of(request.param, tmp_path, s3_server, monkeypatch) as found:
         yield found
 
 
@@ -32,12 +32,12 @@ def store(world: World) -> Store:
 
 
 @pytest.fixture(params=["file", "memory", "s3", "s3-cached"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+def objects(request: pytest.FixtureRequest, tmp_path: Path, s3_server: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """Objects alone, which a store for tests has as well."""
     if request.param == "memory":
         yield MemoryStore()
         return
-    with world_of(request.param, tmp_path, aws, monkeypatch) as found:
+    with world_of(request.param, tmp_path, s3_server, monkeypatch) as found:
         yield found.store
 
 

@@ -21,9 +21,9 @@ Age = Callable[[bytes], None]
 
 
 @pytest.fixture(params=["file", "s3", "s3-cached"])
-def world(request: pytest.FixtureRequest, tmp_path: Path, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path, s3_server: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Answer a store, with a way around it."""
-    with world_of(request.param, tmp_path, aws, monkeypatch) as found:
+    with world_of(request.param, tmp_path, s3_server, monkeypatch) as found:
         yield found
 
 

@@ -26,6 +26,10 @@ _NAMES: Final = {
     ("evflow.flow.decorators.base", "DecoratorInvalid"): ("metaflow.exception", "InvalidDecoratorAttribute"),
     ("evflow.flow.parameter_values", "ParameterDefaultFailed"): ("metaflow.exception", "ParameterFieldFailed"),
     ("evflow.flow.parameter_values", "ParameterFieldTypeMismatch"): ("metaflow.exception", "ParameterFieldTypeMismatch"),
+    **{
+        ("evflow.datatools.problems", name): ("metaflow.plugins.datatools.s3.s3", f"Metaflow{name}")
+        for name in ("S3AccessDenied", "S3Exception", "S3InvalidObject", "S3InvalidRange", "S3NotFound", "S3URLException")
+    },
     ("evflow.store.diagnosis", "ArtifactNotSerializable"): ("metaflow.datastore.exceptions", "UnpicklableArtifactException"),
 }
 """A class's module and name here, and there."""

@@ -31,6 +31,14 @@ _USER_DECORATORS: Final = _of("evflow", "FlowMutator StepMutator USER_SKIP_STEP 
 _ARGO_EVENT: Final = _of(_PLUS + "argo_events", "ArgoEvent ArgoEventException")
 _EVENT_NAMES: Final = {"namespaced_event_name": "evflow"}
 _S3: Final = {"S3": "evflow"}
+_DATATOOLS: Final = {
+    **_S3,
+    **_of("evflow.datatools", "S3GetObject S3Object S3PutObject"),
+    **{
+        f"Metaflow{name}": f"evflow.datatools:{name}"
+        for name in ["S3AccessDenied", "S3Exception", "S3InvalidObject", "S3InvalidRange", "S3NotFound", "S3URLException"]
+    },
+}
 _MERGING: Final = _of("evflow.exception", "MissingInMergeArtifactsException UnhandledInMergeArtifactsException")
 _BASE: Final = {"MetaflowException": "evflow.errors:EvflowError"}
 _EXCEPTIONS: Final = {
@@ -104,7 +112,7 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.datastore.exceptions": dict.fromkeys(
         ("DataException", "UnpicklableArtifactException"), "evflow.store.diagnosis:ArtifactNotSerializable"
     ),
-    "metaflow.datatools": _S3,
+    "metaflow.datatools": _DATATOOLS,
     "metaflow.decorators": {"step": "evflow", **_BASE, **_DECORATOR_ERRORS},
     "metaflow.events": _TRIGGER,
     "metaflow.exception": _EXCEPTIONS,
@@ -148,8 +156,8 @@ MODULES: Final[Mapping[str, Names]] = {
     },
     "metaflow.plugins.cards.card_modules.components": {**_COMPONENTS, "UserComponent": "evflow.cards:CardComponent"},
     "metaflow.plugins.catch_decorator": {"FailureHandledByCatch": "evflow.exception"},
-    "metaflow.plugins.datatools": _S3,
-    "metaflow.plugins.datatools.s3": _S3,
+    "metaflow.plugins.datatools": _DATATOOLS,
+    "metaflow.plugins.datatools.s3": _DATATOOLS,
     "metaflow.plugins.namespaced_events": _EVENT_NAMES,
     "metaflow.plugins.parsers": _PARSERS,
     "metaflow.plugins.timeout_decorator": {"TimeoutException": "evflow.exception"},

@@ -173,18 +173,19 @@ class S3Store:
         landing = _Landing(self._cache, None if again else self._spool)
         with landing:
             try:
-                found = loop.run(transfers.fetch(self._bucket, self.address.object(digest), landing.place))
+                loop.run(transfers.fetch(self._bucket, self.address.object(digest), landing.place))
             except S3Failed as failed:
                 raise self._failed(failed, digest) from failed
             except (StoreFull, StoreUnusable) as error:
                 if again or isinstance(error, S3Unusable):
                     raise
                 return self._fetch(digest, again=True)  # the cache's disk is full, say: the caller's memory has room
-            if found.digest == digest:
+            found = landing.digest()
+            if found == digest:
                 return landing.landed(digest)
         if not again:
             return self._fetch(digest, again=True)
-        raise ObjectDamaged(self.where(digest), digest, found.digest)
+        raise ObjectDamaged(self.where(digest), digest, found)
 
     def _failed(self, failed: S3Failed, digest: bytes) -> Exception:
         if failed.answer.is_missing:
@@ -384,6 +385,7 @@ class _Landing:
         self._draft: Draft | None = None
         self._memory: memoryview = memoryview(bytearray())
         self._size = 0
+        self._sha = hashlib.sha256()
 
     def __enter__(self) -> Self:
         return self
@@ -397,11 +399,21 @@ class _Landing:
         self._size = size
         if size > transfers.PART_BYTES and self._spool is not None and self._cache.takes(size):
             self._draft = Draft(self._spool).__enter__()
-            return self._draft.write_at
+            return self._write
         self._memory = memoryview(mmap.mmap(-1, size)) if size > transfers.PART_BYTES else memoryview(bytearray(size))
         return self._copy
 
+    def digest(self) -> bytes:
+        """The SHA-256 of what came."""
+        return self._sha.digest()
+
+    def _write(self, part: bytearray, offset: int) -> None:
+        assert self._draft is not None
+        self._sha.update(part)
+        self._draft.write_at(part, offset)
+
     def _copy(self, part: bytearray, offset: int) -> None:
+        self._sha.update(part)
         self._memory[offset : offset + len(part)] = part
 
     def landed(self, digest: bytes) -> memoryview:

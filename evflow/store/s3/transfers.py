@@ -1,6 +1,6 @@
 """Large contents to and from S3: in parts, several at once, in bounded memory.
 
-At any time at most `IN_FLIGHT_BYTES` of an object are in memory. Its digest is taken in order while other parts are on their way.
+At any time at most `IN_FLIGHT_BYTES` of an object are in memory. What takes the parts gets them in order, while others are on their way.
 
 A content is named by its digest, which is known when all of it was seen. So a large one is written to this machine's disk first, then sent
 from there; the file becomes what the machine has of the object (`evflow.store.s3.cache`). Sending it under another name while it is made, and
@@ -9,7 +9,6 @@ copying it in the bucket then, would need no disk, but let S3 move every byte tw
 
 import asyncio
 import base64
-import hashlib
 import os
 import zlib
 from collections import deque
@@ -29,15 +28,15 @@ MOST_COPIED_BYTES: Final = 5 << 30
 
 
 class Content(NamedTuple):
-    """What was read of an object.
+    """What was read.
 
     Attributes:
         size: The whole object's size in bytes.
-        digest: Its SHA-256.
+        answer: What S3 said of it.
     """
 
     size: int
-    digest: bytes
+    answer: dict[str, Any]
 
 
 def part_bytes(size: int) -> int:
@@ -45,7 +44,15 @@ def part_bytes(size: int) -> int:
     return max(PART_BYTES, -(-size // MOST_PARTS))
 
 
-async def send_file(bucket: Bucket, key: str, path: str, size: int, **arguments: Any) -> None:
+async def send_file(
+    bucket: Bucket,
+    key: str,
+    path: str,
+    size: int,
+    in_flight_bytes: int = IN_FLIGHT_BYTES,
+    about: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> None:
     """Upload a file in parts.
 
     Args:
@@ -53,16 +60,20 @@ async def send_file(bucket: Bucket, key: str, path: str, size: int, **arguments:
         key: Under which key.
         path: The file, which does not change.
         size: Its size in bytes, more than a part.
+        in_flight_bytes: How much of it may be in memory.
+        about: What the new object is to be: arguments of `create_multipart_upload`; encrypted as is configured if not given.
         **arguments: Of `complete_multipart_upload`, such as a condition.
 
     Raises:
         S3Failed: The condition does not hold.
         S3Unusable: It cannot be written. Nothing of it is left in the bucket.
     """
-    begun = await bucket.call("create_multipart_upload", key=key, ChecksumAlgorithm="CRC32", **bucket.settings.written_with)
+    begun = await bucket.call(
+        "create_multipart_upload", key=key, ChecksumAlgorithm="CRC32", **(bucket.settings.written_with if about is None else about)
+    )
     upload: str = begun["UploadId"]
     length = part_bytes(size)
-    room = asyncio.Semaphore(max(1, IN_FLIGHT_BYTES // length))
+    room = asyncio.Semaphore(max(1, in_flight_bytes // length))
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     async def send(number: int) -> dict[str, Any]:
@@ -99,13 +110,16 @@ def _part(file: int, offset: int, length: int) -> tuple[bytes, str]:
     return data, base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
-async def fetch(bucket: Bucket, key: str, place: Callable[[int], Callable[[bytearray, int], None]]) -> Content:
-    """Read a whole object in parts, in parallel, and take its digest.
+async def fetch(
+    bucket: Bucket, key: str, place: Callable[[int], Callable[[bytearray, int], None]], in_flight_bytes: int = IN_FLIGHT_BYTES
+) -> Content:
+    """Read a whole object in parts, in parallel.
 
     Args:
         bucket: Where from.
         key: Its key.
         place: Asked for once, with the size; answers what takes each part and its offset, from a thread, in order.
+        in_flight_bytes: How much of it may be in memory.
 
     Raises:
         S3Failed: There is no such key, or it changed meanwhile.
@@ -117,20 +131,16 @@ async def fetch(bucket: Bucket, key: str, place: Callable[[int], Callable[[bytea
         if not failed.answer.is_past_the_end:
             raise
         place(0)
-        return Content(0, hashlib.sha256().digest())
+        return Content(0, await bucket.call("head_object", key=key))
     size = int(str(answer.get("ContentRange", f"/{len(first)}")).rpartition("/")[2])
-    write, sha = place(size), hashlib.sha256()
-
-    def take(part: bytearray, offset: int) -> None:
-        sha.update(part)
-        write(part, offset)
-
+    take = place(size)
     await asyncio.to_thread(take, first, 0)
+    del first
     offsets = deque(range(PART_BYTES, size, PART_BYTES))
     waiting: deque[tuple[int, asyncio.Task[tuple[bytearray, dict[str, Any]]]]] = deque()
     try:
         while offsets or waiting:
-            while offsets and len(waiting) < IN_FLIGHT_BYTES // PART_BYTES - 1:
+            while offsets and len(waiting) < max(1, in_flight_bytes // PART_BYTES - 1):
                 at = offsets.popleft()
                 waiting.append((at, asyncio.create_task(bucket.read(key, at, min(at + PART_BYTES, size), answer["ETag"]))))
             at, task = waiting.popleft()
@@ -141,7 +151,7 @@ async def fetch(bucket: Bucket, key: str, place: Callable[[int], Callable[[bytea
         for _, task in waiting:
             task.cancel()
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
-    return Content(size, sha.digest())
+    return Content(size, answer)
 
 
 async def touch(bucket: Bucket, key: str, size: int) -> None:
