@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from evflow.config_kinds import ENDPOINT, LOG_URL, NAME, PATH, Kind, Setting, choice, number, words
+from evflow.config_kinds import ENDPOINT, LOG_URL, NAME, PATH, Kind, Setting, choice, integer, number, words
 
 _NAMES_AND_VALUES: Final = Kind("a list of NAME=VALUE", words(","))
 

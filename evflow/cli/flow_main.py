@@ -218,7 +218,7 @@ def _top_options(flow_class: type) -> list[click.Parameter]:
 def _branch_options(flow_class: type) -> list[click.Parameter]:
     """Which branch of the flow's project is meant."""
     beside: dict[str, Any] = {"expose_value": False, "hidden": not getattr(flow_class, "_evflow_projects", ())}
-    branch = {"metavar": "B", "callback": _attribute("branch"), "help": "Be in the branch test.B of the project."}
+    branch: dict[str, Any] = {"metavar": "B", "callback": _attribute("branch"), "help": "Be in the branch test.B of the project."}
     production: dict[str, Any] = {"is_flag": True, "callback": _attribute("production"), "help": "Be in its production branch."}
     return [
         click.Option(["--branch"], **branch, **beside, **_from_metaflow("BRANCH")),

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any, Final
 
 from evflow.cards.artifact import type_name
-from evflow.cards.code import python
 from evflow.cards.collector import CardPlan, Cards, draw_with as draw_with, warn
 from evflow.cards.component import ours
 from evflow.cards.facts import Around, Shown, TaskFacts

@@ -93,7 +93,9 @@ def test_an_owner_killed_at_a_submit_leaves_neither_an_orphan_nor_a_twin(batch: 
 
     batch.faults.on_submit = kill
     with Path("run.log").open("wb") as log:
-        owners.append(subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True))
+        owners.append(
+            subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+        )
     assert owners[0].wait(WITHIN_S) == -signal.SIGKILL, Path("run.log").read_text()
     done = evflow("continue", "Sums/1")
     assert done.returncode == 0, done.stderr
@@ -119,7 +121,11 @@ def test_cancelling_a_run_ends_its_jobs(batch: BatchServer) -> None:
     write("import time; time.sleep(600)")
     with Path("run.log").open("wb") as log:
         owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
-    wait_until(lambda: sum(b"working on" in (job.output.read_bytes() if job.output else b"") for job in batch.running()) == 3, "they work", WITHIN_S)
+    wait_until(
+        lambda: sum(b"working on" in (job.output.read_bytes() if job.output else b"") for job in batch.running()) == 3,
+        "they work",
+        WITHIN_S,
+    )
     listed = json.loads(evflow("batch", "list", "--json").stdout)
     assert {(one["flow"], one["run"], one["step"], one["status"]) for one in listed} == {("Sums", 1, "work", "RUNNING")}
     os.kill(owner.pid, signal.SIGINT)
@@ -153,7 +159,9 @@ def test_a_container_that_is_told_to_end_says_so_and_is_made_again(batch: BatchS
     write("import time\n        if current.retry_count == 0: time.sleep(600)".replace("current", "__import__('evflow').current"))
     with Path("run.log").open("wb") as log:
         owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
-    wait_until(lambda: sum("working on" in (job.output.read_text() if job.output else "") for job in batch.running()) == 3, "they work", WITHIN_S)
+    wait_until(
+        lambda: sum("working on" in (job.output.read_text() if job.output else "") for job in batch.running()) == 3, "they work", WITHIN_S
+    )
     for job in batch.running():
         batch.stop_host(job)
     assert owner.wait(WITHIN_S) == 0, Path("run.log").read_text()

@@ -286,15 +286,14 @@ class BatchPlatform:
 
     async def _pause(self) -> None:
         """Wait until the next look is due, or there is something to look at."""
-        calls = -(-len(self._ids) // DESCRIBED)
-        due_s = max(LOOK_EVERY_S, calls / (self._per_s * LOOK_PART))
         if not self._ids:
-            due_s = max(0.0, self._sweep_at_s[0] - anyio.current_time()) if self._sweep_at_s else None
+            sweep_in_s = max(0.0, self._sweep_at_s[0] - anyio.current_time()) if self._sweep_at_s else None
             self._something.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._something.wait(), due_s)
+                await asyncio.wait_for(self._something.wait(), sweep_in_s)
             return
-        await asyncio.sleep(due_s)
+        calls = -(-len(self._ids) // DESCRIBED)
+        await asyncio.sleep(max(LOOK_EVERY_S, calls / (self._per_s * LOOK_PART)))
 
     def _note(self, job: Mapping[str, Any]) -> JobSeen:
         seen, container = seen_of(job), job.get("container") or {}
