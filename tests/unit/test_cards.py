@@ -16,7 +16,7 @@ from evflow.cards.collector import CardPlan, Cards
 from evflow.cards.dag import draw
 from evflow.cards.facts import Shown, TaskFacts
 from evflow.cards.markdown import as_html, sanitised
-from evflow.cards.page import drawn
+from evflow.cards.page import drawn, read_beside
 from evflow.cards.render import error_page, render
 from evflow.cards.types import NoSuchCardType
 from evflow.core.cards import RecordedCard, recorded
@@ -435,3 +435,27 @@ def test_cards_of_a_later_version_are_read_as_far_as_they_are_known() -> None:
         (),
     ]
     assert [*recorded(plain)] == [RecordedCard("default", "a", page, 5, True), RecordedCard("blank", "", page)]
+
+
+def _luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    digits = colour if len(colour) == 6 else "".join(digit * 2 for digit in colour)
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("looks", ["light", "dark", "print"])
+def test_text_stands_out_from_its_ground(looks: str) -> None:
+    """WCAG 2.2, level AA: a contrast of 4.5 to 1."""
+    roots = re.findall(r":root \{(.*?)\}", read_beside("page.css"), re.DOTALL)
+    assert len(roots) == 3
+    colours: dict[str, str] = {}
+    for root in roots[: 1 + ["light", "dark", "print"].index(looks)]:
+        colours |= re.findall(r"--([\w-]+): #([0-9a-f]+)", root)
+    plain = ("text", "soft", "link", "accent", "good", "bad", "warn", "keyword", "string", "number", "comment", "name")
+    pairs = [(text, ground) for text in plain for ground in ("ground", "raised")]
+    pairs += [(text, f"{ground}-ground") for ground in ("good", "bad", "warn", "accent") for text in ("text", ground)]
+    for text, ground in pairs:
+        low, high = sorted((_luminance(colours[text]), _luminance(colours[ground])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
