@@ -42,6 +42,7 @@ def run_command(command: click.Command, arguments: list[str], *, program: str, o
 def outcome(body: Callable[[], Any]) -> int:
     """Run the body and answer the exit code; whatever it raised has been shown."""
     take_any_text()
+    stdout = sys.stdout
     try:
         code = body()
         sys.stdout.flush()
@@ -53,7 +54,13 @@ def outcome(body: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        to_nowhere(sys.stdout)
+        to_nowhere(stdout)
+        return EXIT_PIPE
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        sys.stdout = stdout  # click has wrapped it: it took the broken pipe, and ends with 1
+        to_nowhere(stdout)
         return EXIT_PIPE
     except EvflowError as error:
         show_error(error)

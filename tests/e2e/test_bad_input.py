@@ -202,6 +202,12 @@ def test_a_closed_standard_stream_hinders_no_run_and_no_command(closed: str) -> 
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("typed", ["-m evflow.cli runs --json", "-m evflow.cli --help", "sums.py show", "sums.py run --help"])
+def test_a_reader_that_goes_away_ends_a_command_as_the_signal_would(typed: str) -> None:
+    is_clean(in_shell(f"python {typed} | true; exit ${{PIPESTATUS[0]}}"), code=141)
+
+
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("option", ["", "--json"])
 def test_output_that_a_full_disk_refuses_is_told(option: str) -> None:
     assert python("sums.py", "run").returncode == 0
