@@ -23,7 +23,7 @@ _STYLE: Final = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.DOTALL | re.IGN
 _SHAPES: Final = frozenset(
     {
         "svg", "g", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "text", "tspan", "defs", "linearGradient",
-        "radialGradient", "stop", "clipPath",
+        "radialGradient", "stop", "clipPath", "symbol", "use",
     }
 )  # fmt: skip
 """What a picture in SVG is drawn with. Nothing of it asks for anything, moves or holds HTML."""
@@ -35,6 +35,8 @@ _SHAPE_ATTRIBUTES: Final = frozenset(
         "text-anchor", "dominant-baseline", "clip-path", "gradientUnits", "gradientTransform",
     }
 )  # fmt: skip
+_OF_THE_PAGE: Final = re.compile(r"url\(#[\w-]+\)")
+"""A gradient, or a clipping, that is in the picture itself."""
 _MORE: Final = frozenset({"section", "main", "header", "footer", "nav", "article", "aside", "figure", "figcaption", "progress", "meter"})
 
 
@@ -148,7 +150,10 @@ def safe(html: str, trusted: list[str]) -> str:
 def _attribute(tag: str, name: str, value: str) -> str | None:
     from evflow.cards.markdown import attribute
 
-    asks = name in ("style", "fill", "stroke", "clip-path") and ("url" in value.lower() or "\\" in value)
+    if tag == "use" and name == "href":
+        return value if value.startswith("#") else None
+    plain = name in ("fill", "stroke", "clip-path") and _OF_THE_PAGE.fullmatch(value)
+    asks = name in ("style", "fill", "stroke", "clip-path") and not plain and ("url" in value.lower() or "\\" in value)
     return None if asks else attribute(tag, name, value)
 
 
@@ -158,6 +163,7 @@ def _sanitised(html: str) -> str:
     nh3 = ours("nh3")
     looks = {"class", "id", "style", "title", "role", "lang", "dir", "tabindex"}
     own: dict[str, set[str]] = {tag: set(_SHAPE_ATTRIBUTES) for tag in _SHAPES}
+    own["use"].add("href")
     own |= {tag: {"value", "max", "min", "low", "high", "optimum"} for tag in ("progress", "meter")}
     own |= {"details": {"open"}, "td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan", "scope"}}
     return str(

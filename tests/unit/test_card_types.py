@@ -212,6 +212,20 @@ def test_looks_are_kept() -> None:
     )
 
 
+def test_a_picture_refers_to_its_own_parts_alone() -> None:
+    svg = "<svg><defs><path id='glyph' d='M0 0'/></defs><use xlink:href='%s' x='1'/><use href='%s'/><rect fill='%s' clip-path='%s'/></svg>"
+    drawn = safe(svg % ("#glyph", "#glyph", "url(#paint)", "url(#clip)"), [])
+    assert '<use xlink:href="#glyph" x="1"></use><use href="#glyph"></use><rect fill="url(#paint)" clip-path="url(#clip)"></rect>' in drawn
+    for far in (
+        "https://evil.example/a.svg#g",
+        "//evil.example/#g",
+        "data:image/svg+xml,a#g",
+        "javascript:alert(1)",
+        "url(#a) url(//evil.example)",
+    ):
+        assert "<use></use><use></use><rect></rect>" in safe(svg % (far, far, f"url({far})", f"url({far})"), []).replace(' x="1"', ""), far
+
+
 def test_a_component_that_is_a_word_replaces_no_other_word() -> None:
     assert safe("<p>p</p>", ["p", ""]) == "<p>p</p>"
 
