@@ -108,6 +108,7 @@ def default_by_chance(source: Source) -> Iterator[Finding]:
 
 def not_an_artifact(source: Source) -> Iterator[Finding]:
     """Something on `self` at a step's end that cannot be kept: functions, generators, open files, locks, connections, modules."""
+    theirs = any(name.partition(".")[0] == "metaflow" for name in source.names.values())
     for flow, step in _steps(source):
         me, known = owner(step), _Known(source, flow, step)
         last: dict[str, tuple[ast.AST, ast.expr | None]] = {}
@@ -116,10 +117,13 @@ def not_an_artifact(source: Source) -> Iterator[Finding]:
         for name, (node, given) in last.items():
             what = known.unkept(given) if given is not None and not name.startswith("__") else ""
             if what:
+                # Metaflow's rules, under which a file runs that imports it: a function itself is left out, without a word.
+                lost = theirs and what.startswith(("a lambda", "the function ", "the method "))
+                then = "later steps do not have it" if lost else "the step fails at its end"
                 yield _found(
                     node,
                     "not-an-artifact",
-                    f"self.{name} is {what}, which cannot be kept: the step fails at its end.",
+                    f"self.{name} is {what}, which cannot be kept: {then}.",
                     "Use a local variable, keep what it gives, or delete it before self.next: del self.…",
                 )
 

@@ -364,6 +364,17 @@ def test_a_comment_silences_its_line() -> None:
     assert codes(in_flow("self.g = 1  # evflow: ignore[not-an-artefact]")) == ["unknown-code"]
 
 
+def test_metaflow_s_rules_leave_functions_out_and_fail_for_the_rest() -> None:
+    for given, lost in (("lambda: 1", True), ("print_it", True), ("self.help", True), ("[lambda: 1]", False), ("open('a')", False)):
+        text = in_flow(f"self.f = {given}", head="def print_it(): pass", body="def help(self): pass")
+        for source, end in (
+            (text, "fails at its end."),
+            (text.replace("from evflow", "from metaflow"), "do not have it." if lost else "at its end."),
+        ):
+            (found,) = findings(source, "f.py") or []
+            assert found.message.endswith(end), (given, found.message)
+
+
 def test_flows_are_found_by_what_they_derive_from() -> None:
     mistake = "    @step\n    def start(self):\n        self.f = lambda: 1\n"
     assert codes(f"import metaflow\nclass F(metaflow.FlowSpec):\n{mistake.replace('@step', '@metaflow.step')}") == ["not-an-artifact"]
