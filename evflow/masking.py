@@ -116,21 +116,29 @@ def masked_bytes(data: bytes) -> bytes:
 
 def pieces(value: str) -> Iterator[bytes]:
     """What of a value is looked for: its lines, as they are and as Python, JSON, HTML and URLs write them."""
-    import html
-    import json
-    from urllib.parse import quote
+    from urllib.parse import quote, quote_plus
 
     lines = [line.strip() for line in value.splitlines()]
-    whole = (repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]) if len(lines) > 1 else ()
-    forms = dict.fromkeys(whole)
+    forms = dict.fromkeys(form for form in _written(value) if "\n" not in form) if len(lines) > 1 else {}
     for line in lines:
         if len(line) >= SHORTEST_CHARS:
-            forms |= dict.fromkeys((
-                line, repr(line)[1:-1], json.dumps(line)[1:-1], json.dumps(line, ensure_ascii=False)[1:-1],
-                html.escape(line), html.escape(line, quote=False), quote(line, safe=""), quote(line),
-            ))  # fmt: skip
+            forms |= dict.fromkeys((*_written(line), quote(line, safe=""), quote(line), quote_plus(line)))
     for form in forms:
         yield from _parts(form.encode("utf-8", "surrogatepass"))
+
+
+def _written(text: str) -> Iterator[str]:
+    """A text, as it is and as parts of literals, and these as HTML has them: a card shows what Python and JSON write.
+
+    Python escapes a quotation mark where the text around it has both.
+    """
+    import html
+    import json
+
+    literals = (repr(text)[1:-1], repr(f"\"{text}'")[2:-3], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    for form in (text, *literals):
+        escaped = html.escape(form)
+        yield from (form, escaped, html.escape(form, quote=False), escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;"))
 
 
 def announcement(found: Iterable[bytes]) -> Iterator[bytes]:

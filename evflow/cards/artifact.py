@@ -1,9 +1,13 @@
-"""A Python value, as a reader can take it in: its type and a short text, or what it is a picture or a table of."""
+"""A Python value, as a reader can take it in: its type and a short text, or what it is a picture or a table of.
+
+Secrets are hidden before a text is cut: a half of one would not be found in the page.
+"""
 
 from reprlib import Repr
 from typing import Any, Final
 
 from evflow.cards.component import CardComponent, escape, ours
+from evflow.masking import masked
 
 _MOST_ITEMS: Final = 30
 _MOST_CHARS: Final = 2_000
@@ -20,10 +24,14 @@ class _Short(Repr):
         self.maxstring = self.maxother = _MOST_CHARS
         self.maxlong = 200
 
+    def repr_str(self, x: str, level: int) -> str:
+        """As `Repr`, of a text without secrets."""
+        return super().repr_str(masked(x), level)
+
     def repr_instance(self, x: Any, level: int) -> str:
         """As `Repr`, which takes an error for a text; the error's name is worth more."""
         try:
-            text = repr(x)
+            text = masked(repr(x))
         except Exception as error:  # noqa: BLE001 - a class of the user's
             return _mute(x, error)
         return text if len(text) <= self.maxother else f"{text[: self.maxother]}…"
@@ -32,7 +40,7 @@ class _Short(Repr):
 def short(value: object) -> str:
     """A value's text, bounded."""
     try:
-        text = _Short().repr(value)
+        text = masked(_Short().repr(value))
     except Exception as error:  # noqa: BLE001 - a number of too many digits, or a class of the user's
         text = _mute(value, error)
     return text if len(text) <= 2 * _MOST_CHARS else f"{text[: 2 * _MOST_CHARS]}…"

@@ -16,6 +16,7 @@ from evflow.exception import InvalidNextException, TimeoutException, class_name,
 from evflow.flow.execution import Done, Outcome, collect, instantiate
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.scope import AnyFlow
+from evflow.masking import masked
 from evflow.store import ObjectStore
 from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
 from evflow.worker.spec import AttemptOrder
@@ -139,7 +140,7 @@ def explained(error: BaseException, stage: str) -> str:
     """What went wrong, for people: the user's part of the traceback, or the message of an error of ours."""
     from evflow.flow.tracebacks import user_traceback
 
-    return user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else f"{error}\n"
+    return user_traceback(error) if stage == "exception" or not isinstance(error, EvflowError) else masked(f"{error}\n")
 
 
 def failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stage: str, started_us: int, text: str) -> AttemptFailed:

@@ -2,15 +2,28 @@
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from urllib.parse import quote_plus
 
 import pytest
 from hypothesis import given, strategies as st
 
 from evflow import masking
+from evflow.cards.default import sections
+from evflow.cards.facts import Shown, TaskFacts
 from evflow.masking import ANNOUNCEMENT, MASK, MOST_PIECE_BYTES, Masker, announcement, is_hidden, pieces, taken
 
-WORDS = st.text("ab\"'&<x", min_size=4, max_size=12)
+WORDS = st.text("ab\"'&<x\\ é", min_size=4, max_size=12)
+
+
+def in_a_card(form: object) -> object:
+    """What a card has of a value: a literal, as HTML."""
+    return lambda value: html.escape(form(value))  # type: ignore[operator]
+
+
+def in_quotes(value: str) -> str:
+    """In a text that has both quotation marks."""
+    return repr(f'he said "it\'s" {value}')
 
 
 def masker(*values: str) -> Masker:
@@ -19,7 +32,11 @@ def masker(*values: str) -> Masker:
     return found
 
 
-@pytest.mark.parametrize("form", [str, repr, json.dumps, html.escape])
+@pytest.mark.parametrize(
+    "form",
+    [str, repr, in_quotes, json.dumps, html.escape, quote_plus, *map(in_a_card, (repr, in_quotes, json.dumps))],
+    ids=["str", "repr", "in_quotes", "json", "html", "url", "repr_in_html", "in_quotes_in_html", "json_in_html"],
+)
 @given(value=WORDS, before=st.text("ab ", max_size=5))
 def test_no_form_of_a_value_is_shown(form: object, value: str, before: str) -> None:
     assert callable(form)
@@ -97,3 +114,16 @@ def test_whoever_announces_is_told_what_is_known_already(monkeypatch: pytest.Mon
     assert told == [b"hunter2", b"other-one"]
     assert masking.masked("hunter2 and other-one") == "*** and ***"
     assert masking.masked("a lone surrogate \udcff, hunter2") == "a lone surrogate \udcff, ***"
+
+
+@pytest.mark.parametrize(
+    "made", [str, lambda text: [text], lambda text: {"key": text}, lambda text: text.encode()], ids=["str", "list", "dict", "bytes"]
+)
+def test_a_card_does_not_cut_a_value_in_two(made: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where a long text is cut, nor in the first words of one that is folded away; half of a secret would not be found."""
+    monkeypatch.setattr(masking, "_here", masker("correct-horse-battery-staple"))
+    for before in range(0, 2_100, 7):
+        value = made("x" * before + "correct-horse-battery-staple" + "y" * (4_000 - before))
+        shown = masking.masked(sections(TaskFacts("F", "1", "start", "1", artifacts=[Shown("it", "str", 1, value, is_loaded=True)])))
+        assert "correct" not in shown
+        assert "staple" not in shown
