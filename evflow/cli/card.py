@@ -10,7 +10,7 @@ import click
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.logs import log_folder
-from evflow.cli.naming import WHAT, NoSuchStep, Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, NoSuchStep, Reference, is_number, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import count, size, table, write_json
 from evflow.client.cards import cached, named, page_of
 from evflow.core.cards import RecordedCard, of_task
@@ -30,13 +30,16 @@ class NoCards(UsageError):
 
     code = "no-cards"
 
-    def __init__(self, what: str, run: str, *, chosen: str, others: int, whole: bool) -> None:
+    def __init__(self, what: str, run: str, *, chosen: str, others: int, whole: bool, cached_from: str = "") -> None:
         if chosen and others:
             there = "the one that it has does not fit" if others == 1 else f"none of its {count(others, 'card')} fits"
             super().__init__(f"'{what}' has no card with {chosen}: {there}.", f"`evflow card list {run}` lists what there is.")
         else:
+            why = "A step with @card makes one when it ends."
+            if cached_from:
+                why = f"Its result was taken from {cached_from}, which had made none (@cached); a run with --no-cache makes them."
             elsewhere = "" if whole else f" `evflow card list {run}` lists those of the whole run."
-            super().__init__(f"'{what}' has no cards.", f"A step with @card makes one when it ends.{elsewhere}")
+            super().__init__(f"'{what}' has no cards.", f"{why}{elsewhere}")
 
 
 class SeveralCards(UsageError):
@@ -142,11 +145,14 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
         if flow is not None and reference.flow not in ("", flow.__name__) and reference.flow not in log.flows():
             raise _no_such_step(log, reference, flow)
         _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
-    every = cards_in(state, [task for task in tasks_of(state, reference) if follow_resumed or not task.reused])
+    tasks = [task for task in tasks_of(state, reference) if follow_resumed or not task.reused]
+    every = cards_in(state, tasks)
     found = [one for one in every if [*named([one.card], id=id, type=type, digest=digest)]]
     if not found:
         chosen = " ".join(f"--{option} {value}" for option, value in (("id", id), ("type", type), ("hash", digest)) if value)
-        raise NoCards(what or reference.flow, f"{state.flow}/{state.number}", chosen=chosen, others=len(every), whole=not reference.step)
+        taken = tasks[0].attempt.cached_from if all(task.attempts and task.attempt.cached_from for task in tasks) else ""
+        run = f"{state.flow}/{state.number}"
+        raise NoCards(what or reference.flow, run, chosen=chosen, others=len(every), whole=not reference.step, cached_from=taken)
     return found
 
 
@@ -168,15 +174,16 @@ def cards_in(state: RunState, tasks: list[Task]) -> list[Found]:
 
 
 def _reference(what: str, flow: type | None) -> Reference:
-    """What was named; of a flow's own command line, a step alone is that of its newest run."""
+    """What was named; of a flow's own command line, a step, or a task of it, without a run is that of its newest run."""
     if flow is None:
         return parse(what)
     if not what:
         return Reference(flow.__name__, flow.__name__)
     from evflow.flow.steps import facts
 
-    if what in facts(flow).steps:
-        return Reference(flow.__name__, flow.__name__, None, what)
+    step, _, task = what.partition("/")
+    if step in facts(flow).steps and (not task or is_number(task)):
+        return Reference(what, flow.__name__, None, step, int(task) if task else None)
     return parse(what)
 
 

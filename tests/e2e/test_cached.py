@@ -133,6 +133,10 @@ def test_what_was_done_is_not_done_again_and_the_rest_is_of_this_run() -> None:
     assert (the("Fit/2", "train").cached_from, the("Fit/2", "strict").cached_from) == ("Fit/1/train/2", None)
     assert the("Fit/2", "train").data.model.x == 60
     assert len(json.loads(evflow("card", "list", "Fit/2/train", "--json").stdout)) == 1
+    assert ran("--with", "card") == {"strict"}
+    uncarded = evflow("card", "get", "Fit/3/join")
+    assert uncarded.returncode == 1
+    assert "Its result was taken from Fit/1/join/5, which had made none (@cached); a run with --no-cache makes them." in uncarded.stderr
     assert run.label == "b"
     assert run.stamp == the("Fit/2", "start").data.stamp != data("Fit/1").stamp
     assert run.outs == [0, 2]

@@ -83,6 +83,9 @@ def test_cards_are_made_listed_fetched_and_kept(root: Path) -> None:
     none = evflow("card", "get", "1/end", cwd=folder)
     assert none.returncode == 1
     assert "has no cards" in none.stderr
+    middle = python(flow, "card", "get", "middle", cwd=folder).stdout
+    assert python(flow, "card", "get", "middle/2", cwd=folder).stdout == middle
+    assert "has no task 'middle/9'" in python(flow, "card", "get", "middle/9", cwd=folder).stderr
     for what in ("midle", "midle/1"):
         no_step = python(flow, "card", "get", what, cwd=folder)
         assert no_step.returncode == 1
