@@ -9,6 +9,7 @@ import click
 from evflow import config
 from evflow.cli.flow_main import FlowContext
 from evflow.core.graph import Graph, Node
+from evflow.flow.decorators.of_class import decorators_of, written
 from evflow.flow.steps import facts
 
 _PROBLEM = ("code", "message", "hint", "file", "line", "step")
@@ -119,6 +120,8 @@ def output_raw_command(_: type) -> click.Command:
         from evflow.flow import graph_of
 
         plain = {"flow": context.flow.__name__, "file": context.file, **graph_of(context.flow).to_plain()}
+        if decorators := decorators_of(context.flow):
+            plain["decorators"] = list(map(written, decorators))
         if as_json:
             from evflow.cli.output import write_json
 
@@ -152,6 +155,7 @@ def described(flow: type, graph: Graph) -> Iterator[str]:
     if doc:
         yield ""
         yield from (line.strip() for line in doc.splitlines())
+    yield from _section("Decorators", [(written(one), "") for one in decorators_of(flow)])
     yield from _section("Configurations", _configurations(flow))
     yield from _section("Parameters", _parameters(flow))
     yield ""

@@ -1,5 +1,6 @@
 """Artifacts that nobody set and that Metaflow's users ask for by name: `task["_graph_info"].data`, made of what the log has of the task."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from evflow.client.artifact import DataArtifact
@@ -60,9 +61,13 @@ def _graph_info(history: RunHistory) -> dict[str, Any]:
         "parameters": [{"name": name, "type": "Parameter"} for name in parameters],
         "steps": {name: _step_info(graph, node) for name, node in graph.nodes.items()},
         "doc": graph.doc,
-        "decorators": [],
+        "decorators": _decorators(state.header["options"].get("decorators", ())),
         "extensions": {},
     }
+
+
+def _decorators(texts: Sequence[str]) -> list[dict[str, str]]:
+    return [{"name": text.removeprefix("@").partition("(")[0], "text": text} for text in texts]
 
 
 def _step_info(graph: Graph, node: Node) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _step_info(graph: Graph, node: Node) -> dict[str, Any]:
         "line": node.line,
         "source_file": node.file,
         "doc": node.doc,
-        "decorators": [{"name": text.removeprefix("@").partition("(")[0], "text": text} for text in node.decorators],
+        "decorators": _decorators(node.decorators),
         "next": list(node.out),
     }
     if node.foreach is not None:

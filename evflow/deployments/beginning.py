@@ -19,6 +19,7 @@ from evflow.core.values import value
 from evflow.errors import UsageError
 from evflow.flow import dialect
 from evflow.flow.decorators.limit import concurrency_of
+from evflow.flow.decorators.of_class import decorators_of, written
 from evflow.flow.parameter_values import cut, shown
 from evflow.flow.steps import facts
 from evflow.log.flow_commands import NumbersUnknown
@@ -126,6 +127,7 @@ class RunOptions:
         return {
             **({} if runs is None else {"runs": runs}),
             **_exit_hooks(flow),
+            **_decorators(flow),
             **({} if self.project is None else {"project": self.project.to_plain()}),
             **({} if self.max_run_s is None else {"max_run_us": round(self.max_run_s * 1e6)}),
             **({} if self.cache else {"cache": False}),
@@ -142,6 +144,12 @@ class RunOptions:
             "priority": self.priority,
             **dialect.recorded(),
         }
+
+
+def _decorators(flow: type) -> dict[str, Any]:
+    """Those of the class, as texts: for whoever looks at the graph of a run."""
+    found = [written(one) for one in decorators_of(flow)]
+    return {"decorators": found} if found else {}
 
 
 def _exit_hooks(flow: type) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from evflow.core.graph import Graph, Node
+from evflow.flow.decorators.of_class import decorators_of
 from evflow.flow.graph import read_graph
 from evflow.flow.source import class_line
 from evflow.flow.split_walk import split_parents
@@ -81,7 +82,9 @@ def graph_info(cls: type) -> dict[str, Any]:
         "constants": [{"name": name, "type": type(value).__name__} for name, value in found.constants.items()],
         "steps": {name: _step_info(cls, graph, node) for name, node in graph.nodes.items()},
         "doc": inspect.cleandoc(cls.__doc__ or ""),
-        "decorators": [],
+        "decorators": [
+            {"name": one.name, "attributes": one.attributes(), "statically_defined": bool(one.where.file)} for one in decorators_of(cls)
+        ],
         "extensions": {},
     }
 

@@ -266,6 +266,16 @@ def test_the_graph_is_data_and_dot() -> None:
     assert '"double" -> "join";' in dot
 
 
+def test_decorators_of_the_class_are_shown_and_recorded(folder: Path) -> None:
+    planned = FLOW.replace("class Sums(", "@schedule(hourly=True)\nclass Sums(").replace("retry, step", "retry, schedule, step")
+    (folder / "sums.py").write_text(planned)
+    assert "Decorators\n  @schedule(hourly=True)\n" in python("sums.py", "show").stdout
+    assert json.loads(python("sums.py", "output-raw", "--json").stdout)["decorators"] == ["@schedule(hourly=True)"]
+    assert python("sums.py", "run").returncode == 0
+    asked = "from evflow import Run; print(Run('Sums/1')['_parameters'].task['_graph_info'].data['decorators'])"
+    assert python("-c", asked).stdout == "[{'name': 'schedule', 'text': '@schedule(hourly=True)'}]\n"
+
+
 def test_help_and_show_import_nothing_heavy(folder: Path) -> None:
     (folder / "sums.py").write_text(FLOW + "\n\nimport atexit\n".join(["", ""]))
     heavy = {

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, catch, resources, retry, step, timeout
+from evflow import FlowSpec, catch, exit_hook, resources, retry, schedule, step, timeout, trigger
 from evflow.core.graph import Graph
 from evflow.flow import graph_of
+from evflow.flow.decorators.of_class import decorators_of, written
 from evflow.flow.decorators.spec import apply_with
 from evflow.flow.graph import read_graph
 from evflow.flow.graph_view import graph_info
@@ -161,6 +162,24 @@ def test_the_plain_form_of_the_graph_has_metaflows_names() -> None:
     assert (decorator["name"], decorator["statically_defined"]) == ("retry", True)
     assert decorator["attributes"]["times"] == 2
     assert (join["type"], join["condition"], join["switch_cases"]["a"]) == ("split-switch", "mode", "maybe")
+
+
+def test_decorators_of_the_class_are_in_the_graph_in_their_order() -> None:
+    def tell() -> None: ...
+
+    @schedule(hourly=True)
+    @trigger(event={"name": "data", "parameters": {"n": "count"}})
+    @exit_hook(on_error=[tell])
+    class Planned(Rich):
+        pass
+
+    shown = graph_info(Planned)["decorators"]
+    assert [(one["name"], one["statically_defined"]) for one in shown] == [("schedule", True), ("trigger", True), ("exit_hook", True)]
+    assert (shown[0]["attributes"]["hourly"], shown[1]["attributes"]["event"]["name"]) == (True, "data")
+    assert [written(one).rpartition("<locals>.")[2] for one in decorators_of(Planned)] == [
+        "@schedule(hourly=True)", "@trigger(event={'name': 'data', 'parameters': {'n': 'count'}})", "tell])",
+    ]  # fmt: skip
+    assert graph_info(Rich)["decorators"] == []
 
 
 def test_the_graph_survives_its_way_through_an_event(graph: Graph) -> None:

@@ -1,7 +1,7 @@
 """What a decorator of a flow's class is: a step decorator's fields and messages, kept on the class."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator, is_delayed, raise_at_import
 from evflow.flow.steps import MUTATORS, Where, caller, facts
@@ -44,6 +44,30 @@ def configured(cls: type, attribute: str) -> list[Any]:
         found = facts(cls).classwide.get(attribute, found)
     settled = facts(cls).configured if found else {}
     return [settled.get(one, one) for one in found] if settled else found
+
+
+def decorators_of(cls: type) -> list[StepDecorator]:
+    """All decorators of a flow's class, of whatever kind, in the order of the source; those of mutators come first."""
+    places = {name for name in dir(cls) if name.startswith("_evflow_") and isinstance(getattr(cls, name), list)} | facts(
+        cls
+    ).classwide.keys()
+    found = [one for place in sorted(places) for one in configured(cls, place) if isinstance(one, StepDecorator)]
+    return sorted(found, key=lambda one: (one.where.file, one.where.line))
+
+
+def written(decorator: StepDecorator) -> str:
+    """A decorator as the source has it, or nearly: functions by their names, since what Python says of one differs in each process."""
+    fields = ", ".join(f"{field}={_literal(value)}" for field, value in decorator.given.items())
+    return f"@{decorator.name}({fields})" if fields else f"@{decorator.name}"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, cast('list[object]', value)))}]"
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return f"{{{', '.join(f'{_literal(key)}: {_literal(one)}' for key, one in pairs)}}}"
+    return str(getattr(value, "__qualname__", type(value).__name__)) if callable(value) else repr(value)
 
 
 def _not_a_flow(kind: type[StepDecorator], place: Where) -> NoReturn:
