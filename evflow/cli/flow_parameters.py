@@ -49,11 +49,17 @@ def _option(name: str, parameter: Parameter[Any]) -> click.Option:
         required=parameter.required and parameter.default is None,
         envvar=variable(parameter.name),
         help=described(parameter),
+        **_flag(parameter),
     )
 
 
 def _option_anew(name: str, parameter: Parameter[Any]) -> click.Option:
-    return click.Option([f"--{parameter.name}", name], type=_Kind(parameter), help=parameter.help)
+    return click.Option([f"--{parameter.name}", name], type=_Kind(parameter), help=parameter.help, **_flag(parameter))
+
+
+def _flag(parameter: Parameter[Any]) -> dict[str, Any]:
+    """Of a flag, its name alone says True; a value may follow all the same: a `Runner` gives one."""
+    return {"is_flag": False, "flag_value": "True"} if parameter.is_flag else {}
 
 
 def described(parameter: Parameter[Any]) -> str:

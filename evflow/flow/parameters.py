@@ -26,6 +26,7 @@ RESERVED: Final = frozenset(
 
 IGNORED: Final = frozenset({"hidden", "metavar", "show_choices", "show_envvar"})
 """Fields that Metaflow hands to click, and that change nothing but its `--help`."""
+_FLAG: Final = "is_flag"
 
 
 class JSONType:
@@ -45,7 +46,7 @@ class Parameter(Generic[T_co]):
         separator: The text is split there into a list.
         has_type: The type was given, and does not follow from the default.
         where: Where it is defined.
-        options: Other fields, which `check` tells of, but for those of `IGNORED`.
+        options: Other fields, which `check` tells of, but for `is_flag` and those of `IGNORED`.
     """
 
     is_flow_parameter = True
@@ -155,7 +156,7 @@ class Parameter(Generic[T_co]):
             required: A run cannot start without it.
             show_default: Show the default in `--help`.
             separator: Split the text there: the value is a list of strings.
-            options: Other fields; see `IGNORED`.
+            options: `is_flag=True`: the name alone says True on the command line; other fields: see `IGNORED`.
         """
         for field in (name, type, separator, show_default):
             if getattr(field, "is_delayed", False):
@@ -186,6 +187,11 @@ class Parameter(Generic[T_co]):
         if scope is None:
             raise AttributeError(f"Parameter '{self.name}' has a value only while a step runs.")
         return scope.parameter(self.attribute, self.made)
+
+    @property
+    def is_flag(self) -> bool:
+        """On the command line its name alone says True, as in Metaflow with `is_flag=True`."""
+        return bool(self.options.get(_FLAG))
 
     @property
     def made(self) -> Callable[[object], object] | None:
@@ -243,8 +249,15 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
                 f"Parameter '{name}' is in the attribute '{attribute}', which the flow language uses itself.",
                 "Choose another name for the attribute.",
             )
+        if parameter.is_flag and parameter.type is not bool:
+            yield (
+                "parameter-flag",
+                parameter.where,
+                f"Parameter '{name}' is a flag, and its type is not bool.",
+                "Say type=bool or a default that is True or False, or leave is_flag out.",
+            )
         for option in parameter.options:
-            if option not in IGNORED:
+            if option not in IGNORED and option != _FLAG:
                 yield (
                     "parameter-field",
                     parameter.where,

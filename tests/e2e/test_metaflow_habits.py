@@ -84,6 +84,38 @@ def test_a_type_of_card_whose_package_is_not_installed_stops_no_flow(folder: Pat
     assert found == [["notebook", "there", True]]
 
 
+def test_a_flag_is_said_by_its_name_alone(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, Parameter, step
+
+        class Flagged(FlowSpec):
+            reset = Parameter("reset", default=False, is_flag=True, help="Begin anew.")
+
+            @step
+            def start(self):
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Flagged()
+        """,
+    )
+    run("flow.py")
+    run("flow.py", "--reset", "--tag", "a tag")
+    run("flow.py", METAFLOW_RUN_RESET="True")
+    run("flow.py", METAFLOW_RUN_RESET="False")
+    setup = "for given in (True, False):\n    Runner('flow.py', show_output=False).run(reset=given)\nruns = [*Flow('Flagged').runs()]"
+    assert asked(folder, "[r.data.reset for r in reversed(runs)]", setup) == [False, True, True, False, True, False]
+    wrong = through("flow.py", "run", "--reset", "often")
+    assert wrong.returncode == 2
+    assert "'--reset'" in wrong.stderr
+
+
 def test_cards_are_listed_for_programs_by_their_tasks(folder: Path) -> None:
     flow(
         folder,

@@ -675,6 +675,18 @@ def test_problems_of_parameters() -> None:
     assert problems[7].hint.endswith("Did you mean 'default'?")
 
 
+def test_a_flag_is_true_or_false() -> None:
+    class Flow(language.Linear):
+        fine = Parameter("fine", default=False, is_flag=True)
+        off = Parameter("off", default="text", is_flag=False)
+        late = Parameter("late", type=bool, is_flag=True)
+        loud = Parameter("loud", default="very", is_flag=True)
+
+    problem = only(Flow)
+    assert problem.code == "parameter-flag"
+    assert problem.message == "Parameter 'loud' is a flag, and its type is not bool."
+
+
 def test_a_parameter_in_an_attribute_of_the_flow_language() -> None:
     flow = type("Flow", (language.Linear,), {"next": Parameter("following", default=1)})
     [problem] = check(flow)
