@@ -11,6 +11,7 @@ from evflow.cli.naming import WHAT, parse, pathspec, resolve, tasks_of
 from evflow.cli.output import became, count, size, write_json
 from evflow.core.state import RunState, Task
 from evflow.errors import EvflowError, UsageError, did_you_mean
+from evflow.flow import dialect
 
 if TYPE_CHECKING:
     from evflow.store.artifacts import ArtifactView
@@ -69,7 +70,8 @@ def _dump(
         for task, view in _views(state, tasks_of(state, reference))
     ]
     if wanted is not None:
-        _check(what, wanted, [names for _, _, names in found])
+        if not dialect.is_metaflow():  # programs that were written for Metaflow ask so whether a task has it
+            _check(what, wanted, [names for _, _, names in found])
         found = [(task, view, [name for name in names if name in wanted]) for task, view, names in found]
     if file:
         _write(state, found, file)
@@ -133,12 +135,17 @@ def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]],
     import pickle
     from pathlib import Path
 
-    values = {pathspec(state, task): {name: view.load(name) for name in names} for task, view, names in found}
+    values = {_key(pathspec(state, task)): {name: view.load(name) for name in names} for task, view, names in found}
     try:
         Path(file).write_bytes(pickle.dumps(values, protocol=5))
     except OSError as error:
         raise DumpUnwritable(file, error.strerror or str(error)) from error
     click.echo(f"Artifacts of {count(len(values), 'task')} were written to {file}.", err=True)
+
+
+def _key(task: str) -> str:
+    """What the file calls a task; for programs that were written for Metaflow without the flow's name."""
+    return task.partition("/")[2] if dialect.is_metaflow() else task
 
 
 command = click.Command("dump", callback=_dump, params=_options(), help=f"Show the artifacts of tasks. {WHAT}")

@@ -1,6 +1,7 @@
 """What programs and flows that were written for Metaflow count on beside the language: its variables, packages, facts about tasks."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,16 @@ def test_a_flag_is_said_by_its_name_alone(folder: Path) -> None:
     wrong = through("flow.py", "run", "--reset", "often")
     assert wrong.returncode == 2
     assert "'--reset'" in wrong.stderr
+
+
+def test_what_a_task_does_not_have_is_not_dumped(folder: Path) -> None:
+    flow(folder, BRANCHED.format(variable="METAFLOW_BRANCH", value="tried"))
+    run("flow.py")
+    done = through("flow.py", "dump", "--private", "--include", "absent,seen", "--file", "dumped", "1/start")
+    assert done.returncode == 0
+    [(task, values)] = pickle.loads((folder / "dumped").read_bytes()).items()
+    assert (task, [*values]) == ("1/start/1", ["seen"])
+    assert through("flow.py", "dump", "--include", "absent", "1/start").stderr == ""
 
 
 def test_cards_are_listed_for_programs_by_their_tasks(folder: Path) -> None:
