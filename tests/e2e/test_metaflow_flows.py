@@ -502,10 +502,15 @@ def test_public_modules_have_their_names(folder: Path) -> None:
         from metaflow.metaflow_config import DATASTORE_SYSROOT_S3, DEFAULT_DATASTORE, MAX_ATTEMPTS
         from metaflow.metaflow_current import current as now
         from metaflow.parameters import Parameter as P
+        from metaflow.plugins.cards.card_client import Card, CardContainer
+        from metaflow.plugins.cards.card_modules.basic import MarkdownComponent
+        from metaflow.plugins.cards.exception import CardClassFoundException, CardNotPresentException
         from metaflow.runner.deployer import Deployer as D
         from metaflow.user_configs.config_parameters import Config as C
         from metaflow.util import get_username, resolve_identity
         assert Again is FlowSpec and other is step and now is current and P is Parameter and D is Deployer and C is Config
+        assert MarkdownComponent is cards.Markdown and issubclass(CardNotPresentException, MetaflowException := exception.MetaflowException)
+        assert issubclass(CardClassFoundException, MetaflowException) and Card and CardContainer
         assert metaflow.cards is cards and metaflow.client.Run is Run and Included is IncludeFile and metaflow.plugins.yaml_parser
         print(InvalidNextException.__module__, MetaflowNotFound.__qualname__, LintWarn.__module__, InvalidDecoratorAttribute.__module__)
         print(DEFAULT_DATASTORE, DATASTORE_SYSROOT_S3, MAX_ATTEMPTS, get_username(), resolve_identity(), sorted({"Flow", "retry"} - set(dir(metaflow))))

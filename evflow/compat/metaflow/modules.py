@@ -147,14 +147,21 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.plugins.argo": {},
     "metaflow.plugins.argo.argo_events": _ARGO_EVENT,
     "metaflow.plugins.cards": {},
-    "metaflow.plugins.cards.card_client": {"get_cards": "evflow.cards"},
+    "metaflow.plugins.cards.card_client": {"get_cards": "evflow.cards", **_of("evflow.client.cards", "Card CardContainer")},
     "metaflow.plugins.cards.card_modules": _of("evflow.cards", "MetaflowCard"),
-    "metaflow.plugins.cards.card_modules.basic": _of("evflow.cards", "BlankCard DefaultCard ErrorCard PageComponent"),
+    "metaflow.plugins.cards.card_modules.basic": {
+        **_of("evflow.cards", "BlankCard DefaultCard ErrorCard PageComponent"),
+        "MarkdownComponent": "evflow.cards:Markdown",
+    },
     "metaflow.plugins.cards.card_modules.card": {
         **_of("evflow.cards", "MetaflowCard"),
         "MetaflowCardComponent": "evflow.cards:CardComponent",
     },
     "metaflow.plugins.cards.card_modules.components": {**_COMPONENTS, "UserComponent": "evflow.cards:CardComponent"},
+    "metaflow.plugins.cards.exception": {
+        "CardClassFoundException": "evflow.cards.types:NoSuchCardType",
+        "CardNotPresentException": "evflow.cli.card:NoCards",
+    },
     "metaflow.plugins.catch_decorator": {"FailureHandledByCatch": "evflow.exception"},
     "metaflow.plugins.datatools": _DATATOOLS,
     "metaflow.plugins.datatools.s3": _DATATOOLS,
