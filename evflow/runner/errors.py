@@ -1,6 +1,8 @@
 """What goes wrong before a run is there. What goes wrong in a run is no exception: its `status` says it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evflow.deployments.own_process import ANOTHER_LOG, ProcessFailed
 from evflow.errors import EnvironmentProblem, UsageError
@@ -61,6 +63,16 @@ class TaskNotKept(UsageError):
         super().__init__(
             f"What running '{origin}' again gave was not kept.", "Keep it with spin(…, persist=True); its `outcome` says what became of it."
         )
+
+
+class TaskSpunFailed(UsageError):
+    """A task that was run again failed, and the program was written for Metaflow, whose `spin` raises then."""
+
+    code = "task-spun-failed"
+
+    def __init__(self, outcome: Mapping[str, Any], stdout: str) -> None:
+        shown = f"\n{stdout.rstrip()}" if stdout.strip() else ""
+        super().__init__(f"Step '{outcome['step']}' of '{outcome['origin']}' failed when it ran again: {outcome['reason']}{shown}")
 
 
 class NoNotebook(UsageError):

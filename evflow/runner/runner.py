@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from evflow.deployments.own_process import FlowFileMissing, environment
+from evflow.flow import dialect
 from evflow.flow.invocation import command as flow_command
 from evflow.imports import framework_view
-from evflow.runner.errors import RunNotStarted, RunStartLate
+from evflow.runner.errors import RunNotStarted, RunStartLate, TaskSpunFailed
 from evflow.runner.executing import ExecutingProcess, ExecutingRun, ExecutingTask
 from evflow.runner.process import FlowProcess
 from evflow.runner.words import call, top_words
@@ -102,7 +103,7 @@ class Runner:
             pathspec: A step, or `Flow/run/step/task`.
             options: Options of `python flow.py spin`: `persist=True` keeps it, so that `task` is there, `skip_decorators=True`, …
 
-        Raises: As `run`.
+        Raises: As `run`; under Metaflow's rules also TaskSpunFailed, where the task fails.
         """
         return self._blocking(ExecutingTask, "spin", (pathspec,), options)
 
@@ -211,6 +212,9 @@ class Runner:
             process.wait(process.over, _ENDING_S)
             assert process.returncode is not None
             raise RunNotStarted(self._file, process.returncode, process.stderr.text())
+        if kind is ExecutingTask and answer.get("status") == "failed" and dialect.is_metaflow():
+            process.wait(process.over, _ENDING_S)
+            raise TaskSpunFailed(answer, process.stdout.text())
         return kind(process, answer, self._file)
 
 

@@ -127,6 +127,50 @@ def test_what_a_task_does_not_have_is_not_dumped(folder: Path) -> None:
     assert through("flow.py", "dump", "--include", "absent", "1/start").stderr == ""
 
 
+def test_a_task_that_fails_when_it_is_spun_is_an_error_of_its_program(folder: Path) -> None:
+    flow(
+        folder,
+        """
+        import os
+        from metaflow import FlowSpec, step
+
+        class Spun(FlowSpec):
+            @step
+            def start(self):
+                print("it begins")
+                assert "BAD" not in os.environ, "on purpose"
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Spun()
+        """,
+    )
+    run("flow.py")
+    script = flow(
+        folder,
+        """
+        import asyncio
+        from metaflow import Runner
+        from metaflow.exception import MetaflowException
+
+        runner = Runner("flow.py", show_output=False, env={"BAD": "1"})
+        for spin in (lambda: runner.spin("Spun/1/start/1"), lambda: asyncio.run(runner.async_spin("Spun/1/start/1"))):
+            try:
+                spin()
+            except MetaflowException as error:
+                print("on purpose" in str(error), "it begins" in str(error))
+        print(Runner("flow.py", show_output=False).spin("start").status, runner.run().status)
+        """,
+        "spin.py",
+    )
+    done = through(script)
+    assert done.stdout.splitlines() == ["True True", "True True", "successful failed"], done.stderr
+
+
 def test_cards_are_listed_for_programs_by_their_tasks(folder: Path) -> None:
     flow(
         folder,
