@@ -65,6 +65,9 @@ _SECTIONS: Sections = {
         "worker": Lazy("evflow.cli.worker", "command", "Run tasks of a pool."),
         "pools": Lazy("evflow.cli.pools", "command", "Show pools: who works, what waits."),
     },
+    "Containers": {
+        "batch": Lazy("evflow.cli.batch", "command", "The jobs on AWS Batch: list, kill."),
+    },
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),
         "doctor": Lazy("evflow.cli.doctor", "command", "Look for what is wrong with log, store and machine."),

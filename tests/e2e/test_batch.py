@@ -134,6 +134,24 @@ def test_cancelling_a_run_ends_its_jobs(batch: BatchServer) -> None:
     assert {job.reason for job in batch.jobs.values() if job.terminated} == {"evflow: the run asked for it"}
 
 
+def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_are_its_own(batch: BatchServer) -> None:
+    write("import time; time.sleep(600)")
+    with Path("run.log").open("wb") as log:
+        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    wait_until(
+        lambda: sum("working on" in (job.output.read_text() if job.output else "") for job in batch.running()) == 3, "they work", WITHIN_S
+    )
+    assert json.loads(evflow("batch", "list", "--user", "nobody", "--json").stdout) == []
+    assert len(json.loads(evflow("batch", "list", "Sums/1", "--my-runs", "--json").stdout)) == 3
+    assert "Sums/1" in evflow("batch", "list").stdout
+    refused = evflow("batch", "kill")
+    assert (refused.returncode, "none is named" in refused.stderr) == (1, True)
+    killed = json.loads(evflow("batch", "kill", "Sums/1", "--json").stdout)
+    assert {one["task"] for one in killed} == {2, 3, 4}
+    assert owner.wait(WITHIN_S) == 1
+    assert "evflow batch kill, by" in Path("run.log").read_text()
+
+
 def test_a_lost_host_is_made_up_for_without_a_retry_and_memory_that_did_not_suffice_fails(batch: BatchServer) -> None:
     write("import os, time\n        if self.input == 1 and 'EVFLOW_TEST_GO' not in os.environ: time.sleep(600)")
     with Path("run.log").open("wb") as log:
