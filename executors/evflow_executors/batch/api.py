@@ -286,6 +286,8 @@ class BatchPlatform:
 
     async def _pause(self) -> None:
         """Wait until the next look is due, or there is something to look at."""
+        if self._closed:
+            return
         if not self._ids:
             sweep_in_s = max(0.0, self._sweep_at_s[0] - anyio.current_time()) if self._sweep_at_s else None
             self._something.clear()

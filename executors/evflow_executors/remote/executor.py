@@ -13,8 +13,9 @@ all of them share the platform's rate.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 
@@ -42,6 +43,8 @@ MOST_TOGETHER: Final = 1_000
 TAIL_LINES: Final = 20
 _UNREAD: Final = 1_000
 _MOST_SAID: Final = 1_000
+
+T = TypeVar("T")
 
 
 class Dispatch(Protocol):
@@ -239,8 +242,9 @@ class RemoteExecutor:
             await self._something.wait()  # a launch or the end
 
     async def _follow(self) -> None:
-        async for seen in self._platform.watch():
-            await self._see(seen)
+        async with _closing(self._platform.watch()) as watched:
+            async for seen in watched:
+                await self._see(seen)
 
     # --- submitting ------------------------------------------------------------------------------------------
 
@@ -379,8 +383,9 @@ class RemoteExecutor:
         """Pass on what a job prints; it is for the eyes, and in the store as well."""
         async with self._tails:
             try:
-                async for line in self._platform.logs(name):
-                    await self._seen.put(OutputLine(attempt, "stdout", line.at_us, line.text))
+                async with _closing(self._platform.logs(name)) as lines:
+                    async for line in lines:
+                        await self._seen.put(OutputLine(attempt, "stdout", line.at_us, line.text))
             except PlatformProblem as error:
                 self._tell(f"{self.name}: the output of {attempt} cannot be followed: {error.message}")
 
@@ -405,6 +410,17 @@ class RemoteExecutor:
                 self._said.clear()
             self._said.add(text)
             self._on_notice(text)
+
+
+@asynccontextmanager
+async def _closing(stream: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
+    """The stream, closed in the task that reads it: what a cancelled reader leaves open the garbage collector closes in another one."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
 
 
 def _unfit(attempt: AttemptId, error: EvflowError) -> AttemptFailed:

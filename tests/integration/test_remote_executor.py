@@ -1,0 +1,240 @@
+"""The executor of platforms of containers: what it does when owners die, platforms are away and answers are lost."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from evflow.core.codec import decode_report
+from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
+from evflow.core.ids import AttemptId
+from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.remote.names import job_name
+from evflow_executors.remote.platform import PlatformProblem
+from evflow_executors.remote.verdicts import Verdict
+from tests.contract.test_executor import FLOW, World
+from tests.fakes.container_host import PlainPlatform, PlainService
+from tests.pool_world import SHARD, a_pooled_context
+from tests.redis_server import DebianRedis
+from tests.remote_world import OWNER, a_remote_executor, a_service, reports_of, via
+
+AWAY = PlatformProblem("The platform is away.", transient=True)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server for the inbox."""
+    missing = DebianRedis.why_missing()
+    if missing:
+        pytest.skip(missing)
+    with DebianRedis.started() as server:
+        yield server.url
+
+
+@pytest.fixture
+def context(root: Path) -> RunContext:
+    """The context of a run whose reports go by the store."""
+    via("store")
+    return a_pooled_context(root, FLOW, options={"start_method": "fork", "installation": "log-1"})
+
+
+@pytest.fixture
+async def service(root: Path) -> AsyncIterator[PlainService]:
+    """The platform's service, which outlives owners."""
+    async with a_service(root) as made:
+        yield made
+
+
+def name_of(attempt: AttemptId) -> str:
+    return job_name("log-1", attempt)
+
+
+async def until(world: World, name: AttemptId, kind: type) -> object:
+    return await world.until(kind, name)
+
+
+async def test_a_new_owner_adopts_what_the_former_one_submitted_and_nothing_is_submitted_again(
+    url: str, context: RunContext, service: PlainService
+) -> None:
+    async with a_remote_executor(url, context, PlainPlatform(service)) as former:
+        world = World(former)
+        name = await world.launch("sleeps")
+        started = await until(world, name, AttemptStarted)
+        await world.aclose()
+    gone = AttemptId.parse("Flow/1/9.0")
+    async with a_remote_executor(url, context, PlainPlatform(service), epoch=8, owner="owner-2") as heir:
+        assert list(await heir.adopt([name, gone])) == [name]
+        world = World(heir)
+        assert await until(world, name, AttemptStarted) == started
+        await heir.launch(name, AttemptOrder("sleeps", 1, 0))
+        await heir.cancel(name, grace_s=60)
+        await world.end(name)
+        await world.aclose()
+    assert service.submitted == [name_of(name)]
+    assert service.terminated == [name_of(name)]
+
+
+async def test_what_ended_while_nobody_looked_is_told_with_its_report(url: str, context: RunContext, service: PlainService) -> None:
+    async with a_remote_executor(url, context, PlainPlatform(service)) as former:
+        world = World(former)
+        name = await world.launch("code")
+        await world.until(AttemptStarted, name)
+        await world.aclose()
+    await _ended(service, name_of(name))
+    before = len(await reports_of(url))
+    async with a_remote_executor(url, context, PlainPlatform(service), epoch=8) as heir:
+        await heir.adopt([name])
+        world = World(heir)
+        assert await world.end(name) == AttemptExited(1, 0, 3, None)
+        assert world.kinds(name)[0] == "AttemptStarted"
+        await world.aclose()
+    told = [decode_report(payload)[0] for payload in (await reports_of(url))[before:]]
+    assert [type(event) for event in told] == [AttemptStarted, AttemptExited]
+
+
+async def test_a_platform_that_is_away_at_a_take_over_loses_nothing(url: str, context: RunContext, service: PlainService) -> None:
+    async with a_remote_executor(url, context, PlainPlatform(service)) as former:
+        world = World(former)
+        name = await world.launch("sleeps")
+        await world.until(AttemptStarted, name)
+        await world.aclose()
+    gone = AttemptId.parse("Flow/1/9.0")
+    service.faults.away = True
+    async with a_remote_executor(url, context, PlainPlatform(service), epoch=8) as heir:
+        assert sorted(await heir.adopt([name, gone])) == [name, gone]
+        service.faults.away = False
+        world = World(heir)
+        assert await world.end(gone) == AttemptExited(9, 0, None, None, "job-gone")
+        await world.until(AttemptStarted, name)
+        await world.aclose()
+    assert service.submitted == [name_of(name)]
+
+
+async def test_a_submit_is_repeated_until_it_is_done_and_done_once(url: str, context: RunContext, service: PlainService) -> None:
+    service.faults.submits = [PlatformProblem("Too many calls.", throttled=True, retry_after_s=0.01), AWAY, AWAY]
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+        assert await world.end(name) == AttemptExited(1, 0, 0, None)
+        await world.aclose()
+    assert service.submitted == [name_of(name)]
+
+
+async def test_a_lost_answer_to_a_submit_makes_no_twin(url: str, context: RunContext, service: PlainService) -> None:
+    service.faults.submits, service.faults.lost = [AWAY, AWAY], True
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+        await world.end(name)
+        await world.aclose()
+    assert service.submitted == [name_of(name)]
+
+
+async def test_what_is_refused_for_good_fails_with_the_reason(url: str, context: RunContext, service: PlainService) -> None:
+    service.faults.submits = [PlatformProblem("No such queue.", "Name another one.")]
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+        failed = await world.until(AttemptFailed, name)
+        assert (failed.kind, failed.message) == ("container", "No such queue. Name another one.")
+        await world.aclose()
+    assert service.submitted == []
+
+
+async def test_a_job_that_a_former_owner_submits_too_late_is_ended(url: str, context: RunContext, service: PlainService) -> None:
+    late = AttemptId.parse("Flow/1/5.0")
+    async with a_remote_executor(url, context, PlainPlatform(service)) as heir_s_past:
+        jobs = await heir_s_past._dispatch.jobs([(name_of(late), late, AttemptOrder("sleeps", 5, 0))])
+    async with a_remote_executor(url, context, PlainPlatform(service), epoch=8) as heir:
+        world = World(heir)
+        assert list(await heir.adopt([late])) == []
+        await PlainPlatform(service).submit(list(jobs.values()))  # type: ignore[arg-type] - none is an error
+        await world.end(await world.launch("quick"))
+        await _ended(service, name_of(late))
+        await world.aclose()
+    assert service.terminated == [name_of(late)]
+
+
+async def test_a_job_of_a_newer_owner_is_left_alone(url: str, context: RunContext, service: PlainService) -> None:
+    async with (
+        a_remote_executor(url, context, PlainPlatform(service), epoch=9) as newer,
+        a_remote_executor(url, context, PlainPlatform(service), epoch=8) as stale,
+    ):
+        new, old = World(newer), World(stale)
+        name = await new.launch("sleeps")
+        await new.until(AttemptStarted, name)
+        assert await _next_or_none(old) is None  # it has looked at the job
+        assert service.terminated == []
+        await new.aclose()
+        await old.aclose()
+
+
+async def test_an_owner_that_lost_its_shard_submits_nothing(url: str, context: RunContext, service: PlainService) -> None:
+    from evflow.log import open_event_log
+
+    log = await open_event_log(url)
+    try:
+        lease = await log.take(SHARD, "somebody-else", 60.0)
+        async with a_remote_executor(url, context, PlainPlatform(service), owner=OWNER) as executor:
+            world = World(executor)
+            name = await world.launch("quick")
+            watched = await _next_or_none(world)
+            assert (watched, service.submitted) == (None, [])
+            assert name in executor.running
+            await world.aclose()
+        await log.release(lease)
+    finally:
+        await log.aclose()
+
+
+async def test_the_platform_s_reason_is_told_in_the_place_of_the_exit_code(url: str, context: RunContext, service: PlainService) -> None:
+    name = AttemptId.parse("Flow/1/1.0")
+    service.faults.verdicts[name_of(name)] = Verdict("lost", "evicted", "Its node had no memory left.")
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        await world.launch("sleeps")
+        await world.until(AttemptStarted, name)
+        service.kill(name_of(name))
+        assert await world.end(name) == AttemptExited(1, 0, None, None, "evicted: Its node had no memory left.")
+        await world.aclose()
+
+
+async def test_a_cancelled_attempt_that_was_not_submitted_yet_never_is(url: str, context: RunContext, service: PlainService) -> None:
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        name = AttemptId.parse("Flow/1/1.0")
+        await executor.launch(name, AttemptOrder("quick", 1, 0))
+        await executor.cancel(name, grace_s=1)
+        world = World(executor)
+        assert await world.end(name) == AttemptExited(1, 0, None, None, "never-started")
+        await world.aclose()
+    assert service.submitted == []
+
+
+async def test_a_container_without_its_code_fails_and_says_why(url: str, context: RunContext, service: PlainService) -> None:
+    from dataclasses import replace
+
+    async with a_remote_executor(url, replace(context, package=b"\0" * 32), PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+        ended = await world.end(name)
+        assert ended.exit_code == 1
+        await world.aclose()
+    failed = [event for event in (decode_report(payload)[0] for payload in await reports_of(url)) if isinstance(event, AttemptFailed)]
+    assert failed[-1].kind == "load"
+    assert "is not in the store" in failed[-1].message
+
+
+async def _ended(service: PlainService, name: str) -> None:
+    import anyio
+
+    with anyio.fail_after(60):
+        while name not in service.jobs or service.jobs[name].phase != "ended":  # noqa: ASYNC110 - the service has no event for it
+            await anyio.sleep(0.02)
+
+
+async def _next_or_none(world: World) -> object:
+    import anyio
+
+    with anyio.move_on_after(0.5):
+        return await anext(world._watch)
+    return None
