@@ -378,7 +378,8 @@ class AttemptFailed(Fact):
     Attributes:
         kind: `exception`, `timeout`, `exit` (the body called `sys.exit`), `artifact` (could not be serialised),
             `transition` (`self.next` missing or wrong), `load` (the flow or an input could not be loaded), `store`
-            (the store could not be written), `environment` (the step's could not be had).
+            (the store could not be written), `environment` (the step's could not be had), `container` (its
+            container could not be, or was ended by its platform for a reason of the step's).
         error: The exception's class, `module.Class`.
         message: Its text, cut at 2,000 characters.
         where: `file:line` of the user's innermost frame, or an empty string.

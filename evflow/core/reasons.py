@@ -22,6 +22,8 @@ CLAUSES = {
     "unreported": "the log was away when it wanted to report",
     "attempt-runs": "the same attempt was running already",
     "out-of-memory": "the machine was out of memory",
+    "container-stopped": "its container was told to end by its platform",
+    "job-gone": "its platform does not know its job any more",
     "run-cancelled": "the run was cancelled",
     "run-failed": "the run had failed",
     "timeout": "its @timeout was over",

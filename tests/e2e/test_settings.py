@@ -32,21 +32,22 @@ def test_at_the_usual_level_evflow_says_nothing_about_itself() -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("executor", "name"), [("kubernetes", "Kubernetes"), ("batch:cpu=2", "AWS Batch")])
-def test_steps_for_an_executor_that_does_not_exist_yet_run_here_and_the_run_says_so_once(executor: str, name: str) -> None:
+def test_steps_for_an_executor_that_is_not_configured_run_here_and_the_run_says_so_once(executor: str, name: str) -> None:
     done = python("sums.py", "run", "--with", executor)
     assert done.returncode == 0
-    assert done.stderr.count(f"There is no executor for {name} yet") == 1
+    assert done.stderr.count(f"{name} cannot be used: ") == 1
     slots = json.loads(evflow("events", "Sums/1", "--json", "--type", "SlotGranted").stdout)
     assert slots
-    assert all(f"no executor for {name}" in slot["fields"]["reason"] for slot in slots)
+    assert all(f"{name} cannot be used: " in slot["fields"]["reason"] for slot in slots)
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("fallback", ["error", "wait"])
-def test_a_run_that_must_not_fall_back_refuses_an_executor_that_does_not_exist_yet(fallback: str) -> None:
-    done = python("sums.py", "run", "--with", "kubernetes", "--fallback", fallback)
+def test_a_run_that_must_not_fall_back_refuses_an_executor_that_is_not_configured(fallback: str) -> None:
+    done = python("sums.py", "run", "--with", "batch", "--fallback", fallback)
     assert done.returncode == 1
-    assert f"has no executor for Kubernetes (@kubernetes), and `--fallback {fallback}`" in done.stderr
+    assert "AWS Batch (@batch) cannot be used: no queue is named" in done.stderr
+    assert f"`--fallback {fallback}`" in done.stderr
     assert "Traceback" not in done.stderr
 
 
