@@ -59,6 +59,7 @@ _SECTIONS: Sections = {
         "archive": Lazy("evflow.cli.archive", "command", "Move logs of runs that are over to the store."),
         "forget": Lazy("evflow.cli.forget", "command", "Let runs go for ever."),
         "gc": Lazy("evflow.cli.gc", "command", "Remove from the store what no run needs."),
+        "store": Lazy("evflow.cli.store", "command", "See that the store works; copy it."),
         "reindex": Lazy("evflow.cli.reindex", "command", "Rebuild the index of runs from logs and archives."),
     },
     "Pools of workers": {

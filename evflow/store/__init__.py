@@ -63,8 +63,12 @@ def quiet() -> None:
         loop.close()
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, cached: bool = True) -> Store:
     """The store at a URL (`file:///folder`, `s3://bucket/prefix`) or in a folder. Nothing is read or made yet.
+
+    Args:
+        url: Where it is.
+        cached: Whether what this machine keeps of a store elsewhere may be used; not by who wants to know what is there.
 
     Raises:
         UnknownStore: No kind of store has such a URL.
@@ -73,5 +77,6 @@ def open_store(url: str) -> Store:
     if url.startswith("s3://"):
         from evflow.store.s3 import S3Store  # only who uses it pays for it
 
-        return S3Store.from_url(url)
+        store = S3Store.from_url(url)
+        return store if cached else store.uncached()
     return FileStore.from_url(url)

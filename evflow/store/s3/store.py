@@ -66,6 +66,10 @@ class S3Store:
         aws.installed(f"The store at '{url}'")
         return cls(address, settings or S3Settings.configured())
 
+    def uncached(self) -> Self:
+        """The same store, of which this machine keeps nothing."""
+        return type(self)(self.address, self._bucket.settings._replace(cache_bytes=0))
+
     def __repr__(self) -> str:
         return f"S3Store({self.url!r})"
 
@@ -377,7 +381,7 @@ class S3Store:
 
 
 class _Landing:
-    """Where a fetched object goes: a small one to memory; a large one to the cache's folder, or where that takes it not, to memory as well."""
+    """Where a fetched object goes: a small one to memory; a large one to a file, which is mapped; where that is not possible, to memory as well."""
 
     def __init__(self, cache: ReadCache, spool: Path | None) -> None:
         self._cache = cache
@@ -397,7 +401,7 @@ class _Landing:
     def place(self, size: int) -> Callable[[bytearray, int], None]:
         """What writes the parts of an object of that size."""
         self._size = size
-        if size > transfers.PART_BYTES and self._spool is not None and self._cache.takes(size):
+        if size > transfers.PART_BYTES and self._spool is not None:
             self._draft = Draft(self._spool).__enter__()
             return self._write
         self._memory = memoryview(mmap.mmap(-1, size)) if size > transfers.PART_BYTES else memoryview(bytearray(size))
@@ -422,7 +426,8 @@ class _Landing:
             self._cache.keep(digest, self._memory)
             return self._memory
         mapped = read_file(self._draft.path, 0, None)  # which outlives the file's name
-        self._cache.adopt(self._draft, digest, self._size)
+        if self._cache.takes(self._size):
+            self._cache.adopt(self._draft, digest, self._size)
         return mapped
 
 
