@@ -86,17 +86,18 @@ def asked(code: str) -> str:
 def test_a_run_lives_in_a_bucket_from_its_start_to_its_end(world: S3World, folder: Path) -> None:
     (folder / "wait").touch()
     (folder / "fail").touch()
-    process = subprocess.Popen([sys.executable, "flow.py", "run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with (folder / "said").open("w") as file:
+        process = subprocess.Popen([sys.executable, "flow.py", "run"], stdout=file, stderr=file)
     try:
-        wait_until(lambda: "[start/1] said by start" in told("Bucketed/1"), "its output is seen while it runs", WITHIN_S)
+        wait_until(lambda: "[start/1] said by start" in evflow("logs", "Bucketed/1").stdout, "its output is seen while it runs", WITHIN_S)
         wait_until(lambda: "live" in evflow("card", "get", "Bucketed/1/start").stdout, "so is its card", WITHIN_S)
         (folder / "wait").unlink()
-        output, _ = process.communicate(timeout=WITHIN_S)
+        process.wait(WITHIN_S)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 1
-    assert "not yet" in output
+    assert "not yet" in (folder / "said").read_text()
     assert "ValueError: not yet" in told("Bucketed/1/work/3")
 
     (folder / "fail").unlink()
@@ -157,7 +158,7 @@ def test_a_run_whose_owner_was_killed_goes_on(world: S3World, folder: Path) -> N
     (folder / "wait").touch()
     process = subprocess.Popen([sys.executable, "flow.py", "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: "[start/1] said by start" in told("Bucketed/1"), "it runs", WITHIN_S)
+        wait_until(lambda: "[start/1] said by start" in evflow("logs", "Bucketed/1").stdout, "it runs", WITHIN_S)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

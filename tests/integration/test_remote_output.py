@@ -1,6 +1,5 @@
 """What attempts print, and their live cards, on their way into a store that is no folder."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def test_a_log_can_be_followed_while_it_grows_and_after_its_end(output: Output) 
     assert look() == 4
     assert seen == ["one", "two", "three", "last"]
     assert read_text(output.place, 1, 0) == "one\ntwo\nthree\nlast"
-    assert os.listdir(output.folder) == []
+    assert not [*Path(output.folder).iterdir()]
 
 
 def test_what_printed_nothing_has_no_log(output: Output) -> None:
@@ -103,6 +102,7 @@ def test_what_a_dead_owner_left_is_carried_by_the_next(output: Output) -> None:
     log.write("stdout", 10, [b"before"])
     output.store.write_named("logs/Train/3/1.0.log.d/000000000000", [b"10 o before\n"])  # it had sent so much
     log.write("stdout", 20, [b"and after"])
+    log.close(30)
     output.carrier()
     output.end()
     assert read_text(output.place, 1, 0) == "before\nand after\n"
@@ -118,6 +118,7 @@ def test_a_store_that_takes_nothing_is_told_once_and_tried_again(output: Output,
     wait_until(lambda: bool(output.names()), "it gets through", WITHIN_S)
     assert len(output.troubles) == 1
     assert "AccessDenied" in output.troubles[0]
+    log.close(30)
     carrier.ended(1, 0)
     output.end()
     assert read_text(output.place, 1, 0) == "text\n"
@@ -127,6 +128,7 @@ def test_a_log_is_scrubbed_in_either_form(output: Output) -> None:
     output.carrier()
     log = LogWriter(output.folder, 1, 0)
     log.write("stdout", 10, [b"secret"])
+    log.close(20)
     wait_until(lambda: bool(output.names()), "a piece is there", WITHIN_S)
     assert scrub(output.place, 1, 0, 50)
     assert [line.text for line in read_log(output.place, 1, 0)] == ["[scrubbed]"]
@@ -150,7 +152,7 @@ def test_live_cards_are_those_that_were_drawn_last(output: Output) -> None:
 
     wait_until(lambda: drawn() == b"<p>two</p>", "the next picture is there", WITHIN_S)
     carrier.ended(3, 1)
-    wait_until(lambda: os.listdir(output.folder) == [], "nothing is left on this machine", WITHIN_S)
+    wait_until(lambda: not [*Path(output.folder).iterdir()], "nothing is left on this machine", WITHIN_S)
     assert drawn() == b"<p>two</p>"
 
 

@@ -39,6 +39,8 @@ class ReadCache:
 
     def get(self, digest: bytes) -> memoryview | None:
         """An object, as writable memory, checked; None where it is not here."""
+        if not self._bound:
+            return None
         path = self._path(digest)
         try:
             data = read_file(path, 0, None)
