@@ -130,9 +130,11 @@ def _refuse_ours(said: Mapping[str, Any], source: str) -> None:
 
 def _labelled(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Labels and annotations; ours stay, since pods are found by them."""
-    return {
-        part: {**{key: text for key, text in (theirs[part] or {}).items() if text is not None}, **ours.get(part, {})} for part in theirs
-    }
+    return {part: {**_texts(theirs.get(part)), **ours.get(part, {})} for part in ("labels", "annotations")}
+
+
+def _texts(said: Mapping[str, str | None] | None) -> dict[str, str]:
+    return {key: text for key, text in (said or {}).items() if text is not None}
 
 
 def _merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
