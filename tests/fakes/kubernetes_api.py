@@ -80,6 +80,10 @@ class FakeKubernetes(Cluster):
         """What `kubectl delete pod` does."""
         self._run(self._delete_pod(name, None))
 
+    def delete_job(self, name: str) -> None:
+        """What `kubectl delete job` does."""
+        self._run(self._delete_job(name, "Background"))
+
     def evict(self, name: str, message: str = "The node was low on resource: memory.") -> None:
         """What a kubelet does that has no memory left."""
         self._run(self._fail_pod(name, "Evicted", message))
@@ -157,6 +161,7 @@ class FakeKubernetes(Cluster):
             app.router.add_get(f"{prefix}/namespaces/{{namespace}}/{kind}", self._list(kind))
             app.router.add_get(f"{prefix}/namespaces/{{namespace}}/{kind}/{{name}}", self._get(kind))
             app.router.add_delete(f"{prefix}/namespaces/{{namespace}}/{kind}/{{name}}", self._delete(kind))
+        app.router.add_get("/api/v1/namespaces/{namespace}/events", self._events)
         app.router.add_post("/apis/batch/v1/namespaces/{namespace}/jobs", self._create)
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.1)
@@ -166,6 +171,8 @@ class FakeKubernetes(Cluster):
         await self._stop.wait()
         for task in [*self._watches, *self._tasks, *(task for container in self._containers.values() for task in container.tasks)]:
             task.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting)
         for container in self._containers.values():
             if container.process is not None:
                 container.process.signal(9)
@@ -239,6 +246,10 @@ class FakeKubernetes(Cluster):
     async def _version(self, request: web.Request) -> web.Response:
         major, minor = self.version
         return web.json_response({"major": str(major), "minor": f"{minor}+", "gitVersion": f"v{major}.{minor}.2-fake"})
+
+    async def _events(self, request: web.Request) -> web.Response:
+        message = f"Error creating: pods is forbidden: {self.faults.podless}"
+        return web.json_response({"items": [{"reason": "FailedCreate", "message": message}] if self.faults.podless else []})
 
     async def _create(self, request: web.Request) -> web.Response:
         job: Plain = await request.json()
@@ -364,7 +375,7 @@ class FakeKubernetes(Cluster):
         sent = 0
         try:
             while True:
-                over = container.process.ended.is_set()
+                over = container.over.is_set()
                 text = await anyio.to_thread.run_sync(container.process.output.read_bytes)
                 whole = text if over else text[: text.rfind(b"\n") + 1]
                 lines = whole[sent:].decode(errors="replace").splitlines()

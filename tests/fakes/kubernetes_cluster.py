@@ -27,6 +27,7 @@ class Faults:
         forbidden: Verbs and resources (`create jobs`) that the account may not.
         images: Images that cannot be pulled, and what the registry says.
         starts: Whether pods that have a node start: without, they stay in ContainerCreating.
+        podless: Why the controllers make no pods, such as a quota; empty where they do.
         runs: Whether containers run: without, they succeed at once.
     """
 
@@ -38,6 +39,7 @@ class Faults:
     images: dict[str, str] = field(default_factory=dict[str, str])
     starts: bool = True
     runs: bool = True
+    podless: str = ""
 
 
 class Status(Exception):
@@ -65,7 +67,8 @@ class Container:
     """A pod's container while it runs, and its output afterwards."""
 
     process: Process | None = None
-    ending: bool = False
+    unseen: bool = False  # its node is lost
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
 
@@ -89,6 +92,7 @@ class Cluster:
         self._count = 100
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting: set[asyncio.Future[Process]] = set()
         self._host: ContainerHost
 
     def _spawn(self, work: Coroutine[Any, Any, Any], among: set[asyncio.Task[Any]] | None = None) -> None:
@@ -117,6 +121,8 @@ class Cluster:
     # --- controllers and kubelet -----------------------------------------------------------------------------
 
     def _make_pod(self, job_name: str) -> None:
+        if self.faults.podless:
+            return
         job = self._objects["jobs"][job_name]
         name = f"{job_name[:57]}-{uuid4().hex[:5]}"
         template = deepcopy(job["spec"]["template"])
@@ -164,9 +170,11 @@ class Cluster:
             self._state(name, running={"startedAt": stamp()}, phase="Running")
             self._ended(name, 0)
             return
-        self._containers[name].process = await self._host.start(
-            [*task.get("command", ()), *task.get("args", ())], self._env(name, pod, task), lambda code: self._ended(name, code)
-        )
+        argv = [*task.get("command", ()), *task.get("args", ())]
+        start = asyncio.ensure_future(self._host.start(argv, self._env(name, pod, task), lambda code: self._ended(name, code)))
+        self._starting.add(start)
+        start.add_done_callback(self._starting.discard)
+        self._containers[name].process = await asyncio.shield(start)
         if "terminated" not in self._state_of(pod):
             self._state(name, running={"startedAt": stamp()}, phase="Running")
         if (limit := pod["spec"].get("activeDeadlineSeconds")) is not None:
@@ -207,6 +215,9 @@ class Cluster:
 
     def _ended(self, name: str, code: int) -> None:
         """The container has ended."""
+        self._containers[name].over.set()
+        if self._containers[name].unseen:
+            return
         pod = self._objects["pods"].get(name)
         if pod is None:
             return
@@ -220,8 +231,7 @@ class Cluster:
         if pod["metadata"].get("deletionTimestamp"):
             self._remove_pod(name)
             return
-        if not self._containers[name].ending:
-            self._finish(pod["metadata"]["labels"]["job-name"], good=code == 0)
+        self._finish(pod["metadata"]["labels"]["job-name"], good=code == 0)
 
     def _finish(self, job_name: str, *, good: bool) -> None:
         job = self._objects["jobs"].get(job_name)
@@ -262,7 +272,7 @@ class Cluster:
             pod["metadata"].update(deletionTimestamp=stamp(), deletionGracePeriodSeconds=grace)
             self._put("pods", name, pod)
         container = self._containers[name]
-        if container.process is None or container.process.ended.is_set():
+        if container.process is None or container.over.is_set():
             for task in container.tasks:
                 task.cancel()
             self._remove_pod(name)
@@ -303,10 +313,10 @@ class Cluster:
     async def _lose_node(self, name: str) -> None:
         pod = self._named("pods", name)
         container = self._containers[name]
-        container.ending = True
+        container.unseen = True
         if container.process is not None:
             container.process.signal(9)
-            await container.process.ended.wait()
+            await container.over.wait()
         if self.version >= (1, 26):
             pod["status"]["conditions"].append(
                 {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "node1 is unreachable"}

@@ -130,8 +130,9 @@ def test_the_rest_of_the_arguments_stand_where_the_api_has_them() -> None:
     assert job["spec"]["template"]["metadata"]["annotations"]["note"] == "any text: ü"
 
 
-def test_a_limit_leaves_time_for_what_is_before_the_body_and_behind_it() -> None:
-    assert pod_of({}, timeout_s=60)["activeDeadlineSeconds"] > 60
+def test_a_limit_is_the_pods_and_not_the_jobs() -> None:
+    assert pod_of({}, timeout_s=60.5)["activeDeadlineSeconds"] == 61
+    assert "activeDeadlineSeconds" not in made({}, timeout_s=60)["spec"]
     assert "activeDeadlineSeconds" not in pod_of({})
 
 

@@ -8,6 +8,7 @@ A Job makes at most one pod (`backoffLimit: 0`, `restartPolicy: Never`): evflow 
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
+from math import ceil
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,8 +29,6 @@ _ID: Final = 1000
 """The user and group of a task, where nobody names others: not root, and what most images give their first user."""
 _GRACE_S: Final = 30
 """From SIGTERM to SIGKILL: what a task may take to say that it was interrupted."""
-_STARTING_S: Final = 900
-"""A pod's own limit is there for the case that nobody is left to end it. It counts from before the image is pulled, a step's limit from its body."""
 _ORIGIN: Final = "app.kubernetes.io/managed-by"
 _POD_FIELDS: Final = MappingProxyType(
     {
@@ -79,7 +78,7 @@ class TaskJob:
         argv: What the container runs.
         env: Its variables.
         step: The step, for messages.
-        timeout_s: The step's limit; 0 for none.
+        timeout_s: How long the pod may live, for Kubernetes to end what nobody else does; 0 for no limit.
     """
 
     name: str
@@ -249,7 +248,7 @@ def _pod(job: TaskJob) -> dict[str, Any]:
     if asked.get("service_account"):
         pod["serviceAccountName"] = asked["service_account"]
     if job.timeout_s:
-        pod["activeDeadlineSeconds"] = int(job.timeout_s) + _GRACE_S + _STARTING_S
+        pod["activeDeadlineSeconds"] = ceil(job.timeout_s)
     selector = dict(node_selector(asked.get("node_selector") or {}))
     if asked.get("compute_pool"):
         selector["outerbounds.co/compute-pool"] = asked["compute_pool"]

@@ -5,11 +5,12 @@ A pod says why it ended in four places, which are asked in this order: the condi
 and "Pod lifecycle"; `pkg/kubelet/images/types.go` and `pkg/kubelet/kuberuntime` for why a container waits; `pkg/apis/core/types.go`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from evflow.core.values import value
+from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.manifest import CONTAINER
 from evflow_executors.remote.verdicts import EXITED, Code, Verdict
 
@@ -115,14 +116,15 @@ def pod_seen(pod: Mapping[str, Any], *, gone: bool = False, ending: bool = False
         tells_disruptions: The server writes why it deletes a pod (`DISRUPTIONS_SINCE`). An older one lets a drained node's pods go as if somebody had
             deleted them by hand, so there the attempt counts as lost.
     """
-    status = _table(pod, "status")
-    state = _state(_rows(status, "containerStatuses"))
+    status = part(pod, "status")
+    state = container_state(pod)
     disrupted = _disruption(status)
     ended = state.get("terminated")
     phase = status.get("phase")
     if ended is not None and ended.get("reason") != "ContainerStatusUnknown":
         # A sidecar may live on: the step is over when its own container is.
-        return _container_ended(ended, status, disrupted)
+        by_others = part(pod, "metadata").get("deletionTimestamp") is not None and not ending
+        return _container_ended(ended, status, disrupted or (_gone(pod, ending=False, by_hand=tells_disruptions) if by_others else None))
     if phase in ("Failed", "Succeeded"):
         return PodSeen("ended", disrupted or _pod_ended(status, str(phase)))
     if gone:
@@ -155,7 +157,7 @@ def overdue(seen: PodSeen, waited_s: float, patience_s: float) -> PodSeen:
 
 def told_by_job(job: Mapping[str, Any], *, gone: bool = False, ending: bool = False) -> PodSeen | None:
     """What a Job says of an attempt whose pod is not there; None where it is only waiting for one."""
-    for condition in _rows(_table(job, "status"), "conditions"):
+    for condition in rows(part(job, "status"), "conditions"):
         if condition.get("status") != "True":
             continue
         text = _sentence(condition.get("message"))
@@ -174,37 +176,22 @@ _NO_START: Final = "The container cannot start"
 _TIMEOUT: Final = "The pod has run for longer than its step's @timeout allows, and Kubernetes ended it."
 
 
-def _table(thing: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A part of an answer; empty where it is not there, or null."""
-    return thing.get(key) or {}
-
-
-def _rows(thing: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
-    """A list in an answer; empty where it is not there, or null."""
-    return thing.get(key) or ()
-
-
 def _waiting(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
     waits: Mapping[str, Any] | None = state.get("waiting")
     return waits
 
 
-def _state(statuses: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    found = next((status for status in statuses if status.get("name") == CONTAINER), None)
-    return _table(found or {}, "state")
-
-
 def _init_waits(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Why a container of a pod template that comes before ours waits."""
-    for each in _rows(status, "initContainerStatuses"):
-        waits = _waiting(_table(each, "state"))
+    for each in rows(status, "initContainerStatuses"):
+        waits = _waiting(part(each, "state"))
         if waits is not None and waits.get("reason") in _IMAGE | _BROKEN:
             return dict(waits, container=each.get("name"))
     return None
 
 
 def _disruption(status: Mapping[str, Any]) -> Verdict | None:
-    for condition in _rows(status, "conditions"):
+    for condition in rows(status, "conditions"):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             known = _DISRUPTIONS.get(str(condition.get("reason")))
             code, text = known or ("evicted", f"Kubernetes ended the pod ({condition.get('reason')})")
@@ -253,9 +240,9 @@ def _of_pod(status: Mapping[str, Any]) -> Verdict | None:
 def _gone(thing: Mapping[str, Any], *, ending: bool, by_hand: bool = True, what: str = "pod") -> Verdict:
     if ending:
         return EXITED
-    if _table(thing, "status").get("phase") == "Unknown":
+    if part(thing, "status").get("phase") == "Unknown":
         return Verdict("lost", "host-lost", "The pod's node does not answer, and the pod was given up.")
-    name = _table(thing, "metadata").get("name", "")
+    name = part(thing, "metadata").get("name", "")
     text = f"The {what} '{name}' was deleted while its step ran, and not by evflow"
     if by_hand:
         return Verdict("failed", "killed-by-hand", f"{text}.")
@@ -271,8 +258,8 @@ def _stuck(waits: Mapping[str, Any], pod: Mapping[str, Any]) -> PodSeen:
     hopeless = reason in _AT_ONCE or any(word in message.lower() for word in _HOPELESS)
     if reason in _IMAGE:
         name = waits.get("container") or CONTAINER
-        spec = _table(pod, "spec")
-        containers = [*_rows(spec, "containers"), *_rows(spec, "initContainers")]
+        spec = part(pod, "spec")
+        containers = [*rows(spec, "containers"), *rows(spec, "initContainers")]
         image = next((each.get("image") for each in containers if each.get("name") == name), "")
         note = _with(f"The image '{image}' cannot be pulled ({reason})", message)
         return _ended_or_waiting("image-pull", note, hopeless=hopeless)
@@ -285,7 +272,7 @@ def _ended_or_waiting(code: Code, note: str, *, hopeless: bool) -> PodSeen:
 
 
 def _unscheduled(status: Mapping[str, Any]) -> str:
-    for condition in _rows(status, "conditions"):
+    for condition in rows(status, "conditions"):
         if (
             condition.get("type") == "PodScheduled"
             and condition.get("status") == "False"

@@ -1,0 +1,22 @@
+"""Reading what the API answers, in which anything may be missing or null. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evflow_executors.kubernetes.manifest import CONTAINER
+
+
+def part(thing: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A part of an answer; empty where it is not there, or null."""
+    return thing.get(key) or {}
+
+
+def rows(thing: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    """A list in an answer; empty where it is not there, or null."""
+    return thing.get(key) or ()
+
+
+def container_state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a pod says of our container: `waiting`, `running` or `terminated`, each with its facts; empty where it says nothing."""
+    found = next((status for status in rows(part(pod, "status"), "containerStatuses") if status.get("name") == CONTAINER), None)
+    return part(found or {}, "state")

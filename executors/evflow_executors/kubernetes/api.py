@@ -1,0 +1,326 @@
+"""Calls of a Kubernetes API server, as JSON: kubernetes-asyncio has the credentials and the connections, we have the bodies.
+
+Its typed models are left aside: turning each pod of a watch into one costs a millisecond, and back into what we read another; and a field that the
+models do not know yet would be lost. What a call did not do is a `PlatformProblem` that says whether a repeat helps.
+
+kubernetes-asyncio takes seconds to import, so that happens in a thread, and only where Kubernetes is used.
+"""
+
+import asyncio
+import json
+import os
+import re
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import anyio.to_thread
+
+from evflow import diagnostics
+from evflow.core.values import value
+from evflow.errors import EnvironmentProblem
+from evflow.imports import framework_view
+from evflow_executors.kubernetes.answers import part, rows
+from evflow_executors.kubernetes.manifest import Server
+from evflow_executors.remote.platform import PlatformProblem
+from evflow_executors.remote.rate import CallRate
+
+CALL_S: Final = 30.0
+"""The longest that a call may take which is no stream."""
+CONNECT_S: Final = 10.0
+SILENCE_S: Final = 330.0
+"""A stream that says nothing for so long is dead: a watch ends by itself before that, and a log may be followed anew."""
+PAGE: Final = 500
+_MOST_CONNECTIONS: Final = 64
+_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
+_QUOTA: Final = "exceeded quota"
+
+
+class KubernetesMissing(EnvironmentProblem):
+    """The extra with Kubernetes' client is not installed."""
+
+    code = "kubernetes-missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Kubernetes needs the package kubernetes-asyncio, which is not installed.", "Install it: `pip install 'evflow[kubernetes]'`."
+        )
+
+
+class NoCluster(EnvironmentProblem):
+    """Nothing says which cluster is meant, or as whom."""
+
+    code = "kubernetes-config"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"There is no way to a Kubernetes cluster: {why}.",
+            "Set KUBECONFIG to a file that `kubectl` works with, or run inside of a pod with a service account.",
+        )
+
+
+class CallRefused(PlatformProblem):
+    """The server answered a call, and not with what it asked for.
+
+    Attributes:
+        status: Of the answer: 404, 409, ...
+    """
+
+    code = "kubernetes-refused"
+
+    def __init__(
+        self, status: int, message: str, hint: str = "", *, transient: bool = False, throttled: bool = False, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message, hint, transient=transient, throttled=throttled, retry_after_s=retry_after_s)
+        self.status = status
+
+
+@value
+class Cluster:
+    """Which cluster, and as whom.
+
+    Attributes:
+        config: Path of a kubeconfig; empty for what KUBECONFIG says, then the pod's own account, then `~/.kube/config`.
+        context: Of the kubeconfig; empty for its current one.
+    """
+
+    config: str = ""
+    context: str = ""
+
+
+class KubernetesApi:
+    """An API server. Made by `connect`; `aclose` ends its connections.
+
+    Args:
+        client: kubernetes-asyncio's ApiClient.
+        cluster: What it was made of, to make it anew when its credentials have expired.
+        namespace: The one that the credentials name, or `default`.
+        rate: All calls take of it.
+    """
+
+    def __init__(self, client: Any, cluster: Cluster, namespace: str, rate: CallRate) -> None:
+        self._client = client
+        self._old: list[Any] = []
+        self._cluster = cluster
+        self._rate = rate
+        self._renewing = asyncio.Lock()
+        self.namespace = namespace
+        self.server = Server()
+
+    @classmethod
+    async def connect(cls, cluster: Cluster, rate: CallRate) -> "KubernetesApi":
+        """Find cluster and credentials. Nothing is asked of the server yet.
+
+        Raises:
+            KubernetesMissing: The extra is not installed.
+            NoCluster: There is no cluster to be found.
+        """
+        client, namespace = await _client(cluster)
+        return cls(client, cluster, namespace, rate)
+
+    async def greet(self) -> None:
+        """Ask for the server's version, which manifests depend on.
+
+        Raises:
+            PlatformProblem: It does not answer.
+        """
+        said = await self.call("GET", "/version")
+        self.server = Server((_number(said.get("major")), _number(said.get("minor"))))
+
+    async def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None) -> Any:
+        """What the server answers, as JSON; as text where it is none.
+
+        Raises:
+            CallRefused: It answered something else than success.
+            PlatformProblem: It did not answer.
+        """
+        await self._rate.take()
+        for renewed in (False, True):
+            client = self._client
+            async with self._request(method, path, query, body, total_s=CALL_S) as response:
+                data: bytes = await response.read()
+                if response.status == 401 and not renewed:
+                    await self._renew(client)
+                    continue
+                if response.status >= 300:
+                    raise self._refusal(method, path, response.status, data, response.headers)
+            try:
+                return json.loads(data)
+            except ValueError:
+                return data.decode(errors="replace")
+        raise AssertionError("a call is answered or refused")
+
+    async def items(self, path: str, selector: str) -> tuple[list[dict[str, Any]], str]:
+        """All things of a list, in pages, and the version of the list, from which a watch goes on.
+
+        Raises:
+            PlatformProblem: The server does not answer, or refuses.
+        """
+        found: list[dict[str, Any]] = []
+        query: dict[str, str] = {"labelSelector": selector, "limit": str(PAGE)}
+        while True:
+            said = await self.call("GET", path, query)
+            found += map(dict, rows(said, "items"))
+            metadata = part(said, "metadata")
+            if not metadata.get("continue"):
+                return found, str(metadata.get("resourceVersion", ""))
+            query = {**query, "continue": metadata["continue"]}
+
+    @asynccontextmanager
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[AsyncGenerator[bytes]]:
+        """A stream of lines: a watch, or a log that is followed.
+
+        Raises:
+            CallRefused: The server answered something else than success.
+            PlatformProblem: It did not answer, or the stream was cut.
+        """
+        await self._rate.take()
+        client = self._client
+        async with self._request("GET", path, query, None, total_s=None) as response:
+            if response.status >= 300:
+                data: bytes = await response.read()
+                if response.status == 401:
+                    await self._renew(client)
+                raise self._refusal("GET", path, response.status, data, response.headers, repeat=response.status == 401)
+            yield _lines_of(response)
+
+    async def aclose(self) -> None:
+        """End its connections."""
+        for client in (*self._old, self._client):
+            await client.close()
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: object, *, total_s: float | None
+    ) -> AsyncGenerator[Any]:
+        aiohttp: Any = import_module("aiohttp")
+        headers: dict[str, str] = {"Accept": "application/json", "User-Agent": "evflow", "Content-Type": "application/json"}
+        client = self._client
+        await client.update_params_for_auth(headers, [], ["BearerToken"])
+        rest = client.rest_client
+        url = f"{client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+        more: dict[str, Any] = {"proxy": rest.proxy, "proxy_headers": rest.proxy_headers} if rest.proxy else {}
+        if rest.server_hostname:
+            more["server_hostname"] = rest.server_hostname
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            response = await rest.pool_manager.request(method, url, data=data, headers=headers, timeout=timeout, **more)
+        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
+            raise _unanswered(client.configuration.host, error) from error
+        try:
+            yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unanswered(client.configuration.host, error) from error
+        finally:
+            # A stream that is left early has more to come: its connection is of no use to others.
+            response.release() if response.content.at_eof() else response.close()
+
+    async def _renew(self, refused: Any) -> None:
+        """Take the credentials anew: tokens of clouds live for minutes, and a login helper gives another one."""
+        async with self._renewing:
+            if refused is not self._client:
+                return  # another call has done it
+            self._client, _ = await _client(self._cluster)
+            self._old.append(refused)
+            diagnostics.debug("the credentials for Kubernetes were taken anew")
+            if len(self._old) > 1:  # what was begun with that one has its end: it is minutes ago
+                await self._old.pop(0).close()
+
+    def _refusal(
+        self, method: str, path: str, status: int, data: bytes, headers: Mapping[str, str], *, repeat: bool = False
+    ) -> CallRefused:
+        try:
+            said: dict[str, Any] = json.loads(data)
+            message = str(said.get("message") or said)
+        except (ValueError, AttributeError):
+            message = data.decode(errors="replace")[:300].strip() or "without a reason"
+        retry_after_s = float(headers["Retry-After"]) if re.fullmatch(r"\d{1,4}", headers.get("Retry-After", "")) else 0.0
+        text = f"Kubernetes refused {method} {path}: {message.rstrip('.')}."
+        if status == 401:
+            return CallRefused(
+                status,
+                f"Kubernetes does not accept the credentials ({message.rstrip('.')}).",
+                "Try `kubectl get pods` with the same kubeconfig.",
+                transient=repeat,
+            )
+        if status == 403:
+            # A full quota is told as forbidden; there will be room when other Jobs are over.
+            hint = (
+                "Give the account the rights that docs/kubernetes.md lists." if _QUOTA not in message else "It waits for room in the quota."
+            )
+            return CallRefused(status, text, hint, transient=_QUOTA in message)
+        if status == 429:
+            return CallRefused(status, text, throttled=True, retry_after_s=retry_after_s)
+        return CallRefused(status, text, transient=status >= 500 or status == 408, retry_after_s=retry_after_s)
+
+
+def path_of(*, namespace: str, kind: str, name: str = "", sub: str = "") -> str:
+    """The path of Jobs or Pods, of one of them, or of something below it."""
+    prefix = "/apis/batch/v1" if kind == "jobs" else "/api/v1"
+    return "/".join([f"{prefix}/namespaces/{quote(namespace)}/{kind}", *(quote(part) for part in (name, sub) if part)])
+
+
+async def _client(cluster: Cluster) -> tuple[Any, str]:
+    """kubernetes-asyncio's client, and the namespace that the credentials name."""
+    try:
+        config, client = await anyio.to_thread.run_sync(_modules)
+    except ImportError as error:
+        raise KubernetesMissing from error
+    configuration = client.Configuration()
+    configuration.connection_pool_maxsize = _MOST_CONNECTIONS
+    in_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and await anyio.Path(f"{_TOKEN}/token").exists()
+    named = cluster.config or os.environ.get("KUBECONFIG", "")
+    try:
+        if in_pod and not named and not cluster.context:
+            await anyio.to_thread.run_sync(config.load_incluster_config, configuration)
+            namespace = (await anyio.Path(f"{_TOKEN}/namespace").read_text()).strip() or "default"
+        else:
+            # It reads files, and may start a login helper of a cloud.
+            loader = await config.load_kube_config(
+                config_file=named or None, context=cluster.context or None, client_configuration=configuration
+            )
+            namespace = _namespace_in(loader)
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        raise NoCluster(str(error).strip().rstrip(".") or type(error).__name__) from error
+    return client.ApiClient(configuration), namespace
+
+
+def _modules() -> tuple[Any, Any]:
+    """Blocking, for seconds. A file `yaml.py` beside the flow is not meant."""
+    with framework_view():
+        return import_module("kubernetes_asyncio.config"), import_module("kubernetes_asyncio.client")
+
+
+def _namespace_in(loader: Any) -> str:
+    return str(part(loader.current_context or {}, "context").get("namespace") or "default")
+
+
+def _number(text: object) -> int:
+    """A part of a version; clouds write `28+`."""
+    found = re.match(r"\d+", str(text))
+    return int(found.group()) if found else 0
+
+
+def _unanswered(host: str, error: BaseException) -> PlatformProblem:
+    why = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True)
+
+
+async def _lines_of(response: Any) -> AsyncGenerator[bytes]:
+    """Lines, the last one even without an end."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """A selector of labels that all have to be there."""
+    return ",".join(f"{name}={text}" for name, text in labels.items())

@@ -1,0 +1,318 @@
+"""Kubernetes as a platform, over an API server that runs containers as processes."""
+
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from evflow_executors.kubernetes import platform
+from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes
+from tests.kubernetes_world import a_job, a_platform
+
+pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
+pytestmark = pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[FakeKubernetes]:
+    """An API server of a current version."""
+    with fake_kubernetes(root / "cluster") as found:
+        yield found
+
+
+@pytest.fixture
+def kubeconfig(server: FakeKubernetes, root: Path) -> Path:
+    return server.kubeconfig(root / "kubeconfig")
+
+
+async def test_a_job_runs_and_its_end_and_output_are_seen(kubeconfig: Path) -> None:
+    job = a_job('echo "hello $OWN"; exit 3')
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([job]) == {}
+        end = await watched.ended(job.name)
+        assert (end.exit_code, end.verdict.kind, end.epoch) == (3, "exited", 1)
+        assert end.host == "node1"
+        assert [line.text async for line in watched.platform.logs(job.name)] == ["hello 2"]
+        assert await watched.platform.log_tail(job.name, 5) == "hello 2\n"
+
+
+async def test_a_second_submit_under_a_name_changes_nothing(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([job]) == {}
+        assert await watched.platform.submit([job]) == {}
+        assert list(server.jobs()) == [job.name]
+
+
+async def test_an_answer_that_was_lost_is_repeated_without_a_twin(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        server.faults.lost_answers = 1
+        problems = await watched.platform.submit([job])
+        assert problems[job.name].transient
+        assert await watched.platform.submit([job]) == {}
+        assert list(server.jobs()) == [job.name]
+        assert len(server.pods()) == 1
+
+
+async def test_output_is_followed_while_it_comes(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("echo one; sleep 0.5; echo two; sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        found: list[str] = []
+        async with aclosing(watched.platform.logs(job.name)) as lines:
+            async for line in lines:
+                found.append(line.text)
+                if len(found) == 2:
+                    break
+        assert found == ["one", "two"]
+
+
+async def test_a_job_is_ended_with_its_pod_in_the_grace(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("trap 'echo interrupted; exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        async with aclosing(watched.platform.logs(job.name)) as lines:
+            assert (await anext(lines)).text == "ready"
+        await watched.platform.terminate(job.name, "the run asked for it", 5)
+        end = await watched.ended(job.name)
+        assert (end.exit_code, end.verdict.kind) == (7, "exited")
+        assert server.jobs() == {}
+        await watched.platform.terminate(job.name, "again", 5)
+
+
+async def test_what_was_submitted_by_a_former_owner_is_found_and_watched(server: FakeKubernetes, kubeconfig: Path) -> None:
+    here, there, gone = a_job("exit 4", 1), a_job("sleep 60", 2, namespace="flows"), a_job("true", 3)
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([here, there]) == {}
+        await watched.ended(here.name)
+    async with a_platform(kubeconfig) as watched:
+        found = await watched.platform.find([here.name, there.name, gone.name], [there.asked])
+        assert {name: seen.phase for name, seen in found.items()} == {here.name: "ended", there.name: found[there.name].phase}
+        assert found[here.name].exit_code == 4
+        assert found[there.name].phase in ("waiting", "running")
+        await watched.platform.terminate(there.name, "test", 1)
+        await watched.ended(there.name)
+
+
+async def test_many_are_found_by_their_label(server: FakeKubernetes, kubeconfig: Path) -> None:
+    server.faults.runs = False
+    jobs = [a_job("true", task) for task in range(30)]
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit(jobs)
+        for job in jobs:
+            assert (await watched.ended(job.name)).exit_code == 0
+    async with a_platform(kubeconfig) as watched:
+        assert set(await watched.platform.find([job.name for job in jobs], [])) == {job.name for job in jobs}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code"),
+    [
+        ("kill_container", "failed", "container-out-of-memory"),
+        ("evict", "lost", "evicted"),
+        ("preempt", "lost", "preempted"),
+        ("drain", "lost", "evicted"),
+        ("lose_node", "lost", "host-lost"),
+        ("delete_pod", "failed", "killed-by-hand"),
+    ],
+)
+async def test_what_happens_to_a_pod_is_told_as_what_it_is(
+    server: FakeKubernetes, kubeconfig: Path, fault: str, kind: str, code: str
+) -> None:
+    job = a_job("trap 'exit 143' TERM; while :; do sleep 0.05; done")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        await watched.running(job.name)
+        getattr(server, fault)(server.pod_of(job.name))
+        end = await watched.ended(job.name)
+        assert (end.verdict.kind, end.verdict.code) == (kind, code), end
+        assert len([seen for seen in watched.of(job.name) if seen.phase == "ended"]) == 1
+
+
+async def test_an_image_that_is_not_there_is_told_within_seconds_and_its_job_is_removed(server: FakeKubernetes, kubeconfig: Path) -> None:
+    server.faults.images["nothing:1"] = "manifest for nothing:1 not found: manifest unknown"
+    job = a_job("true", image="nothing:1")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        end = await watched.ended(job.name)
+        assert end.verdict.code == "image-pull"
+        assert "manifest for nothing:1 not found" in end.verdict.text
+
+
+async def test_a_pod_that_no_node_can_take_is_told_and_waits_until_the_patience_is_over(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("true", cpu=1_000)
+    async with a_platform(kubeconfig, patience_s=0.1) as watched:
+        await watched.platform.submit([job])
+        waits = await watched.until(lambda seen: bool(seen.message), job.name)
+        assert waits.message == "No node can take the pod: 0/1 nodes are available: 1 Insufficient cpu."
+        assert waits.phase == "waiting"
+        end = await watched.ended(job.name)
+        assert end.verdict.code == "unschedulable"
+
+
+async def test_a_job_for_which_no_pod_is_made_says_why(server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "PODLESS_S", 0.1)
+    monkeypatch.setattr(platform, "LOOK_S", 0.05)
+    server.faults.podless = "exceeded quota: small"
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([a_job("true")])
+        waits = await watched.until(lambda seen: bool(seen.message), a_job("true").name)
+        assert waits.message == "Kubernetes makes no pod for it: Error creating: pods is forbidden: exceeded quota: small."
+
+
+async def test_a_job_that_is_gone_before_it_had_a_pod_has_ended(
+    server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "PODLESS_S", 0.1)
+    monkeypatch.setattr(platform, "LOOK_S", 0.05)
+    server.faults.podless = "no"
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([a_job("true")])
+        server.delete_job(a_job("true").name)
+        end = await watched.ended(a_job("true").name)
+        assert end.verdict.code == "killed-by-hand"
+        assert "The Job" in end.verdict.text
+
+
+async def test_a_limit_of_the_platform_ends_what_nobody_else_does(kubeconfig: Path) -> None:
+    job = a_job("trap 'exit 143' TERM; while :; do sleep 0.05; done", timeout_s=1)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        assert (await watched.ended(job.name)).verdict.code == "container-timeout"
+
+
+async def test_a_watch_that_is_cut_goes_on_without_a_list(server: FakeKubernetes, kubeconfig: Path) -> None:
+    one, two = a_job("true", 1), a_job("true", 2)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([one])
+        await watched.ended(one.name)
+        server.requests.clear()
+        server.cut_watches()
+        await watched.platform.submit([two])
+        await watched.ended(two.name)
+        assert "watch pods" in server.requests
+        assert "list pods" not in server.requests
+
+
+async def test_a_watch_whose_version_is_forgotten_lists_anew_and_tells_what_was_missed(server: FakeKubernetes, kubeconfig: Path) -> None:
+    one, two = a_job("sleep 60", 1), a_job("true", 2)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([one])
+        await watched.running(one.name)
+        server.faults.forbidden.add("watch pods")
+        server.cut_watches()
+        await watched.platform.submit([two])
+        server.delete_pod(server.pod_of(one.name))
+        server.compact()
+        server.faults.forbidden.clear()
+        assert (await watched.ended(one.name)).verdict.code == "killed-by-hand"
+        await watched.ended(two.name)
+        assert "list pods" in server.requests
+
+
+async def test_a_server_that_is_away_is_waited_for(server: FakeKubernetes, kubeconfig: Path) -> None:
+    one, two = a_job("sleep 1; exit 5", 1), a_job("true", 2)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([one])
+        await watched.running(one.name)
+        server.faults.away = True
+        server.cut_watches()
+        problems = await watched.platform.submit([two])
+        assert problems[two.name].transient
+        assert "does not answer" in problems[two.name].message
+        server.faults.away = False
+        assert (await watched.ended(one.name)).exit_code == 5
+
+
+async def test_a_server_that_throttles_is_told_as_throttling_and_asked_for_no_more(server: FakeKubernetes, kubeconfig: Path) -> None:
+    jobs = [a_job("true", task) for task in range(100)]
+    server.faults.runs = False
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.find([], [])
+        server.requests.clear()
+        server.faults.throttled, server.faults.retry_after_s = 40, 1
+        problems = await watched.platform.submit(jobs)
+        assert problems
+        assert all(problem.throttled for problem in problems.values())
+        assert max(problem.retry_after_s for problem in problems.values()) == 1
+        assert server.requests.count("create jobs") < len(jobs)
+        server.faults.throttled = 0
+        assert await watched.platform.submit([job for job in jobs if job.name in problems]) == {}
+        assert len(server.jobs()) == len(jobs)
+
+
+async def test_what_the_server_refuses_is_told_and_no_repeat_is_asked_for(server: FakeKubernetes, kubeconfig: Path) -> None:
+    async with a_platform(kubeconfig) as watched:
+        server.faults.forbidden.add("create jobs")
+        forbidden = (await watched.platform.submit([a_job("true")]))[a_job("true").name]
+        assert not forbidden.transient
+        assert "cannot create resource" in forbidden.message
+        assert "docs/kubernetes.md" in forbidden.hint
+        server.faults.forbidden.clear()
+        nowhere = (await watched.platform.submit([a_job("true", namespace="nowhere")]))[a_job("true").name]
+        assert 'namespaces "nowhere" not found' in nowhere.message
+        unfit = (await watched.platform.submit([a_job("true", labels={"a": "b c"})]))[a_job("true").name]
+        assert "Step 'train' cannot run on Kubernetes" in unfit.message
+        odd = {"spec": {"hostNetwrok": True}}
+        typo = (await watched.platform.submit([a_job("true", pod_template=odd)]))[a_job("true").name]
+        assert 'unknown field "spec.template.spec.hostNetwrok"' in typo.message
+        assert server.jobs() == {}
+
+
+def with_token(kubeconfig: Path, old: str, new: str) -> None:
+    kubeconfig.write_text(kubeconfig.read_text().replace(old, new))
+
+
+async def test_credentials_that_are_refused_are_told_with_what_to_try(kubeconfig: Path) -> None:
+    with_token(kubeconfig, TOKEN, "old")
+    async with a_platform(kubeconfig) as watched:
+        problem = (await watched.platform.submit([a_job("true")]))[a_job("true").name]
+        assert "does not accept the credentials" in problem.message
+        assert not problem.transient
+
+
+async def test_credentials_that_have_expired_are_taken_anew(kubeconfig: Path) -> None:
+    with_token(kubeconfig, TOKEN, "old")
+    async with a_platform(kubeconfig) as watched:
+        with_token(kubeconfig, "old", TOKEN)
+        assert await watched.platform.submit([a_job("true")]) == {}
+
+
+async def test_an_old_server_makes_no_second_pod_of_one_that_was_deleted(root: Path) -> None:
+    with fake_kubernetes(root / "old", (1, 20)) as server:
+        job = a_job("trap 'exit 143' TERM; while :; do sleep 0.05; done")
+        async with a_platform(server.kubeconfig(root / "kubeconfig")) as watched:
+            await watched.platform.submit([job])
+            await watched.running(job.name)
+            assert any("does not remove Jobs" in notice for notice in watched.notices)
+            server.lose_node(server.pod_of(job.name))
+            end = await watched.ended(job.name)
+            assert end.verdict.kind == "lost"
+            await watched.platform.terminate(job.name, "what the owner does with what is left", 1)
+            assert server.jobs() == {}
+
+
+async def test_a_pod_template_is_laid_over_and_what_a_step_names_is_filled_by_the_settings(
+    server: FakeKubernetes, kubeconfig: Path
+) -> None:
+    operators = ("pod.yaml", {"spec": {"hostNetwork": True, "priorityClassName": "low"}})
+    job = a_job("true", pod_template={"spec": {"priorityClassName": "high"}})
+    async with a_platform(kubeconfig, defaults={"service_account": "runner", "image": "unused"}, templates=(operators,)) as watched:
+        await watched.platform.submit([job])
+        await watched.ended(job.name)
+        pod = next(iter(server.pods().values()))["spec"]
+        assert (pod["hostNetwork"], pod["priorityClassName"], pod["serviceAccountName"]) == (True, "high", "runner")
+        assert pod["containers"][0]["image"] == "python:local"
+
+
+async def test_jobs_of_other_logs_are_not_seen(kubeconfig: Path) -> None:
+    ours, theirs = a_job("true", 1), a_job("true", 1, log="another")
+    async with a_platform(kubeconfig) as watched, a_platform(kubeconfig, log="another") as others:
+        await others.platform.submit([theirs])
+        await watched.platform.submit([ours])
+        await others.ended(theirs.name)
+        await watched.ended(ours.name)
+        assert not watched.of(theirs.name)
+        assert not others.of(ours.name)
