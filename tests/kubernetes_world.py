@@ -7,8 +7,8 @@ from typing import Any
 
 import anyio
 
-from evflow.core.ids import AttemptId, RunId
-from evflow_executors.kubernetes.api import Cluster, KubernetesApi
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow_executors.kubernetes.api import Cluster
 from evflow_executors.kubernetes.platform import KubernetesPlatform, Operator
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.names import job_name, labels
@@ -21,7 +21,7 @@ IMAGE = "python:local"
 
 def a_job(script: str, task: int = 1, *, log: str = LOG, epoch: int = 1, timeout_s: float = 0, **asked: Any) -> Job:
     """A job that runs a line of shell."""
-    attempt = AttemptId(RunId("Train", 3), task, 0)
+    attempt = AttemptId(RunId.parse("Train/3"), TaskId(task), 0)
     return Job(
         job_name(log, attempt),
         attempt,
@@ -70,12 +70,12 @@ class Watched:
 
 @asynccontextmanager
 async def a_platform(
-    kubeconfig: Path, *, log: str = LOG, rate: float = 1_000.0, defaults: Mapping[str, Any] | None = None, **more: Any
+    kubeconfig: Path, *, rate: float = 1_000.0, defaults: Mapping[str, Any] | None = None, **more: Any
 ) -> AsyncGenerator[Watched]:
     """A platform whose watch is listened to while the block lasts."""
     notices: list[str] = []
-    api = await KubernetesApi.connect(Cluster(str(kubeconfig)), CallRate(rate))
-    platform = KubernetesPlatform(api, log, Operator(api.namespace, defaults=defaults or {}, **more), notices.append)
+    operator = Operator(defaults=defaults or {}, **more)
+    platform = KubernetesPlatform(Cluster(str(kubeconfig)), CallRate(rate), lambda: operator, notices.append)
     watched = Watched(platform, notices)
     async with anyio.create_task_group() as group:
         group.start_soon(watched.listen)

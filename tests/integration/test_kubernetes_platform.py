@@ -309,7 +309,7 @@ async def test_a_pod_template_is_laid_over_and_what_a_step_names_is_filled_by_th
 
 async def test_jobs_of_other_logs_are_not_seen(kubeconfig: Path) -> None:
     ours, theirs = a_job("true", 1), a_job("true", 1, log="another")
-    async with a_platform(kubeconfig) as watched, a_platform(kubeconfig, log="another") as others:
+    async with a_platform(kubeconfig) as watched, a_platform(kubeconfig) as others:
         await others.platform.submit([theirs])
         await watched.platform.submit([ours])
         await others.ended(theirs.name)

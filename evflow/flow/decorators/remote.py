@@ -8,11 +8,12 @@ does a scheduler.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, overload
+from typing import Any, ClassVar, Final, cast, overload
 
 from evflow.flow.decorators.base import F, StepDecorator, apply
 from evflow.flow.decorators.fields import as_number, missed_bound
 from evflow.flow.decorators.resources import Resources
+from evflow.flow.pod_templates import TemplateUnreadable, read_template
 
 PLACES: Final = MappingProxyType({"batch": "AWS Batch", "kubernetes": "Kubernetes"})
 """An executor of containers, and its name for people."""
@@ -112,8 +113,33 @@ class Kubernetes(Remote):
             "hostname_resolution_timeout": 600,
             "qos": "burstable",
             "extended_resources": {},
+            "pod_template": None,
         }
     )
+    switches = ("use_tmpfs", "tmpfs_tempdir")
+
+    def mistakes(self) -> Iterator[str]:
+        """And what an API server would refuse."""
+        from evflow.flow.kubernetes_rules import field_mistakes
+
+        yield from super().mistakes()
+        for field, value in self.given.items():
+            yield from (f"@kubernetes {mistake}" for mistake in field_mistakes(field, value))
+        try:
+            self._template()
+        except TemplateUnreadable as error:
+            yield f"{error.message}"
+
+    def policy(self) -> dict[str, object]:
+        """As of any platform; a template that is a file stands in the log as what is in it."""
+        policy = super().policy()
+        template = self._template()
+        return policy if template is None else {**policy, "asked": {**cast("dict[str, object]", policy["asked"]), "pod_template": template}}
+
+    def _template(self) -> Any:
+        """What the file holds that `pod_template` names, beside the flow's; None where there is none."""
+        path = self.given.get("pod_template")
+        return plain(read_template(path, self.where.file.rpartition("/")[0])) if isinstance(path, str) and path else None
 
 
 def merged(asked: Mapping[str, Any], decorators: Iterable[StepDecorator]) -> dict[str, Any]:
@@ -168,10 +194,10 @@ def kubernetes(function: F, /) -> F: ...
 @overload
 def kubernetes(**fields: Any) -> Callable[[F], F]: ...
 def kubernetes(function: Any = None, /, **fields: Any) -> Any:
-    """Run the step as a job of Kubernetes.
+    """Run the step as a Job of Kubernetes. See `docs/kubernetes.md`.
 
     Args:
         function: The step, where it is used bare.
-        fields: Those of Metaflow's `@kubernetes`: `cpu`, `memory`, `image`, `gpu`, `node_selector`, ...
+        fields: Those of Metaflow's `@kubernetes`: `cpu`, `memory`, `image`, `gpu`, `node_selector`, ...; and `pod_template`, a file or a dictionary.
     """
     return apply(Kubernetes, function, fields)

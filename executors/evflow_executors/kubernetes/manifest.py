@@ -73,12 +73,13 @@ class TaskJob:
     Attributes:
         name: Of the Job: a DNS label.
         labels: By which it is found again.
-        about: For people: annotations.
         fields: Of the step's `@kubernetes`, those that somebody gave; amounts are already the larger of those of `@resources`.
         argv: What the container runs.
         env: Its variables.
         step: The step, for messages.
         timeout_s: How long the pod may live, for Kubernetes to end what nobody else does; 0 for no limit.
+        about: For people: annotations.
+        secret_env: Variables that Kubernetes takes from its secrets, by name: `secret/key`.
     """
 
     name: str
@@ -89,6 +90,7 @@ class TaskJob:
     step: str = ""
     timeout_s: float = 0
     about: Mapping[str, str] = field(default_factory=dict[str, str])
+    secret_env: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def job_manifest(job: TaskJob, server: Server, *, ttl_s: int) -> dict[str, Any]:
@@ -267,7 +269,13 @@ def _plain_env(job: TaskJob) -> list[dict[str, Any]]:
     if _tmpfs_mb(asked) and asked.get("tmpfs_tempdir", True):
         env.setdefault("TMPDIR", str(asked.get("tmpfs_path") or "/metaflow_temp"))
     # `$(NAME)` in a value is a reference to another variable; `$$` is a dollar sign.
-    return [{"name": name, "value": text.replace("$(", "$$(")} for name, text in env.items()]
+    plain = [{"name": name, "value": text.replace("$(", "$$(")} for name, text in env.items() if name not in job.secret_env]
+    return [*plain, *({"name": name, "valueFrom": {"secretKeyRef": _secret(place)}} for name, place in job.secret_env.items())]
+
+
+def _secret(place: str) -> dict[str, str]:
+    secret, _, key = place.partition("/")
+    return {"name": secret, "key": key}
 
 
 def _pod_env() -> list[dict[str, Any]]:

@@ -1,30 +1,33 @@
 """Kubernetes as a platform: one Job for each attempt, under the attempt's name.
 
 Names make submits idempotent: a Job that is there already is what the former submit, or the former owner, made (409). What happens is seen by
-one watch of pods for each namespace; a Job is asked for where there is no pod to speak for it. A pod that is gone though its Job might make another one
+one watch of pods for each namespace and shard; a Job is asked for where there is no pod to speak for it. A pod that is gone though its Job might make another one
 takes the Job with it: an attempt runs once.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 
 from evflow import diagnostics
 from evflow.clock import now_us
 from evflow.core.values import field, value
 from evflow.errors import EvflowError
 from evflow_executors.kubernetes.answers import container_state, part, rows
-from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, path_of, selector
+from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi, path_of, selector
 from evflow_executors.kubernetes.manifest import CONTAINER, FAILURE_POLICY_SINCE, TTL_SINCE, TaskJob, filled, job_manifest
 from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, overdue, pod_seen, told_by_job
 from evflow_executors.kubernetes.template import laid_over, template_in
 from evflow_executors.kubernetes.watching import PodEvent, pod_events
-from evflow_executors.remote.names import LABELS, log_label
+from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import Job, JobSeen, LogText, PlatformProblem
+from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import EXITED
 
 NAME: Final = "kubernetes"
@@ -44,14 +47,16 @@ class Operator:
     """What an operator says of all Jobs.
 
     Attributes:
-        namespace: Where Jobs are made.
+        namespace: Where Jobs are made; empty for the one that the credentials name.
+        secret_env: Variables that Kubernetes takes from its secrets, by name: `secret/key`.
         defaults: Fields of `@kubernetes` for steps that leave them open.
         templates: Pod templates to be laid over ours, each with its source.
         ttl_s: After so many seconds a Job that ended is removed.
         patience_s: How long a pod may wait for a node or an image; 0 for as long as it takes.
     """
 
-    namespace: str
+    namespace: str = ""
+    secret_env: Mapping[str, str] = field(default_factory=dict[str, str])
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     templates: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     ttl_s: int = 86_400
@@ -73,29 +78,34 @@ class _Known:
 
 
 class KubernetesPlatform:
-    """The Jobs of one log.
+    """The Jobs of one shard of a log.
 
     Args:
-        api: The server; it belongs to the platform from now on.
-        log: The log's identity.
-        operator: What holds for all Jobs.
+        cluster: Which cluster, and as whom. It is not connected to before it is needed.
+        rate: All calls take of it.
+        operator: Reads what holds for all Jobs. Called in a thread, once.
         on_notice: Hears what people should know: a server that lacks something, or does not answer.
     """
 
-    def __init__(self, api: KubernetesApi, log: str, operator: Operator, on_notice: Callable[[str], None] = diagnostics.info) -> None:
+    def __init__(
+        self, cluster: Cluster, rate: CallRate, operator: Callable[[], Operator], on_notice: Callable[[str], None] = diagnostics.info
+    ) -> None:
         self.name = NAME
-        self._api = api
-        self._operator = operator
+        self._cluster = cluster
+        self._rate = rate
+        self._read_operator = operator
         self._on_notice = on_notice
-        self._selector = selector({LABELS[0]: log_label(log)})
+        self._connecting = asyncio.Lock()
+        self._connected: tuple[KubernetesApi, Operator] | None = None
+        self._selector = ""
         self._known: dict[str, _Known] = {}
         self._heeded: list[str] = []
+        self._followed: set[str] = set()
         self._seen = asyncio.Queue[JobSeen | None]()  # at most a few for each Job that is out
         self._error: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._hands = asyncio.Semaphore(_HANDS)
-        self._greeted = False
         self._begun = False
 
     # --- what the executor asks for ----------------------------------------------------------------------------
@@ -104,9 +114,11 @@ class KubernetesPlatform:
         """Make Jobs; one whose name is there already is left as it is."""
         problems: dict[str, PlatformProblem] = {}
         try:
-            await self._greet()
+            await self._ready()
         except PlatformProblem as error:
             return {job.name: error for job in jobs}
+        if jobs:
+            self._select(jobs[0].labels)
         at_once = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
         async def one(job: Job) -> None:
@@ -128,13 +140,15 @@ class KubernetesPlatform:
 
     async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
         """Which of these Jobs exist, in the namespaces that the steps of their runs ask for."""
-        await self._greet()
+        await self._ready()
         wanted = set(names)
         found: dict[str, JobSeen] = {}
         for namespace in dict.fromkeys([self._operator.namespace, *map(self._namespace_of, asked)]):
             self._heed(namespace)
             jobs = await self._jobs_in(namespace, wanted - found.keys())
             pods: dict[str, dict[str, Any]] = {}
+            for job in jobs.values():
+                self._select(part(part(job, "metadata"), "labels"))
             if jobs:
                 for pod in (await self._api.items(path_of(namespace=namespace, kind="pods"), self._selector))[0]:
                     pods[_job_of(pod)] = pod
@@ -150,6 +164,7 @@ class KubernetesPlatform:
 
     async def terminate(self, name: str, why: str, grace_s: float) -> None:
         """Delete a Job and its pod: SIGTERM, and SIGKILL after the grace."""
+        await self._ready()
         known = self._know(name, self._known[name].namespace if name in self._known else self._operator.namespace)
         known.ending = True
         diagnostics.debug("a Job of Kubernetes is deleted", job=name, why=why)
@@ -225,7 +240,8 @@ class KubernetesPlatform:
         if tasks:
             await asyncio.wait(tasks)
         self._seen.put_nowait(None)
-        await self._api.aclose()
+        if self._connected is not None:
+            await self._connected[0].aclose()
 
     # --- submitting ------------------------------------------------------------------------------------------
 
@@ -239,7 +255,9 @@ class KubernetesPlatform:
         namespace = self._namespace_of(job.asked)
         own = fields.pop("pod_template", None)
         about = {"evflow.dev/attempt": str(job.attempt), "evflow.dev/step": job.step}
-        task = TaskJob(job.name, job.labels, fields, job.command.argv, job.command.env, job.step, job.timeout_s, about)
+        task = TaskJob(
+            job.name, job.labels, fields, job.command.argv, job.command.env, job.step, job.timeout_s, about, self._operator.secret_env
+        )
         made = job_manifest(task, self._api.server, ttl_s=self._operator.ttl_s)
         templates = list(self._operator.templates)
         if own is not None:
@@ -259,25 +277,57 @@ class KubernetesPlatform:
                     del self._known[job.name]
                 raise
 
-    async def _greet(self) -> None:
-        if self._greeted:
-            return
-        await self._api.greet()
-        self._greeted = True
-        version = ".".join(map(str, self._api.server.version))
-        if not self._api.server.has(TTL_SINCE):
+    # --- the server ------------------------------------------------------------------------------------------
+
+    @property
+    def _api(self) -> KubernetesApi:
+        assert self._connected is not None
+        return self._connected[0]
+
+    @property
+    def _operator(self) -> Operator:
+        assert self._connected is not None
+        return self._connected[1]
+
+    async def _ready(self) -> None:
+        """Connect, where that has not been done.
+
+        Raises:
+            PlatformProblem: There is no cluster, or it does not answer.
+        """
+        async with self._connecting:
+            if self._connected is not None:
+                return
+            try:
+                operator = await anyio.to_thread.run_sync(self._read_operator)
+                api = await KubernetesApi.connect(self._cluster, self._rate)
+            except EvflowError as error:
+                raise PlatformProblem(error.message, error.hint) from error
+            try:
+                await api.greet()
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await api.aclose()
+                raise
+            self._connected = api, replace(operator, namespace=operator.namespace or api.namespace)
+        version = ".".join(map(str, api.server.version))
+        if not api.server.has(TTL_SINCE):
             self._on_notice(f"Kubernetes {version} does not remove Jobs that have ended: `evflow kubernetes kill --ended` does.")
-        if not self._api.server.has(FAILURE_POLICY_SINCE):
+        if not api.server.has(FAILURE_POLICY_SINCE):
             self._on_notice(f"Kubernetes {version} has no pod failure policies: evflow itself ends the Job of a pod that was deleted.")
+
+    def _select(self, labels: Mapping[str, str]) -> None:
+        """Watch the Jobs of this log and shard from now on. Other shards have owners, and watches, of their own."""
+        if not self._selector:
+            self._selector = selector({name: labels[name] for name in LABELS[:2]})
+            self._follow_all()
 
     # --- what is seen ----------------------------------------------------------------------------------------
 
     async def _watch(self) -> AsyncGenerator[JobSeen]:
         if not self._begun:
             self._begun = True
-            self._heed(self._operator.namespace)
-            for namespace in self._heeded:
-                self._spawn(self._follow(namespace))
+            self._follow_all()
             self._spawn(self._look())
         while True:
             seen = await self._seen.get()
@@ -391,8 +441,14 @@ class KubernetesPlatform:
         """Watch a namespace from now on."""
         if namespace not in self._heeded:
             self._heeded.append(namespace)
-            if self._begun:
-                self._spawn(self._follow(namespace))
+            self._follow_all()
+
+    def _follow_all(self) -> None:
+        if self._begun and self._selector:
+            for namespace in self._heeded:
+                if namespace not in self._followed:
+                    self._followed.add(namespace)
+                    self._spawn(self._follow(namespace))
 
     def _know(self, name: str, namespace: str) -> _Known:
         known = self._known.get(name)
@@ -472,7 +528,7 @@ def _job_seen(name: str, thing: Mapping[str, Any], seen: PodSeen, namespace: str
         host=str(part(thing, "spec").get("nodeName") or ""),
         started_us=_started_us(thing),
         epoch=int(epoch) if epoch.isdecimal() else 0,
-        place=f"{namespace}/{(thing.get('metadata') or {}).get('name') or name}",
+        place=f"{namespace}/{part(thing, 'metadata').get('name') or name}",
         labels={key: text for key, text in labels.items() if key in LABELS},
     )
 
