@@ -68,6 +68,7 @@ _SECTIONS: Sections = {
     },
     "Containers": {
         "batch": Lazy("evflow.cli.batch", "command", "The jobs on AWS Batch: list, kill."),
+        "kubernetes": Lazy("evflow.cli.kubernetes", "command", "The Jobs on Kubernetes: list, kill."),
     },
     "This machine": {
         "config": Lazy("evflow.cli.config_command", "command", "Show every setting and where it comes from."),

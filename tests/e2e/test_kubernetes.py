@@ -61,6 +61,11 @@ def write(body: str = "pass") -> None:
     Path("sums.py").write_text(FLOW.replace("BODY", body))
 
 
+def a_run(*options: str) -> "subprocess.Popen[bytes]":
+    with Path("run.log").open("wb") as log:
+        return subprocess.Popen([sys.executable, "sums.py", "run", *options], stdout=log, stderr=log, start_new_session=True)
+
+
 def fields(run: str, kind: str) -> list[dict[str, object]]:
     return [event["fields"] for event in json.loads(evflow("events", run, "--json", "--type", kind).stdout)]
 
@@ -79,3 +84,112 @@ def test_a_flow_runs_on_kubernetes_from_its_start_to_its_end(server: FakeKuberne
     assert "working on 2" in done.stdout
     assert "total 12" in evflow("logs", "Sums/1/end").stdout
     verified("Sums/1")
+
+
+@pytest.mark.parametrize(("point", "carried_out"), [("before", False), ("after", True)], ids=["before it is carried out", "after it"])
+def test_an_owner_killed_at_a_submit_leaves_neither_an_orphan_nor_a_twin(server: FakeKubernetes, point: str, *, carried_out: bool) -> None:
+    write()
+    owners: list[subprocess.Popen[bytes]] = []
+    made: list[str] = []
+
+    def kill(at: str, name: str) -> None:
+        if at == "after":
+            made.append(name)
+        if at == point and not name.endswith("-1-0") and owners:  # the start has run: the first of the foreach is submitted
+            os.kill(owners.pop().pid, signal.SIGKILL)
+            if not carried_out:
+                raise ConnectionAbortedError
+
+    server.faults.on_create = kill
+    owner = a_run("--with", "kubernetes")
+    owners.append(owner)
+    assert owner.wait(WITHIN_S) == -signal.SIGKILL, Path("run.log").read_text()
+    done = evflow("continue", "Sums/1")
+    assert done.returncode == 0, done.stderr
+    assert len(set(made)) == len(made)
+    assert not server.running()
+    succeeded = fields("Sums/1", "AttemptSucceeded")
+    assert sorted(int(str(one["task"])) for one in succeeded) == [1, 2, 3, 4, 5, 6]
+    verified("Sums/1")
+
+
+def test_answers_that_are_lost_and_calls_that_are_throttled_make_no_twins(server: FakeKubernetes) -> None:
+    write()
+    server.faults.throttled, server.faults.lost_answers = 3, 3
+    done = python("sums.py", "run", "--with", "kubernetes")
+    assert done.returncode == 0, done.stderr
+    assert len(server.jobs()) == len(server.pods()) == 6
+
+
+def test_cancelling_a_run_ends_its_jobs_which_are_listed_before(server: FakeKubernetes) -> None:
+    write("import time; time.sleep(600)")
+    owner = a_run("--with", "kubernetes")
+    wait_until(lambda: sum("working on" in server.output_of(job) for job in server.running()) == 3, "they work", WITHIN_S)
+    listed = json.loads(evflow("kubernetes", "list", "Sums/1", "--json").stdout)
+    assert [(one["flow"], one["run"], one["step"], one["status"]) for one in listed if one["step"] == "work"] == [
+        ("Sums", 1, "work", "running")
+    ] * 3
+    assert "running" in evflow("kubernetes", "list").stdout
+    os.kill(owner.pid, signal.SIGINT)
+    assert owner.wait(WITHIN_S) == 1, Path("run.log").read_text()
+    wait_until(lambda: not server.running(), "their containers are gone", WITHIN_S)
+    left = evflow("kubernetes", "kill", "--ended", "--json")
+    assert {one["step"] for one in json.loads(left.stdout)} == {"start"}
+    assert server.jobs() == {}
+
+
+def test_what_happens_to_pods_is_made_up_for_or_told(server: FakeKubernetes) -> None:
+    write("import os, time\n        if self.input == 1 and 'EVFLOW_TEST_GO' not in os.environ: time.sleep(600)")
+    owner = a_run("--with", "kubernetes")
+
+    def sleeping() -> list[str]:
+        return [job for job in server.running() if "working on 1" in server.output_of(job)]
+
+    wait_until(lambda: bool(sleeping()), "the first one works", WITHIN_S)
+    (first,) = sleeping()
+    server.lose_node(server.pod_of(first))
+    wait_until(lambda: bool(set(sleeping()) - {first}), "it works again", WITHIN_S)
+    (second,) = set(sleeping()) - {first}
+    server.kill_container(server.pod_of(second))
+    assert owner.wait(WITHIN_S) == 1
+    assert "more memory than it may" in Path("run.log").read_text()
+    assert [str(one["reason"]).partition(":")[0] for one in fields("Sums/1", "AttemptLost")] == ["host-lost"]
+    assert not server.running()
+
+
+def test_an_image_that_cannot_be_pulled_fails_with_its_name(server: FakeKubernetes) -> None:
+    write()
+    server.faults.images["nobody/nothing"] = "pull access denied, repository does not exist"
+    done = python("sums.py", "run", "--with", "kubernetes:image=nobody/nothing")
+    assert done.returncode == 1
+    assert "The image 'nobody/nothing' cannot be pulled" in done.stderr + done.stdout
+
+
+def test_no_cluster_is_told_and_a_mistake_of_a_decorator_is_found_by_check(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    write()
+    done = python("sums.py", "run", "--with", "kubernetes:namespace=No_Such")
+    assert "namespace 'No_Such'" in done.stderr
+    assert server.jobs() == {}
+    monkeypatch.delenv("KUBECONFIG")
+    done = python("sums.py", "run", "--with", "kubernetes", "--fallback", "error")
+    assert done.returncode == 1
+    assert "no cluster is named" in done.stderr
+    done = python("sums.py", "run", "--with", "kubernetes")
+    assert done.returncode == 0
+    assert done.stderr.count("Steps with @kubernetes run on this machine") == 1
+
+
+def test_an_operators_template_and_a_steps_are_laid_over(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("operator.yaml").write_text("spec:\n  hostNetwork: true\n  priorityClassName: low\n")
+    Path("step.yaml").write_text("spec:\n  priorityClassName: high\n")
+    monkeypatch.setenv("EVFLOW_KUBERNETES_POD_TEMPLATE", "operator.yaml")
+    write()
+    text = (
+        Path("sums.py").read_text().replace("    @step\n    def end", "    @kubernetes(pod_template='step.yaml')\n    @step\n    def end")
+    )
+    Path("sums.py").write_text(text)
+    done = python("sums.py", "run")
+    assert done.returncode == 0, done.stderr
+    (job,) = server.jobs().values()
+    spec = job["spec"]["template"]["spec"]
+    assert (spec["hostNetwork"], spec["priorityClassName"]) == (True, "high")

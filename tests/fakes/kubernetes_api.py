@@ -72,6 +72,21 @@ class FakeKubernetes(Cluster):
         """All Pods by name."""
         return self._call(lambda: deepcopy(self._objects["pods"]))
 
+    def running(self) -> list[str]:
+        """The Jobs whose containers run."""
+        return self._call(
+            lambda: [
+                pod["metadata"]["labels"]["job-name"]
+                for name, pod in self._objects["pods"].items()
+                if self._containers[name].process is not None and not self._containers[name].over.is_set()
+            ]
+        )
+
+    def output_of(self, job: str) -> str:
+        """What the container of the Job's latest pod has printed."""
+        process = self._containers[self.pod_of(job)].process
+        return process.output.read_text() if process is not None else ""
+
     def pod_of(self, job: str) -> str:
         """The name of the Job's latest pod."""
         return [name for name, pod in self.pods().items() if pod["metadata"]["labels"]["job-name"] == job][-1]
@@ -267,6 +282,7 @@ class FakeKubernetes(Cluster):
             # What the server does not know yet is dropped without a word.
             for late in ("completionMode", "podFailurePolicy", "podReplacementPolicy"):
                 job["spec"].pop(late, None)
+        self._around(request, "before", name)
         uid = str(uuid4())
         job["metadata"].update(uid=uid, namespace=namespace, creationTimestamp=stamp())
         labels = job["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {})
@@ -274,7 +290,15 @@ class FakeKubernetes(Cluster):
         job["status"] = {}
         self._put("jobs", name, job, "ADDED")
         self._make_pod(name)
+        self._around(request, "after", name)
         return web.json_response(job, status=201)
+
+    def _around(self, request: web.Request, point: str, name: str) -> None:
+        if self.faults.on_create is not None:
+            try:
+                self.faults.on_create(point, name)
+            except ConnectionError:
+                self._cut(request)
 
     def _list(self, kind: str) -> Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """What is behind the fake API server: Jobs and Pods, the controllers that make and end them, and the kubelet of the one node."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ class Faults:
         forbidden: Verbs and resources (`create jobs`) that the account may not.
         images: Images that cannot be pulled, and what the registry says.
         starts: Whether pods that have a node start: without, they stay in ContainerCreating.
+        on_create: Called around each creation with `before` or `after`, and the Job's name; what it raises cuts the connection.
         podless: Why the controllers make no pods, such as a quota; empty where they do.
         runs: Whether containers run: without, they succeed at once.
     """
@@ -40,6 +41,7 @@ class Faults:
     starts: bool = True
     runs: bool = True
     podless: str = ""
+    on_create: Callable[[str, str], None] | None = None
 
 
 class Status(Exception):
