@@ -1,158 +1,125 @@
-"""`evflow kubernetes`: the Jobs that evflow has made on Kubernetes, listed and removed."""
+"""`evflow kubernetes`: this log's Jobs on Kubernetes.
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+Jobs belong to attempts, whose runs decide what follows: an attempt whose Job is removed from here counts as failed, and is tried again where its
+step has `@retry`. To end a run is `evflow cancel`. Jobs that have ended stay for a day, for people to look at, unless the server is older than 1.21: it
+never removes them, and `kill --ended` does.
+"""
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
 import click
 
-from evflow import clock, config
-from evflow.cli import naming, session
-from evflow.cli.output import count, duration, iso, table, write_json
+from evflow import config
+from evflow.cli import session
+from evflow.cli.complete import of_runs
+from evflow.cli.jobs import JobRow, KillWhat, chosen, of_user, show, tell_killed, user_of
 from evflow.core.ids import RunId
-from evflow.errors import UsageError
+from evflow.log.protocol import LogClient
 
 if TYPE_CHECKING:  # it imports an HTTP client
     from evflow_executors.kubernetes.api import KubernetesApi
-    from evflow_executors.kubernetes.jobs import JobRow
+    from evflow_executors.kubernetes.jobs import JobThere
 
-T = TypeVar("T")
-_HEAD = ("JOB", "NAMESPACE", "ATTEMPT", "STEP", "STATUS", "AGE", "NODE", "WHY")
-
-
-class NothingToKill(UsageError):
-    """`kill` was not told what."""
-
-    code = "nothing-to-kill"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "`evflow kubernetes kill` was not told whose Jobs.", "Name a run (`kill Train/3`), or say --ended for those that are over."
-        )
+_NAMESPACES = click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    help="A namespace to look into, besides `kubernetes_namespace` and those of the run's steps; repeatable.",
+)
+_USER = click.option("--user", help="Jobs of this user's runs alone.")
+_MINE = click.option("--my-runs", is_flag=True, help="Jobs of my runs alone.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
-@click.group("kubernetes", help="List and remove the Jobs that evflow has made on Kubernetes.")
+@click.group("kubernetes", help="This log's Jobs on Kubernetes.")
 def command() -> None:
-    """Take a command."""
+    """Group of the two."""
 
 
-def _where(function: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="As JSON."),
-        click.option("--all-logs", is_flag=True, help="Those of other logs as well, such as other people's."),
-        click.option(
-            "--namespace",
-            "namespaces",
-            multiple=True,
-            metavar="NAME",
-            help="Look there in place of the namespace of the settings; repeatable.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-@command.command("list", help="List Jobs, those of a run or all: what they run, how they are, and why they wait.")
-@click.argument("run", required=False)
-@_where
-def list_command(run: str | None, namespaces: tuple[str, ...], all_logs: bool, as_json: bool) -> None:
+@command.command("list", help="List the Jobs that have not ended: of RUN, or of all runs.")
+@click.argument("run", required=False, shell_complete=of_runs())
+@click.option("--ended", is_flag=True, help="And those that have ended and are still there.")
+@_MINE
+@_USER
+@_NAMESPACES
+@_JSON
+def list_command(run: str | None, ended: bool, my_runs: bool, user: str | None, namespaces: tuple[str, ...], as_json: bool) -> None:
     """List them."""
-    found = _found(run, namespaces, all_logs=all_logs)
-    if as_json:
-        write_json([_plain(row) for row in found])
-    elif not found:
-        click.echo("There are no Jobs of evflow.", err=True)
-    else:
-        now_us = clock.now_us()
-        cells = [
-            (row.name, row.namespace, row.attempt, row.step, row.status, duration(now_us - row.made_us), row.node, row.why) for row in found
-        ]
-        for line in table(_HEAD, cells, flexible="WHY"):
-            click.echo(line)
+    with session.log() as log:
+        rows = _rows(log, run, user_of(user, my_runs=my_runs), namespaces, lambda job: ended or not job.has_ended)
+    show(rows, "Kubernetes", as_json=as_json)
 
 
 @command.command(
-    "kill",
-    help="Remove the Jobs of a run, and end their pods; or those that are over. A run that lives on sees that they are gone: `evflow cancel` ends a run.",
+    "kill", help="Remove the Jobs of RUN; with --all those of all runs. Each attempt fails, and is tried again where its step has @retry."
 )
-@click.argument("run", required=False)
-@click.option("--ended", is_flag=True, help="Only those that are over; without RUN: of all runs.")
-@_where
-def kill_command(run: str | None, ended: bool, namespaces: tuple[str, ...], all_logs: bool, as_json: bool) -> None:
+@click.argument("run", required=False, shell_complete=of_runs())
+@click.option("--all", "everything", is_flag=True, help="The Jobs of all runs.")
+@click.option("--ended", is_flag=True, help="Those that have ended, in place of those that have not; without RUN of all runs.")
+@_MINE
+@_USER
+@_NAMESPACES
+@_JSON
+def kill_command(
+    run: str | None, everything: bool, ended: bool, my_runs: bool, user: str | None, namespaces: tuple[str, ...], as_json: bool
+) -> None:
     """Remove them."""
-    if run is None and not ended:
-        raise NothingToKill
-    found = _found(run, namespaces, all_logs=all_logs, kill=lambda row: row.has_ended or not ended)
-    if as_json:
-        write_json([_plain(row) for row in found])
-    else:
-        click.echo(f"{count(len(found), 'Job')} removed.")
+    if run is None and not (everything or ended or my_runs or user):
+        raise KillWhat("kubernetes")
+    with session.log() as log:
+        rows = _rows(log, run, user_of(user, my_runs=my_runs), namespaces, lambda job: job.has_ended == ended)
+    anyio.run(_kill, rows)
+    tell_killed(rows, as_json=as_json)
 
 
-def _found(
-    run: str | None, namespaces: tuple[str, ...], *, all_logs: bool, kill: "Callable[[JobRow], bool] | None" = None
-) -> "list[JobRow]":
-    """The Jobs; where some are to be killed, those that were."""
-    from evflow_executors.kubernetes import jobs, start
-
-    log, of = _log_and_run(run, all_logs=all_logs)
-    operator = start.operator()
-
-    async def ask(api: "KubernetesApi") -> "list[JobRow]":
-        found = await jobs.jobs_of(api, log, of, jobs.namespaces_of(operator, api, namespaces))
-        if kill is None:
-            return found
-        killed = [row for row in found if kill(row)]
-        for row in killed:
-            await jobs.remove(api, row)
-        return killed
-
-    return _asked(ask)
+def _rows(
+    log: LogClient, run: str | None, user: str | None, namespaces: tuple[str, ...], wanted: "Callable[[JobThere], bool]"
+) -> list[JobRow]:
+    found, prefix = chosen(log, run)
+    jobs = anyio.run(_look, prefix, {*namespaces, *_namespaces_of(log, found)})
+    rows = [
+        JobRow(f"{job.namespace}/{job.name}", job.name, job.status, job.labels, job.created_us, job.started_us, job.why)
+        for job in jobs
+        if wanted(job)
+    ]
+    return of_user(log, rows, user)
 
 
-def _log_and_run(run: str | None, *, all_logs: bool) -> tuple[str | None, RunId | None]:
-    """The log's identity, and the run that is meant; a machine without runs has no Jobs but those of others."""
+def _namespaces_of(log: LogClient, run: RunId | None) -> list[str]:
+    """The namespaces that a run's steps name."""
+    if run is None:
+        return []
+    _, state = session.folded_or_new(log, run)
+    return [str(name) for node in state.graph.nodes.values() if (name := node.policy.asked.get("namespace"))]
+
+
+async def _look(prefix: str, namespaces: set[str]) -> "list[JobThere]":
+    from evflow_executors.kubernetes.jobs import jobs_there
+
+    api = await _connected()
     try:
-        with session.log() as log:
-            of = naming.whole(log, run) if run is not None else None
-            return None if all_logs else log.installation(), of
-    except session.NoRunsYet:
-        if run is not None or not all_logs:
-            raise
-        return None, None
+        everywhere = sorted({config.get("kubernetes_namespace") or api.namespace, *namespaces})
+        return [job for namespace in everywhere for job in await jobs_there(api, prefix, namespace)]
+    finally:
+        await api.aclose()
 
 
-def _asked(ask: "Callable[[KubernetesApi], Awaitable[T]]") -> T:
-    import anyio
+async def _kill(rows: Sequence[JobRow]) -> None:
+    from evflow_executors.kubernetes.jobs import remove
 
-    from evflow_executors.kubernetes import start
+    api = await _connected()
+    try:
+        for row in rows:
+            await remove(api, row.id.partition("/")[0], row.name)
+    finally:
+        await api.aclose()
+
+
+async def _connected() -> "KubernetesApi":
     from evflow_executors.kubernetes.api import KubernetesApi
+    from evflow_executors.kubernetes.start import cluster, installed, rate
 
-    async def asked() -> T:
-        start.installed()
-        api = await KubernetesApi.connect(start.cluster(), start.rate(config.get("kubernetes_rate")))
-        try:
-            return await ask(api)
-        finally:
-            await api.aclose()
-
-    return anyio.run(asked)
-
-
-def _plain(row: "JobRow") -> dict[str, Any]:
-    attempt = row.attempt.rpartition("/")
-    flow, _, number = attempt[0].rpartition("/")
-    task, _, again = attempt[2].partition(".")
-    return {
-        "job": row.name,
-        "namespace": row.namespace,
-        "flow": flow or None,
-        "run": int(number) if number.isdecimal() else None,
-        "step": row.step,
-        "task": int(task) if task.isdecimal() else None,
-        "attempt": int(again) if again.isdecimal() else None,
-        "status": row.status,
-        "why": row.why or None,
-        "pod": row.pod or None,
-        "node": row.node or None,
-        "created": iso(row.made_us),
-    }
+    installed()
+    return await KubernetesApi.connect(cluster(), rate(config.get("kubernetes_rate")))

@@ -129,7 +129,7 @@ def test_cancelling_a_run_ends_its_jobs_which_are_listed_before(server: FakeKube
     assert [(one["flow"], one["run"], one["step"], one["status"]) for one in listed if one["step"] == "work"] == [
         ("Sums", 1, "work", "running")
     ] * 3
-    assert "running" in evflow("kubernetes", "list").stdout
+    assert "running" in evflow("kubernetes", "list", "--my-runs").stdout
     os.kill(owner.pid, signal.SIGINT)
     assert owner.wait(WITHIN_S) == 1, Path("run.log").read_text()
     wait_until(lambda: not server.running(), "their containers are gone", WITHIN_S)

@@ -1,45 +1,37 @@
 """evflow's Jobs of a cluster, for people: what there is, and removing some of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from evflow.core.ids import RunId
 from evflow.core.values import value
-from evflow_executors.kubernetes.answers import part, rows
+from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, path_of, selector
-from evflow_executors.kubernetes.platform import Operator
 from evflow_executors.kubernetes.reasons import PodSeen, pod_seen, told_by_job
-from evflow_executors.remote.names import LABELS, label_value, log_label
-
-_ATTEMPT: Final = "evflow.dev/attempt"
+from evflow_executors.remote.names import LABELS
 
 
 @value
-class JobRow:
-    """A Job.
+class JobThere:
+    """A Job, with what its pod says.
 
     Attributes:
         name: Its name.
         namespace: Where it is.
-        attempt: What it runs, `Flow/3/17.0`.
-        step: The step.
-        status: `waiting`, `running`, `succeeded`, `failed`.
+        labels: What it carries of ours.
+        status: `waiting`, `running`, `succeeded` or `failed`.
         why: Why it waits, or why it failed, where Kubernetes says that.
-        pod: Its pod; empty where it has none.
-        node: Where that runs.
-        made_us: When it was made.
+        created_us: When it was made.
+        started_us: When its container began; 0 before.
     """
 
     name: str
     namespace: str
-    attempt: str
-    step: str
+    labels: dict[str, str]
     status: str
     why: str
-    pod: str
-    node: str
-    made_us: int
+    created_us: int
+    started_us: int
 
     @property
     def has_ended(self) -> bool:
@@ -47,52 +39,35 @@ class JobRow:
         return self.status in ("succeeded", "failed")
 
 
-async def jobs_of(api: KubernetesApi, log: str | None, run: RunId | None, namespaces: Sequence[str]) -> list[JobRow]:
-    """The Jobs of a log or of a run, by their age.
-
-    Args:
-        api: The server.
-        log: The log's identity; None for those of all logs.
-        run: Only those of this run.
-        namespaces: Where to look.
+async def jobs_there(api: KubernetesApi, prefix: str, namespace: str) -> list[JobThere]:
+    """The Jobs of a namespace whose names begin so (`names.log_prefix`, `names.run_prefix`), by their age.
 
     Raises:
         PlatformProblem: The server does not answer, or refuses.
     """
-    labels = {"app.kubernetes.io/managed-by": "evflow"}
-    if log is not None:
-        labels[LABELS[0]] = log_label(log)
-    if run is not None:
-        labels |= {LABELS[3]: label_value(run.flow), LABELS[4]: str(run.number)}
-    found: list[JobRow] = []
-    for namespace in namespaces:
-        jobs, _ = await api.items(path_of(namespace=namespace, kind="jobs"), selector(labels))
-        pods, _ = await api.items(path_of(namespace=namespace, kind="pods"), selector(labels)) if jobs else ([], "")
-        by_job = {str(part(part(pod, "metadata"), "labels").get("job-name")): pod for pod in pods}
-        found += [_row(namespace, job, by_job.get(job["metadata"]["name"])) for job in jobs]
-    # Two flows may have one label: it is cut, and has no letters but those of labels.
-    return sorted((row for row in found if run is None or row.attempt.startswith(f"{run}/")), key=lambda row: (row.made_us, row.name))
+    chosen = selector({"app.kubernetes.io/managed-by": "evflow"})
+    jobs, _ = await api.items(path_of(namespace=namespace, kind="jobs"), chosen)
+    ours = [job for job in jobs if str(job["metadata"]["name"]).startswith(prefix)]
+    pods, _ = await api.items(path_of(namespace=namespace, kind="pods"), chosen) if ours else ([], "")
+    by_job = {str(part(part(pod, "metadata"), "labels").get("job-name")): pod for pod in pods}
+    found = [_there(namespace, job, by_job.get(job["metadata"]["name"])) for job in ours]
+    return sorted(found, key=lambda job: (job.created_us, job.name))
 
 
-async def remove(api: KubernetesApi, job: JobRow) -> None:
+async def remove(api: KubernetesApi, namespace: str, name: str) -> None:
     """Delete a Job and its pod; one that is gone is fine.
 
     Raises:
         PlatformProblem: The server does not answer, or refuses.
     """
     try:
-        await api.call("DELETE", path_of(namespace=job.namespace, kind="jobs", name=job.name), body={"propagationPolicy": "Background"})
+        await api.call("DELETE", path_of(namespace=namespace, kind="jobs", name=name), body={"propagationPolicy": "Background"})
     except CallRefused as error:
         if error.status != 404:
             raise
 
 
-def namespaces_of(operator: Operator, api: KubernetesApi, named: Sequence[str]) -> list[str]:
-    """Where to look: what is named, else where Jobs are made that name none."""
-    return list(named) or [operator.namespace or api.namespace]
-
-
-def _row(namespace: str, job: Mapping[str, Any], pod: Mapping[str, Any] | None) -> JobRow:
+def _there(namespace: str, job: Mapping[str, Any], pod: Mapping[str, Any] | None) -> JobThere:
     seen = (pod_seen(pod) if pod is not None else told_by_job(job)) or PodSeen("waiting")
     metadata = part(job, "metadata")
     ended = next((each["type"] for each in rows(part(job, "status"), "conditions") if each.get("status") == "True"), "")
@@ -101,18 +76,17 @@ def _row(namespace: str, job: Mapping[str, Any], pod: Mapping[str, Any] | None) 
     why = seen.note
     if status == "failed":
         why = (seen.verdict.text if seen.verdict is not None else "") or (f"Exit code {seen.exit_code}." if seen.exit_code else "")
-    return JobRow(
+    state = container_state(pod or {})
+    return JobThere(
         name=str(metadata.get("name")),
         namespace=namespace,
-        attempt=str(part(metadata, "annotations").get(_ATTEMPT) or ""),
-        step=str(part(metadata, "labels").get(LABELS[5]) or ""),
+        labels={key: str(text) for key, text in part(metadata, "labels").items() if key in LABELS},
         status=status,
         why=why,
-        pod=str(part(pod or {}, "metadata").get("name") or ""),
-        node=str(part(pod or {}, "spec").get("nodeName") or ""),
-        made_us=_instant(metadata.get("creationTimestamp")),
+        created_us=_instant_us(metadata.get("creationTimestamp")),
+        started_us=_instant_us(part(state, "running").get("startedAt")),
     )
 
 
-def _instant(stamp: object) -> int:
+def _instant_us(stamp: object) -> int:
     return round(datetime.fromisoformat(stamp).timestamp()) * 1_000_000 if isinstance(stamp, str) else 0
