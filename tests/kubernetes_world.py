@@ -1,5 +1,6 @@
 """The platform of Kubernetes over an API server: the fake one, or the one that EVFLOW_TEST_KUBECONFIG names."""
 
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +16,12 @@ from evflow_executors.remote.names import job_name, labels
 from evflow_executors.remote.platform import Job, JobSeen
 from evflow_executors.remote.rate import CallRate
 
-LOG = "log-of-tests"
-IMAGE = "python:local"
+REAL = os.environ.get("EVFLOW_TEST_KUBECONFIG", "")
+"""A kubeconfig of a real cluster: the tests of what both have to do run there as well."""
+LOG = f"log-of-tests-{os.getpid()}"
+IMAGE = os.environ.get("EVFLOW_TEST_IMAGE", "python:local")
+HOST_NETWORK = {"spec": {"hostNetwork": True}}
+"""A test bed may have no network of pods; the address of every server is loopback then."""
 
 
 def a_job(script: str, task: int = 1, *, log: str = LOG, epoch: int = 1, timeout_s: float = 0, **asked: Any) -> Job:
@@ -26,7 +31,7 @@ def a_job(script: str, task: int = 1, *, log: str = LOG, epoch: int = 1, timeout
         job_name(log, attempt),
         attempt,
         "train",
-        {"image": IMAGE, "cpu": 0.1, "memory": 50, "disk": 10, **asked},
+        {"image": IMAGE, "image_pull_policy": "IfNotPresent", "cpu": 0.1, "memory": 50, "disk": 10, "pod_template": HOST_NETWORK, **asked},
         ContainerCommand(("sh", "-c", script), {"SHARED": "1"}, {"OWN": "2"}),
         labels(log, attempt, shard="s0", epoch=epoch, step="train"),
         timeout_s,
@@ -53,7 +58,7 @@ class Watched:
 
     async def until(self, what: Callable[[JobSeen], bool], name: str) -> JobSeen:
         """The first thing told of a job that is so."""
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             while True:
                 more = self._more
                 for seen in self.of(name):

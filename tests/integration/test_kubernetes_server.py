@@ -1,0 +1,181 @@
+"""What a real API server and kubelet do with what we make of steps, and the fake ones with it.
+
+With EVFLOW_TEST_KUBECONFIG (and EVFLOW_TEST_IMAGE, an image with a shell and Python that the nodes have) each test runs on that cluster too. Nothing here depends on the
+fake: what only it can do is in `test_kubernetes_platform`.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evflow_executors.kubernetes.api import Cluster, KubernetesApi
+from evflow_executors.kubernetes.manifest import Server, TaskJob, gang_manifest
+from evflow_executors.remote.rate import CallRate
+from tests.fakes.kubernetes_api import fake_kubernetes
+from tests.kubernetes_world import IMAGE, REAL, a_job, a_platform
+
+pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
+pytestmark = pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
+
+
+@pytest.fixture(params=["fake", "real"])
+def kubeconfig(request: pytest.FixtureRequest, root: Path) -> Iterator[Path]:
+    """Credentials for an API server, without Jobs of ours before and behind the test."""
+    if request.param == "fake":
+        with fake_kubernetes(root / "cluster") as server:
+            yield server.kubeconfig(root / "kubeconfig")
+        return
+    if not REAL:
+        pytest.skip("EVFLOW_TEST_KUBECONFIG names no cluster")
+    kubectl(Path(REAL), "delete", "jobs", "-l", "app.kubernetes.io/managed-by=evflow", "--wait=true", "--cascade=foreground")
+    yield Path(REAL)
+    kubectl(Path(REAL), "delete", "jobs", "-l", "app.kubernetes.io/managed-by=evflow", "--wait=true", "--cascade=foreground")
+
+
+def kubectl(kubeconfig: Path, *arguments: str) -> str:
+    return subprocess.run(["kubectl", "--kubeconfig", str(kubeconfig), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+async def test_a_job_runs_and_its_end_and_output_are_seen(kubeconfig: Path) -> None:
+    job = a_job('echo "hello $OWN"; id -u; echo home > $HOME/x && echo tmp > /tmp/x && echo written; exit 3', secrets=None)
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([job]) == {}
+        end = await watched.ended(job.name)
+        assert (end.exit_code, end.verdict.kind, end.epoch) == (3, "exited", 1)
+        assert end.host
+        lines = [line.text async for line in watched.platform.logs(job.name)]
+        assert (lines[0], lines[1].isdecimal(), lines[-1]) == ("hello 2", True, "written" if kubeconfig == Path(REAL) else lines[-1])
+        assert (await watched.platform.log_tail(job.name, 1)).strip() == lines[-1]
+
+
+async def test_a_second_submit_under_a_name_changes_nothing(kubeconfig: Path) -> None:
+    job = a_job("sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([job]) == {}
+        first = await watched.running(job.name)
+        assert await watched.platform.submit([job]) == {}
+        found = await watched.platform.find([job.name], [])
+        assert found[job.name].place == first.place
+        await watched.platform.terminate(job.name, "the test is over", 1)
+        await watched.ended(job.name)
+
+
+async def test_output_is_followed_while_it_comes(kubeconfig: Path) -> None:
+    job = a_job("echo one; sleep 1; echo two; sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        found: list[str] = []
+        async with aclosing(watched.platform.logs(job.name)) as lines:
+            async for line in lines:
+                found.append(line.text)
+                if len(found) == 2:
+                    break
+        assert found == ["one", "two"]
+        await watched.platform.terminate(job.name, "the test is over", 1)
+        await watched.ended(job.name)
+
+
+async def test_a_job_is_ended_by_sigterm_within_its_grace(kubeconfig: Path) -> None:
+    job = a_job("trap 'echo interrupted; exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        async with aclosing(watched.platform.logs(job.name)) as lines:
+            assert (await anext(lines)).text == "ready"
+        await watched.platform.terminate(job.name, "the run asked for it", 10)
+        end = await watched.ended(job.name)
+        assert (end.exit_code, end.verdict.kind) == (7, "exited")
+        await watched.platform.terminate(job.name, "again", 5)
+
+
+async def test_what_a_former_owner_submitted_is_found(kubeconfig: Path) -> None:
+    one, two, never = a_job("exit 4", 1), a_job("sleep 60", 2), a_job("true", 3)
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([one, two]) == {}
+        await watched.ended(one.name)
+        await watched.running(two.name)
+    async with a_platform(kubeconfig) as watched:
+        found = await watched.platform.find([one.name, two.name, never.name], [])
+        assert {name: seen.phase for name, seen in found.items()} == {one.name: "ended", two.name: "running"}
+        assert found[one.name].exit_code == 4
+        await watched.platform.terminate(two.name, "the test is over", 1)
+        await watched.ended(two.name)
+
+
+async def test_a_pod_deleted_by_others_ends_its_job_and_no_second_one_runs_on(kubeconfig: Path) -> None:
+    job = a_job("trap 'exit 143' TERM; while :; do sleep 0.05; done")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        running = await watched.running(job.name)
+        api = await KubernetesApi.connect(Cluster(str(kubeconfig)), CallRate(100))
+        try:
+            await api.call("DELETE", f"/api/v1/namespaces/default/pods/{running.place.partition('/')[2]}")
+        finally:
+            await api.aclose()
+        end = await watched.ended(job.name)
+        assert end.verdict.code in ("killed-by-hand", "evicted")
+        assert len([seen for seen in watched.of(job.name) if seen.phase == "ended"]) == 1
+
+
+async def test_an_image_that_is_not_there_is_told(kubeconfig: Path, request: pytest.FixtureRequest) -> None:
+    if "fake" in request.node.name:
+        pytest.skip("the fake has any image that it is not told to refuse; see test_kubernetes_platform")
+    job = a_job("true", image="no-such-image.invalid/at-all:1", image_pull_policy="Always")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        seen = await watched.until(lambda seen: bool(seen.message) or seen.phase == "ended", job.name)
+        assert "no-such-image.invalid/at-all:1" in (seen.message or seen.verdict.text)
+
+
+async def test_a_pod_that_no_node_can_take_is_told_and_given_up(kubeconfig: Path) -> None:
+    job = a_job("true", cpu=10_000)
+    async with a_platform(kubeconfig, patience_s=1) as watched:
+        await watched.platform.submit([job])
+        waits = await watched.until(lambda seen: bool(seen.message), job.name)
+        assert "nodes are available" in waits.message
+        assert (await watched.ended(job.name)).verdict.code == "unschedulable"
+
+
+async def test_a_limit_of_the_platform_ends_what_nobody_else_does(kubeconfig: Path) -> None:
+    job = a_job("trap 'exit 143' TERM; while :; do sleep 0.05; done", timeout_s=3)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        assert (await watched.ended(job.name)).verdict.code == "container-timeout"
+
+
+async def test_what_all_arguments_make_is_taken(kubeconfig: Path) -> None:
+    everything: dict[str, Any] = {
+        "qos": "guaranteed",
+        "labels": {"team.example/name": "ml"},
+        "annotations": {"note": "any text: ü"},
+        "use_tmpfs": True,
+        "shared_memory": 16,
+        "memory": 64,
+        "port": 8000,
+        "extended_resources": {"vendor.example/device": 1},
+        "gpu": 1,
+        "gpu_vendor": "amd",
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}],
+        "node_selector": {"disk": "ssd"},
+        "persistent_volume_claims": {"my.claim": "/data"},
+        "image_pull_secrets": ["registry"],
+        "secrets": ["warehouse"],
+    }
+    async with a_platform(kubeconfig) as watched:
+        job = a_job("true", **everything)
+        assert await watched.platform.submit([job]) == {}
+        await watched.platform.terminate(job.name, "the test is over", 1)
+
+
+async def test_a_gang_is_taken_as_an_indexed_job(kubeconfig: Path) -> None:
+    nodes = [TaskJob(f"node-{index}", {"evflow-log": "x"}, {"image": IMAGE}, ("true",), {"OWN": str(index)}) for index in range(3)]
+    made = gang_manifest("evgang-of-tests", nodes, Server((1, 31)), ttl_s=60)
+    api = await KubernetesApi.connect(Cluster(str(kubeconfig)), CallRate(100))
+    try:
+        said = await api.call("POST", "/apis/batch/v1/namespaces/default/jobs", {"dryRun": "All"}, made)
+    finally:
+        await api.aclose()
+    assert said["spec"]["completions"] == 3
