@@ -71,7 +71,7 @@ def _tolerations(raw: Any) -> Any:
     """A list of tables, as a file has it, or in JSON, as a variable has it."""
     import json
 
-    from evflow.flow.kubernetes_rules import toleration_mistakes
+    from evflow.core.kubernetes_rules import toleration_mistakes
 
     said = json.loads(raw) if isinstance(raw, str) else raw
     if next(toleration_mistakes(said), None) is not None:

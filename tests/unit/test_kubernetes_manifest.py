@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from evflow.flow.kubernetes_rules import cores, field_mistakes, megabytes, quantity
+from evflow.core.kubernetes_rules import cores, field_mistakes, megabytes, quantity
 from evflow_executors.kubernetes.manifest import Server, StepUnfit, TaskJob, filled, gang_manifest, job_manifest, resources_of
 
 NEW = Server((1, 31))

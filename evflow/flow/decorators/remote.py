@@ -120,7 +120,7 @@ class Kubernetes(Remote):
 
     def mistakes(self) -> Iterator[str]:
         """And what an API server would refuse."""
-        from evflow.flow.kubernetes_rules import field_mistakes
+        from evflow.core.kubernetes_rules import field_mistakes
 
         yield from super().mistakes()
         for field, value in self.given.items():

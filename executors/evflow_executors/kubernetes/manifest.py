@@ -12,9 +12,9 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any, Final
 
+from evflow.core.kubernetes_rules import GPU_VENDORS, PULL_POLICIES, cores, field_mistakes, megabytes, names_of, node_selector
 from evflow.core.values import field, value
 from evflow.errors import UsageError
-from evflow.flow.kubernetes_rules import GPU_VENDORS, PULL_POLICIES, cores, field_mistakes, megabytes, names_of, node_selector
 
 CONTAINER: Final = "task"
 """The name of our container: a pod template says more about it under this name."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from evflow import config
+from evflow.core.kubernetes_rules import field_mistakes
 from evflow.errors import EvflowError
-from evflow.flow.kubernetes_rules import field_mistakes
 from evflow.flow.pod_templates import read_template
 from evflow_executors.kubernetes.api import Cluster, KubernetesMissing
 from evflow_executors.kubernetes.manifest import filled
