@@ -207,10 +207,14 @@ def _write(wanted: Reference) -> None:
 
 @click.command("undeploy", help=f"Take DEPLOYMENT away: no more runs of it can be asked for. Its runs go on. {_WHAT}")
 @click.argument("deployment", shell_complete=of_deployments())
-def undeploy_command(deployment: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="What it was, as JSON.")
+def undeploy_command(deployment: str, as_json: bool) -> None:
     """Undeploy it."""
     wanted = parse(deployment)
     before = _change(wanted, FlowUndeployed(wanted.name))
+    if as_json:
+        write_json(plain(wanted.flow, before))
+        return
     click.echo(f"{wanted}, version {before.version}, is deployed no more. Its runs go on; `evflow history {wanted}` still tells of it.")
 
 

@@ -93,26 +93,33 @@ _KINDS = "NAME is key:KEY of a step's @limit, flow:FLOW, step:FLOW/STEP, tag:TAG
 )
 @click.argument("name", shell_complete=of_limits())
 @click.argument("most", type=click.IntRange(min=0))
-def set_command(name: str, most: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def set_command(name: str, most: int, as_json: bool) -> None:
     """Set it."""
     _check(name)
-    with session.log() as log:
-        log.set_limit(name, most)
-        _tell(log, name)
-    click.echo(f"At most {most} may hold {name}.")
+    _set(name, most, f"At most {most} may hold {name}.", as_json=as_json)
 
 
 @command.command("unset", help=f"Take the operator's limit away; a flow's own holds again. {_KINDS}")
 @click.argument("name", shell_complete=of_limits())
-def unset_command(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def unset_command(name: str, as_json: bool) -> None:
     """Take it away."""
     _check(name)
+    _set(name, None, f"Nothing but what flows say of themselves limits {name}.", as_json=as_json)
+
+
+def _set(name: str, most: int | None, said: str, *, as_json: bool) -> None:
     with session.log() as log:
-        if name not in log.limits():
+        if most is None and name not in log.limits():
             raise LimitInvalid(f"No limit is set for '{name}'.", "`evflow limits` lists those that are.")
-        log.set_limit(name, None)
+        log.set_limit(name, most)
         _tell(log, name)
-    click.echo(f"Nothing but what flows say of themselves limits {name}.")
+        holders = log.holders(name) if as_json else []
+    if as_json:
+        write_json(_plain(name, most, holders))
+    else:
+        click.echo(said)
 
 
 def _check(name: str) -> None:

@@ -25,14 +25,17 @@ class Tagged(NamedTuple):
     system: tuple[str, ...]
 
 
-def _changed(run: RunId, change: Callable[[Any], None]) -> None:
+def _changed(run: RunId, change: Callable[[Any], None], as_json: bool) -> None:
     """Change a run's tags by the client, whatever the namespace, and show what it has now."""
     from evflow.client import Run, namespace
 
     namespace(None)
     found = Run(str(run))
     change(found)
-    click.echo(f"{run}: {', '.join(sorted(found.user_tags)) or 'no tags'}")
+    if as_json:
+        write_json(_plain(Tagged(run, tuple(sorted(found.user_tags)), tuple(sorted(found.system_tags)))))
+    else:
+        click.echo(f"{run}: {', '.join(sorted(found.user_tags)) or 'no tags'}")
 
 
 def _named(text: str, flow: str = "") -> RunId:
@@ -51,26 +54,29 @@ def command() -> None:
 @command.command("add", help="Give RUN these tags.")
 @click.argument("run", shell_complete=of_runs())
 @click.argument("tags", nargs=-1, required=True)
-def add(run: str, tags: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def add(run: str, tags: tuple[str, ...], as_json: bool) -> None:
     """Add them."""
-    _changed(_named(run), lambda found: found.add_tags(tags))
+    _changed(_named(run), lambda found: found.add_tags(tags), as_json)
 
 
 @command.command("remove", help="Take these tags from RUN.")
 @click.argument("run", shell_complete=of_runs())
 @click.argument("tags", nargs=-1, required=True)
-def remove(run: str, tags: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def remove(run: str, tags: tuple[str, ...], as_json: bool) -> None:
     """Remove them."""
-    _changed(_named(run), lambda found: found.remove_tags(tags))
+    _changed(_named(run), lambda found: found.remove_tags(tags), as_json)
 
 
 @command.command("replace", help="Take tags from RUN and give it others, in one act.")
 @click.argument("run", shell_complete=of_runs())
 @click.option("--add", "added", multiple=True, metavar="TAG", help="A tag to give; may be repeated.")
 @click.option("--remove", "removed", multiple=True, metavar="TAG", help="A tag to take; may be repeated.")
-def replace(run: str, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def replace(run: str, added: tuple[str, ...], removed: tuple[str, ...], as_json: bool) -> None:
     """Replace them."""
-    _replace(_named(run), added, removed)
+    _replace(_named(run), added, removed, as_json)
 
 
 @command.command("list", help="List the tags of RUN, or of all runs.")
@@ -100,24 +106,27 @@ def flow_tag(flow: type) -> click.Command:
     def chosen(run_id: str | None) -> RunId:
         return _named(run_id or name, name)
 
-    def add_tags(run_id: str | None, tags: tuple[str, ...]) -> None:
-        _changed(chosen(run_id), lambda found: found.add_tags(tags))
+    def add_tags(run_id: str | None, tags: tuple[str, ...], as_json: bool) -> None:
+        _changed(chosen(run_id), lambda found: found.add_tags(tags), as_json)
 
-    def remove_tags(run_id: str | None, tags: tuple[str, ...]) -> None:
-        _changed(chosen(run_id), lambda found: found.remove_tags(tags))
+    def remove_tags(run_id: str | None, tags: tuple[str, ...], as_json: bool) -> None:
+        _changed(chosen(run_id), lambda found: found.remove_tags(tags), as_json)
 
-    def replace_tags(run_id: str | None, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
-        _replace(chosen(run_id), added, removed)
+    def replace_tags(run_id: str | None, added: tuple[str, ...], removed: tuple[str, ...], as_json: bool) -> None:
+        _replace(chosen(run_id), added, removed, as_json)
 
     group = click.Group("tag", help="List and change the tags of runs.")
     tags = click.Argument(["tags"], nargs=-1, required=True)
     both = [
-        click.Option(["--add", "added"], multiple=True, metavar="TAG"),
-        click.Option(["--remove", "removed"], multiple=True, metavar="TAG"),
+        click.Option(["--add", "added"], multiple=True, metavar="TAG", help="A tag to give; may be repeated."),
+        click.Option(["--remove", "removed"], multiple=True, metavar="TAG", help="A tag to take; may be repeated."),
     ]
-    group.add_command(click.Command("add", callback=add_tags, params=[*_run_options(), tags], help="Give a run tags."))
-    group.add_command(click.Command("remove", callback=remove_tags, params=[*_run_options(), tags], help="Take tags from a run."))
-    group.add_command(click.Command("replace", callback=replace_tags, params=[*_run_options(), *both], help="Take tags and give others."))
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="As JSON.")
+    group.add_command(click.Command("add", callback=add_tags, params=[*_run_options(), tags, as_json], help="Give a run tags."))
+    group.add_command(click.Command("remove", callback=remove_tags, params=[*_run_options(), tags, as_json], help="Take tags from a run."))
+    group.add_command(
+        click.Command("replace", callback=replace_tags, params=[*_run_options(), *both, as_json], help="Take tags and give others.")
+    )
     group.add_command(_flow_list(name))
     return group
 
@@ -175,10 +184,10 @@ def _flow_list(flow: str) -> click.Command:
 # --- both -------------------------------------------------------------------------------------------------
 
 
-def _replace(run: RunId, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+def _replace(run: RunId, added: tuple[str, ...], removed: tuple[str, ...], as_json: bool) -> None:
     if not added and not removed:
         raise click.UsageError("Name tags to --add or to --remove.")
-    _changed(run, lambda found: found.replace_tags(removed, added))
+    _changed(run, lambda found: found.replace_tags(removed, added), as_json)
 
 
 def _of(log: LogClient, run: RunId) -> Tagged:
@@ -207,7 +216,7 @@ def _shown(tagged: Tagged, hide_system: bool) -> tuple[str, ...]:
 
 def _print_by_run(found: list[Tagged], *, hide_system: bool, as_json: bool) -> None:
     if as_json:
-        write_json([{"run": str(t.run), "tags": t.user, **({} if hide_system else {"system_tags": t.system})} for t in found])
+        write_json([_plain(tagged, hide_system=hide_system) for tagged in found])
         return
     for tagged in found:
         click.echo(f"{click.style(str(tagged.run), bold=True)}: {', '.join(_shown(tagged, hide_system)) or 'no tags'}")
@@ -220,3 +229,7 @@ def _print_by_tag(found: list[Tagged], *, hide_system: bool) -> None:
             runs.setdefault(tag, []).append(str(tagged.run))
     for tag in sorted(runs):
         click.echo(f"{click.style(tag, bold=True)}: {', '.join(runs[tag])}")
+
+
+def _plain(tagged: Tagged, *, hide_system: bool = False) -> dict[str, Any]:
+    return {"run": str(tagged.run), "tags": tagged.user, **({} if hide_system else {"system_tags": tagged.system})}

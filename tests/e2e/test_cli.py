@@ -653,6 +653,15 @@ def test_tags_are_changed_and_listed() -> None:
     assert json.loads(evflow("runs", "--json", "--tag", "slow").stdout)[0]["tags"] == ["good", "slow"]
     assert python("sums.py", "tag", "list", "--hide-system-tags", "--flat").stdout == "good\nslow\n"
     assert evflow("tag", "replace", "1").returncode == 2
+    for group in (("-m", "evflow.cli", "tag", "{}", "1"), ("sums.py", "tag", "{}", "--run-id", "1")):
+        for act, words, tags in (
+            ("add", ["new"], ["good", "new", "slow"]),
+            ("remove", ["new"], ["good", "slow"]),
+            ("replace", ["--add", "slow"], ["good", "slow"]),
+        ):
+            changed = json.loads(python(*(part.format(act) for part in group), *words, "--json").stdout)
+            assert (changed["run"], changed["tags"]) == ("Sums/1", tags)
+            assert "runtime:dev" in changed["system_tags"]
 
 
 @pytest.mark.usefixtures("folder")

@@ -192,6 +192,13 @@ def test_a_number_below_zero_is_a_number_and_no_option() -> None:
         assert shown()["priority"] == -5
         process.send_signal(signal.SIGINT)
         process.wait(20)
+    assert json.loads(evflow("limits", "set", "flow:Waits", "2", "--json").stdout) == {
+        "limit": "flow:Waits",
+        "operator": 2,
+        "held": 0,
+        "holders": [],
+    }
+    assert json.loads(evflow("limits", "unset", "flow:Waits", "--json").stdout)["operator"] is None
     wrong = evflow("limits", "set", "flow:Waits", "-1")
     assert wrong.returncode == 2
     assert "-1 is not in the range" in wrong.stderr

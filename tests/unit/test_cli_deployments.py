@@ -117,6 +117,13 @@ def test_history_says_what_happened_when_and_by_whom(world: World) -> None:
     assert "undeployed" in evflow("history", "Nightly:default").stdout
 
 
+def test_undeploy_tells_programs_what_it_took_away(world: World) -> None:
+    world.deploy(user="bob")
+    told = json.loads(evflow("undeploy", "Nightly", "--json").stdout)
+    assert (told["deployment"], told["version"], told["user"]) == ("Nightly", 1, "bob")
+    assert json.loads(evflow("deployments", "--json").stdout) == []
+
+
 @pytest.mark.parametrize("command", ["pause", "unpause", "undeploy", "run", "history"])
 def test_what_is_not_deployed_is_told_with_what_is(world: World, command: str) -> None:
     world.deploy()
