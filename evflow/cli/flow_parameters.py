@@ -11,6 +11,8 @@ from evflow.flow.parameters import Parameter, of
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+_VARIABLE = click.core.ParameterSource.ENVIRONMENT
+
 
 class ParameterOptions:
     """The options for a flow's parameters, and the way back from their values to parameters.
@@ -24,12 +26,16 @@ class ParameterOptions:
         self._flow = flow
         # An option's name inside click must be an identifier and must not meet the names of run's own options.
         self._parameters = {f"parameter_{index}": parameter for index, parameter in enumerate(of(flow))}
+        self._from_variables: set[str] = set()
         self.options: list[click.Option] = [
             _option_anew(name, parameter) if resumed else _option(name, parameter) for name, parameter in self._parameters.items()
         ]
 
     def taken(self, given: dict[str, Any]) -> dict[str, Any]:
         """Take the parameters out of click's values: what the user gave, by the parameter's name."""
+        context = click.get_current_context(silent=True)
+        sources = {} if context is None else {name: context.get_parameter_source(name) for name in self._parameters}
+        self._from_variables = {self._parameters[name].name for name, source in sources.items() if source is _VARIABLE}
         values = {parameter.name: given.pop(name, None) for name, parameter in self._parameters.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -39,7 +45,9 @@ class ParameterOptions:
         Raises:
             UsageError: A default is not what the parameter takes.
         """
-        return dict(resolve(self._flow, given, {}, user=user))
+        variables = {variable(name): text for name, text in given.items() if name in self._from_variables}  # so that errors name them
+        typed = {name: text for name, text in given.items() if name not in self._from_variables}
+        return dict(resolve(self._flow, typed, variables, user=user))
 
 
 def _option(name: str, parameter: Parameter[Any]) -> click.Option:
@@ -89,9 +97,8 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 onl
         if self._parameter.reads_file:
             return value  # it is read once, when the run starts
         source = param.name and ctx.get_parameter_source(param.name) if param and ctx else None
-        from_variable = source is click.core.ParameterSource.ENVIRONMENT
         try:
-            converted(self._parameter, value, source=variable(self._parameter.name) if from_variable else "")
+            converted(self._parameter, value, source=variable(self._parameter.name) if source is _VARIABLE else "")
         except ParameterInvalid as error:
             raise click.UsageError(error.message, ctx) from None
         return value

@@ -146,6 +146,15 @@ def test_what_does_not_fit_is_told_before_a_run_has_a_number(folder: Path, words
     assert json.loads(evflow("runs", "--json").stdout) == []
 
 
+def test_a_file_that_a_variable_names_and_is_not_there_is_told_under_the_variable(folder: Path) -> None:
+    done = python("fit.py", "run", EVFLOW_RUN_TEXT="none.txt")
+    assert "The file 'none.txt' of '--text' (EVFLOW_RUN_TEXT) cannot be read: No such file" in done.stderr
+    assert done.returncode == 1
+    (folder / "some.txt").write_text("some")
+    assert python("fit.py", "run", EVFLOW_RUN_TEXT="some.txt").returncode == 0
+    assert python("fit.py", "run", "--text", "some.txt", EVFLOW_RUN_TEXT="none.txt").returncode == 0
+
+
 def test_help_and_commands_on_runs_need_no_configuration(folder: Path) -> None:
     assert python("fit.py", "run").returncode == 0
     configurations = python("fit.py", "show").stdout.partition("Configurations\n")[2].splitlines()
