@@ -98,6 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.OK, found, sandboxed=True)
 
+    def do_HEAD(self) -> None:
+        """The same without the content."""
+        self.do_GET()
+
     def _answer(self, status: HTTPStatus, text: str, *, sandboxed: bool = False, kind: str = "text/html") -> None:
         data = text.encode("utf-8", "backslashreplace")
         self.send_response(status)
@@ -109,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         if sandboxed:
             self.send_header("Content-Security-Policy", OF_A_CARD)
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name in the standard library
         """Say nothing of each request."""

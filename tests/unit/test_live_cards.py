@@ -4,7 +4,7 @@ import http.client
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from socket import socket
+from socket import create_connection, socket
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -78,6 +78,16 @@ def test_the_server_answers_no_name_that_was_turned_to_this_machine(port: int) -
         403,
         403,
     ]
+
+
+def test_who_asks_for_the_head_alone_gets_it_alone(port: int) -> None:
+    for path, status in (("/", b"200"), ("/card/1%3A0", b"200"), ("/card/2%3A0", b"404")):
+        with create_connection(("127.0.0.1", port), timeout=10) as request, request.makefile("rb") as answer:
+            request.sendall(f"HEAD {path} HTTP/1.0\r\nHost: localhost:{port}\r\n\r\n".encode())
+            head, _, content = answer.read().partition(b"\r\n\r\n")
+        assert head.split()[1] == status
+        assert b"Content-Length: 0" not in head
+        assert content == b""
 
 
 def test_a_browser_that_does_not_wait_for_its_answer_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
