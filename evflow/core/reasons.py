@@ -5,7 +5,7 @@ person reads one, it goes through here.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from evflow.core.graph import Policy
 from evflow.core.retry import next_mode
@@ -96,3 +96,19 @@ def ran_anew(origin: str, tasks: Iterable[tuple[str, RunAnew]], most: int = 5) -
         f"{', '.join(names[:most])}{f' and {len(names) - most:,} more' if len(names) > most else ''} ran because {text}."
         for text, names in of_reason.items()
     ]
+
+
+def taken_with(origin: str, then: Mapping[str, str], now: Mapping[str, str], count: int) -> str | None:
+    """What has to be said where a resumed run has other parameters than the tasks had that it takes over.
+
+    Args:
+        origin: The run that was resumed.
+        then: Its parameters, as they are shown.
+        now: Those of the run that resumes it.
+        count: How many tasks were taken over.
+    """
+    changed = [f"--{name}" for name, text in now.items() if then.get(name, text) != text]
+    if not changed or not count:
+        return None
+    tasks = "1 task was" if count == 1 else f"{count:,} tasks were"
+    return f"{tasks} taken over that {origin} ran with another {' and '.join(changed)}; `resume STEP` runs all from that step on."

@@ -15,7 +15,7 @@ from evflow.archives import connect
 from evflow.core.events import Event, RunStarted
 from evflow.core.graph import LOCAL, Graph
 from evflow.core.ids import RunId
-from evflow.core.reasons import ran_anew
+from evflow.core.reasons import ran_anew, taken_with
 from evflow.core.reuse import ReusePlan, plan_of
 from evflow.core.state import RunState
 from evflow.deployments.beginning import check_tags, package_of
@@ -95,7 +95,7 @@ def run(flow: type[FlowSpec], request: RunRequest) -> int:
                 begun = _start(request, connection, graph, early_signals)
                 state = _drive(request, connection, fork_server, begun, early_signals)
                 if begun.reuse is not None and view is not None and not request.quiet:
-                    _tell_of_reuse(view, begun.reuse, state)
+                    _tell_of_reuse(view, begun.started, begun.reuse, state)
         finally:
             fork_server.stop()
     finally:
@@ -190,11 +190,16 @@ def reuse_plan(client: LogClient, origin: RunId | None, resume_step: str | None,
     return plan_of(state, graph, resume_step, only=only)
 
 
-def _tell_of_reuse(view: RunView, reuse: ReusePlan, state: RunState) -> None:
-    """Say what of a resumed run was run, and why it was not taken over."""
+def _tell_of_reuse(view: RunView, started: RunStarted, reuse: ReusePlan, state: RunState) -> None:
+    """Say what of a resumed run was run, and why it was not taken over; and what the new parameters did not reach."""
+    origin = f"{reuse.origin.flow}/{reuse.origin.number}"
+    taken = sum(task.reused is not None for task in state.all_tasks())
+    said = taken_with(origin, reuse.origin.header["parameters_shown"], started.parameters_shown, taken)
+    if said is not None:
+        view.on_notice(said)
     ran = [task for task in state.all_tasks() if task.reused is None and task.attempts and task.attempt.launched_us]
     whys = [(f"{task.step}/{task.id}", why) for task in ran if (why := reuse.why(state, task)) is not None]
-    for sentence in ran_anew(f"{reuse.origin.flow}/{reuse.origin.number}", whys):
+    for sentence in ran_anew(origin, whys):
         view.on_notice(sentence)
 
 

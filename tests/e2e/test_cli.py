@@ -464,6 +464,8 @@ def test_a_resumed_run_may_have_other_parameters_and_keeps_the_rest() -> None:
     python("sums.py", "run", "--broken", "True", "--n_items", "2")
     done = python("sums.py", "resume", "--broken", "False")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 tasks were taken over that Sums/1 ran with another --broken; `resume STEP` runs all from that step on." in done.stderr
+    assert "with another" not in python("sums.py", "resume", "--origin-run-id", "1", "--broken", "True").stderr
     shown = evflow("show", "2").stdout
     assert re.search(r"--broken +False", shown)
     assert re.search(r"--n_items +2", shown)
