@@ -8,8 +8,10 @@ What nobody can read from the code is not seen: attributes that are looked up by
 files that are read, the environment. `version=` is for that.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +48,32 @@ def code_digest(cls: type, step: str) -> bytes:
     for wrapper in facts(cls).wrapped.get(step, ()):
         reader.user_decorator(wrapper)
     return reader.digest()
+
+
+def remember(cls: type) -> None:
+    """Keep the texts of the user's modules that are loaded by now; before forks, each of which would read them again.
+
+    A file that is changed while the run goes on is another one than what its tasks run: their results would be kept as those of the new text.
+
+    Args:
+        cls: The flow.
+    """
+    reader = _Reader(cls)
+    folder = f"{_folder_of(cls)}{os.sep}"
+    for module in [*sys.modules.values()]:
+        file = str(getattr(module, "__file__", None) or "")
+        if file.startswith(folder) and file not in _loaded and reader.is_own(module):
+            with suppress(OSError):  # it is gone by now; each attempt meets that itself
+                _loaded[file] = sha256(Path(file).read_bytes()).digest()
+
+
+_loaded: Final[dict[str, bytes]] = {}
+"""Digests of the texts of modules, by their files."""
+
+
+def _text(file: Path) -> bytes:
+    """The digest of a module's text: as it was loaded, or of one that the step will load, as it is now."""
+    return _loaded.get(str(file)) or sha256(file.read_bytes()).digest()
 
 
 class _Reader:
@@ -151,7 +179,7 @@ class _Reader:
         """A function or a class: all of it where it is the user's, else its name and the version of what it is from."""
         module = sys.modules.get(definition.__module__ or "")
         self.add(definition.__qualname__)
-        if not self._is_own(module):
+        if not self.is_own(module):
             self._installed(definition.__module__ or "")
         elif isinstance(definition, FunctionType):
             self.function(definition)
@@ -171,13 +199,13 @@ class _Reader:
     def _module(self, module: ModuleType) -> None:
         """A module: its text where it is the user's, since nobody knows which of its names are used how."""
         self.add(module.__name__)
-        if not self._is_own(module):
+        if not self.is_own(module):
             self._installed(module.__name__)
         elif self._is_new(module):
             file = Path(str(module.__file__))
             files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
             for one in files:
-                self._sha.update(sha256(one.read_bytes()).digest())
+                self._sha.update(_text(one))
 
     def _installed(self, name: str) -> None:
         version = getattr(sys.modules.get(name.partition(".")[0]), "__version__", "")
@@ -211,7 +239,7 @@ class _Reader:
         if name in self._facts.steps or name in self._facts.constants or name in self._facts.parameters:
             return
         for base in self._cls.__mro__:
-            if name in base.__dict__ and self._is_own(sys.modules.get(base.__module__)):
+            if name in base.__dict__ and self.is_own(sys.modules.get(base.__module__)):
                 yield base.__dict__[name]
                 return
 
@@ -227,7 +255,7 @@ class _Reader:
                 return found
         return None
 
-    def _is_own(self, module: ModuleType | None) -> bool:
+    def is_own(self, module: ModuleType | None) -> bool:
         """Whether a module is the user's: the flow's own, or a file below its folder that is no installed one."""
         if module is None or module.__name__ in ("__main__", self._cls.__module__):
             return module is not None

@@ -272,6 +272,7 @@ def _load_wanted(flow: type[FlowSpec]) -> None:
         from importlib import import_module
 
         import_module("evflow.worker.cached")
+        import_module("evflow.flow.code_key").remember(flow)
 
 
 def load(context: RunContext) -> AttemptRunner:
