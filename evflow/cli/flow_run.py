@@ -221,8 +221,11 @@ def take_settings(given: Mapping[str, Any]) -> None:
     take_given(_SETTINGS, given)
 
 
-def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> dict[str, Any]:
-    """Whose the runs are and within which limits, as options and settings say: fields of a `RunRequest`, and of a `DeployRequest`."""
+def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str, is_spin: bool = False) -> dict[str, Any]:
+    """Whose the runs are and within which limits, as options and settings say: fields of a `RunRequest`, and of a `DeployRequest`.
+
+    A task that is spun gets no decorators by default, as in Metaflow.
+    """
     from evflow.deployments.beginning import RunOptions
 
     return {
@@ -235,7 +238,7 @@ def wishes(context: FlowContext, given: Mapping[str, Any], *, fallback: str) -> 
             max_log_size_mb=config.get("max_log_size"),
             task_budget=config.get("task_budget"),
             retry_scale=config.get("retry_scale"),
-            with_specs=(*config.get("default_decospecs"), *context.with_specs, *given["with_specs"]),
+            with_specs=(*(() if is_spin else config.get("default_decospecs")), *context.with_specs, *given["with_specs"]),
             start_method=config.get("start_method"),
             fallback=fallback,
             durability=config.get("durability"),

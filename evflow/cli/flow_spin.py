@@ -153,7 +153,7 @@ def _spin(
     context.say(_announced(found))
     from evflow_scheduler.spin import SpinRequest, spin
 
-    wanted = wishes(context, given, fallback="local")
+    wanted = wishes(context, given, fallback="local", is_spin=True)
     home = Path.cwd() / FOLDER if persist else None
     request = SpinRequest(
         flow=context.flow,

@@ -176,6 +176,15 @@ def test_decorators_are_left_out_and_others_added() -> None:
 
 
 @pytest.mark.usefixtures("flow")
+def test_decorators_that_every_run_gets_are_none_of_a_spin_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Metaflow: it is the step as it stands that is tried; what is asked for counts."""
+    monkeypatch.setenv("EVFLOW_DEFAULT_DECOSPECS", 'environment:vars={"MODE":"other"}')
+    assert "fit 0 10 None 0" in python("fit.py", "spin", "1/fit/2", "--skip-decorators").stdout
+    asked = python("fit.py", "--with", 'environment:vars={"MODE":"asked"}', "spin", "1/fit/2", "--skip-decorators")
+    assert "fit 0 10 asked 0" in asked.stdout
+
+
+@pytest.mark.usefixtures("flow")
 def test_a_timeout_is_kept_and_a_catch_takes_it() -> None:
     """As in a run."""
     assert python("fit.py", "run").returncode == 0
