@@ -53,6 +53,19 @@ class _Mutable:
     ERROR = ERROR
     OVERRIDE = OVERRIDE
 
+    @property
+    def decorator_specs(self) -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
+        """Name, qualified name, positional and keyword arguments of each decorator."""
+        raise NotImplementedError
+
+    def has_decorator(self, name: str) -> bool:
+        """Whether there is a decorator of this name."""
+        return any(name in spec[:2] for spec in self.decorator_specs)
+
+    def get_decorator_specs(self, name: str) -> list[tuple[str, str, list[Any], dict[str, Any]]]:
+        """The decorators of this name, as `decorator_specs` has them."""
+        return [spec for spec in self.decorator_specs if name in spec[:2]]
+
 
 class MutableStep(_Mutable):
     """A step as a mutator sees it.
@@ -75,14 +88,6 @@ class MutableStep(_Mutable):
         users = (*self._facts.wrapped.get(self.name, ()), *self._facts.mutators.get(self.name, ()))
         for user in dict.fromkeys(users):  # one may be both
             yield user.spec()
-
-    def has_decorator(self, name: str) -> bool:
-        """Whether the step has a decorator of this name."""
-        return any(name in spec[:2] for spec in self.decorator_specs)
-
-    def get_decorator_specs(self, name: str) -> list[tuple[str, str, list[Any], dict[str, Any]]]:
-        """The decorators of this name, as `decorator_specs` has them."""
-        return [spec for spec in self.decorator_specs if name in spec[:2]]
 
     def get_decorator_kwargs(self, name: str) -> dict[str, Any] | None:
         """The keyword arguments of the first decorator of this name, or None."""

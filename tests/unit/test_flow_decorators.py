@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evflow import FlowSpec, concurrency, environment, pool, retry, schedule, step, timeout, trigger, trigger_on_finish
+from evflow import FlowMutator, FlowSpec, concurrency, environment, pool, retry, schedule, step, timeout, trigger, trigger_on_finish
 from evflow.core.schedule import Schedule
 from evflow.flow.decorators import REGISTRY, decorator_class
 from evflow.flow.decorators.base import DecoratorInvalid, StepDecorator
@@ -300,3 +300,28 @@ def test_pool_as_people_write_it() -> None:
     graph = read_graph(Written)
     found = {name: (node.policy.executor, node.policy.reuse) for name, node in graph.nodes.items()}
     assert found == {"start": ("pool:gpu", REUSE), "end": ("pool:default", 7)}
+
+
+def test_a_mutator_finds_the_decorators_of_the_flow_by_their_names() -> None:
+    found: list[object] = []
+
+    class looking(FlowMutator):  # noqa: N801
+        def mutate(self, mutable_flow: Any) -> None:
+            found.append(mutable_flow.has_decorator("schedule"))
+            mutable_flow.add_decorator("schedule", deco_kwargs={"hourly": True})
+            [(name, qualified, args, given)] = mutable_flow.get_decorator_specs("schedule")
+            found.extend((name, args, given["hourly"], mutable_flow.has_decorator(qualified), mutable_flow.get_decorator_specs("trigger")))
+            found.append(mutable_flow.start.flow is mutable_flow)
+
+    @looking
+    class Flow(FlowSpec):
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+        @step
+        def end(self) -> None:
+            pass
+
+    facts(Flow)
+    assert found == [False, "schedule", [], True, True, [], True]
