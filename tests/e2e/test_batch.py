@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_scheduler import ended, scheduler, told
 from tests.fakes.batch_server import BatchServer, a_batch_server
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
@@ -207,3 +208,50 @@ def test_a_queue_that_does_not_exist_and_none_are_told(batch: BatchServer, monke
     done = python("sums.py", "run", "--with", "batch")
     assert done.returncode == 0
     assert done.stderr.count("Steps with @batch run on this machine") == 1
+
+
+def test_containers_that_reach_the_log_report_to_it(batch: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_REPORT_VIA", "log")
+    write()
+    done = python("sums.py", "run", "--with", "batch")
+    assert done.returncode == 0, done.stderr
+    assert {job.status for job in batch.jobs.values()} == {"SUCCEEDED"}
+    environment = [one for made in batch.definitions.values() for one in made["containerProperties"]["environment"]]
+    assert {one["value"] for one in environment if one["name"] == "EVFLOW_REPORT_VIA"} == {"log"}
+    verified("Sums/1")
+
+
+def test_a_password_of_the_log_is_in_no_job_and_what_to_do_is_told(batch: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVFLOW_CONTAINER_REDIS_URL", "redis://:topsecret@log.example:6379")
+    write()
+    done = python("sums.py", "run", "--with", "batch")
+    assert done.returncode == 1
+    assert "is never written into a job" in done.stderr + done.stdout
+    assert "batch_secrets" in done.stderr + done.stdout
+    assert not batch.jobs
+    assert "topsecret" not in done.stderr + done.stdout
+
+
+def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(batch: BatchServer, root: Path) -> None:
+    text = (
+        FLOW.replace("BODY", "pass")
+        .replace("import FlowSpec, step", "import FlowSpec, batch, step")
+        .replace("    @step", "    @batch\n    @step")
+    )
+    Path("sums.py").write_text(text)
+    assert python("sums.py", "deploy").returncode == 0
+    with scheduler(root) as first:
+
+        def kill(at: str, name: str) -> None:
+            if at == "after" and not name.endswith("-1-0"):
+                batch.faults.on_submit = None
+                first.kill()
+
+        batch.faults.on_submit = kill
+        run = str(told("run", "Sums")["run"])
+        assert first.wait(WITHIN_S) == -signal.SIGKILL
+    with scheduler(root):
+        assert ended(run) == "succeeded"
+    assert all(len(batch.of_name(job.name)) == 1 for job in batch.jobs.values()), [job.name for job in batch.jobs.values()]
+    assert not batch.running()
+    verified(run)
