@@ -102,7 +102,7 @@ def started_event(
 
 def shared_context(event: RunStarted, *, shard: str, log_url: str, flow_file: str) -> RunContext:
     """What a run's attempts are told, wherever they run: its places on a host are still to be filled in."""
-    asked = {node["name"]: node["policy"]["asked"] for node in event.graph["steps"] if node.get("policy", {}).get("asked")}
+    asked = {node["name"]: node["policy"]["asked"] for node in event.graph.get("steps", ()) if node.get("policy", {}).get("asked")}
     locks = {step: entry["lock"] for entry in event.options.get("environments", ()) if entry.get("lock") for step in entry["steps"]}
     return RunContext(
         flow=event.flow,
