@@ -161,14 +161,16 @@ def merged(asked: Mapping[str, Any], decorators: Iterable[StepDecorator]) -> dic
 def plain(value: object) -> Any:
     """A field's value as a log can hold it: numbers, texts, lists and mappings with texts as keys."""
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in cast("Mapping[object, object]", value).items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
+        return [plain(one) for one in cast("Iterable[object]", value)]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value))
+    return isinstance(value, str) or (
+        isinstance(value, list | tuple) and all(isinstance(one, str) for one in cast("Iterable[object]", value))
+    )
 
 
 def _is_pairs(value: object) -> bool:

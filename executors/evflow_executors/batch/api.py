@@ -276,14 +276,14 @@ class BatchPlatform:
             raise BatchUnfit(
                 "of the run", f"there is no queue '{queue}'", "Compare its name, and the region, with `aws batch describe-job-queues`."
             )
-        order = answer["jobQueues"][0].get("computeEnvironmentOrder") or []
+        order: Sequence[Mapping[str, Any]] = answer["jobQueues"][0].get("computeEnvironmentOrder") or []
         if not order:
             return False
         name = order[0]["computeEnvironment"]
         answer = await self._call("batch", "describe_compute_environments", "look at a compute environment", computeEnvironments=[name])
-        found = answer["computeEnvironments"]
-        kind = str((found[0].get("computeResources") or {}).get("type", "")) if found else ""
-        return kind.startswith("FARGATE")
+        found: Sequence[Mapping[str, Any]] = answer["computeEnvironments"]
+        resources: Mapping[str, Any] = (found[0].get("computeResources") if found else None) or {}
+        return str(resources.get("type", "")).startswith("FARGATE")
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -311,7 +311,8 @@ class BatchPlatform:
         await asyncio.sleep(max(LOOK_EVERY_S, LOOK_EVERY_S_A_JOB * len(self._ids), calls / (self._per_s * LOOK_PART)))
 
     def _note(self, job: Mapping[str, Any]) -> JobSeen:
-        seen, container = seen_of(job), job.get("container") or {}
+        seen = seen_of(job)
+        container: Mapping[str, Any] = job.get("container") or {}
         group, stream = log_group_of(container), container.get("logStreamName")
         if group and stream:
             self._logs[seen.name] = (group, str(stream))

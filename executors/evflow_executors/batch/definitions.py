@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from evflow.core.values import field, value
 from evflow.errors import UsageError
@@ -171,7 +171,7 @@ def submit_of(job: Job, queue: str, definition: str, defaults: BatchDefaults) ->
 def tags_of(given: object) -> dict[str, str]:
     """Tags as a mapping, or as a text `a=1,b=2`."""
     if isinstance(given, Mapping):
-        return {str(name): str(text) for name, text in given.items()}
+        return {str(name): str(text) for name, text in cast("Mapping[object, object]", given).items()}
     parts = [one.partition("=") for one in str(given).split(",")] if given else []
     return {name.strip(): text.strip() for name, _, text in parts}
 
@@ -180,7 +180,7 @@ def texts_of(given: object) -> Sequence[str]:
     """A list of texts, or one text with commas."""
     if isinstance(given, str):
         return [text.strip() for text in given.split(",") if text.strip()]
-    return [str(one) for one in given] if isinstance(given, list | tuple) else []
+    return [str(one) for one in cast("Sequence[object]", given)] if isinstance(given, list | tuple) else []
 
 
 def _check(step: str, asked: Mapping[str, Any], *, fargate: bool) -> None:
@@ -269,10 +269,11 @@ def _log_options(step: str, asked: Mapping[str, Any]) -> dict[str, str]:
 
 def log_group_of(container: Mapping[str, Any]) -> str | None:
     """The group of CloudWatch that a job's output goes to; None where it goes elsewhere."""
-    configuration = container.get("logConfiguration") or {"logDriver": "awslogs"}
+    configuration: Mapping[str, Any] = container.get("logConfiguration") or {"logDriver": "awslogs"}
     if configuration.get("logDriver") != "awslogs":
         return None
-    return str((configuration.get("options") or {}).get("awslogs-group") or LOG_GROUP)
+    options: Mapping[str, Any] = configuration.get("options") or {}
+    return str(options.get("awslogs-group") or LOG_GROUP)
 
 
 def _environment(variables: Mapping[str, str]) -> list[dict[str, str]]:

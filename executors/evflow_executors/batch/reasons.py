@@ -30,10 +30,12 @@ _TRANSIENT: Final = ("DockerTimeoutError", "InternalError", "AgentError", "Task 
 
 def seen_of(job: Mapping[str, Any]) -> JobSeen:
     """A job of `DescribeJobs`."""
-    status, container = str(job.get("status", "")), job.get("container") or {}
+    status = str(job.get("status", ""))
+    container: Mapping[str, Any] = job.get("container") or {}
     ended = status in ENDED
     phase: Phase = "ended" if ended else "running" if status == "RUNNING" else "waiting"
-    tags = {str(name): str(text) for name, text in (job.get("tags") or {}).items()}
+    given: Mapping[str, Any] = job.get("tags") or {}
+    tags = {name: str(text) for name, text in given.items()}
     epoch = tags.get(LABELS[2], "")
     return JobSeen(
         name=str(job["jobName"]),
@@ -63,7 +65,7 @@ def verdict_of(job: Mapping[str, Any]) -> Verdict:
     """What became of a job that ended."""
     if job.get("status") == "SUCCEEDED":
         return EXITED
-    container = job.get("container") or {}
+    container: Mapping[str, Any] = job.get("container") or {}
     status, reason = str(job.get("statusReason") or ""), str(container.get("reason") or "")
     said = f"{reason} {status}".strip()
     if status.startswith("Host EC2"):
@@ -96,5 +98,6 @@ def verdict_of(job: Mapping[str, Any]) -> Verdict:
 
 
 def _exit_code(job: Mapping[str, Any]) -> int | None:
-    code = (job.get("container") or {}).get("exitCode")
+    container: Mapping[str, Any] = job.get("container") or {}
+    code = container.get("exitCode")
     return int(code) if code is not None else (0 if job.get("status") == "SUCCEEDED" else None)

@@ -13,6 +13,10 @@ import os
 import subprocess
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 EXIT_NO_PYTHON = 176
 EXIT_NO_EVFLOW = 177
 EXIT_NO_ORDER = 178
@@ -124,7 +128,7 @@ def from_s3(place: str, folder: str) -> bytes:
     return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
-def leave(code: int, why: str) -> None:
+def leave(code: int, why: str) -> "NoReturn":
     """Say why nothing can be done, and end."""
     sys.stderr.write(f"evflow: {why}.\n")
     sys.stderr.flush()

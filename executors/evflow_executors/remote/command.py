@@ -133,7 +133,7 @@ def has_password(url: str) -> bool:
 @cache
 def bootstrap_source() -> str:
     """The source of `bootstrap` as it travels: without comments and docstrings."""
-    tree = ast.parse(files(__package__).joinpath("bootstrap.py").read_text("utf-8"))
+    tree = ast.parse(files("evflow_executors.remote").joinpath("bootstrap.py").read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]

@@ -133,31 +133,27 @@ class _Container:
         self._launched = False
 
     async def run(self) -> int:
-        async with anyio.create_task_group() as group:
-            ended = anyio.Event()
-            group.start_soon(self._heed_sigterm, ended)
-            end = await self._begin_and_watch(ended)
-            if _is_to_be_said(end):
-                await self._told.say(end)
-            group.cancel_scope.cancel()
-        return _exit_code(end)
+        ends: list[AttemptFailed | AttemptExited] = []
+        stopped = anyio.Event()
+        async with anyio.create_task_group() as signals:
+            signals.start_soon(self._heed_sigterm, stopped)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._until_its_end, ends, group.cancel_scope)
+                group.start_soon(self._until_it_is_stopped, stopped, ends, group.cancel_scope)
+            if _is_to_be_said(ends[0]):
+                await self._told.say(ends[0])
+            signals.cancel_scope.cancel()
+        return _exit_code(ends[0])
 
-    async def _begin_and_watch(self, stopped: anyio.Event) -> AttemptFailed | AttemptExited:
-        async with anyio.create_task_group() as group:
-            ends: list[AttemptFailed | AttemptExited] = []
+    async def _until_its_end(self, ends: list[AttemptFailed | AttemptExited], scope: anyio.CancelScope) -> None:
+        ends.append(await self._work())
+        scope.cancel()
 
-            async def work() -> None:
-                ends.append(await self._work())
-                group.cancel_scope.cancel()
-
-            async def give_up() -> None:
-                await stopped.wait()  # told to end before there was an attempt
-                ends.append(self._exited(None, None))
-                group.cancel_scope.cancel()
-
-            group.start_soon(work)
-            group.start_soon(give_up)
-        return ends[0]
+    async def _until_it_is_stopped(self, stopped: anyio.Event, ends: list[AttemptFailed | AttemptExited], scope: anyio.CancelScope) -> None:
+        """Give up what has not begun when SIGTERM comes."""
+        await stopped.wait()
+        ends.append(self._exited(None, None))
+        scope.cancel()
 
     async def _work(self) -> AttemptFailed | AttemptExited:
         try:

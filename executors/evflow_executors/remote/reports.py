@@ -6,7 +6,7 @@ between, changes nothing: one result of a task is accepted.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -55,9 +55,11 @@ def take(store: str, attempt: AttemptId) -> Sequence[bytes]:
         payloads: Any = msgpack.unpackb(data)
     except (ValueError, msgpack.UnpackException) as error:
         raise ReportsUnreadable(opened.where_named(name), f"{type(error).__name__}: {error}") from error
-    if not isinstance(payloads, list) or not all(isinstance(payload, bytes) for payload in payloads):
+    found = cast("list[object]", payloads) if isinstance(payloads, list) else [None]
+    reports = [payload for payload in found if isinstance(payload, bytes)]
+    if len(reports) < len(found):
         raise ReportsUnreadable(opened.where_named(name), "it is no list of reports")
-    return payloads
+    return reports
 
 
 def remove(store: str, attempt: AttemptId) -> None:
