@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from uuid import uuid4
 
 from evflow import aws, config
@@ -38,8 +38,9 @@ Key = str | S3GetObject
 
 AT_ONCE: Final = 16
 """Objects that are under way together."""
-IN_FLIGHT_BYTES: Final = 16 << 20
-"""Of each of them, where they are many."""
+IN_FLIGHT_BYTES: Final = 8 << 20
+CONNECTIONS_EACH: Final = 2
+"""For each of them, where they are many."""
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -165,18 +166,18 @@ class S3:
         """
         del return_info
         with _told(self._url(_name(key))):
-            return loop.run(self._get(key, return_missing, transfers.IN_FLIGHT_BYTES))
+            return loop.run(self._get(key, return_missing, transfers.CONNECTIONS_EACH))
 
     def get_many(self, keys: Iterable[Key], return_missing: bool = False, return_info: bool = True) -> list[S3Object]:
         """The same of many, side by side, in their order."""
         del return_info
-        return self._many([partial(self._get, key, return_missing, IN_FLIGHT_BYTES) for key in _several(keys)])
+        return self._many([partial(self._get, key, return_missing, CONNECTIONS_EACH) for key in _several(keys)])
 
     def get_recursive(self, keys: Iterable[str], return_info: bool = False) -> list[S3Object]:
         """Read all objects below prefixes; the `key` of each is its name below the prefix."""
         del return_info
         found = self.list_recursive(keys)
-        return self._many([partial(self._load, one.prefix, one.url, one.url, False, IN_FLIGHT_BYTES) for one in found])
+        return self._many([partial(self._load, one.prefix, one.url, one.url, False, CONNECTIONS_EACH) for one in found])
 
     def get_all(self, return_info: bool = False) -> list[S3Object]:
         """Read all objects below the root.
@@ -188,12 +189,12 @@ class S3:
             raise S3URLException("get_all reads what is below a root, and this S3 has none.", "Make it with run=self or s3root=….")
         del return_info
         found = self.list_recursive()
-        return self._many([partial(self._load, self._root, one.url, one.url, False, IN_FLIGHT_BYTES) for one in found])
+        return self._many([partial(self._load, self._root, one.url, one.url, False, CONNECTIONS_EACH) for one in found])
 
-    async def _get(self, key: Key | None, return_missing: bool, in_flight_bytes: int) -> S3Object:
-        return await self._load(self._root, self._url(_name(key)), key, return_missing, in_flight_bytes)
+    async def _get(self, key: Key | None, return_missing: bool, connections: int) -> S3Object:
+        return await self._load(self._root, self._url(_name(key)), key, return_missing, connections)
 
-    async def _load(self, prefix: str | None, url: str, asked: Key | None, return_missing: bool, in_flight_bytes: int) -> S3Object:
+    async def _load(self, prefix: str | None, url: str, asked: Key | None, return_missing: bool, connections: int) -> S3Object:
         bucket, name = self._place(url)
         path = f"{self._temporary()}/{uuid4().hex}-{os.path.basename(name)[-100:]}"  # noqa: PTH119 - a key is no path
         part = asked if isinstance(asked, S3GetObject) else None
@@ -205,11 +206,11 @@ class S3:
                 whole = int(str(answer.get("ContentRange", f"/{len(data)}")).rpartition("/")[2])
                 about = RangeInfo(whole, part.offset, part.length)
                 return S3Object(prefix, url, path, len(data), answer=answer, range_info=about)
-            file = await asyncio.to_thread(Path(path).open, "wb")
+            landing = _Landing(path)
             try:
-                found = await transfers.fetch(bucket, name, lambda _: partial(_write, file), in_flight_bytes)
+                found = await transfers.fetch(bucket, name, landing, connections)
             finally:
-                await asyncio.to_thread(file.close)
+                landing.close()
             return S3Object(prefix, url, path, found.size, answer=found.answer)
         except S3Failed as failed:
             if failed.answer.is_past_the_end and part is not None:
@@ -408,9 +409,33 @@ def _name(key: Key | None) -> str | None:
     return key.key if isinstance(key, S3GetObject) else key
 
 
-def _write(file: BinaryIO, part: bytearray, offset: int) -> None:
-    file.seek(offset)
-    file.write(part)
+class _Landing:
+    """A file that an object is fetched to."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = -1
+
+    def prepare(self, size: int) -> None:
+        """See `transfers.Landing`."""
+        del size
+        self._file = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: bytes | bytearray, offset: int) -> None:
+        """See `transfers.Landing`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, offset)
+            offset += written
+            view = view[written:]
+
+    def complete(self, start: int, end: int) -> None:
+        """Nothing: the file is whole when all of it was written."""
+
+    def close(self) -> None:
+        """Close the file, if it was opened."""
+        if self._file >= 0:
+            os.close(self._file)
 
 
 @contextmanager

@@ -163,6 +163,29 @@ class Bucket:
 
         return await self._repeated(ask, key)
 
+    async def stream(self, key: str, start: int, end: int, etag: str, write: Callable[[bytes, int], None]) -> None:
+        """Hand the bytes of a key on as they come, each with its offset; a transfer that was cut goes on where it was.
+
+        Raises:
+            S3Failed: There is no such key, or it is not what had this ETag any more.
+            S3Unusable: It cannot be read.
+        """
+        at = start
+
+        async def ask(client: Any) -> None:
+            nonlocal at
+            answer: dict[str, Any] = await client.get_object(
+                Bucket=self.address.bucket, Key=key, Range=f"bytes={at}-{end - 1}", IfMatch=etag
+            )
+            async with answer["Body"] as body:
+                while at < end and (chunk := await body.content.read(min(READ_BYTES, end - at))):
+                    write(chunk, at)
+                    at += len(chunk)
+            if at < end:
+                raise S3Failed(Answer("Truncated", f"{end - at} bytes did not come"))
+
+        await self._repeated(ask, key)
+
     async def pages(self, prefix: str, *, delimiter: str = "") -> AsyncGenerator[dict[str, Any]]:
         """What a listing of keys answers, page by page: a thousand keys each."""
         token: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from evflow.core.ids import Digest, Micros
-from evflow.store.files import Draft, read_file, steps, take
+from evflow.store.files import STEP_BYTES, Draft, read_file, steps, take
 from evflow.store.protocol import (
     Buffer,
     NameMissing,
@@ -177,7 +177,7 @@ class S3Store:
         landing = _Landing(self._cache, None if again else self._spool)
         with landing:
             try:
-                loop.run(transfers.fetch(self._bucket, self.address.object(digest), landing.place))
+                loop.run(transfers.fetch(self._bucket, self.address.object(digest), landing))
             except S3Failed as failed:
                 raise self._failed(failed, digest) from failed
             except (StoreFull, StoreUnusable) as error:
@@ -398,27 +398,35 @@ class _Landing:
         if self._draft is not None:
             self._draft.__exit__(*error)
 
-    def place(self, size: int) -> Callable[[bytearray, int], None]:
-        """What writes the parts of an object of that size."""
+    def prepare(self, size: int) -> None:
+        """See `Landing`."""
         self._size = size
         if size > transfers.PART_BYTES and self._spool is not None:
             self._draft = Draft(self._spool).__enter__()
-            return self._write
-        self._memory = memoryview(mmap.mmap(-1, size)) if size > transfers.PART_BYTES else memoryview(bytearray(size))
-        return self._copy
+        else:
+            self._memory = memoryview(mmap.mmap(-1, size)) if size > transfers.PART_BYTES else memoryview(bytearray(size))
+
+    def write(self, data: bytes | bytearray, offset: int) -> None:
+        """See `Landing`: memory, or the page cache."""
+        if self._draft is not None:
+            self._draft.write_at(data, offset)
+        else:
+            self._memory[offset : offset + len(data)] = data
+
+    def complete(self, start: int, end: int) -> None:
+        """See `Landing`: the digest is taken while the rest comes."""
+        if self._draft is None:
+            self._sha.update(self._memory[start:end])
+            return
+        with self._draft.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while start < end and (data := file.read(min(STEP_BYTES, end - start))):
+                self._sha.update(data)
+                start += len(data)
 
     def digest(self) -> bytes:
         """The SHA-256 of what came."""
         return self._sha.digest()
-
-    def _write(self, part: bytearray, offset: int) -> None:
-        assert self._draft is not None
-        self._sha.update(part)
-        self._draft.write_at(part, offset)
-
-    def _copy(self, part: bytearray, offset: int) -> None:
-        self._sha.update(part)
-        self._memory[offset : offset + len(part)] = part
 
     def landed(self, digest: bytes) -> memoryview:
         """The object, which was checked."""

@@ -1,6 +1,6 @@
 """Large contents to and from S3: in parts, several at once, in bounded memory.
 
-At any time at most `IN_FLIGHT_BYTES` of an object are in memory. What takes the parts gets them in order, while others are on their way.
+Memory is bounded: an upload has at most `IN_FLIGHT_BYTES` of its content in it, a download hands on what comes.
 
 A content is named by its digest, which is known when all of it was seen. So a large one is written to this machine's disk first, then sent
 from there; the file becomes what the machine has of the object (`evflow.store.s3.cache`). Sending it under another name while it is made, and
@@ -11,16 +11,19 @@ import asyncio
 import base64
 import os
 import zlib
-from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from evflow.store.s3.problems import S3Failed
 from evflow.store.s3.requests import Bucket
 
 PART_BYTES: Final = 8 << 20
 """As S3's own clients have it: large enough that a request's latency does not count, small enough to repeat."""
-IN_FLIGHT_BYTES: Final = 64 << 20
+IN_FLIGHT_BYTES: Final = 32 << 20
+"""Of an upload, in memory."""
+CONNECTIONS_EACH: Final = 8
+"""For a download."""
+SPAN_BYTES: Final = 64 << 20
+"""What one request of a download asks for, at most."""
 MOST_PARTS: Final = 10_000
 """What S3 takes of one upload."""
 MOST_COPIED_BYTES: Final = 5 << 30
@@ -110,16 +113,33 @@ def _part(file: int, offset: int, length: int) -> tuple[bytes, str]:
     return data, base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
-async def fetch(
-    bucket: Bucket, key: str, place: Callable[[int], Callable[[bytearray, int], None]], in_flight_bytes: int = IN_FLIGHT_BYTES
-) -> Content:
-    """Read a whole object in parts, in parallel.
+class Landing(Protocol):
+    """Where a fetched object goes."""
+
+    def prepare(self, size: int) -> None:
+        """Make room; called once, with the object's size in bytes, from a thread."""
+        ...
+
+    def write(self, data: bytes | bytearray, offset: int) -> None:
+        """Take some bytes, in no order; in the loop, so only to where that takes no time."""
+        ...
+
+    def complete(self, start: int, end: int) -> None:
+        """All from `start` to before `end` was written; in order, without gaps, from a thread."""
+        ...
+
+
+async def fetch(bucket: Bucket, key: str, landing: Landing, connections: int = CONNECTIONS_EACH) -> Content:
+    """Read a whole object, a large one by several connections.
+
+    Each of them hands on what comes at once, so the memory that this takes does not grow with the object; few and long requests cost
+    less than many.
 
     Args:
         bucket: Where from.
         key: Its key.
-        place: Asked for once, with the size; answers what takes each part and its offset, from a thread, in order.
-        in_flight_bytes: How much of it may be in memory.
+        landing: Takes what comes.
+        connections: How many requests may be under way.
 
     Raises:
         S3Failed: There is no such key, or it changed meanwhile.
@@ -130,27 +150,29 @@ async def fetch(
     except S3Failed as failed:
         if not failed.answer.is_past_the_end:
             raise
-        place(0)
+        await asyncio.to_thread(landing.prepare, 0)
         return Content(0, await bucket.call("head_object", key=key))
     size = int(str(answer.get("ContentRange", f"/{len(first)}")).rpartition("/")[2])
-    take = place(size)
-    await asyncio.to_thread(take, first, 0)
-    del first
-    offsets = deque(range(PART_BYTES, size, PART_BYTES))
-    waiting: deque[tuple[int, asyncio.Task[tuple[bytearray, dict[str, Any]]]]] = deque()
+    await asyncio.to_thread(landing.prepare, size)
+    landing.write(first, 0)
+    await asyncio.to_thread(landing.complete, 0, len(first))
+    length = min(SPAN_BYTES, max(PART_BYTES, -(-size // connections)))
+    room = asyncio.Semaphore(connections)
+
+    async def span(start: int, end: int) -> None:
+        async with room:
+            await bucket.stream(key, start, end, answer["ETag"], landing.write)
+
+    spans = [(start, min(start + length, size)) for start in range(len(first), size, length)]
+    tasks = [asyncio.create_task(span(*one)) for one in spans]
     try:
-        while offsets or waiting:
-            while offsets and len(waiting) < max(1, in_flight_bytes // PART_BYTES - 1):
-                at = offsets.popleft()
-                waiting.append((at, asyncio.create_task(bucket.read(key, at, min(at + PART_BYTES, size), answer["ETag"]))))
-            at, task = waiting.popleft()
-            part, _ = await task
-            await asyncio.to_thread(take, part, at)
-            del part, task
+        for one, task in zip(spans, tasks, strict=True):
+            await task
+            await asyncio.to_thread(landing.complete, *one)
     finally:
-        for _, task in waiting:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return Content(size, answer)
 
 
