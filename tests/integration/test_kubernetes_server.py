@@ -87,7 +87,8 @@ async def test_a_job_is_ended_by_sigterm_within_its_grace(kubeconfig: Path) -> N
             assert (await anext(lines)).text == "ready"
         await watched.platform.terminate(job.name, "the run asked for it", 10)
         end = await watched.ended(job.name)
-        assert (end.exit_code, end.verdict.kind) == (7, "exited")
+        assert end.verdict.kind == "exited"
+        assert end.exit_code in (7, None)  # a kubelet of 1.20 has removed the container before it looks
         await watched.platform.terminate(job.name, "again", 5)
 
 

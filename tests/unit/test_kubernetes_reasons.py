@@ -142,6 +142,17 @@ def test_a_pod_deleted_by_hand_failed_and_one_that_we_ended_did_not() -> None:
     assert ours.verdict.kind == "exited"
 
 
+def test_a_pod_that_we_end_has_no_verdict_though_its_kubelet_lost_the_container() -> None:
+    lost = pod("Failed", {"waiting": {"reason": "ContainerCreating"}})
+    lost["metadata"]["deletionTimestamp"] = "2026-11-27T19:35:38Z"
+    ours = pod_seen(lost, ending=True)
+    assert ours.verdict is not None
+    assert (ours.phase, ours.verdict.kind, ours.exit_code) == ("ended", "exited", None)
+    theirs = pod_seen(lost)
+    assert theirs.verdict is not None
+    assert theirs.verdict.code == "killed-by-hand"
+
+
 def test_a_server_that_does_not_say_why_it_deletes_has_lost_the_pod() -> None:
     seen = pod_seen(pod("Running", {"running": {}}), gone=True, tells_disruptions=False)
     assert seen.verdict is not None

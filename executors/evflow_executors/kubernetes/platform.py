@@ -38,8 +38,12 @@ FEW: Final = 20
 PODLESS_S: Final = 20.0
 """A Job without a pod for so long is asked why: a quota, a webhook."""
 LOOK_S: Final = 5.0
+SIDECAR_S: Final = 10.0
+"""What a sidecar may take to end by itself when the step is over."""
 LOG_AGAIN_S: Final = 1.0
 _HANDS: Final = 8
+_NO_LOG_YET: Final = b"unable to retrieve container logs for "
+"""What a kubelet says in place of a log, with success, while its container's engine is not as far."""
 
 
 @value
@@ -198,6 +202,8 @@ class KubernetesPlatform:
             try:
                 async with self._api.lines(path, query) as lines:
                     async for line in lines:
+                        if line.startswith(_NO_LOG_YET):
+                            break
                         at_us, text = _stamped(line)
                         key = line.decode(errors="replace")
                         if at_us < after_us or key in last:
@@ -208,10 +214,11 @@ class KubernetesPlatform:
                         last.add(key)
                         yield LogText(at_us, text)
             except CallRefused as error:
-                if error.status == 404:
-                    return
-                if not error.transient and error.status != 400:  # 400: it has not started
+                # 400: it has not started; 404: its pod is gone, or a kubelet has not heard of it yet. The watch tells which.
+                if error.status not in (400, 404) and not error.transient:
                     raise
+                if over or self._is_over(name):
+                    return
             except PlatformProblem as error:
                 diagnostics.debug("a log of Kubernetes was cut", job=name, why=error.message)
             else:
@@ -354,9 +361,17 @@ class KubernetesPlatform:
         known.pod = pod
         seen = pod_seen(pod, gone=event.kind == "gone", ending=known.ending, tells_disruptions=self._api.server.has(DISRUPTIONS_SINCE))
         await self._tell(name, known, seen)
-        lives_on = part(pod, "status").get("phase") in ("Running", "Pending")
-        if seen.phase == "ended" and not known.ending and (event.kind == "gone" or lives_on):
-            # A Job of an older server makes another pod for one that is gone; a sidecar, or a pull that is tried for ever, keeps a pod alive.
+        if seen.phase != "ended" or known.ending:
+            return
+        if event.kind == "gone" or part(pod, "status").get("phase") == "Pending":
+            self._away(name, known)  # a Job of an older server makes another pod for one that is gone, and a pull is tried for ever
+        elif part(pod, "status").get("phase") == "Running":
+            self._spawn(self._away_later(name, known))
+
+    async def _away_later(self, name: str, known: _Known) -> None:
+        """Delete a Job whose pod lives on behind our container: it has a sidecar. A kubelet may tell of the pod's end a moment later."""
+        await anyio.sleep(SIDECAR_S)
+        if known.pod is not None and part(known.pod, "status").get("phase") == "Running":
             self._away(name, known)
 
     async def _missed(self, namespace: str) -> None:

@@ -121,12 +121,15 @@ def pod_seen(pod: Mapping[str, Any], *, gone: bool = False, ending: bool = False
     disrupted = _disruption(status)
     ended = state.get("terminated")
     phase = status.get("phase")
+    by_others: Verdict | None = None
+    if part(pod, "metadata").get("deletionTimestamp") is not None:
+        by_others = _gone(pod, ending=ending, by_hand=tells_disruptions)
     if ended is not None and ended.get("reason") != "ContainerStatusUnknown":
         # A sidecar may live on: the step is over when its own container is.
-        by_others = part(pod, "metadata").get("deletionTimestamp") is not None and not ending
-        return _container_ended(ended, status, disrupted or (_gone(pod, ending=False, by_hand=tells_disruptions) if by_others else None))
+        return _container_ended(ended, status, disrupted or (None if ending else by_others))
     if phase in ("Failed", "Succeeded"):
-        return PodSeen("ended", disrupted or _pod_ended(status, str(phase)))
+        # A kubelet that was told to delete a pod may have lost its container before it looked how that ended.
+        return PodSeen("ended", disrupted or _of_pod(status) or by_others or _pod_ended(status, str(phase)))
     if gone:
         return PodSeen("ended", disrupted or _gone(pod, ending=ending, by_hand=tells_disruptions))
     if phase == "Unknown":
