@@ -4,6 +4,8 @@ import anyio
 
 MOST_BURST_S = 1.0
 """What was not used is kept for so long: a burst is at most the calls of a second."""
+LEAST_PAUSE_S = 0.0005
+"""A shorter pause may not move the clock at all."""
 
 
 class CallRate:
@@ -19,11 +21,13 @@ class CallRate:
         self._left = self._most
         self._at_s: float | None = None
         self._closed_until_s = 0.0
+        self._turn = anyio.Lock(fast_acquire=True)
 
     async def take(self) -> None:
-        """Wait until a call may be made. In the order of those who wait, as far as the loop keeps it."""
-        while (pause_s := self._pause_s()) > 0:  # noqa: ASYNC110 - what it waits for is time's doing
-            await anyio.sleep(pause_s)
+        """Wait until a call may be made, in the order of those who wait: only the first of them looks at the clock."""
+        async with self._turn:
+            while (pause_s := self._pause_s()) > 0:  # noqa: ASYNC110 - what it waits for is time's doing
+                await anyio.sleep(max(pause_s, LEAST_PAUSE_S))
 
     def hold(self, pause_s: float) -> None:
         """Let nobody call for so long: the platform asked for that. What was saved up is gone."""
@@ -36,6 +40,7 @@ class CallRate:
             self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
         if now_s < self._closed_until_s:
+            self._left = min(self._left, 1.0)  # no burst right after it
             return self._closed_until_s - now_s
         if self._left < 1.0:
             return (1.0 - self._left) / self._per_s
