@@ -122,7 +122,7 @@ def command_of(
 
 def unfit_variables(names: Sequence[str]) -> list[str]:
     """Which variables nobody but us may set in a container."""
-    return [name for name in names if _OURS.match(name) and name not in ("EVFLOW_REDIS_URL", "EVFLOW_HOME")]
+    return [name for name in names if _OURS.match(name) and name not in ("EVFLOW_REDIS_URL", "EVFLOW_HOME", "EVFLOW_GRACE_S")]
 
 
 def has_password(url: str) -> bool:

@@ -167,7 +167,7 @@ class _Container:
             return unsettled(self._attempt, error, os.uname().nodename)
         self._launched = True
         if self._stopped:
-            await self._executor.cancel(self._attempt, grace_s=GRACE_S)
+            await self._executor.cancel(self._attempt, grace_s=_grace_s())
         async for seen in self._executor.watch():
             if not isinstance(seen, Observation):
                 print(seen.text, file=sys.stderr if seen.stream == "stderr" else sys.stdout, flush=True)
@@ -186,7 +186,7 @@ class _Container:
                 _note("SIGTERM: the platform ends this container, or the run was cancelled")
                 self._stopped = True
                 if self._launched:
-                    await self._executor.cancel(self._attempt, grace_s=float(os.environ.get("EVFLOW_GRACE_S", GRACE_S)))
+                    await self._executor.cancel(self._attempt, grace_s=_grace_s())
                 else:
                     stopped.set()
 
@@ -209,6 +209,14 @@ def read_order(variables: Mapping[str, str]) -> tuple[AttemptId, PoolOrder]:
         return AttemptId.parse(name), PoolOrder.unpack(name, data)
     except (KeyError, ValueError, EvflowError) as error:
         raise OrderMissing(f"{type(error).__name__}: {error}") from error
+
+
+def _grace_s() -> float:
+    """What the attempt gets of the platform's grace, in seconds."""
+    try:
+        return float(os.environ.get("EVFLOW_GRACE_S", GRACE_S))
+    except ValueError:
+        return GRACE_S
 
 
 def _is_to_be_said(end: AttemptFailed | AttemptExited) -> bool:
