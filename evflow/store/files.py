@@ -375,13 +375,14 @@ class FileStore:
 
 
 class Draft:
-    """A temporary file that becomes something, or goes when its block ends."""
+    """A temporary file that becomes something, or goes when its block ends; the disk starts at once where it is to be `durable`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
         self._root = root
         self.path = root / _TMP / f"{os.getpid()}-{os.urandom(8).hex()}"
         self.size = 0
         self._flushed = 0
+        self._durable = durable
         self._file = -1
 
     def __enter__(self) -> Self:
@@ -411,7 +412,7 @@ class Draft:
                 written = os.write(self._file, view)
                 self.size += written
                 view = view[written:]
-            if self.size - self._flushed >= WRITEBACK_BYTES:
+            if self._durable and self.size - self._flushed >= WRITEBACK_BYTES:
                 self._start_writeback()
 
     def _start_writeback(self) -> None:

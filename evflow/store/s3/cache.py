@@ -57,7 +57,7 @@ class ReadCache:
         """Keep an object, if that can be done."""
         if not self.takes(len(data)) or self._path(digest).exists():
             return
-        with suppress(StoreFull, StoreUnusable), Draft(self.folder) as draft:
+        with suppress(StoreFull, StoreUnusable), Draft(self.folder, durable=False) as draft:
             draft.write(data)
             self.adopt(draft, digest, len(data))
 

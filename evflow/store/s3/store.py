@@ -91,7 +91,7 @@ class S3Store:
             self._cache.keep(digest, data)
             return digest
         sha = hashlib.sha256()
-        with Draft(self._spool) as draft:
+        with Draft(self._spool, durable=False) as draft:
             for step in steps(chain(head, rest)):
                 sha.update(step)
                 draft.write(step)
@@ -295,7 +295,7 @@ class S3Store:
             data = b"".join(head)
             loop.run(self._write_small(name, key, data, condition))
             return len(data)
-        with Draft(self._spool) as draft:
+        with Draft(self._spool, durable=False) as draft:
             for step in steps(chain(head, rest)):
                 draft.write(step)
             try:
@@ -402,7 +402,7 @@ class _Landing:
         """See `Landing`."""
         self._size = size
         if size > transfers.PART_BYTES and self._spool is not None:
-            self._draft = Draft(self._spool).__enter__()
+            self._draft = Draft(self._spool, durable=False).__enter__()
         else:
             self._memory = memoryview(mmap.mmap(-1, size)) if size > transfers.PART_BYTES else memoryview(bytearray(size))
 
