@@ -137,4 +137,8 @@ def _why_not(executor: str, graph: Graph) -> str:
     kind = kind_of(executor)
     if kind is None:
         return "this version of evflow has no executor for it"
-    return kind.why_not([node.policy.asked for node in graph.nodes.values() if node.policy.executor == executor])
+    nodes = [node for node in graph.nodes.values() if node.policy.executor == executor]
+    if gang := next((node.name for node in nodes if node.policy.parallel), ""):
+        # Each node would be a container of its own, and none would know the address of node 0.
+        return f"step {gang} is a gang, whose nodes run on one machine so far"
+    return kind.why_not([node.policy.asked for node in nodes])

@@ -193,3 +193,21 @@ def test_an_operators_template_and_a_steps_are_laid_over(server: FakeKubernetes,
     (job,) = server.jobs().values()
     spec = job["spec"]["template"]["spec"]
     assert (spec["hostNetwork"], spec["priorityClassName"]) == (True, "high")
+
+
+def test_a_gang_runs_on_this_machine_and_the_run_says_so(server: FakeKubernetes) -> None:
+    write()
+    text = (
+        Path("sums.py")
+        .read_text()
+        .replace('foreach="items"', "num_parallel=2")
+        .replace("    @step\n    def work", "    @parallel\n    @step\n    def work")
+    )
+    Path("sums.py").write_text(text.replace("import FlowSpec,", "import FlowSpec, parallel,").replace("self.input", "self.index"))
+    done = python("sums.py", "run", "--with", "kubernetes")
+    assert done.returncode == 0, done.stderr
+    assert "step work is a gang" in done.stderr
+    assert server.jobs() == {}
+    refused = python("sums.py", "run", "--with", "kubernetes", "--fallback", "error")
+    assert refused.returncode == 1
+    assert "step work is a gang" in refused.stderr
