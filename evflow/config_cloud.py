@@ -29,6 +29,9 @@ _OF_CONTAINERS: Final = (
         secret=True,
     ),
     Setting("container_store", PATH, None, "The store as containers reach it, such as file:///mnt/store; unset: store.", secret=True),
+    Setting(
+        "container_grace", SECONDS, 20.0, "Seconds that a task in a container gets to end itself when the platform ends the container."
+    ),
     Setting("container_env", _NAMES_AND_VALUES, (), "Variables of every task in a container, as NAME=VALUE; no secrets."),
     Setting(
         "container_install",

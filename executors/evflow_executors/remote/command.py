@@ -47,6 +47,7 @@ class ContainerSettings:
         env: Further variables.
         aws_endpoint: URL of another server than AWS's.
         aws_region: The region.
+        grace_s: What an attempt gets of the platform's grace.
     """
 
     version: str
@@ -59,6 +60,7 @@ class ContainerSettings:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     aws_endpoint: str = ""
     aws_region: str = ""
+    grace_s: float = 20.0
 
 
 @value
@@ -122,7 +124,7 @@ def command_of(
 
 def unfit_variables(names: Sequence[str]) -> list[str]:
     """Which variables nobody but us may set in a container."""
-    return [name for name in names if _OURS.match(name) and name not in ("EVFLOW_REDIS_URL", "EVFLOW_HOME", "EVFLOW_GRACE_S")]
+    return [name for name in names if _OURS.match(name) and name not in ("EVFLOW_REDIS_URL", "EVFLOW_HOME")]
 
 
 def has_password(url: str) -> bool:
@@ -151,5 +153,6 @@ def _variables(settings: ContainerSettings) -> dict[str, str]:
         "EVFLOW_INSTALL": settings.install,
         "EVFLOW_AWS_ENDPOINT": settings.aws_endpoint,
         "EVFLOW_AWS_REGION": settings.aws_region,
+        "EVFLOW_CONTAINER_GRACE": f"{settings.grace_s:g}",
     }
     return {name: text for name, text in found.items() if text}

@@ -25,6 +25,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from evflow import config
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
@@ -45,8 +46,6 @@ from evflow_executors.remote.command import ATTEMPT, ORDER, ORDER_AT
 
 STOPPED: Final = "container-stopped"
 """Why an attempt ended whose container got SIGTERM."""
-GRACE_S: Final = 20.0
-"""What the attempt gets of it: platforms give 30 s, of which the report takes some."""
 REACH_LOG_S: Final = 60.0
 REPORT_WITHIN_S: Final = 600.0
 EXIT_UNFIT: Final = 1
@@ -129,6 +128,7 @@ class _Container:
         self._executor = executor
         self._told = told
         self._log_url = log_url
+        self._grace_s: float = config.get("container_grace")  # platforms give 30 s, of which the report takes some
         self._stopped = False
         self._launched = False
 
@@ -167,7 +167,7 @@ class _Container:
             return unsettled(self._attempt, error, os.uname().nodename)
         self._launched = True
         if self._stopped:
-            await self._executor.cancel(self._attempt, grace_s=_grace_s())
+            await self._executor.cancel(self._attempt, grace_s=self._grace_s)
         async for seen in self._executor.watch():
             if not isinstance(seen, Observation):
                 print(seen.text, file=sys.stderr if seen.stream == "stderr" else sys.stdout, flush=True)
@@ -186,7 +186,7 @@ class _Container:
                 _note("SIGTERM: the platform ends this container, or the run was cancelled")
                 self._stopped = True
                 if self._launched:
-                    await self._executor.cancel(self._attempt, grace_s=_grace_s())
+                    await self._executor.cancel(self._attempt, grace_s=self._grace_s)
                 else:
                     stopped.set()
 
@@ -209,14 +209,6 @@ def read_order(variables: Mapping[str, str]) -> tuple[AttemptId, PoolOrder]:
         return AttemptId.parse(name), PoolOrder.unpack(name, data)
     except (KeyError, ValueError, EvflowError) as error:
         raise OrderMissing(f"{type(error).__name__}: {error}") from error
-
-
-def _grace_s() -> float:
-    """What the attempt gets of the platform's grace, in seconds."""
-    try:
-        return float(os.environ.get("EVFLOW_GRACE_S", GRACE_S))
-    except ValueError:
-        return GRACE_S
 
 
 def _is_to_be_said(end: AttemptFailed | AttemptExited) -> bool:

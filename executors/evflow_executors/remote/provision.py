@@ -79,6 +79,7 @@ def container_settings(store_url: str, log_url: str, *, secrets: Collection[str]
         env=env,
         aws_endpoint=config.get("aws_endpoint") or "",
         aws_region=config.get("aws_region") or "",
+        grace_s=config.get("container_grace"),
     )
 
 
