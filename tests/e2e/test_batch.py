@@ -232,7 +232,10 @@ def test_a_password_of_the_log_is_in_no_job_and_what_to_do_is_told(batch: BatchS
     assert "topsecret" not in done.stderr + done.stdout
 
 
-def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(batch: BatchServer, root: Path) -> None:
+def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(
+    batch: BatchServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVFLOW_REPORT_VIA", "log")  # so the run is over before its last job is seen to end
     text = (
         FLOW.replace("BODY", "pass")
         .replace("import FlowSpec, step", "import FlowSpec, batch, step")
@@ -252,6 +255,8 @@ def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(batch: Ba
         assert first.wait(WITHIN_S) == -signal.SIGKILL
     with scheduler(root):
         assert ended(run) == "succeeded"
+        again = str(told("run", "Sums")["run"])
+        assert ended(again) == "succeeded"  # the shard is whole
     assert all(len(batch.of_name(job.name)) == 1 for job in batch.jobs.values()), [job.name for job in batch.jobs.values()]
     assert not batch.running()
     verified(run)

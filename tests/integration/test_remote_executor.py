@@ -8,8 +8,11 @@ import pytest
 from evflow.core.codec import decode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
+from evflow.log.link import Link
 from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name
+from evflow_executors.remote.owner import OwnerDispatch
 from evflow_executors.remote.platform import Job, PlatformProblem
 from evflow_executors.remote.verdicts import Verdict
 from tests.contract.test_executor import FLOW, World
@@ -222,6 +225,22 @@ async def test_a_container_without_its_code_fails_and_says_why(url: str, context
     failed = [event for event in (decode_report(payload)[0] for payload in await reports_of(url)) if isinstance(event, AttemptFailed)]
     assert failed[-1].kind == "load"
     assert "is not in the store" in failed[-1].message
+
+
+async def test_a_job_that_ends_after_its_run_was_forgotten_is_told_all_the_same(
+    url: str, context: RunContext, service: PlainService
+) -> None:
+    known = [context]
+    link = Link(url)
+    executor = RemoteExecutor(PlainPlatform(service), OwnerDispatch(link, SHARD, OWNER, lambda: 7, lambda _: known[0]), live=True)
+    world = World(executor)
+    name = await world.launch("sleeps")
+    await world.until(AttemptStarted, name)
+    known.clear()
+    await executor.cancel(name, grace_s=30)
+    assert (await world.end(name)).signal == 15
+    await world.aclose()
+    await link.aclose()
 
 
 async def _ended(service: PlainService, name: str) -> None:

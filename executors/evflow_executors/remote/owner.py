@@ -27,6 +27,9 @@ LONGEST_S: Final = 5 * 86_400.0
 TIMEOUT_MARGIN_S: Final = 300.0
 """A step with a `@timeout` is ended by the run's owner. The platform ends what no owner is left for: so much later, its image and packages counted in."""
 
+RUNS_KEPT: Final = 2_000
+"""Contexts of runs that are kept, of a kilobyte each."""
+
 ASKED: Final = "asked"
 """The option of a run's context that holds what its steps' decorators ask of platforms, by step."""
 
@@ -60,6 +63,7 @@ class OwnerDispatch:
         self._shard = shard
         self._owner = owner
         self._context_of = context_of
+        self._contexts: dict[RunId, RunContext] = {}  # a job may end after its run, which its owner has forgotten by then
         self._secrets = secrets
         self._how = how
         self._settings: dict[str, ContainerSettings] = {}
@@ -69,9 +73,17 @@ class OwnerDispatch:
         """The owner's epoch of now."""
         return self._epoch()
 
+    def _context(self, run: RunId) -> RunContext:
+        found = self._contexts.get(run)
+        if found is None:
+            while len(self._contexts) >= RUNS_KEPT:
+                del self._contexts[next(iter(self._contexts))]
+            found = self._contexts[run] = self._context_of(run)
+        return found
+
     def log_of(self, attempt: AttemptId) -> str:
         """The identity of the log, for names."""
-        return str(self._context_of(attempt.run).options.get("installation", ""))
+        return str(self._context(attempt.run).options.get("installation", ""))
 
     async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
         """What is to be submitted, by name; the error where there cannot be such a job."""
@@ -84,7 +96,9 @@ class OwnerDispatch:
 
     async def carry(self, attempt: AttemptId) -> None:
         """Bring what the container left in the store into the inbox. A store or a log that is away is waited for."""
-        context = self._context_of(attempt.run)
+        context = self._contexts.get(attempt.run)
+        if context is None:
+            return  # so many runs were begun since that this one is long over
         payloads = await self._left(context, attempt)
         for payload in payloads:
             await self._link.repeated(commands.report(self._shard, attempt.run, payload), PATIENCE_S)
@@ -100,7 +114,7 @@ class OwnerDispatch:
 
     def asked_by(self, attempts: Sequence[AttemptId]) -> Sequence[Mapping[str, Any]]:
         """What the steps of these attempts' runs ask of platforms."""
-        return [asked for run in {attempt.run for attempt in attempts} for asked in self._context_of(run).options.get(ASKED, {}).values()]
+        return [asked for run in {attempt.run for attempt in attempts} for asked in self._context(run).options.get(ASKED, {}).values()]
 
     async def _left(self, context: RunContext, attempt: AttemptId) -> Sequence[bytes]:
         failures = 0
@@ -124,7 +138,7 @@ class OwnerDispatch:
         return found
 
     def _job(self, name: str, attempt: AttemptId, order: AttemptOrder) -> Job:
-        context = self._context_of(attempt.run)
+        context = self._context(attempt.run)
         if context.package is None:
             raise NoPackage(str(attempt.run))
         settings = self._settings.get(context.store_url)
