@@ -12,7 +12,7 @@ import click
 from evflow import config
 from evflow.cli import session
 from evflow.cli.complete import of_runs
-from evflow.cli.jobs import JobRow, KillWhat, chosen, of_user, show, tell_killed, user_of
+from evflow.cli.jobs import JobRow, KillWhat, chosen, leave_word, of_user, show, tell_killed, user_of
 from evflow.core.ids import RunId
 from evflow.log.protocol import LogClient
 
@@ -57,6 +57,7 @@ def kill_command(run: str | None, everything: bool, my_runs: bool, user: str | N
         raise KillWhat("batch")
     with session.log() as log:
         rows = _rows(log, run, user_of(user, my_runs=my_runs), queues)
+        leave_word(log, rows, "evflow batch kill")
     anyio.run(_kill, rows, f"evflow batch kill, by {config.get('user')}")
     tell_killed(rows, as_json=as_json)
 

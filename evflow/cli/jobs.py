@@ -6,12 +6,17 @@ from typing import Any
 import click
 
 from evflow import clock, config
+from evflow.cli import session
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import count, duration, iso, table, write_json
-from evflow.core.ids import RunId
+from evflow.core.codec import encode_report
+from evflow.core.events import AttemptFailed
+from evflow.core.ids import AttemptId, RunId, TaskId
+from evflow.core.state import RunState
 from evflow.core.values import field, value
 from evflow.errors import UsageError
 from evflow.log.protocol import LogClient
+from evflow_executors.remote import reports
 from evflow_executors.remote.names import LABELS, log_prefix, run_prefix
 
 
@@ -123,6 +128,27 @@ def show(rows: Sequence[JobRow], platform: str, *, as_json: bool) -> None:
     for line in table(["run", "task", "attempt", "state", "for", "job", "why"], cells, right=["attempt"], flexible="why"):
         click.echo(line)
     click.echo(count(len(rows), "job"), err=True)
+
+
+def leave_word(log: LogClient, rows: Sequence[JobRow], command: str) -> None:
+    """Say in the store how the attempts end whose jobs are about to be ended; their containers see no more than a SIGTERM.
+
+    Raises:
+        StoreFull, StoreUnusable: The store of a run does not take it.
+    """
+    stores: dict[str, str] = {}
+    for row in rows:
+        task, attempt = _number(row.labels.get(LABELS[6], "")), _number(row.labels.get(LABELS[7], ""))
+        if not row.run or task is None or attempt is None:
+            continue
+        run = RunId.parse(row.run)
+        if row.run not in stores:
+            state = session.folded_or_new(log, run)[1] if log.run(run) is not None else RunState()
+            stores[row.run] = "" if state.sealed else str(state.header.get("store") or "")
+        if stores[row.run]:
+            failed = AttemptFailed(task, attempt, "container", "killed-by-hand", f"Its job was ended by `{command}`.")
+            payload = encode_report(failed, principal=f"user:{config.get('user')}")
+            reports.leave(stores[row.run], AttemptId(run, TaskId(task), attempt), [payload])
 
 
 def tell_killed(rows: Sequence[JobRow], *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import click
 from evflow import config
 from evflow.cli import session
 from evflow.cli.complete import of_runs
-from evflow.cli.jobs import JobRow, KillWhat, chosen, of_user, show, tell_killed, user_of
+from evflow.cli.jobs import JobRow, KillWhat, chosen, leave_word, of_user, show, tell_killed, user_of
 from evflow.core.ids import RunId
 from evflow.log.protocol import LogClient
 
@@ -70,6 +70,8 @@ def kill_command(
         raise KillWhat("kubernetes")
     with session.log() as log:
         rows = _rows(log, run, user_of(user, my_runs=my_runs), namespaces, lambda job: job.has_ended == ended)
+        if not ended:
+            leave_word(log, rows, "evflow kubernetes kill")
     anyio.run(_kill, rows)
     tell_killed(rows, as_json=as_json)
 

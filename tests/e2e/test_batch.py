@@ -150,7 +150,7 @@ def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_
     killed = json.loads(evflow("batch", "kill", "Sums/1", "--json").stdout)
     assert {one["task"] for one in killed} == {2, 3, 4}
     assert owner.wait(WITHIN_S) == 1
-    assert "evflow batch kill, by" in Path("run.log").read_text()
+    assert "Its job was ended by `evflow batch kill`" in Path("run.log").read_text()
 
 
 def test_a_lost_host_is_made_up_for_without_a_retry_and_memory_that_did_not_suffice_fails(batch: BatchServer) -> None:

@@ -214,7 +214,9 @@ def test_no_credentials_are_told(store: S3Store, root: Path, monkeypatch: pytest
 
 
 def test_without_the_client_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    def nothing(_: str) -> None: ...
+
+    monkeypatch.setattr("importlib.util.find_spec", nothing)
     with pytest.raises(AwsMissing, match=r"pip install 'evflow\[aws\]'"):
         open_store("s3://bucket/prefix")
 

@@ -3,7 +3,6 @@
 import ast
 import base64
 import sys
-from collections.abc import Callable
 
 import pytest
 
@@ -88,19 +87,21 @@ def test_variables_of_ours_are_not_to_be_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoilt", "said"),
     [
-        (lambda env: env.pop(ORDER), "KeyError"),
-        (lambda env: env.update({ORDER: "###"}), "Error"),
-        (lambda env: env.update({ORDER: base64.b64encode(b"no order").decode()}), "cannot be read"),
-        (lambda env: env.update({"EVFLOW_ATTEMPT": "Flow/1/8.0"}), "another attempt's"),
+        ({ORDER: None}, "KeyError"),
+        ({ORDER: "###"}, "Error"),
+        ({ORDER: base64.b64encode(b"no order").decode()}, "cannot be read"),
+        ({"EVFLOW_ATTEMPT": "Flow/1/8.0"}, "another attempt's"),
     ],
     ids=["none", "no base64", "nonsense", "another's"],
 )
-def test_an_order_that_is_none_is_told(spoil: Callable[[dict[str, str]], object], said: str) -> None:
+def test_an_order_that_is_none_is_told(spoilt: dict[str, str | None], said: str) -> None:
     packed = PoolOrder.pack(CONTEXT.pack(), ORDER_, live=True)
     env = dict(command_of("Flow/1/7.2", packed, ContainerSettings("1", "s3://b")).env)
-    spoil(env)
+    env |= {name: text for name, text in spoilt.items() if text is not None}
+    for name in (name for name, text in spoilt.items() if text is None):
+        del env[name]
     with pytest.raises(OrderMissing, match=said):
         read_order(env)
 

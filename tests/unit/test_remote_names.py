@@ -14,8 +14,8 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 FLOWS = st.one_of(
     st.sampled_from(["Flow", "flow", "FLOW", "F_low", "F__low", "Flöw", "_", "F" * 100]), st.text(min_size=1).filter(str.isidentifier)
 )
-RUNS = st.builds(lambda flow, number: RunId(FlowName(flow), RunNumber(number)), FLOWS, st.integers(1, 10**12))
-ATTEMPTS = st.builds(lambda run, task, attempt: AttemptId(run, TaskId(task), attempt), RUNS, st.integers(1, 10**9), st.integers(0, 4096))
+RUNS = st.builds(RunId, FLOWS.map(FlowName), st.integers(1, 10**12).map(RunNumber))
+ATTEMPTS = st.builds(AttemptId, RUNS, st.integers(1, 10**9).map(TaskId), st.integers(0, 4096))
 LOGS = st.sampled_from(["a", "b", "1f0c" * 8])
 
 

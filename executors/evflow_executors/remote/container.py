@@ -16,7 +16,7 @@ import base64
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +75,19 @@ class _Reports:
             self._kept.append(payload)
         else:
             await self._link.repeated(commands.report(self._context.shard, self._attempt.run, payload), REPORT_WITHIN_S)
+
+    async def say_end(self, end: AttemptFailed | AttemptExited) -> None:
+        """Report the attempt's end, unless who had it ended left word of that: the owner carries it, from the same file."""
+        left: Sequence[bytes] = ()
+        if isinstance(end, AttemptExited) and end.why == STOPPED:
+            try:
+                left = await anyio.to_thread.run_sync(reports.take, self._context.store_url, self._attempt)
+            except EvflowError as error:
+                _note(f"why this container is to end cannot be asked: {error.message}")
+        if not left:
+            await self.say(end)
+        elif self._link is None:
+            self._kept += left
 
     async def finish(self, folder: Path | None) -> None:
         """Write what was kept, and what the attempt itself left, into the store."""
@@ -141,7 +154,7 @@ class _Container:
                 group.start_soon(self._until_its_end, ends, group.cancel_scope)
                 group.start_soon(self._until_it_is_stopped, stopped, ends, group.cancel_scope)
             if _is_to_be_said(ends[0]):
-                await self._told.say(ends[0])
+                await self._told.say_end(ends[0])
             signals.cancel_scope.cancel()
         return _exit_code(ends[0])
 

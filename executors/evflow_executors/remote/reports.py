@@ -3,6 +3,8 @@
 `reports/<Flow>/<run>/<task>.<attempt>` among the store's named files: the payloads that would have gone to the inbox, in their order. The
 executor carries them there before it tells of the job's end, and removes the file after. A file that is carried twice, because an owner died in
 between, changes nothing: one result of a task is accepted.
+
+Who ends a job by a command leaves there, before it does so, how its attempt ends: the container itself sees a SIGTERM and cannot know whose.
 """
 
 from collections.abc import Sequence
