@@ -118,7 +118,9 @@ def check_files_limit() -> Iterator[Finding]:
 def check_store(url: str) -> Iterator[Finding]:
     """The folder of the object store."""
     if "://" in url and not url.startswith("file://"):
-        yield Finding("store", "warning", f"{url.partition('://')[0]} is not a local folder: it was not looked at.", "")
+        yield Finding(
+            "store", "warning", f"{url.partition('://')[0]} is not a local folder: it was not looked at.", "`evflow store check` does."
+        )
         return
     yield from check_folder("store", Path(url.removeprefix("file://")), private=False)
 
