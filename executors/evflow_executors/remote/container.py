@@ -43,9 +43,9 @@ from evflow_executors.protocol import Observation
 from evflow_executors.remote import reports
 from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER
 from evflow_executors.remote.command import ATTEMPT, ORDER, ORDER_AT
+from evflow_executors.remote.verdicts import CONTAINER_STOPPED
 
-STOPPED: Final = "container-stopped"
-"""Why an attempt ended whose container got SIGTERM."""
+STOPPED: Final = CONTAINER_STOPPED
 REACH_LOG_S: Final = 60.0
 REPORT_WITHIN_S: Final = 600.0
 EXIT_UNFIT: Final = 1

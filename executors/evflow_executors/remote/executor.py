@@ -30,7 +30,7 @@ from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
 from evflow_executors.remote.names import job_name
 from evflow_executors.remote.platform import Job, JobSeen, Platform, PlatformProblem
-from evflow_executors.remote.verdicts import EXITED, UNFIT, end_of
+from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, UNFIT, end_of
 
 SUBMIT_PATIENCE_S: Final = 900.0
 """How long a platform may be away or throttle before an attempt counts as never started; it is made again then."""
@@ -67,8 +67,8 @@ class Dispatch(Protocol):
         """Whether the shard is still this process's."""
         ...
 
-    async def carry(self, attempt: AttemptId) -> None:
-        """Bring what the container left in the store into the inbox; nothing where it reports to the log."""
+    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
+        """Bring what the container left in the store into the inbox, but for an exit with this reason; nothing where it reports to the log."""
         ...
 
     def is_ours(self, seen: JobSeen) -> bool:
@@ -374,8 +374,9 @@ class RemoteExecutor:
         if out.tail is not None:
             await asyncio.wait([out.tail], timeout=LAST_LINES_S)
             out.tail.cancel()
-        await self._dispatch.carry(attempt)
         verdict = EXITED if out.cancelled is not None and seen.verdict.code != "container-timeout" else seen.verdict
+        # A container knows that it was told to end. By whom, and that it would be again, the platform knows better.
+        await self._dispatch.carry(attempt, unless=CONTAINER_STOPPED if verdict.kind == "failed" else "")
         log = await self._platform.log_tail(seen.name, TAIL_LINES) if verdict.kind == "exited" and seen.exit_code in UNFIT else ""
         await self._over(seen.name, end_of(attempt, verdict, seen.exit_code, log))
 

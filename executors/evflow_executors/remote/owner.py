@@ -7,6 +7,8 @@ import anyio
 import anyio.to_thread
 
 from evflow import diagnostics
+from evflow.core.codec import decode_report
+from evflow.core.events import AttemptExited
 from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
 from evflow.log import commands
@@ -94,13 +96,16 @@ class OwnerDispatch:
         held = await self._link.repeated(commands.lease_owner(self._shard), PATIENCE_S)
         return held is None or held[0] == self._owner
 
-    async def carry(self, attempt: AttemptId) -> None:
-        """Bring what the container left in the store into the inbox. A store or a log that is away is waited for."""
+    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
+        """Bring what the container left in the store into the inbox, but for an exit with this reason. A store or a log that is away is waited for."""
         context = self._contexts.get(attempt.run)
         if context is None:
             return  # so many runs were begun since that this one is long over
         payloads = await self._left(context, attempt)
         for payload in payloads:
+            event, _ = decode_report(payload)
+            if unless and isinstance(event, AttemptExited) and event.why == unless:
+                continue
             await self._link.repeated(commands.report(self._shard, attempt.run, payload), PATIENCE_S)
         if payloads:
             try:

@@ -36,6 +36,9 @@ Code = Literal[
     "container-broken",
 ]
 
+CONTAINER_STOPPED: Final = "container-stopped"
+"""Why an attempt ended whose container got SIGTERM, as the container tells it."""
+
 UNFIT: Final = {
     EXIT_NO_PYTHON: "The image has no Python 3.11 or newer",
     EXIT_NO_EVFLOW: "evflow could not be had in the container",
