@@ -18,14 +18,25 @@ from evflow_executors.remote.rate import CallRate
 
 REAL = os.environ.get("EVFLOW_TEST_KUBECONFIG", "")
 """A kubeconfig of a real cluster: the tests of what both have to do run there as well."""
-LOG = f"log-of-tests-{os.getpid()}"
+_logs = [0]
 IMAGE = os.environ.get("EVFLOW_TEST_IMAGE", "python:local")
 HOST_NETWORK = {"spec": {"hostNetwork": True}}
 """A test bed may have no network of pods; the address of every server is loopback then."""
 
 
-def a_job(script: str, task: int = 1, *, log: str = LOG, epoch: int = 1, timeout_s: float = 0, **asked: Any) -> Job:
+def new_log() -> None:
+    """From now on jobs are of another log: what a test before left to a real cluster has other names."""
+    _logs[0] += 1
+
+
+def log_now() -> str:
+    """The log of the jobs of this test."""
+    return f"log-of-tests-{os.getpid()}-{_logs[0]}"
+
+
+def a_job(script: str, task: int = 1, *, log: str = "", epoch: int = 1, timeout_s: float = 0, **asked: Any) -> Job:
     """A job that runs a line of shell."""
+    log = log or log_now()
     attempt = AttemptId(RunId.parse("Train/3"), TaskId(task), 0)
     return Job(
         job_name(log, attempt),

@@ -332,6 +332,11 @@ class FakeKubernetes(Cluster):
         async def answer(request: web.Request) -> web.StreamResponse:
             thing = self._named(kind, request.match_info["name"])
             options: Plain = (await request.json()) if request.can_read_body else {}
+            wanted = (options.get("preconditions") or {}).get("uid")
+            if wanted not in (None, thing["metadata"]["uid"]):
+                raise Status(
+                    409, "Conflict", f"the UID in the precondition ({wanted}) does not match the UID in record ({thing['metadata']['uid']})"
+                )
             policy = request.query.get("propagationPolicy") or options.get("propagationPolicy") or "Background"
             grace = request.query.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))
             if kind == "pods":

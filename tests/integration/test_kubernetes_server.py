@@ -16,7 +16,7 @@ from evflow_executors.kubernetes.api import Cluster, KubernetesApi
 from evflow_executors.kubernetes.manifest import Server, TaskJob, gang_manifest
 from evflow_executors.remote.rate import CallRate
 from tests.fakes.kubernetes_api import fake_kubernetes
-from tests.kubernetes_world import IMAGE, REAL, a_job, a_platform
+from tests.kubernetes_world import IMAGE, REAL, a_job, a_platform, new_log
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
 pytestmark = pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.may_block("kubernetes-asyncio reads its configuration's
 
 @pytest.fixture(params=["fake", "real"])
 def kubeconfig(request: pytest.FixtureRequest, root: Path) -> Iterator[Path]:
-    """Credentials for an API server, without Jobs of ours before and behind the test."""
+    """Credentials for an API server, whose Jobs of ours go away behind the test."""
+    new_log()
     if request.param == "fake":
         with fake_kubernetes(root / "cluster") as server:
             yield server.kubeconfig(root / "kubeconfig")
         return
     if not REAL:
         pytest.skip("EVFLOW_TEST_KUBECONFIG names no cluster")
-    kubectl(Path(REAL), "delete", "jobs", "-l", "app.kubernetes.io/managed-by=evflow", "--wait=true", "--cascade=foreground")
     yield Path(REAL)
-    kubectl(Path(REAL), "delete", "jobs", "-l", "app.kubernetes.io/managed-by=evflow", "--wait=true", "--cascade=foreground")
+    kubectl(Path(REAL), "delete", "jobs", "-l", "app.kubernetes.io/managed-by=evflow")
 
 
 def kubectl(kubeconfig: Path, *arguments: str) -> str:

@@ -6,7 +6,6 @@ takes the Job with it: an attempt runs once.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -496,12 +495,21 @@ class KubernetesPlatform:
 
     def _away(self, name: str, known: _Known) -> None:
         """Delete a Job whose attempt is over."""
+        # That one, and none that has been made under its name since.
+        uid = next((str(owner.get("uid")) for owner in rows(part(known.pod or {}, "metadata"), "ownerReferences")), "")
+        options = {"propagationPolicy": "Background", **({"preconditions": {"uid": uid}} if uid else {})}
 
         async def delete() -> None:
             async with self._hands:
                 for _ in range(3):
-                    with contextlib.suppress(PlatformProblem):
-                        await self._delete("jobs", known.namespace, name, {"propagationPolicy": "Background"})
+                    try:
+                        await self._delete("jobs", known.namespace, name, options)
+                    except CallRefused as error:
+                        if error.status == 409:
+                            return
+                    except PlatformProblem as error:
+                        diagnostics.debug("a Job of Kubernetes cannot be deleted yet", job=name, why=error.message)
+                    else:
                         return
                     await anyio.sleep(LOOK_S)
 
