@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
+from tests.kubernetes_world import IMAGE, REAL
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
 pytestmark = pytest.mark.timeout(600)
 WITHIN_S = 120.0
+REPOSITORY = Path(__file__).parents[2]
 FLOW = """
 from evflow import FlowSpec, kubernetes, step
 
@@ -211,3 +213,32 @@ def test_a_gang_runs_on_this_machine_and_the_run_says_so(server: FakeKubernetes)
     refused = python("sums.py", "run", "--with", "kubernetes", "--fallback", "error")
     assert refused.returncode == 1
     assert "step work is a gang" in refused.stderr
+
+
+@pytest.mark.skipif(not REAL, reason="EVFLOW_TEST_KUBECONFIG names no cluster")
+def test_a_flow_runs_on_a_real_cluster_whose_node_is_this_machine(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node mounts this Python, the repository and the store; so the account in the pod is the one that owns them."""
+    del folder
+    monkeypatch.setenv("KUBECONFIG", REAL)
+    places = {"repository": REPOSITORY, "python": Path(sys.base_prefix), "store": root / "e"}
+    template = {
+        "spec": {
+            "hostNetwork": True,
+            "securityContext": {"runAsUser": os.getuid(), "runAsGroup": os.getgid(), "fsGroup": None, "runAsNonRoot": None},
+            "containers": [{"name": "task", "volumeMounts": [{"name": name, "mountPath": str(path)} for name, path in places.items()]}],
+            "volumes": [{"name": name, "hostPath": {"path": str(path)}} for name, path in places.items()],
+        }
+    }
+    Path("pod.json").write_text(json.dumps(template))
+    monkeypatch.setenv("EVFLOW_KUBERNETES_POD_TEMPLATE", "pod.json")
+    monkeypatch.setenv("EVFLOW_KUBERNETES_IMAGE_PULL_POLICY", "IfNotPresent")
+    write()
+    done = python("sums.py", "run", "--with", f"kubernetes:image={IMAGE},executable={sys.executable},memory=200,cpu=0.1,disk=10")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "working on 2" in done.stdout
+    assert "total 12" in evflow("logs", "Sums/1/end").stdout
+    verified("Sums/1")
+    listed = json.loads(evflow("kubernetes", "list", "Sums/1", "--ended", "--json").stdout)
+    assert [one["status"] for one in listed] == ["succeeded"] * 6
+    killed = evflow("kubernetes", "kill", "Sums/1", "--ended")
+    assert "6 jobs told to end." in killed.stderr + killed.stdout
