@@ -36,7 +36,13 @@ def test_functions_are_called_when_the_flow_is_deployed_and_not_before() -> None
         called.append(f"{context.flow_name} {context.user_name} {context.parameter_name}")
         return "data.ready"
 
-    @trigger(events=[named, {"name": lambda _: "more", "parameters": lambda _: {"day": "the_day"}}])
+    def more(_: Any) -> str:
+        return "more"
+
+    def days(_: Any) -> dict[str, str]:
+        return {"day": "the_day"}
+
+    @trigger(events=[named, {"name": more, "parameters": days}])
     @trigger(event=lambda _: namespaced_event_name("ready"))
     @trigger_on_finish(flows=lambda _: ["Other", {"name": "Third"}])
     class Listens(Plain):
@@ -63,7 +69,10 @@ def test_what_functions_give_is_checked_and_what_they_raise_is_shown() -> None:
     class Unknown(Plain):
         pass
 
-    @trigger(event=lambda _: [][0])
+    def raises(_: Any) -> str:
+        raise LookupError
+
+    @trigger(event=raises)
     class Raises(Plain):
         pass
 
