@@ -137,7 +137,8 @@ def _timer_is_kept(run: RunId, state: RunState, record: Record, due: dict[tuple[
 def _bodies(world: World) -> None:
     """No attempt beside its twin, nothing finished is run again; where the server kept what it had acknowledged.
 
-    A server that loses more than a writer keeps (five seconds, at `everysec`) takes the launches with it that nobody can write again.
+    A server that loses more than a writer keeps (five seconds, at `everysec`) takes the launches with it that nobody can write again; so does one that
+    loses what an owner wrote that is dead.
     """
     books = world.machine.books
     twins = [attempt for attempt in books.twins if (attempt.run, attempt.task) not in world.excused]

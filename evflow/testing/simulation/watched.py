@@ -6,7 +6,8 @@ from typing import Final, TypeVar
 from evflow.core import canonical, events as ev
 from evflow.core.codec import Record
 from evflow.core.ids import RunId
-from evflow.log.protocol import Lease
+from evflow.log.protocol import AppendCall, Head, Lease
+from evflow.testing.faults import Faults
 from evflow.testing.simulated_log import SimulatedEventLog
 from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulated_state import State
@@ -50,7 +51,17 @@ class WatchedServer(SimulatedServer):
 
 
 class WatchedLog(SimulatedEventLog):
-    """A connection that reports epochs to the server's books."""
+    """A connection that reports epochs to the server's books, and knows how far the server said that it had each run."""
+
+    def __init__(self, server: SimulatedServer, faults: Faults) -> None:
+        super().__init__(server, faults)
+        self.acknowledged: dict[RunId, int] = {}
+
+    async def append(self, lease: Lease, call: AppendCall) -> Head:
+        """See `EventLog.append`."""
+        head = await super().append(lease, call)
+        self.acknowledged[call.run] = head.seq
+        return head
 
     async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """See `EventLog.take`."""

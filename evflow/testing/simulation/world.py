@@ -55,6 +55,7 @@ class Process:
         self.name = f"host:{number}:{world.server.now_us()}:{number:04x}"
         self.dead = False
         self.stalled_until_s = 0.0
+        self.log: WatchedLog | None = None
 
     async def before(self, act: str) -> None:
         """Called before each act."""
@@ -103,6 +104,7 @@ class World:
         self.random = Random(f"{self.scenario.seed}/world")
         self.skew_us = 0
         self.excused: set[tuple[RunId, TaskId]] = set()  # tasks that may run beside a twin, by a flaw that is known
+        self._told_the_dead: list[dict[RunId, int]] = []  # up to which event of each run the server said to have it
         self._plan: dict[int, list[Fault]] = {}
         for fault in self.scenario.faults:
             self._plan.setdefault(fault.point, []).append(fault)
@@ -189,6 +191,9 @@ class World:
             self._note_end(process, error)
         if process.dead:
             self.crashes += 1
+            if process.log is not None:
+                self._told_the_dead.append(process.log.acknowledged)
+            self._see_what_is_lost_for_good()
             if self.after_crash is not None:
                 self.after_crash(self)
             self.machine.orphan(executor)
@@ -201,8 +206,14 @@ class World:
         self.trace.append(f"owner {process.number} ends: {error!r}")
         self.beyond_repair = self.beyond_repair or isinstance(error, LogLostTooMuch | RunVanished)
 
+    def _see_what_is_lost_for_good(self) -> None:
+        """Whether the server has less than it told an owner that is dead and cannot write it again: nobody knows what it launched."""
+        held = self.server.state.shard(SHARD).runs
+        lost = [run for told in self._told_the_dead for run, seq in told.items() if run not in held or held[run].head.seq < seq]
+        self.beyond_repair = self.beyond_repair or bool(lost)
+
     async def _work(self, process: Process, executor: Hold) -> None:
-        log = WatchedLog(self.server, process)
+        log = process.log = WatchedLog(self.server, process)
         writer = ShardWriter(log, SHARD, process.name)
         try:
             await writer.take(wait_s=2 * LEASE_S)
@@ -379,6 +390,7 @@ class World:
                 self._away(amount * 20)
             case "regress" if not server.down:
                 self.lost += server.regress(int(amount * 12))
+                self._see_what_is_lost_for_good()
                 self._away(0.005 + amount * 5)
             case "forget-lease":
                 server.forget_lease(SHARD)
