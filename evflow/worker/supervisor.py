@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from evflow.clock import monotonic_s, now_us
+from evflow.flow import dialect
 from evflow.masking import ANNOUNCEMENT, Masker, taken
 from evflow.store.logs import DEFAULT_LIMIT_MB, LogWriter, Stream
 from evflow.worker import frames, leftovers, parentage
@@ -479,6 +480,8 @@ class Supervisor:
         if attempt.cancelled:
             self._sweep.add(run)
         code_or_none, number = (code, None) if code >= 0 else (None, -code)
+        if number == signal.SIGKILL and not attempt.cancelled and self._contexts[run].options.get(dialect.OPTION) == dialect.METAFLOW:
+            code_or_none, number = 128 + number, None  # There it is a failure as any other, which counts for @retry and @catch.
         self._say(frames.EXITED, *attempt.name, code_or_none, number, WHY.get(code, ""))
         self._start_waiting(run, task)
 

@@ -353,6 +353,16 @@ def test_what_a_task_printed_ends_in_its_segmentation_fault(folder: Path) -> Non
     assert asked(folder, "[task.stdout, task.stderr]", setup) == ["Crash and burn!\n", "Task failed with a segmentation fault.\n"]
 
 
+def test_a_process_that_is_killed_has_failed_and_counts(folder: Path) -> None:
+    text = LINEAR.replace("import FlowSpec", "import FlowSpec, catch").replace(
+        "    @step\n    def end", "    @catch(var='why')\n    @step\n    def end"
+    )
+    flow(folder, text.replace("self.y = self.x + 1", "import os\n        os.kill(os.getpid(), 9)"))
+    run("flow.py")
+    setup = "namespace(None)\ntask = Run('Linear/1')['end'].task"
+    assert asked(folder, "[m.value for m in task.metadata if m.type == 'attempt']", setup) == ["0", "1"]
+
+
 def test_a_node_of_a_gang_may_return_before_its_next(folder: Path) -> None:
     flow(
         folder,
