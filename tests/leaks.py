@@ -83,6 +83,7 @@ class Before:
             found.append(f"process {describe(process)}")
             end(process)
         found += [f"descriptor {fd} -> {target}" for fd, target in sorted(self._lasting_descriptors())]
+        found += [f"descriptor {fd}, which is closed now" for fd in reopened_standard_streams()]
         found += [f"file {path}" for path in sorted(entries(self.watched) - self.files)]
         if Signals.now() != self.signals:
             found.append(f"signals {Signals.now()}, before it {self.signals}")
@@ -107,6 +108,21 @@ class Before:
             gc.collect()
             time.sleep(0.005)
         return new
+
+
+def reopened_standard_streams() -> list[int]:
+    """Which of descriptors 0 to 2 were closed; they read nothing from now on, before another file gets the number."""
+    closed: list[int] = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            closed.append(fd)
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, fd)
+            if null != fd:
+                os.close(null)
+    return closed
 
 
 def own_process(pid: int, root: Path) -> psutil.Process | None:

@@ -99,7 +99,7 @@ def test_episode_04_goes_on_without_conda(tutorials: Path, root: Path) -> None:
 def test_episode_05_runs_its_cloud_step_here_and_says_so(metaflow: Metaflow, tutorials: Path) -> None:
     assert metaflow.python.exists()
     done = run(tutorials / "05-hello-cloud" / "hello-cloud.py")
-    assert done.stderr.count("There is no executor for Kubernetes yet") == 1
+    assert done.stderr.count("Kubernetes cannot be used") == 1
     got = found(through(tutorials / "found.py", "HelloCloudFlow/1").stdout)
     assert got["tasks"]["end"][0]["message"] == "Hi from the cloud!"
     refused = through(tutorials / "05-hello-cloud" / "hello-cloud.py", "run", "--fallback", "error")
