@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,39 +12,10 @@ import pytest
 from tests.e2e.test_scheduler import ended, scheduler, told
 from tests.fakes.batch_server import BatchServer, a_batch_server
 from tests.real_runs import evflow, python, verified
+from tests.sums_flow import FLOW, WITHIN_S, a_run, fields, write
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
-WITHIN_S = 120.0
-FLOW = """
-from evflow import FlowSpec, step
-
-class Sums(FlowSpec):
-    @step
-    def start(self):
-        self.items = [1, 2, 3]
-        print("begun")
-        self.next(self.work, foreach="items")
-
-    @step
-    def work(self):
-        self.twice = 2 * self.input
-        print("working on", self.input)
-        BODY
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.total = sum(one.twice for one in inputs)
-        self.next(self.end)
-
-    @step
-    def end(self):
-        print("total", self.total)
-
-if __name__ == "__main__":
-    Sums()
-"""
 
 
 @pytest.fixture
@@ -58,14 +28,6 @@ def batch(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         for name, text in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "eu-west-1"}.items():
             monkeypatch.setenv(name, text)
         yield server
-
-
-def write(body: str = "pass") -> None:
-    Path("sums.py").write_text(FLOW.replace("BODY", body))
-
-
-def fields(run: str, kind: str) -> list[dict[str, object]]:
-    return [event["fields"] for event in json.loads(evflow("events", run, "--json", "--type", kind).stdout)]
 
 
 def test_a_flow_runs_on_aws_batch_from_its_start_to_its_end(batch: BatchServer) -> None:
@@ -93,10 +55,7 @@ def test_an_owner_killed_at_a_submit_leaves_neither_an_orphan_nor_a_twin(batch: 
                 raise ConnectionAbortedError
 
     batch.faults.on_submit = kill
-    with Path("run.log").open("wb") as log:
-        owners.append(
-            subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
-        )
+    owners.append(a_run("--with", "batch"))
     assert owners[0].wait(WITHIN_S) == -signal.SIGKILL, Path("run.log").read_text()
     done = evflow("continue", "Sums/1")
     assert done.returncode == 0, done.stderr
@@ -120,8 +79,7 @@ def test_answers_that_are_lost_and_calls_that_are_throttled_make_no_twins(batch:
 
 def test_cancelling_a_run_ends_its_jobs(batch: BatchServer) -> None:
     write("import time; time.sleep(600)")
-    with Path("run.log").open("wb") as log:
-        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    owner = a_run("--with", "batch")
     wait_until(
         lambda: sum(b"working on" in (job.output.read_bytes() if job.output else b"") for job in batch.running()) == 3,
         "they work",
@@ -137,8 +95,7 @@ def test_cancelling_a_run_ends_its_jobs(batch: BatchServer) -> None:
 
 def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_are_its_own(batch: BatchServer) -> None:
     write("import time; time.sleep(600)")
-    with Path("run.log").open("wb") as log:
-        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    owner = a_run("--with", "batch")
     wait_until(
         lambda: sum("working on" in (job.output.read_text() if job.output else "") for job in batch.running()) == 3, "they work", WITHIN_S
     )
@@ -155,8 +112,7 @@ def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_
 
 def test_a_lost_host_is_made_up_for_without_a_retry_and_memory_that_did_not_suffice_fails(batch: BatchServer) -> None:
     write("import os, time\n        if self.input == 1 and 'EVFLOW_TEST_GO' not in os.environ: time.sleep(600)")
-    with Path("run.log").open("wb") as log:
-        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    owner = a_run("--with", "batch")
 
     def sleeping() -> list[str]:
         return [job.id for job in batch.running() if job.output and "working on 1" in job.output.read_text()]
@@ -176,8 +132,7 @@ def test_a_lost_host_is_made_up_for_without_a_retry_and_memory_that_did_not_suff
 
 def test_a_container_that_is_told_to_end_says_so_and_is_made_again(batch: BatchServer) -> None:
     write("import time\n        if current.retry_count == 0: time.sleep(600)".replace("current", "__import__('evflow').current"))
-    with Path("run.log").open("wb") as log:
-        owner = subprocess.Popen([sys.executable, "sums.py", "run", "--with", "batch"], stdout=log, stderr=log, start_new_session=True)
+    owner = a_run("--with", "batch")
     wait_until(
         lambda: sum("working on" in (job.output.read_text() if job.output else "") for job in batch.running()) == 3, "they work", WITHIN_S
     )
@@ -236,11 +191,7 @@ def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(
     batch: BatchServer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVFLOW_REPORT_VIA", "log")  # so the run is over before its last job is seen to end
-    text = (
-        FLOW.replace("BODY", "pass")
-        .replace("import FlowSpec, step", "import FlowSpec, batch, step")
-        .replace("    @step", "    @batch\n    @step")
-    )
+    text = FLOW.replace("BODY", "pass").replace("    @step", "    @batch\n    @step")
     Path("sums.py").write_text(text)
     assert python("sums.py", "deploy").returncode == 0
     with scheduler(root) as first:

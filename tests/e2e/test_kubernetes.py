@@ -13,41 +13,12 @@ import pytest
 from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
 from tests.kubernetes_world import IMAGE, REAL
 from tests.real_runs import evflow, python, verified
+from tests.sums_flow import WITHIN_S, a_run, fields, write
 from tests.waiting import wait_until
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
 pytestmark = pytest.mark.timeout(600)
-WITHIN_S = 120.0
 REPOSITORY = Path(__file__).parents[2]
-FLOW = """
-from evflow import FlowSpec, kubernetes, step
-
-class Sums(FlowSpec):
-    @step
-    def start(self):
-        self.items = [1, 2, 3]
-        print("begun")
-        self.next(self.work, foreach="items")
-
-    @step
-    def work(self):
-        self.twice = 2 * self.input
-        print("working on", self.input)
-        BODY
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.total = sum(one.twice for one in inputs)
-        self.next(self.end)
-
-    @step
-    def end(self):
-        print("total", self.total)
-
-if __name__ == "__main__":
-    Sums()
-"""
 
 
 @pytest.fixture
@@ -57,19 +28,6 @@ def server(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with fake_kubernetes(root / "cluster") as found:
         monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig(root / "kubeconfig")))
         yield found
-
-
-def write(body: str = "pass") -> None:
-    Path("sums.py").write_text(FLOW.replace("BODY", body))
-
-
-def a_run(*options: str) -> "subprocess.Popen[bytes]":
-    with Path("run.log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "sums.py", "run", *options], stdout=log, stderr=log, start_new_session=True)
-
-
-def fields(run: str, kind: str) -> list[dict[str, object]]:
-    return [event["fields"] for event in json.loads(evflow("events", run, "--json", "--type", kind).stdout)]
 
 
 def test_a_flow_runs_on_kubernetes_from_its_start_to_its_end(server: FakeKubernetes) -> None:
