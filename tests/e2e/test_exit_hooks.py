@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.test_scheduler import WITHIN_S, scheduler
@@ -124,8 +125,10 @@ def held(root: Path, file: Path) -> "subprocess.Popen[bytes]":
 
 def test_a_hook_whose_owner_is_killed_runs_again_when_the_run_is_continued(root: Path, file: Path) -> None:
     process = held(root, file)
+    left = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
+    psutil.wait_procs(left, 5)  # they follow it in a moment, but for the server
     (root / "hold").unlink()
     done = evflow("continue", "Hooked/1")
     assert done.returncode == 0, done.stderr
