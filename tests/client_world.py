@@ -9,12 +9,16 @@ run.seal()
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
 
+from evflow import namespace
+from evflow.client import namespaces
+from evflow.client.connection import disconnect
 from evflow.core import events as ev, flow_events
 from evflow.core.graph import Graph, Node, Policy
 from evflow.core.ids import FlowName, RunId
@@ -228,3 +232,16 @@ class ClientWorld:
         run.succeed(2, "join", values={"score": 1}).succeed(3, "join", values={"score": 2})
         run.succeed(4, "end", values={"scores": [1, 2]})
         return run.succeed(5, values={"best": 2}).seal()
+
+
+@contextmanager
+def client_world(home: Path) -> Generator[ClientWorld]:
+    """An empty log to write runs to, which the client sees in the global namespace."""
+    made = ClientWorld(home)
+    namespace(None)
+    try:
+        yield made
+    finally:
+        namespaces.forget()
+        disconnect()
+        made.close()

@@ -14,18 +14,14 @@ from evflow import Evflow, Flow, Run, Step, Task, default_namespace, get_namespa
 from evflow.client import DataArtifact, EvflowInvalidPathspec, EvflowNamespaceMismatch, EvflowNotFound, namespaces
 from evflow.client.connection import disconnect
 from evflow.client.errors import NoSuchAttempt
-from tests.client_world import DIAMOND, LINE, NOON_US, SECOND, ClientWorld, cross_validation
+from tests.client_world import DIAMOND, LINE, NOON_US, SECOND, ClientWorld, client_world, cross_validation
 
 
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ClientWorld]:
     """Answer an empty log; the global namespace is in force."""
-    world = ClientWorld(evflow_home)
-    namespace(None)
-    yield world
-    namespaces.forget()
-    disconnect()
-    world.close()
+    with client_world(evflow_home) as made:
+        yield made
 
 
 def local(seconds: float) -> datetime:

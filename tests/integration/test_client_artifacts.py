@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 
 from evflow import Run, Task, namespace
-from evflow.client import namespaces
 from evflow.client.artifact import DataArtifact
-from evflow.client.connection import disconnect
 from evflow.client.errors import DataElsewhere
 from evflow.log.embedded.places import find
 from evflow.log.embedded.server import recorded_pids
 from evflow.store import ObjectMissing
 from evflow.store.artifacts import ArtifactNotLoadable
 from evflow.store.packages import build
-from tests.client_world import ClientWorld
+from tests.client_world import ClientWorld, client_world
 from tests.waiting import wait_until
 
 FLOW = """
@@ -59,12 +57,8 @@ class Helped:
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ClientWorld]:
     """Answer an empty log; the global namespace is in force."""
-    world = ClientWorld(evflow_home)
-    namespace(None)
-    yield world
-    namespaces.forget()
-    disconnect()
-    world.close()
+    with client_world(evflow_home) as made:
+        yield made
 
 
 @pytest.fixture

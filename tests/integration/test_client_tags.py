@@ -7,24 +7,20 @@ from pathlib import Path
 import pytest
 
 from evflow import Flow, Run, namespace
-from evflow.client import EvflowTaggingError, namespaces
-from evflow.client.connection import disconnect, shared_log
+from evflow.client import EvflowTaggingError
+from evflow.client.connection import shared_log
 from evflow.core import flow_events
 from evflow.core.flow_events import RunTagged
 from evflow.core.ids import FlowName
 from evflow.log.client import RedisLogClient
-from tests.client_world import ClientWorld
+from tests.client_world import ClientWorld, client_world
 
 
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ClientWorld]:
     """Answer a log to write runs to, seen in the global namespace."""
-    made = ClientWorld(evflow_home)
-    namespace(None)
-    yield made
-    namespaces.forget()
-    disconnect()
-    made.close()
+    with client_world(evflow_home) as made:
+        yield made
 
 
 @pytest.fixture

@@ -14,10 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evflow import Task, namespace
-from evflow.client import namespaces
-from evflow.client.connection import disconnect
-from tests.client_world import ClientWorld
+from evflow import Task
+from tests.client_world import ClientWorld, client_world
 from tests.effort import rng, scaled
 
 AT_ONCE = 100
@@ -27,12 +25,8 @@ DTYPES = ("bool", "int8", "uint16", "int64", "float16", "float32", "float64", "c
 @pytest.fixture
 def world(evflow_home: Path) -> Iterator[ClientWorld]:
     """Answer an empty log; the global namespace is in force."""
-    world = ClientWorld(evflow_home)
-    namespace(None)
-    yield world
-    namespaces.forget()
-    disconnect()
-    world.close()
+    with client_world(evflow_home) as made:
+        yield made
 
 
 def text(random: Random) -> str:
