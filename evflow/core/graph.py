@@ -6,7 +6,8 @@ takes through it is what `self.next` said at run time.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from evflow.core.values import declared, field, fits, value
 
@@ -14,6 +15,8 @@ LOCAL = "local"
 """The executor of steps that say nothing: processes of the owner's machine."""
 POOL_PREFIX = "pool:"
 """How the name of an executor begins that is a pool of workers."""
+PLATFORMS: Final = MappingProxyType({"batch": "AWS Batch", "kubernetes": "Kubernetes"})
+"""Executors that are platforms of containers, and what people call them."""
 DEFAULT_POOL = "default"
 _POOL_CHARS = 100
 

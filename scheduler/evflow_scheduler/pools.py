@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from evflow import diagnostics
-from evflow.core.graph import LOCAL, Graph, pool_of
+from evflow.core.graph import LOCAL, PLATFORMS, Graph, pool_of
 from evflow.core.ids import RunId
 from evflow.errors import EnvironmentProblem
-from evflow.flow.decorators.remote import PLACES
 from evflow.log.writer import ShardWriter
 from evflow.worker.spec import RunContext
 from evflow_scheduler.request import RunView
@@ -40,7 +39,7 @@ class ExecutorNotThere(EnvironmentProblem):
     def __init__(self, executor: str, why: str, fallback: str) -> None:
         then = "forbids to run its steps here" if fallback == "error" else "has nothing to wait for"
         super().__init__(
-            f"{PLACES.get(executor, executor)} (@{executor}) cannot be used: {why.rstrip('.')}. `--fallback {fallback}` {then}.",
+            f"{PLATFORMS.get(executor, executor)} (@{executor}) cannot be used: {why.rstrip('.')}. `--fallback {fallback}` {then}.",
             "`--fallback local` runs them on this machine; `@pool` runs steps on other ones.",
         )
 
@@ -114,7 +113,7 @@ def replaced(url: str, graph: Graph, fallback: str, view: RunView | None) -> Map
         if pool is None and executor != LOCAL and (why := _why_not(executor, graph)):
             if fallback != "local":
                 raise ExecutorNotThere(executor, why, fallback)
-            place = PLACES.get(executor, executor)
+            place = PLATFORMS.get(executor, executor)
             found[executor] = f"{place} cannot be used: {why}"
             if view is not None:
                 view.on_notice(f"{place} cannot be used: {why.rstrip('.')}. Steps with @{executor} run on this machine.")
