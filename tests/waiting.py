@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+import psutil
 
 T = TypeVar("T")
 
@@ -42,6 +43,14 @@ async def wait_until_async(predicate: Callable[[], Awaitable[T]], description: s
             raise TimeoutError(_text(description, timeout_s, answer))
         await anyio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, with all of its threads: a zombie whose other threads still end holds its sockets open."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _text(description: str, timeout_s: float, answer: object) -> str:

@@ -23,7 +23,7 @@ from evflow.log.wire import Command, Wire
 from evflow.replay.load import RunGone
 from tests.e2e.test_scheduler import scheduler, told
 from tests.real_runs import python
-from tests.waiting import wait_until
+from tests.waiting import gone, wait_until
 
 pytestmark = pytest.mark.usefixtures("client_forgets")
 
@@ -249,11 +249,11 @@ def test_a_server_that_was_killed_meanwhile_is_brought_back_for_a_request(flow_f
     found = Deployer(flow_file, show_output=False).scheduler().create()
     server = psutil.Process(told("server", "status")["pid"])
     server.kill()
-    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "it is gone")
+    wait_until(lambda: gone(server), "it is gone")
     assert found.trigger().pathspec == "Nightly/1"
     again = psutil.Process(told("server", "status")["pid"])
     again.kill()
-    wait_until(lambda: not again.is_running() or again.status() == psutil.STATUS_ZOMBIE, "it is gone, right after a request")
+    wait_until(lambda: gone(again), "it is gone, right after a request")
     assert found.trigger().pathspec == "Nightly/2"
     assert find_run("Nightly", "2").log.ask(lambda log: log.counter(FlowName("Nightly"))) == 2
 
