@@ -42,16 +42,29 @@ def run(suite: Suite, workloads: list[Workload], options: argparse.Namespace, re
     both = {suite.peer: lambda: suite.install(options.folder / suite.peer), "evflow": engines.evflow}
     chosen = [make() for name, make in both.items() if options.engine in (None, name) and name in needed]
     result = results[suite.name] = report.Result.of(chosen, peer=suite.peer, quick=options.quick)
+    if options.go_on and suite.name in (before := json.loads(options.go_on.read_text())):
+        result.go_on(before[suite.name], lambda name, samples: whole(suite, name, samples, options.rounds))
     lab = Lab(options.folder / "runs", quick=options.quick)
-    for engine in chosen if suite.warm_up else ():
+    missing = [workload for workload in workloads if workload.name not in result.samples]
+    for engine in chosen if suite.warm_up and missing else ():
         say(f"warming up {engine.name}")
         suite.warm_up(lab, engine)
-    for workload in workloads:
+    for workload in missing:
         measure(workload, chosen, lab, result, options.rounds or workload.rounds)
     print(report.terminal(result, workloads, suite.peer_title))
     if options.engine is None and not options.only:
         PAGE.write_text(page.with_section(PAGE.read_text(), suite.name, report.markdown(result, suite)))
         print(f"\nwrote {PAGE.relative_to(REPOSITORY)}, {suite.title}")
+
+
+def whole(suite: Suite, name: str, samples: report.Samples, rounds: int | None) -> bool:
+    """Whether an earlier run measured a workload that there still is, each figure of it, in all its rounds."""
+    workload = next((one for one in suite.workloads if one.name == name), None)
+    return workload is not None and all(
+        len(samples.get(engine, {}).get(metric.name, [])) >= (rounds or workload.rounds)
+        for engine in workload.engines
+        for metric in workload.metrics
+    )
 
 
 def measure(workload: Workload, chosen: list[engines.Engine], lab: Lab, result: report.Result, rounds: int) -> None:
@@ -84,6 +97,7 @@ def parse() -> argparse.Namespace:
         "--quick", action="store_true", help="run Metaflow's wide flows with 100 tasks and scale, and leave the foreach of 100,000 out"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading to a file, by suite")
+    parser.add_argument("--go-on", type=Path, metavar="FILE", help="measure what a file of --json has not, and keep what it has")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".bench", help="for the environments and the runs (default: .bench)")
     options = parser.parse_args()
     options.folder = options.folder.resolve()

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +25,7 @@ class Result:
         samples: By workload, engine and metric, in the order of the rounds.
         peer: The engine that evflow is measured beside.
         quick: Metaflow's wide runs were scaled from 100 tasks, and the widest was left out.
+        went_on: When a run that was cut off, or had fewer workloads, was taken up again.
     """
 
     versions: Mapping[str, str]
@@ -33,6 +34,7 @@ class Result:
     machine: Mapping[str, str] = field(default_factory=lambda: machine())
     begun: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     samples: dict[str, Samples] = field(default_factory=dict[str, Samples])
+    went_on: str = ""
 
     @classmethod
     def of(cls, engines: Iterable[Engine], *, peer: str, quick: bool) -> "Result":
@@ -40,6 +42,19 @@ class Result:
         versions = {"Python": platform.python_version()}
         versions |= {engine.name: engine.version for engine in engines} | {name: version(name) for name in SHARED}
         return cls(versions, peer, quick)
+
+    def go_on(self, before: Mapping[str, Any], complete: Callable[[str, Samples], bool]) -> None:
+        """Keep what an earlier run measured wholly, of the same versions on the same kind of machine, as its `as_json` has it.
+
+        Raises:
+            ValueError: It is of other versions, another machine, or another kind of run.
+        """
+        mine = {**asdict(self), "machine": {**self.machine, "Load before": before["machine"]["Load before"]}}
+        for name in ("versions", "peer", "quick", "machine"):
+            if mine[name] != before[name]:
+                raise ValueError(f"{name}: {before[name]} then, {mine[name]} now; measure all of it anew")
+        self.machine, self.begun, self.went_on = before["machine"], before["begun"], self.begun
+        self.samples = {name: samples for name, samples in before["samples"].items() if complete(name, samples)}
 
     def add(self, workload: Workload, engine: Engine, readings: Mapping[str, float]) -> None:
         """Keep one round of one engine."""
@@ -130,7 +145,7 @@ def markdown(result: Result, suite: Suite) -> str:
     return SECTION.format(
         title=suite.title,
         peer=suite.peer_title,
-        begun=result.begun,
+        begun=result.begun + (f", and for what it had not on {result.went_on}" if result.went_on else ""),
         table="\n".join("| " + " | ".join(line) + " |" for line in table),
         quick=QUICK if result.quick else "",
         notes=suite.notes.rstrip(),

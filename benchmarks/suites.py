@@ -37,7 +37,7 @@ FLOWS_NOTES = """\
   line changed, and runs them in turn: Metaflow, evflow, Metaflow, evflow. One unmeasured run of each goes first.
 * Each run has a fresh data folder. Bytecode caches are allowed for both, but for the rows that say otherwise: there Metaflow is installed as uv does,
   without any, evflow is as `make` leaves it, and neither writes any (`PYTHONDONTWRITEBYTECODE`, as in container images). Metaflow's processes
-  then compile its modules anew, each time. The goals of starts, chains and of the foreach were set by figures taken so
+  then compile its modules anew, each time. The goals of starts, chains, what lies between two steps, and of the foreach were set by figures taken so
   ([decision 123](decisions/0123-which-metaflow-the-goals-mean.md)).
 * The time of a command ends when the last process that it started is gone. For evflow that includes the start and the stop of its embedded
   server and of the reaper that stops it (`EVFLOW_LINGER_S=0`; the default is 10 s, so that consecutive commands share a server).

@@ -184,6 +184,11 @@ def dispatch(lab: Lab, engine: Engine) -> Readings:
     return {"median": median(gaps_ms), "p90": quantiles(gaps_ms, n=10)[-1]}
 
 
+def dispatch_without_bytecode(lab: Lab, engine: Engine) -> Readings:
+    """The same where no bytecode is written."""
+    return dispatch(lab, lab.without_bytecode(engine))
+
+
 def pool_dispatch(lab: Lab, engine: Engine) -> Readings:
     """From the order of a task to the beginning of its attempt on a warm worker of a pool, in a chain of 50."""
     there = lab.place(engine, chain(50), "pool")
@@ -296,6 +301,12 @@ WORKLOADS = (
             Metric("median", "end of a body to the next body, median of a chain of 50", "ms", at_most=0.01),
             Metric("p90", "the same, 90th percentile", "ms"),
         ),
+        rounds=3,
+    ),
+    Workload(
+        "dispatch-without-bytecode",
+        dispatch_without_bytecode,
+        (Metric("median", "end of a body to the next body, no bytecode written", "ms", at_most=0.01),),
         rounds=3,
     ),
     Workload("foreach", foreach_1000, (Metric("wide", "foreach of 1,000, 16 workers", "s", at_most=0.012),), rounds=1),

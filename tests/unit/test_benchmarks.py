@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import whole
 from benchmarks.engines import Engine, place
 from benchmarks.page import with_section
 from benchmarks.report import Result, Samples, figure, markdown, row, terminal
@@ -73,6 +74,26 @@ def test_the_section_and_the_table_hold_every_figure_of_a_full_run(suite: Suite)
                 assert metric.title in text
     assert "Quick" in markdown(result, suite)
     assert "Quick" not in markdown(measured(suite, quick=False), suite)
+
+
+def test_a_run_that_goes_on_keeps_what_is_whole_and_says_so() -> None:
+    suite = SUITES[0]
+    before = measured(suite, quick=False)
+    before.samples = {
+        workload.name: {name: {metric: readings * workload.rounds for metric, readings in of.items()} for name, of in before.samples[workload.name].items()}
+        for workload in suite.workloads
+    }
+    first, last = suite.workloads[0].name, suite.workloads[-1].name
+    before.samples[first]["evflow"]["help"].pop()  # its last round was cut off
+    del before.samples[last]
+    before.begun = "yesterday"
+    after = measured(suite, quick=False)
+    after.go_on(before.as_json(), lambda name, samples: whole(suite, name, samples, None))
+    assert set(before.samples) - set(after.samples) == {first}
+    assert last not in after.samples
+    assert f"in one run on yesterday, and for what it had not on {after.went_on}." in markdown(after, suite)
+    with pytest.raises(ValueError, match="quick: False then, True now"):
+        measured(suite, quick=True).go_on(before.as_json(), lambda *_: True)
 
 
 def test_a_ratio_is_to_the_suites_own_peer() -> None:
@@ -201,7 +222,8 @@ class TestFinish:
             """
             import sys
             from pathlib import Path
-            from benchmarks.engines import Engine
+            from benchmarks.__main__ import whole
+from benchmarks.engines import Engine
             from benchmarks.scheduler_workloads import drive
             from benchmarks.workloads import Lab
             drive(Lab(Path("lab")), Engine("evflow", Path(sys.executable), "1.0"), "takeover")
