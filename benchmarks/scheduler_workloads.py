@@ -129,6 +129,8 @@ SCHEDULER_WORKLOADS = (
         (
             Metric("median", "order of a task to its attempt on a pool's worker, median of a chain of 50", "ms", own_at_most=3),
             Metric("p90", "the same, 90th percentile", "ms"),
+            Metric("reused_median", "order of a task to its attempt on a pool's worker, processes reused", "ms", own_at_most=3),
+            Metric("reused_p90", "the same, 90th percentile", "ms"),
         ),
         rounds=3,
         engines=OURS,

@@ -194,8 +194,8 @@ def pool_dispatch(lab: Lab, engine: Engine) -> Readings:
     there = lab.place(engine, chain(50), "pool")
     (there.folder / "pool_dispatch.py").write_text(flow("pool_dispatch"))
     (readings,) = there.client("pool_dispatch.py", times=1)
-    if readings["tasks"] != 50:
-        raise AssertionError(f"{readings['tasks']} of 50 tasks ran")
+    if (readings["tasks"], readings["reused_tasks"]) != (50, 50):
+        raise AssertionError(f"{readings['tasks']} and {readings['reused_tasks']} of 50 tasks ran")
     return readings
 
 

@@ -80,7 +80,10 @@ def test_a_run_that_goes_on_keeps_what_is_whole_and_says_so() -> None:
     suite = SUITES[0]
     before = measured(suite, quick=False)
     before.samples = {
-        workload.name: {name: {metric: readings * workload.rounds for metric, readings in of.items()} for name, of in before.samples[workload.name].items()}
+        workload.name: {
+            name: {metric: readings * workload.rounds for metric, readings in of.items()}
+            for name, of in before.samples[workload.name].items()
+        }
         for workload in suite.workloads
     }
     first, last = suite.workloads[0].name, suite.workloads[-1].name
@@ -222,8 +225,7 @@ class TestFinish:
             """
             import sys
             from pathlib import Path
-            from benchmarks.__main__ import whole
-from benchmarks.engines import Engine
+            from benchmarks.engines import Engine
             from benchmarks.scheduler_workloads import drive
             from benchmarks.workloads import Lab
             drive(Lab(Path("lab")), Engine("evflow", Path(sys.executable), "1.0"), "takeover")

@@ -1,14 +1,17 @@
 """Events over HTTP: who may publish, what is taken, what is answered."""
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import anyio
 import pytest
 
-from evflow.client.publishing import PublishedAs, checked_id, made_of
+from evflow.core.published import MAX_PAYLOAD_BYTES, decode, encode
+from evflow.log.commands import Operation
 from evflow.log.errors import LogUnreachable
 from evflow.store import Store
-from evflow_scheduler.http.events import Access, Answer, receive, signature
+from evflow_scheduler.http.events import SMALL_BODY_BYTES, Access, Answer, Event, publish_in, read, signature
 
+T = TypeVar("T")
 TOKEN = Access(token="letmein")
 SECRET = Access(secret="hush")
 NOW_S = 1_764_000_000.0
@@ -16,27 +19,29 @@ BEARER = {"Authorization": "Bearer letmein"}
 
 
 class Log:
-    """Notes what is published."""
+    """Notes what is published, by what the command of it says."""
 
     def __init__(self) -> None:
         self.events: dict[str, tuple[str, Any]] = {}
         self.away = False
 
-    def publish(self, name: str, payload: Any, key: str | None) -> PublishedAs:
+    async def repeated(self, operation: Operation[T], patience_s: float) -> T:
         if self.away:
             raise LogUnreachable("here", "it is down")
-        made_of(name, payload, source="http", principal="http", store=self._store)
-        event_id = checked_id(key)
+        ((*_, said_id, body, _, _),) = operation.commands
+        event_id, made = str(said_id), decode(cast("bytes", body))
         is_new = event_id not in self.events
-        self.events.setdefault(event_id, (name, payload))
-        return PublishedAs(event_id, name, 5, is_new)
-
-    def _store(self) -> Store:
-        raise AssertionError
+        self.events.setdefault(event_id, (made.name, made.payload))
+        return operation.parse([[int(is_new), 5]])
 
 
 def ask(log: Log, headers: dict[str, str], body: bytes = b'{"n": 1}', access: Access = TOKEN, name: str = "data") -> Answer:
-    return receive(name, headers, body, now_s=NOW_S, access=access, publish=log.publish)
+    event = read(name, headers, body, now_s=NOW_S, access=access, store=no_store)
+    return event if isinstance(event, Answer) else anyio.run(publish_in, log, event)
+
+
+def no_store() -> Store:
+    raise AssertionError
 
 
 def signed(body: bytes, *, at_s: float = NOW_S, key: str = "", name: str = "data", secret: str = "hush") -> dict[str, str]:
@@ -109,3 +114,11 @@ def test_a_log_that_is_away_is_an_answer_that_asks_to_come_again() -> None:
     log = Log()
     log.away = True
     assert ask(log, BEARER).status == 503
+
+
+@pytest.mark.parametrize("piece", ["1,", "1e1,", '"",', "{},", "[],", "null,"])
+def test_a_small_body_needs_no_store_whatever_is_in_it(piece: str) -> None:
+    count = (SMALL_BODY_BYTES - 3) // len(piece)
+    event = read("x" * 100, BEARER, f"[{piece * count}1]".encode(), now_s=NOW_S, access=TOKEN, store=no_store)
+    assert isinstance(event, Event)
+    assert len(encode(event.made)) <= MAX_PAYLOAD_BYTES

@@ -14,18 +14,40 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from evflow.client.publishing import EventInvalid, PublishedAs, checked_id, made_of, own_store, send
+from evflow.client.publishing import EventInvalid, checked_id, kept, made_of, own_store
+from evflow.core.published import MAX_PAYLOAD_BYTES, Publication, encode
 from evflow.core.values import value
 from evflow.errors import EvflowError
-from evflow.log.protocol import LogClient
+from evflow.log.commands import Operation, publish
+from evflow.log.errors import LogUnavailable
+from evflow.log.protocol import Placed
+from evflow.store.protocol import Store
 
 MOST_BODY_BYTES: Final = 16 * 1_000_000
+SMALL_BODY_BYTES: Final = MAX_PAYLOAD_BYTES // 10
+"""Up to here a payload goes into the log, whatever is in it: reading it needs no store, and is a matter of microseconds."""
 SKEW_S: Final = 300
 """A signature is that old at most, or that far ahead."""
-Publish = Callable[[str, Any, str | None], PublishedAs]
-"""Publishes an event of a name, a payload and an id, None for a fresh one."""
+PATIENCE_S: Final = 2.0
+"""How long a server that went away is waited for: of one id one event is published, so trying again changes nothing."""
+T = TypeVar("T")
+
+
+class Log(Protocol):
+    """What is needed of the log: see `evflow.log.link.Link`."""
+
+    async def repeated(self, operation: Operation[T], patience_s: float) -> T:
+        """Carry out what may be repeated."""
+        ...
+
+
+class Event(NamedTuple):
+    """An event that may be published."""
+
+    id: str
+    made: Publication
 
 
 @value
@@ -54,8 +76,10 @@ class Answer:
     body: dict[str, Any]
 
 
-def receive(name: str, headers: Mapping[str, str], body: bytes, *, now_s: float, access: Access, publish: Publish) -> Answer:
-    """Answer a request; blocking where `publish` is.
+def read(
+    name: str, headers: Mapping[str, str], body: bytes, *, now_s: float, access: Access, store: Callable[[], Store] = own_store
+) -> Event | Answer:
+    """The event that a request publishes, or why it publishes none. Blocking where the body is large: its payload is stored.
 
     Args:
         name: The event's name, from the path.
@@ -63,7 +87,7 @@ def receive(name: str, headers: Mapping[str, str], body: bytes, *, now_s: float,
         body: Its body, whole.
         now_s: The time, in seconds since 1970.
         access: Who may publish.
-        publish: Publishes it.
+        store: Where large payloads go.
     """
     said = {header.lower(): text for header, text in headers.items()}
     key = said.get("idempotency-key")
@@ -73,26 +97,24 @@ def receive(name: str, headers: Mapping[str, str], body: bytes, *, now_s: float,
     if len(body) > MOST_BODY_BYTES:
         return _error(413, "payload-too-large", f"The body has {len(body)} bytes; {MOST_BODY_BYTES} are allowed.")
     try:
-        payload = json.loads(body) if body.strip() else None
+        payload: Any = json.loads(body) if body.strip() else None
     except (ValueError, RecursionError) as error:
         return _error(400, "payload-no-json", f"The body is no JSON: {error}.")
     try:
-        done = publish(name, payload, key)
+        return Event(checked_id(key), made_of(name, payload, source="http", principal="http", store=store))
     except EventInvalid as error:
         return _error(400, error.code, error.message)
-    except EvflowError as error:  # log or store cannot be used: the same request may be sent again
+    except EvflowError as error:  # the store cannot be used: the same request may be sent again
         return _error(503, error.code, error.message)
-    return Answer(202 if done.is_new else 200, {"id": done.id, "name": done.name, "at_us": done.at_us, "is_new": done.is_new})
 
 
-def publish_in(log: LogClient, name: str, payload: Any, key: str | None) -> PublishedAs:
-    """Publish an event in a log, for `receive`.
-
-    Raises:
-        EventInvalid, LogUnavailable, StoreFull, StoreUnusable: As `evflow.client.publishing`.
-    """
-    made = made_of(name, payload, source="http", principal="http", store=own_store)
-    return send(log, made, checked_id(key))
+async def publish_in(log: Log, event: Event) -> Answer:
+    """Publish an event in the log, and say how that went; a log that is away is waited for a while."""
+    try:
+        placed: Placed = await log.repeated(publish(event.id, encode(event.made), kept()), PATIENCE_S)
+    except LogUnavailable as error:  # the same request may be sent again
+        return _error(503, error.code, error.message)
+    return Answer(202 if placed.is_new else 200, {"id": event.id, "name": event.made.name, "at_us": placed.at_us, "is_new": placed.is_new})
 
 
 def signature(secret: str, timestamp: str, name: str, key: str, body: bytes) -> str:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from evflow import clock, config
-from evflow.log import connect
+from evflow.log.link import Link
 from evflow_scheduler.http import events
 from evflow_scheduler.http.health import Condition, report
 from evflow_scheduler.metrics.gauges import Gauges, Measured
@@ -70,10 +70,9 @@ def metrics_routes(scheduler: Served, gauges: Gauges) -> list[BaseRoute]:
 
 
 def event_routes(scheduler: Served) -> list[BaseRoute]:
-    """`/events/{name}`: a thread publishes, one event after the other, over a connection of its own."""
+    """`/events/{name}`: over a connection of its own; a thread reads what is large."""
     access = events.Access(config.get("http_token") or "", config.get("http_secret") or "")
-    log = connect(scheduler.log_url)
-    one_at_a_time = anyio.Lock()
+    log = Link(scheduler.log_url)
 
     async def publish(request: Request) -> Response:
         body = bytearray()
@@ -81,12 +80,11 @@ def event_routes(scheduler: Served) -> list[BaseRoute]:
             body += chunk
             if len(body) > events.MOST_BODY_BYTES:  # no more of it is read, and the answer says so
                 break
-        ask = partial(
-            events.receive, request.path_params["name"], request.headers, bytes(body), now_s=clock.now_us() / 1e6, access=access,
-            publish=partial(events.publish_in, log),
+        read = partial(
+            events.read, request.path_params["name"], request.headers, bytes(body), now_s=clock.now_us() / 1e6, access=access
         )  # fmt: skip
-        async with one_at_a_time:
-            answer = await anyio.to_thread.run_sync(ask)
+        event = read() if len(body) <= events.SMALL_BODY_BYTES else await anyio.to_thread.run_sync(read)
+        answer = event if isinstance(event, events.Answer) else await events.publish_in(log, event)
         return as_json(answer.body, answer.status)
 
     return [Route("/events/{name:path}", publish, methods=["POST"])]
