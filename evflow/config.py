@@ -9,6 +9,7 @@ The rules:
 * A path in a file is relative to that file, a path in a variable or an option to the current folder.
 * A bad value stops whoever asks for it and names its place. A key that nobody knows stops nothing (the file may serve
   a later version too): `unknown_keys` lists them, and `evflow config` and `evflow doctor` show them.
+* A variable that begins with EVFLOW_ and is no setting stops nothing either: `evflow.config_variables` finds them.
 * Files are read once per process; variables are read at each call, so that a change inside a notebook counts.
 
 Commands, client and workers import this module, so it imports little: `tomllib` only where a file exists, `pathlib`

@@ -7,6 +7,7 @@ import click
 from evflow import config
 from evflow.cli.complete import of_settings
 from evflow.cli.output import table, write_json
+from evflow.cli.unknown_settings import unknown_settings
 from evflow.errors import EvflowError
 from evflow.log import shard_sets
 
@@ -29,8 +30,8 @@ def command(ctx: click.Context, name: str | None, as_json: bool) -> None:
     for problem in dict.fromkeys(problems):  # a broken file is one for every setting
         click.echo(f"Error: {problem}", err=True)
     if not problems:
-        for place, key in config.unknown_keys():
-            click.echo(f"Note: {place}: there is no setting '{key}'.", err=True)
+        for place, key, nearest in unknown_settings():
+            click.echo(f"Note: {place}: there is no setting '{key}'.{nearest}", err=True)
     if problems:
         ctx.exit(1)
 

@@ -1,12 +1,17 @@
 """`evflow doctor`: what keeps this machine, or the log's server, from running flows."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from evflow import config
 from evflow.cli.output import count, write_json
+from evflow.cli.unknown_settings import unknown_settings
 from evflow.errors import EvflowError
+
+if TYPE_CHECKING:
+    from evflow.log.diagnose import Finding
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("error", "red")}
 
@@ -26,10 +31,12 @@ def command(ctx: click.Context, as_json: bool, verbose: bool) -> None:
     ]
     if not findings:
         findings = [
-            Finding("settings", "warning", f"{place}: there is no setting '{key}'", "Remove it, or mend its name.")
-            for place, key in config.unknown_keys()
+            Finding("settings", "warning", f"{place}: there is no setting '{key}'", f"Remove it, or mend its name.{nearest}")
+            for place, key, nearest in unknown_settings()
         ]
         findings += diagnose(config.get("redis_url"), config.home(), config.get("store"))
+        if "://" in config.get("store") and not config.get("store").startswith("file://"):
+            findings.append(_probed(config.get("store")))
         if config.get("event_queues") or config.get("event_buckets"):
             from evflow.cli.doctor_aws import check_sources
 
@@ -50,6 +57,24 @@ def command(ctx: click.Context, as_json: bool, verbose: bool) -> None:
         click.echo(f"{count(len(findings), 'check')}: {'all is well' if good == len(findings) else f'{bad} to look at'}.", err=True)
     if worst == "error":
         ctx.exit(1)
+
+
+def _probed(url: str) -> "Finding":
+    """A store elsewhere, tried out."""
+    from evflow.log.diagnose import Finding
+    from evflow.store import open_store
+    from evflow.store.probing import CLOCKS, probe
+
+    shown = config.shown("store", url)
+    try:
+        tried = probe(open_store(url, cached=False), parts=False)
+    except EvflowError as error:  # no such kind of store, or no client for it
+        return Finding("store", "error", f"{shown}: {error.message}", error.hint)
+    wrong = [one for one in tried if not one.ok]
+    if not wrong:
+        return Finding("store", "ok", f"{shown}: {', '.join(one.name for one in tried)}: all of it works")
+    said, _, advice = wrong[0].told.partition("\n")
+    return Finding("store", "warning" if wrong[0].name == CLOCKS else "error", f"{shown}: {wrong[0].name}: {said}", advice)
 
 
 def _wrong_settings() -> list[str]:

@@ -63,7 +63,7 @@ def diagnose(url: str | None, home: Path | str, store_url: str) -> list[Finding]
     Args:
         url: The log's server; None: the embedded one, which is started if need be.
         home: EVFLOW_HOME.
-        store_url: The object store: `file://...` or a path; of others only their form is looked at.
+        store_url: The object store: `file://...` or a path; others are not looked at here, `evflow.store.probing` tries them out.
     """
     findings = [*check_python(), *check_files_limit(), *check_folder("home", Path(home)), *check_store(store_url)]
     if url is not None:
@@ -116,11 +116,8 @@ def check_files_limit() -> Iterator[Finding]:
 
 
 def check_store(url: str) -> Iterator[Finding]:
-    """The folder of the object store."""
+    """The folder of the object store; nothing where it is none."""
     if "://" in url and not url.startswith("file://"):
-        yield Finding(
-            "store", "warning", f"{url.partition('://')[0]} is not a local folder: it was not looked at.", "`evflow store check` does."
-        )
         return
     yield from check_folder("store", Path(url.removeprefix("file://")), private=False)
 

@@ -11,6 +11,8 @@ from evflow.store.protocol import NameTaken, ObjectMissing, Store
 _FOLDER: Final = "probes"
 _LARGE_BYTES: Final = 9 << 20
 """More than a part of an upload."""
+CLOCKS: Final = "clocks agree"
+"""The try whose failure costs no run."""
 SKEW_US: Final = 60_000_000
 """Clocks that differ by more are told: logs and garbage are dated by different ones."""
 
@@ -29,15 +31,23 @@ class Probe(NamedTuple):
     told: str = ""
 
 
-def probe(store: Store) -> list[Probe]:
-    """Try a store out: each thing once, in an order in which the first failure explains the others."""
+def probe(store: Store, *, parts: bool = True) -> list[Probe]:
+    """Try a store out: each thing once, in an order in which the first failure explains the others.
+
+    Args:
+        store: Which one; without what this machine keeps of it.
+        parts: Also with an object of more than a part of an upload, 9 MB.
+    """
     token = os.urandom(8).hex()
     tries: list[tuple[str, Callable[[], str]]] = [
         ("list", lambda: _list(store)),
         ("write, read and remove a file", lambda: _file(store, f"{_FOLDER}/{token}")),
         ("create a file once", lambda: _once(store, f"{_FOLDER}/{token}-once")),
-        ("store and read objects, whole and in parts", lambda: _objects(store, token.encode())),
-        ("clocks agree", lambda: _clock(store)),
+        (
+            "store and read objects, whole and in parts" if parts else "store and read an object",
+            lambda: _objects(store, [token.encode(), *([token.encode() * (_LARGE_BYTES // len(token))] if parts else [])]),
+        ),
+        (CLOCKS, lambda: _clock(store)),
     ]
     found: list[Probe] = []
     for name, act in tries:
@@ -88,11 +98,10 @@ def _once(store: Store, name: str) -> str:
     )
 
 
-def _objects(store: Store, token: bytes) -> str:
-    content = token * (_LARGE_BYTES // len(token))
-    digests = [store.put([token]), store.put([content])]
+def _objects(store: Store, contents: list[bytes]) -> str:
+    digests = [store.put([content]) for content in contents]
     try:
-        for digest, wanted in zip(digests, (token, content), strict=True):
+        for digest, wanted in zip(digests, contents, strict=True):
             if bytes(store.get(digest)) != wanted or bytes(store.get(digest, 3, 5)) != wanted[3:8]:
                 raise _Wrong(f"'{store.where(digest)}' is not what was written.")
     finally:

@@ -531,9 +531,11 @@ def test_a_run_is_cancelled_from_outside() -> None:
 
 
 def test_the_doctor_finds_this_machine_well(evflow_home: Path) -> None:
-    done = evflow("doctor", "--json")
+    done = python("-m", "evflow.cli", "doctor", "--json", EVFLOW_MAX_WORKER="8")
     findings = json.loads(done.stdout)["findings"]
     assert done.returncode == 0, findings
+    mistyped = [finding for finding in findings if "EVFLOW_MAX_WORKER" in finding["seen"]]
+    assert [(one["level"], "Did you mean 'EVFLOW_MAX_WORKERS'?" in one["advice"]) for one in mistyped] == [("warning", True)]
     assert {"python", "home-folder", "persistence", "eviction", "clock"} <= {finding["name"] for finding in findings}
     assert evflow_home.exists()
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from evflow.cli import doctor
 from tests.aws import Aws
 from tests.contract.store_worlds import S3World, asking
 from tests.e2e.test_pools import worker
@@ -191,10 +193,18 @@ def test_garbage_is_collected_and_nothing_that_is_needed(world: S3World) -> None
     assert asked("print(len(evflow.Run('Bucketed/2').data.large))") == "9000000"
 
 
+def doctors_word_on_the_store() -> dict[str, str]:
+    """What `evflow doctor` finds of it."""
+    findings: list[dict[str, str]] = json.loads(CliRunner().invoke(doctor.command, ["--json"]).stdout)["findings"]
+    (found,) = [finding for finding in findings if finding["name"] == "store"]
+    return found
+
+
 def test_a_store_is_checked_and_copied(world: S3World, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = python("flow.py", "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(evflow("store", "check", "--all", "--json").stdout)["ok"]
+    assert doctors_word_on_the_store()["level"] == "ok"
     copied = json.loads(evflow("store", "copy", "-", str(root / "copy"), "--json").stdout)
     assert copied["objects"] == len([*world.store.digests()])
     again = json.loads(evflow("store", "copy", "-", str(root / "copy"), "--json").stdout)
@@ -214,3 +224,6 @@ def test_a_store_is_checked_and_copied(world: S3World, root: Path, monkeypatch: 
     done = evflow("store", "check", world.store.url)
     assert done.returncode == 1
     assert "s3:ListBucket" in done.stdout
+    monkeypatch.setenv("EVFLOW_STORE", world.store.url)
+    said = doctors_word_on_the_store()
+    assert (said["level"], "s3:ListBucket" in said["advice"]) == ("error", True), said

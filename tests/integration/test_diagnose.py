@@ -205,8 +205,8 @@ def test_a_home_that_others_may_write_is_a_warning(evflow_home: Path) -> None:
     assert by_name(list(doctor.check_folder("home", evflow_home)))["home-folder"].level == "warning"
 
 
-def test_a_store_elsewhere_is_not_looked_at(root: Path) -> None:
-    assert [finding.level for finding in doctor.check_store("s3://bucket/prefix")] == ["warning"]
+def test_a_store_elsewhere_is_left_to_who_tries_it_out(root: Path) -> None:
+    assert not list(doctor.check_store("s3://bucket/prefix"))
 
 
 def test_a_low_limit_of_open_files_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry
 
 from evflow.core.tally import Tally
@@ -18,6 +17,8 @@ from evflow_scheduler.metrics.gauges import Gauges
 from evflow_scheduler.metrics.meter import Meter
 from evflow_scheduler.reading import Seen
 from tests.conftest import REPOSITORY
+
+yaml: Any = pytest.importorskip("yaml")
 
 OPS = REPOSITORY / "ops"
 RULES: list[dict[str, Any]] = yaml.safe_load((OPS / "alerts" / "evflow.yaml").read_text())["groups"][0]["rules"]
