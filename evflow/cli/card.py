@@ -10,10 +10,11 @@ import click
 from evflow.cli import session
 from evflow.cli.complete import of_what
 from evflow.cli.logs import log_folder
-from evflow.cli.naming import WHAT, NoSuchStep, Reference, is_number, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, Reference, meant, pathspec, tasks_of
 from evflow.cli.output import count, size, table, write_json
 from evflow.client.cards import cached, named, page_of
 from evflow.core.cards import RecordedCard, of_task
+from evflow.core.ids import RunId
 from evflow.core.state import RunState, Task
 from evflow.errors import UsageError
 from evflow.flow import dialect
@@ -141,10 +142,8 @@ def find(what: str, flow: type | None, *, id: str | None, type: str | None, dige
         NoSuchStep: What is named is neither a step of the flow nor another flow.
     """
     with session.log() as log:
-        reference = _reference(what, flow)
-        if flow is not None and reference.flow not in ("", flow.__name__) and reference.flow not in log.flows():
-            raise _no_such_step(log, reference, flow)
-        _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
+        reference, run_id = _meant(log, what, flow)
+        _, state = session.folded(log, run_id)
     tasks = [task for task in tasks_of(state, reference) if follow_resumed or not task.reused]
     every = cards_in(state, tasks)
     found = [one for one in every if [*named([one.card], id=id, type=type, digest=digest)]]
@@ -173,26 +172,9 @@ def cards_in(state: RunState, tasks: list[Task]) -> list[Found]:
     return found
 
 
-def _reference(what: str, flow: type | None) -> Reference:
-    """What was named; of a flow's own command line, a step, or a task of it, without a run is that of its newest run."""
-    if flow is None:
-        return parse(what)
-    if not what:
-        return Reference(flow.__name__, flow.__name__)
-    from evflow.flow.steps import facts
-
-    step, _, task = what.partition("/")
-    if step in facts(flow).steps and (not task or is_number(task)):
-        return Reference(what, flow.__name__, None, step, int(task) if task else None)
-    return parse(what)
-
-
-def _no_such_step(log: LogClient, reference: Reference, flow: type) -> UsageError:
-    """What is said of a word that is no flow: on a flow's own command line it was to be a step."""
-    from evflow.flow.steps import facts
-
-    run = resolve(log, Reference(flow.__name__, flow.__name__, reference.number))
-    return NoSuchStep(str(run), reference.flow, list(facts(flow).steps))
+def _meant(log: LogClient, what: str, flow: type | None) -> tuple[Reference, RunId]:
+    """As `meant`; a flow's own command line stands for its newest run where nothing is named."""
+    return meant(log, what or flow.__name__ if flow is not None else what, flow)
 
 
 def _one(what: str, flow: type | None, **chosen: Any) -> Found:
@@ -335,9 +317,9 @@ def _serve(what: str, flow: type | None, port: int, poll_interval: int, max_card
     from evflow.cli.card_pages import Pages, server
 
     def now() -> list[Found]:
-        reference = _reference(what, flow)
         with session.log() as log:
-            _, state = session.folded(log, resolve(log, reference, flow=flow.__name__ if flow is not None else ""))
+            reference, run = _meant(log, what, flow)
+            _, state = session.folded(log, run)
         return cards_in(state, tasks_of(state, reference))[::-1][:max_cards]
 
     def listed() -> list[tuple[str, str, str]]:

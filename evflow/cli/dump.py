@@ -7,7 +7,7 @@ import click
 
 from evflow.cli import session
 from evflow.cli.complete import of_what
-from evflow.cli.naming import WHAT, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, WHAT_OF_FLOW, meant, pathspec, tasks_of
 from evflow.cli.output import became, count, size, write_json
 from evflow.core.state import RunState, Task
 from evflow.errors import EvflowError, UsageError, did_you_mean
@@ -53,17 +53,17 @@ def flow_dump(flow: type) -> click.Command:
     """`dump WHAT` of a flow's own command line, where `3/train` is this flow's run."""
 
     def dump(what: str, **options: Any) -> None:
-        _dump(what, **options, flow=flow.__name__)
+        _dump(what, **options, flow=flow)
 
-    return click.Command("dump", callback=dump, params=_options(), help=f"Show the artifacts of tasks. {WHAT}")
+    return click.Command("dump", callback=dump, params=_options(), help=f"Show the artifacts of tasks. {WHAT_OF_FLOW}")
 
 
 def _dump(
-    what: str, private: bool, max_value_size: int, include: str | None, file: str | None, as_json: bool, *, flow: str = ""
+    what: str, private: bool, max_value_size: int, include: str | None, file: str | None, as_json: bool, *, flow: type | None = None
 ) -> None:  # fmt: skip
-    reference = parse(what)
     with session.log() as log:
-        _, state = session.folded(log, resolve(log, reference, flow=flow))
+        reference, run = meant(log, what, flow)
+        _, state = session.folded(log, run)
     wanted = {name.strip() for name in include.split(",")} if include else None
     found = [
         (task, view, [name for name in sorted(view.names()) if private or not name.startswith("_")])

@@ -88,15 +88,30 @@ def check_command(_: type) -> click.Command:
 
 
 def show_command(_: type) -> click.Command:
-    """`show`: the steps and the parameters, for people."""
+    """`show [WHAT]`: the steps and the parameters, for people; or one of the flow's runs."""
+    from evflow.cli.complete import of_what
 
     @click.pass_obj
-    def show(context: FlowContext) -> None:
+    def show(context: FlowContext, what: str | None, as_json: bool) -> None:
+        if what is not None:
+            from evflow.cli.show import show as show_run
+
+            show_run(what, as_json=as_json, flow=context.flow)
+            return
+        if as_json:
+            raise click.UsageError("--json goes with WHAT; `output-raw --json` prints the flow itself as data.")
         banner(context)
         for line in described(context.flow, checked(context)):
             click.echo(line)
 
-    return click.Command("show", callback=show, help="Show the flow's parameters and steps.")
+    params: list[click.Parameter] = [
+        click.Argument(["what"], required=False, shell_complete=of_what()),
+        click.Option(["--json", "as_json"], is_flag=True, help="As JSON, with WHAT."),
+    ]
+    text = (
+        "Show the flow's parameters and steps; with WHAT a run of it, a step or a task (3, 3/train, 3/train/7, train/7), as `evflow show`."
+    )
+    return click.Command("show", callback=show, params=params, help=text)
 
 
 def output_dot_command(_: type) -> click.Command:

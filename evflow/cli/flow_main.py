@@ -37,7 +37,7 @@ _SECTIONS: Sections = {
     },
     "The flow itself": {
         "check": Lazy("evflow.cli.flow_graph", "check_command", "Check the flow; what happens without a command."),
-        "show": Lazy("evflow.cli.flow_graph", "show_command", "Show the steps and parameters."),
+        "show": Lazy("evflow.cli.flow_graph", "show_command", "Show the steps and parameters; with WHAT a run."),
         "output-dot": Lazy("evflow.cli.flow_graph", "output_dot_command", "Print the graph in the language of Graphviz."),
         "output-raw": Lazy("evflow.cli.flow_graph", "output_raw_command", "Print the graph as data."),
         "version": Lazy("evflow.cli.flow_graph", "version_command", "Print evflow's version."),
@@ -166,7 +166,8 @@ class _FlowGroup(LazyGroup):
         if facts(context.flow).configs or given:
             words: list[str] = cast("Any", ctx)._protected_args  # noqa: SLF001 - where click keeps the command
             command = alike(words[0]) if words else "check"
-            _settle(context, command, helps=helps)
+            if command != "show" or not any(word[:1] != "-" for word in ctx.args):  # a run has its configurations
+                _settle(context, command, helps=helps)
         return rest
 
 

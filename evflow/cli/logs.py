@@ -10,7 +10,7 @@ import click
 from evflow import clock, config
 from evflow.cli import session
 from evflow.cli.complete import of_what
-from evflow.cli.naming import WHAT, Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import WHAT, WHAT_OF_FLOW, Reference, meant, pathspec, tasks_of
 from evflow.cli.output import instant, iso, write_json
 from evflow.client.errors import NoSuchAttempt
 from evflow.core.ids import FlowName, RunId, RunNumber
@@ -40,10 +40,10 @@ def _options() -> list[click.Parameter]:
     ]
 
 
-def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json: bool, *, flow: str = "") -> None:
-    reference = parse(what)
+def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json: bool, *, flow: type | None = None) -> None:
     with session.log() as log:
-        _, state = session.folded(log, resolve(log, reference, flow=flow))
+        reference, run = meant(log, what, flow)
+        _, state = session.folded(log, run)
     only: Stream | None = "stdout" if stream == "stdout" else "stderr" if stream == "stderr" else None
     lines = printed(state, reference, attempt, only)
     if not reference.step and reference.task is None:
@@ -54,8 +54,8 @@ def _show(what: str, stream: str, timestamps: bool, attempt: int | None, as_json
     tasks = tasks_of(state, reference)
     for host, names in (hosts_elsewhere(tasks) if log_folder(state) is None else {}).items():
         click.echo(f"What {_listed(names)} printed is on the disk of {host}, where they ran: ask there.", err=True)
-    for run, names in origins(tasks).items():
-        click.echo(f"What {_listed(names)} printed is in {run}, from where they were taken over: evflow logs {run}", err=True)
+    for origin, names in origins(tasks).items():
+        click.echo(f"What {_listed(names)} printed is in {origin}, from where they were taken over: evflow logs {origin}", err=True)
     # Under Metaflow's rules what a step printed is itself, however many tasks it had.
     alone = reference.task is not None or (bool(reference.step) and dialect.is_metaflow())
     for line in lines:
@@ -154,10 +154,10 @@ def flow_logs(flow: type) -> click.Command:
     """`logs [show] WHAT` and `logs scrub WHAT` of a flow's own command line."""
 
     def show(what: str, **options: Any) -> None:
-        _show(what, **options, flow=flow.__name__)
+        _show(what, **options, flow=flow)
 
     def scrub(what: str, every: bool, include_not_done: bool) -> None:
-        _scrub(what, every=every, include_not_done=include_not_done, flow=flow.__name__)
+        _scrub(what, every=every, include_not_done=include_not_done, flow=flow)
 
     scrub_options: list[click.Parameter] = [
         click.Argument(["what"], shell_complete=of_what()),
@@ -167,17 +167,17 @@ def flow_logs(flow: type) -> click.Command:
     group = _ShowByDefault("logs", help="Show what tasks printed, or forget it.")
     group.add_command(
         click.Command(
-            "show", callback=show, params=[click.Argument(["what"], shell_complete=of_what()), *_options()], help=f"Show it. {WHAT}"
+            "show", callback=show, params=[click.Argument(["what"], shell_complete=of_what()), *_options()], help=f"Show it. {WHAT_OF_FLOW}"
         )
     )
-    group.add_command(click.Command("scrub", callback=scrub, params=scrub_options, help="Overwrite what tasks printed."))
+    group.add_command(click.Command("scrub", callback=scrub, params=scrub_options, help=f"Overwrite what tasks printed. {WHAT_OF_FLOW}"))
     return group
 
 
-def _scrub(what: str, *, every: bool, include_not_done: bool, flow: str) -> None:
-    reference = parse(what)
+def _scrub(what: str, *, every: bool, include_not_done: bool, flow: type) -> None:
     with session.log() as log:
-        _, state = session.folded(log, resolve(log, reference, flow=flow))
+        reference, run = meant(log, what, flow)
+        _, state = session.folded(log, run)
     folder = log_folder(state) or ""
     scrubbed = 0
     for task in tasks_of(state, reference):

@@ -4,6 +4,7 @@
     TrainFlow              its newest run
     3, 3/train, 3/train/7  run 3 of the flow that this folder defines; else of the one flow that has a run 3
     TrainFlow/3/7          task 7, whatever its step
+    train, train/7         behind `python flow.py`: that step, or a task of it, in the flow's newest run
 
 Where more than one run could be meant, nothing is guessed: the candidates are listed.
 """
@@ -19,6 +20,7 @@ from evflow.errors import UsageError, did_you_mean
 from evflow.log.protocol import LogClient
 
 WHAT = "WHAT is a run, a step or a task of it: TrainFlow/3, TrainFlow/3/train, TrainFlow/3/train/7."
+WHAT_OF_FLOW = "WHAT is a run of this flow, a step or a task of it: 3, 3/train, 3/train/7; train and train/7 are those of its newest run."
 _FLOW_CLASS = re.compile(rb"^class\s+(\w+)\s*\(.*(?:FlowSpec|Flow)\b", re.MULTILINE)
 _MOST_FILES = 200
 _MOST_BYTES = 1_000_000
@@ -152,6 +154,31 @@ def parse(text: str) -> Reference:
     if len(rest) > 1 or (rest and not is_number(rest[0])):
         raise BadReference(text)
     return Reference(text, flow, int(number), step, int(rest[0]) if rest else None)
+
+
+def meant(log: LogClient, what: str, flow: type | None) -> tuple[Reference, RunId]:
+    """What is named, and the run that it is of; on the command line of a flow its steps have names of their own.
+
+    Raises:
+        BadReference, NoSuchRun, NoRunBegan, AmbiguousRun: None or several fit.
+    """
+    if flow is None:
+        reference = parse(what)
+        return reference, resolve(log, reference)
+    reference = _of_step(log, what, flow) or parse(what)
+    return reference, resolve(log, reference, flow=flow.__name__)
+
+
+def _of_step(log: LogClient, what: str, flow: type) -> Reference | None:
+    """A step, or a task of one, without a run. What is no flow either is a step: one that the flow had once, or a mistyped one."""
+    from evflow.flow.steps import facts
+
+    step, _, task = what.strip("/").partition("/")
+    if not step.isidentifier() or is_number(step) or (task and not is_number(task)):
+        return None
+    if step not in facts(flow).steps and (step == flow.__name__ or step in log.flows()):
+        return None
+    return Reference(what, flow.__name__, None, step, int(task) if task else None)
 
 
 def is_number(text: str) -> bool:

@@ -8,7 +8,7 @@ import click
 from evflow import clock
 from evflow.cli import session
 from evflow.cli.complete import of_what
-from evflow.cli.naming import Reference, parse, pathspec, resolve, tasks_of
+from evflow.cli.naming import Reference, meant, pathspec, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, who, write_json
 from evflow.cli.picture import why
 from evflow.cli.rerun import Why, reasons
@@ -31,9 +31,13 @@ FEW_TASKS = 20
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(what: str, as_json: bool) -> None:
     """Show it."""
-    reference = parse(what)
+    show(what, as_json=as_json)
+
+
+def show(what: str, *, as_json: bool, flow: type | None = None) -> None:
+    """Print a run, a step or a task; `flow` is the one on whose own command line it is asked for."""
     with session.log() as log:
-        run = resolve(log, reference)
+        reference, run = meant(log, what, flow)
         try:
             entry, state = session.folded(log, run)
         except (RunWaits, RunGone) as error:
