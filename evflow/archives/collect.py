@@ -6,19 +6,21 @@ What was written, or was there when somebody wanted to write it, after the cut i
 grace to refer to it. A run that was forgotten is needed until the grace is over, too.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final, cast
 
 import msgpack
 
 from evflow.archives.reachable import Needed
 from evflow.archives.users import StoreUser, users
-from evflow.core.ids import FlowName, RunId, RunNumber
+from evflow.core.ids import Digest, FlowName, RunId, RunNumber
 from evflow.core.values import entity
 from evflow.errors import UsageError
 from evflow.log.archived import LogKeeper
 from evflow.store import NameMissing, Store
+from evflow.store.together import each
 
 DEFAULT_GRACE_S: Final = 86_400.0
 LEAST_GRACE_S: Final = 3_600.0
@@ -109,42 +111,60 @@ def collect(
 
 
 def _objects(store: Store, needed: Needed, before_us: int, found: Collected, *, dry_run: bool) -> None:
-    for digest, written_us, size in store.written():
-        if digest in needed.marks:
-            found.kept += 1
-        elif written_us >= before_us:
-            found.young += 1
-        else:
-            freed = size if dry_run else store.remove(digest, before_us)
-            found.objects += bool(freed or not size)
-            found.objects_bytes += freed
+    def unneeded() -> Iterator[tuple[Digest, int]]:
+        for digest, written_us, size in store.written():
+            if digest in needed.marks:
+                found.kept += 1
+            elif written_us >= before_us:
+                found.young += 1
+            else:
+                yield digest, size
+
+    def freed(one: tuple[Digest, int]) -> int:
+        return one[1] if dry_run else store.remove(one[0], before_us, listed=True)
+
+    for (_, size), freed_bytes in each(store, freed, unneeded()):
+        found.objects += bool(freed_bytes or not size)
+        found.objects_bytes += freed_bytes
 
 
 def _files(store: Store, needed: Needed, before_us: int, found: Collected, *, dry_run: bool) -> None:
     """Archives of forgotten runs, and what the tasks of runs printed that are in no index and no archive."""
     gone = list(needed.gone)
-    for name in store.list_named(_LOGS):
-        parts = name.split("/")
-        if len(parts) != 4 or not parts[2].isdecimal() or RunId(FlowName(parts[1]), RunNumber(int(parts[2]))) in needed.runs:
-            continue
-        written_us = store.written_named(name)
+    for name, written_us in each(store, store.written_named, filter(partial(_is_strangers, needed), store.list_named(_LOGS))):
         if written_us is not None and written_us < before_us:
             gone.append(name)
-    for name in gone:
+    _remove_files(store, gone, found, dry_run=dry_run)
+
+
+def _is_strangers(needed: Needed, name: str) -> bool:
+    """Whether a name is one of printed output of a run that nobody knows."""
+    parts = name.split("/")
+    return len(parts) == 4 and parts[2].isdecimal() and RunId(FlowName(parts[1]), RunNumber(int(parts[2]))) not in needed.runs
+
+
+def _remove_files(store: Store, names: Iterable[str], found: Collected, *, dry_run: bool) -> None:
+    def freed(name: str) -> int:
+        return (store.size_named(name) or 0) if dry_run else store.remove_named(name)
+
+    for _, freed_bytes in each(store, freed, names):
         found.files += 1
-        found.files_bytes += (store.size_named(name) or 0) if dry_run else store.remove_named(name)
+        found.files_bytes += freed_bytes
 
 
 def collect_cache(store: Store, installation: str, before_us: int, found: Collected, *, dry_run: bool) -> None:
     """What `@cached` can give no more: the entries whose manifest is gone. They need nothing, and what they name is kept by the runs that have it."""
-    for name in store.list_named(f"{_CACHE}/{installation}"):
+
+    def is_useless(name: str) -> bool:
         written_us = store.written_named(name)
         if written_us is None or written_us >= before_us:
-            continue
+            return False
         with suppress(NameMissing, ValueError, msgpack.UnpackException):
             kept = msgpack.unpackb(store.read_named(name))
             manifest = cast("dict[str, bytes]", kept)["manifest"] if isinstance(kept, dict) and "manifest" in kept else b""
             if manifest and store.exists(manifest):
-                continue
-        found.files += 1
-        found.files_bytes += (store.size_named(name) or 0) if dry_run else store.remove_named(name)
+                return False
+        return True
+
+    names = store.list_named(f"{_CACHE}/{installation}")
+    _remove_files(store, [name for name, useless in each(store, is_useless, names) if useless], found, dry_run=dry_run)

@@ -23,10 +23,13 @@ from evflow.log.archived import LogKeeper
 from evflow.log.errors import LogUnavailable
 from evflow.log.keys import shared_shards
 from evflow.log.protocol import RunEntry, StoredEvent
-from evflow.store import ObjectMissing, Store
+from evflow.store import ObjectDamaged, ObjectMissing, Store
 from evflow.store.manifests import NotAManifest, read_manifest
+from evflow.store.together import each
 
 _CHUNK: Final = 5_000
+_TOGETHER: Final = 1_000
+"""Digests that are looked at together: bounded memory, and enough that a far store is never idle."""
 _LAST_REQUESTS: Final = 1_000
 """As many events as `evflow.deployments.unconfirmed` looks at."""
 _DIGEST_BYTES: Final = 32
@@ -90,6 +93,9 @@ class Needed:
         self._log = log
         self._store = store
         self._before_us = forgotten_before_us
+        self._waiting: dict[bytes, str] = {}  # marked and not looked at yet, each with what refers to it
+        self._absent: set[bytes] = set()
+        self._wanted: dict[bytes, RunId] = {}  # manifests of runs, which have to be there
         self.marks = Marks()
         self.runs: set[RunId] = set()
         self.gone: list[str] = []
@@ -117,6 +123,7 @@ class Needed:
             self._inbox(shard)
         self._published()
         self._archives(noted, {flow: self._forgotten(flow) for flow in flows})
+        self._look()
 
     # --- what refers to objects ----------------------------------------------------------------------------
 
@@ -149,8 +156,8 @@ class Needed:
             if at_home:
                 for name in _OF_MANIFESTS:
                     digest = getattr(event, name, None)
-                    if isinstance(digest, bytes) and not self._store.exists(digest):
-                        raise _run_unreadable(run, ObjectMissing(digest, self._store.where(digest)).message)
+                    if isinstance(digest, bytes):
+                        self._wanted.setdefault(digest, run)
             self._mark(_digests(msgpack.unpackb(payload, use_list=False, strict_map_key=False)), f"an object of '{run}'")
         return seq
 
@@ -247,29 +254,46 @@ class Needed:
     # --- marking -------------------------------------------------------------------------------------------
 
     def _mark(self, digests: Iterable[bytes], what: str) -> None:
-        waiting = list(digests)
-        while waiting:
-            digest = waiting.pop()
-            if self.marks.add(digest) and self._store.exists(digest):
-                waiting += self._named_by(digest, what)
+        self._waiting.update((digest, what) for digest in digests if self.marks.add(digest))
+        if len(self._waiting) >= _TOGETHER:
+            self._look()
 
-    def _named_by(self, digest: bytes, what: str) -> Iterator[Digest]:
-        """The objects that an object names."""
+    def _look(self) -> None:
+        """Look at what was marked, at what that names, and so on; then whether what has to be there is.
+
+        Many at once: a store that is far away takes as long for one as for thirty.
+        """
+        while self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            manifests = (one for one, begins in each(self._store, self._begins_like_a_manifest, waiting.items()) if begins)
+            for (_, what), named in each(self._store, self._named_by, manifests):
+                self._waiting.update((digest, what) for digest in named if self.marks.add(digest))
+        for digest, run in self._wanted.items():
+            if digest in self._absent:
+                raise _run_unreadable(run, ObjectMissing(digest, self._store.where(digest)).message)
+        self._wanted.clear()
+
+    def _begins_like_a_manifest(self, marked: tuple[bytes, str]) -> bool:
+        digest, _ = marked
         try:
-            size = self._store.size(digest) or 0
-            if bytes(self._store.get(digest, 0, min(size, len(_MANIFEST)))) != _MANIFEST:
-                return
-            manifest = read_manifest(self._store, digest)
-        except NotAManifest:
-            return  # an object that only begins like one
+            return bytes(self._store.get(digest, 0, len(_MANIFEST))) == _MANIFEST
         except ObjectMissing:
-            return
+            self._absent.add(digest)
+        except ObjectDamaged:  # it is shorter than that
+            pass
+        return False
+
+    def _named_by(self, marked: tuple[bytes, str]) -> list[Digest]:
+        """The objects that a manifest names."""
+        digest, what = marked
+        try:
+            manifest = read_manifest(self._store, digest)
+        except (NotAManifest, ObjectMissing):
+            return []  # an object that only begins like one, or that went away
         except EvflowError as error:
             hint = "Restore the object from a copy, or forget the run that it belongs to: `evflow forget RUN`."
             raise CannotCollect(what, error.message, hint) from error
-        yield from manifest.objects()
-        if manifest.base is not None:
-            yield manifest.base
+        return [*manifest.objects(), *([manifest.base] if manifest.base is not None else [])]
 
 
 def _run_unreadable(run: RunId, why: str) -> CannotCollect:

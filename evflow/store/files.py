@@ -213,6 +213,11 @@ class FileStore:
         size = self.size(digest)
         return size is not None and self._confirm(digest, size)
 
+    @property
+    def at_once(self) -> int:
+        """See `Removable.at_once`."""
+        return 1
+
     def written(self) -> Iterator[tuple[Digest, Micros, int]]:
         """See `ObjectStore.written`."""
         for digest in self.digests():
@@ -224,8 +229,9 @@ class FileStore:
                     continue
             yield digest, Micros(status.st_mtime_ns // 1_000), status.st_size
 
-    def remove(self, digest: bytes, written_before_us: int) -> int:
+    def remove(self, digest: bytes, written_before_us: int, *, listed: bool = False) -> int:
         """See `ObjectStore.remove`."""
+        del listed  # a look costs next to nothing here
         path, trashed = self._path(digest), self._trashed(digest)
         with translated(path):
             try:

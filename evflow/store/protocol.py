@@ -236,14 +236,20 @@ class NamedFiles(Protocol):
 class Removable(Protocol):
     """Objects that may go when nobody refers to them any more."""
 
+    @property
+    def at_once(self) -> int:
+        """How many requests are well made side by side (`evflow.store.together`); 1 where one after another is as fast."""
+        ...
+
     def written(self) -> Iterator[tuple[Digest, Micros, int]]:
         """All objects, in no order, each with the time it was last written or confirmed, by the store's clock, and its size in bytes."""
         ...
 
-    def remove(self, digest: bytes, written_before_us: int) -> int:
+    def remove(self, digest: bytes, written_before_us: int, *, listed: bool = False) -> int:
         """Remove an object unless it was written or confirmed at that time or later; returns the bytes that became free, 0 if none.
 
-        A `put` or `confirm` beside it that said that the object is there is right: the object stays then.
+        A `put` or `confirm` beside it that said that the object is there is right: the object stays then. With `listed` the caller has just seen
+        it among `written`, and older than that: a store that would look first need not.
 
         Raises:
             StoreUnusable: The store cannot be written.

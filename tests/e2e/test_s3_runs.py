@@ -184,11 +184,16 @@ def test_garbage_is_collected_and_nothing_that_is_needed(world: S3World) -> None
     # What was forgotten is needed until the grace is over; nothing else is garbage yet.
     assert json.loads(done.stdout)["forgotten"] == ["Bucketed/1"]
     assert verified("Bucketed/2")["exit"] == 0
-    stray = world.store.put([b"nobody refers to this"])
-    world.age(stray, 3 * 3_600_000_000)
+    strays = [world.store.put([b"nobody refers to %d" % number]) for number in range(20)]
+    for stray in strays:
+        world.age(stray, 3 * 3_600_000_000)
+    world.aws.asked()
     said = json.loads(evflow("gc", "--grace", "1h", "--yes", "--json").stdout)
-    assert said["objects"]["removed"] == 1
-    assert not world.store.exists(stray)
+    assert said["objects"]["removed"] == 20
+    requests = world.aws.asked()
+    assert [sum(stray.hex()[4:] in one for one in requests) for stray in strays] == [4] * 20, "a note, a look, and an end for each of both"
+    assert len(requests) <= 4 * 20 + 3 * said["objects"]["needed"] + 20, "what is needed is asked for once, and once more if it is a manifest"
+    assert not any(map(world.store.exists, strays))
     assert verified("Bucketed/2")["exit"] == 0
     assert asked("print(len(evflow.Run('Bucketed/2').data.large))") == "9000000"
 

@@ -51,10 +51,10 @@ def note_key(bucket: Bucket, digest: bytes) -> str:
     return bucket.address.key("removing", digest.hex())
 
 
-async def remove(bucket: Bucket, digest: bytes, written_before_us: int) -> int:
+async def remove(bucket: Bucket, digest: bytes, written_before_us: int, *, listed: bool = False) -> int:
     """Remove an object, unless it counts as written at that time or later; the bytes that became free."""
     key, note = bucket.address.object(digest), note_key(bucket, digest)
-    if not await _is_old(bucket, key, written_before_us):  # most that are asked for are: this spares them a note
+    if not listed and not await _is_old(bucket, key, written_before_us):  # this spares what is not a note
         return 0
     began_s = monotonic_s()
     try:

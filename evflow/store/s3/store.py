@@ -243,11 +243,16 @@ class S3Store:
         while (page := loop.run(_next(pages))) is not None:
             yield from page.get(part, ())
 
-    def remove(self, digest: bytes, written_before_us: int) -> int:
-        """See `ObjectStore.remove`."""
+    @property
+    def at_once(self) -> int:
+        """See `Removable.at_once`."""
+        return AT_ONCE
+
+    def remove(self, digest: bytes, written_before_us: int, *, listed: bool = False) -> int:
+        """See `ObjectStore.remove`: four requests, five where it was not listed."""
         self._cache.forget(digest)
         with self._said(self.where(digest)):
-            return loop.run(removal.remove(self._bucket, digest, written_before_us))
+            return loop.run(removal.remove(self._bucket, digest, written_before_us, listed=listed))
 
     def settle_trash(self) -> None:
         """See `ObjectStore.settle_trash`."""
