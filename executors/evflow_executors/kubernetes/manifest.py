@@ -242,13 +242,14 @@ def _pod(job: TaskJob) -> dict[str, Any]:
         "securityContext": {**user, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": volumes,
-        # A task that talks to the API names an account for it. Those of clouds come by other volumes.
-        "automountServiceAccountToken": bool(asked.get("service_account")),
         # A variable for each service of the namespace is of no use, and in large namespaces too much for a process to start with.
         "enableServiceLinks": False,
     }
     if asked.get("service_account"):
+        # Whether its pods get a token for the API, the account itself says.
         pod["serviceAccountName"] = asked["service_account"]
+    else:
+        pod["automountServiceAccountToken"] = False
     if job.timeout_s:
         pod["activeDeadlineSeconds"] = ceil(job.timeout_s)
     selector = dict(node_selector(asked.get("node_selector") or {}))
