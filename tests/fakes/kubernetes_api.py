@@ -1,7 +1,7 @@
 """A Kubernetes API server over HTTP, with the controllers and the kubelet behind it, that runs containers as processes of this machine.
 
 Not faked: the paths, verbs and bodies that evflow uses (Jobs, Pods, their logs, `/version`), validation (`kubernetes_rules`), 401, 403, 404, 409, 422, 429;
-list in pages; watch by resourceVersion with bookmarks, its end after `timeoutSeconds` and 410 for what was compacted; deletion with propagation and
+the rights of an account, which are those of the Role that we ship; list in pages; watch by resourceVersion with bookmarks, its end after `timeoutSeconds` and 410 for what was compacted; deletion with propagation and
 grace; a Job's one pod, its conditions, its removal after its TTL; a pod's conditions and reasons as servers of its version write them.
 Faked: nodes (one, of a size that can be set), images (any exists but those that `images` forbids), namespaces, accounts, and what `ContainerHost` fakes.
 Volumes are folders, and a variable that names a mount's path names the folder.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -30,6 +31,19 @@ from tests.ports import free_port
 
 T = TypeVar("T")
 TOKEN = "fake-token"
+ACCOUNTS = Path(__file__).parents[2] / "ops" / "kubernetes" / "base" / "accounts.yaml"
+
+
+def resources(text: str) -> list[Plain]:
+    """The documents of a text in YAML."""
+    yaml: Any = import_module("yaml")  # it comes without types
+    return list(yaml.safe_load_all(text))
+
+
+def rights() -> frozenset[str]:
+    """What the Role of `ops/kubernetes` allows: verbs and resources, `create jobs`."""
+    (role,) = (each for each in resources(ACCOUNTS.read_text()) if each["kind"] == "Role")
+    return frozenset(f"{verb} {resource}" for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"])
 
 
 class FakeKubernetes(Cluster):
@@ -45,6 +59,7 @@ class FakeKubernetes(Cluster):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.requests: list[str] = []
+        self._rights = rights()
         self._watches: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._stop: asyncio.Event
@@ -213,13 +228,11 @@ class FakeKubernetes(Cluster):
         if request.query.get("watch") in ("1", "true"):
             verb = "watch"
         kind = (
-            "log"
+            "pods/log"
             if request.path.endswith("/log")
             else "version"
             if request.path == "/version"
-            else "jobs"
-            if "/jobs" in request.path
-            else "pods"
+            else next(each for each in ("jobs", "pods", "events") if f"/{each}" in request.path)
         )
         self.requests.append(f"{verb} {kind}")
         if self.faults.away:
@@ -246,7 +259,7 @@ class FakeKubernetes(Cluster):
                 "the server has received too many requests and has asked us to try again later",
                 self.faults.retry_after_s,
             )
-        if f"{verb} {kind}" in self.faults.forbidden:
+        if kind != "version" and (f"{verb} {kind}" in self.faults.forbidden or f"{verb} {kind}" not in self._rights):
             raise Status(
                 403,
                 "Forbidden",

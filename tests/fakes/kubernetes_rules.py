@@ -185,3 +185,32 @@ def _resources(at: str, resources: Mapping[str, Any]) -> Iterator[str]:
             yield f'{at}.resources.requests: Invalid value: "{asked}": must be less than or equal to {name} limit of {text}'
         if "/" in name and asked is not None and amount(asked) != amount(text):
             yield f'{at}.resources.requests: Invalid value: "{asked}": must be equal to {name} limit of {text}'
+
+
+def unrestricted(pod: Mapping[str, Any]) -> Iterator[str]:
+    """Why the *restricted* level of the pod security standards does not let a pod in, from the standard's table of controls."""
+    around = pod.get("securityContext") or {}
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(field):
+            yield f"{field}=true"
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    for volume in pod.get("volumes") or ():
+        yield from (f'restricted volume types: volume "{volume["name"]}" uses {kind}' for kind in volume.keys() - allowed - {"name"})
+    for container in [*(pod.get("initContainers") or ()), *pod["containers"]]:
+        own, name = container.get("securityContext") or {}, container["name"]
+        both = {**around, **own}
+        if own.get("privileged"):
+            yield f'privileged: container "{name}"'
+        if own.get("allowPrivilegeEscalation") is not False:
+            yield f'allowPrivilegeEscalation != false: container "{name}"'
+        capabilities = own.get("capabilities") or {}
+        if "ALL" not in capabilities.get("drop", ()) or set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"}:
+            yield f'unrestricted capabilities: container "{name}"'
+        if both.get("runAsNonRoot") is not True:
+            yield f'runAsNonRoot != true: container "{name}"'
+        if both.get("runAsUser") == 0:
+            yield f'runAsUser=0: container "{name}"'
+        if (both.get("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"):
+            yield f'seccompProfile: container "{name}"'
+        if any(port.get("hostPort") for port in container.get("ports") or ()):
+            yield f'hostPort: container "{name}"'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evflow_executors.kubernetes import platform
-from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes
+from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
 from tests.kubernetes_world import a_job, a_platform
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
@@ -160,6 +160,26 @@ async def test_a_job_for_which_no_pod_is_made_says_why(server: FakeKubernetes, k
         await watched.platform.submit([a_job("true")])
         waits = await watched.until(lambda seen: bool(seen.message), a_job("true").name)
         assert waits.message == "Kubernetes makes no pod for it: Error creating: pods is forbidden: exceeded quota: small."
+
+
+async def test_each_right_of_the_role_is_used(server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server grants no other; so the Role in `ops/kubernetes` is what evflow needs, and no more."""
+    monkeypatch.setattr(platform, "PODLESS_S", 0.1)
+    monkeypatch.setattr(platform, "LOOK_S", 0.05)
+    monkeypatch.setattr(platform, "FEW", 1)
+    one, podless = a_job("echo one; sleep 60", 1), a_job("true", 2)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([one])
+        await watched.running(one.name)
+        async with aclosing(watched.platform.logs(one.name)) as lines:
+            assert (await anext(lines)).text == "one"
+        server.faults.podless = "exceeded quota: small"
+        await watched.platform.submit([podless])
+        await watched.until(lambda seen: bool(seen.message), podless.name)
+        assert set(await watched.platform.find([one.name, podless.name], [])) == {one.name, podless.name}
+        await watched.platform.terminate(one.name, "the test is over", 1)
+        await watched.ended(one.name)
+    assert set(server.requests) - {"list version"} == rights()
 
 
 async def test_a_job_that_is_gone_before_it_had_a_pod_has_ended(
