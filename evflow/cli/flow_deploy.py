@@ -86,10 +86,10 @@ def far_store() -> Iterator[str]:
     """What to say where other machines see the log and not the store."""
     from evflow.log.url import parse
 
-    url = config.get("redis_url")
-    if url and not parse(url).is_local:
+    url, store = config.get("redis_url"), config.get("store")
+    if url and not parse(url).is_local and not str(store).startswith("s3://"):
         yield (
-            f"The log is on another machine, and the store is the folder {config.get('store')} of {os.uname().nodename}: only a scheduler that "
+            f"The log is on another machine, and the store is the folder {store} of {os.uname().nodename}: only a scheduler that "
             "sees this folder can run the flow. EVFLOW_STORE names another one."
         )
 

@@ -1,23 +1,35 @@
 """Who owns a shard, and whether that process still lives.
 
 A lease says who the owner is, and goes on saying so for some seconds after its death. On the owner's own machine nobody has
-to wait for that: its name carries its process.
+to wait for that: its name carries its process. Containers that share the machine's name have numbers of their own for processes,
+so the name carries the PID namespace as well.
 """
 
 import os
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 from evflow import clock
 from evflow.log.protocol import LogClient
 
 _PARTS: Final = 4
-"""Of an owner's name: host, process, when it was named, chance."""
+"""Of an owner's name: host, process, when it was named, chance and PID namespace."""
 
 
 def owner_name() -> str:
     """A name for an owner in this process that no other one ever has: host and process for people, and chance."""
     # As `secrets.token_hex` does it, which is imported with `random`, `hmac` and `base64`.
-    return f"{os.uname().nodename}:{os.getpid()}:{clock.now_us()}:{os.urandom(8).hex()}"
+    return f"{os.uname().nodename}:{os.getpid()}:{clock.now_us()}:{os.urandom(8).hex()}{_namespace()}"
+
+
+@cache
+def _namespace() -> str:
+    """The PID namespace of this process, `-4026531836`; empty where the system has none."""
+    try:
+        return f"-{Path('/proc/self/ns/pid').readlink().name.removeprefix('pid:[').removesuffix(']')}"
+    except OSError:
+        return ""
 
 
 def host_of(owner: str) -> str:
@@ -57,13 +69,16 @@ def is_owned(client: LogClient, shard: str) -> bool:
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether an owner's process lives, where that can be known: on this host, by its number and the time it was named."""
+    """Whether an owner's process lives, where that can be known: on this host and in this PID namespace, by its number and the time it was named."""
     import psutil  # 40 ms, needed only where there is a lease
 
     host, *process_of = owner.split(":")
     if host != os.uname().nodename or len(process_of) != _PARTS - 1:
         return True
-    pid, named_us, _ = process_of
+    pid, named_us, chance = process_of
+    _, dash, namespace = chance.partition("-")
+    if dash and dash + namespace != _namespace():
+        return True
     try:
         process = psutil.Process(int(pid))
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() * 1e6 <= int(named_us)

@@ -177,6 +177,8 @@ def test_a_store_that_other_machines_do_not_see_is_pointed_out(monkeypatch: pyte
     said = " ".join(far_store())
     assert bool(said) == is_far
     assert (os.uname().nodename in said) == is_far
+    monkeypatch.setenv("EVFLOW_STORE", "s3://bucket/evflow")
+    assert [*far_store()] == []
 
 
 # --- asking for runs --------------------------------------------------------------------------------------

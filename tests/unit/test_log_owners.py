@@ -1,5 +1,10 @@
 """What is said of a shard that somebody else owns."""
 
+from pathlib import Path
+
+import pytest
+
+from evflow.log.owners import lives, owner_name
 from evflow.log.protocol import LeaseHeld, LeaseLost
 
 OWNER = "laptop:812:1795435200000000:0123456789abcdef"
@@ -21,3 +26,22 @@ def test_a_run_that_was_taken_over_is_told_with_its_new_process() -> None:
 
 def test_a_shard_of_many_runs_and_an_owner_of_another_kind_are_named_as_they_are() -> None:
     assert LeaseHeld("pool-3", "ada", 1).message.startswith("The shard 'pool-3' is being run by ada;")
+
+
+def test_an_owner_of_this_host_whose_process_is_not_there_is_dead_unless_it_is_in_another_pid_namespace() -> None:
+    own = owner_name()
+    host, _, named_us, chance = own.split(":")
+    assert lives(own)
+    assert lives(f"{own}:0-3:1")
+    nobody = 2**22 + 1  # more than Linux ever gives
+    assert not lives(f"{host}:{nobody}:{named_us}:{chance}")
+    assert not lives(f"{host}:{nobody}:{named_us}:{chance.partition('-')[0]}")
+    assert lives(f"{host}:{nobody}:{named_us}:{chance.partition('-')[0]}-4")
+
+
+def test_an_owners_name_says_its_pid_namespace_where_there_are_any() -> None:
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        pytest.skip("this system has no PID namespaces in /proc")
+    assert owner_name().rpartition("-")[2] == namespace[len("pid:[") : -1]
