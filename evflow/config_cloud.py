@@ -48,6 +48,12 @@ _OF_BATCH: Final = (
     Setting("batch_execution_role", NAME, None, "ARN of the role with which AWS Batch starts tasks: images, secrets, Fargate."),
     Setting("batch_secrets", _NAMES_AND_VALUES, (), "Variables of tasks on AWS Batch that it takes from its secrets, as NAME=ARN."),
     Setting("batch_tags", _NAMES_AND_VALUES, (), "Tags of jobs on AWS Batch, as NAME=VALUE."),
+    Setting(
+        "batch_array_least",
+        integer(0),
+        20,
+        "So many attempts of a step that are submitted together to AWS Batch go as an array job; 0: each is a job of its own.",
+    ),
     Setting("batch_rate", number(0.1), 25.0, "Calls of AWS Batch a second, at most, of one process."),
 )
 

@@ -5,16 +5,19 @@ step has `@retry`. To end a run is `evflow cancel`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
+import anyio.to_thread
 import click
 
-from evflow import config
+from evflow import config, diagnostics
 from evflow.cli import session
 from evflow.cli.complete import of_runs
 from evflow.cli.jobs import JobRow, KillWhat, chosen, leave_word, of_user, show, tell_killed, user_of
-from evflow.core.ids import RunId
+from evflow.core.ids import RunId, RunNumber
 from evflow.log.protocol import LogClient
+from evflow_executors.remote.names import run_prefix
 
 _QUEUES = click.option(
     "--queue", "queues", multiple=True, help="A queue to look into, besides `batch_job_queue` and those of the run's steps; repeatable."
@@ -64,7 +67,7 @@ def kill_command(run: str | None, everything: bool, my_runs: bool, user: str | N
 
 def _rows(log: LogClient, run: str | None, user: str | None, queues: tuple[str, ...]) -> list[JobRow]:
     found, prefix = chosen(log, run)
-    return of_user(log, anyio.run(_look, prefix, {*queues, *_queues_of(log, found)}), user)
+    return of_user(log, anyio.run(_look, log, prefix, {*queues, *_queues_of(log, found)}), user)
 
 
 def _queues_of(log: LogClient, run: RunId | None) -> list[str]:
@@ -75,13 +78,13 @@ def _queues_of(log: LogClient, run: RunId | None) -> list[str]:
     return [str(queue) for node in state.graph.nodes.values() if (queue := node.policy.asked.get("queue"))]
 
 
-async def _look(prefix: str, queues: set[str]) -> list[JobRow]:
+async def _look(log: LogClient, prefix: str, queues: set[str]) -> list[JobRow]:
     from evflow_executors.batch.reasons import seen_of
     from evflow_executors.batch.start import platform
 
     batch = platform()
     try:
-        jobs = await batch.listed(prefix, queues)
+        jobs = await batch.listed(prefix, queues, partial(anyio.to_thread.run_sync, partial(_members_of_array, log)))
     finally:
         await batch.aclose()
     rows: list[JobRow] = []
@@ -92,12 +95,30 @@ async def _look(prefix: str, queues: set[str]) -> list[JobRow]:
     return rows
 
 
+def _members_of_array(log: LogClient, prefix: str, sheet: bytes, size: int) -> Sequence[str] | None:
+    """The members of an array of the run whose jobs' names begin so; None where there is no such run, or their list is gone."""
+    from evflow.store import ObjectDamaged, ObjectMissing, open_store
+    from evflow_executors.remote.sheets import SheetUnreadable, members_of
+
+    identity, number = log.installation(), prefix.split("-")[-2]
+    runs = [RunId(flow, RunNumber(int(number))) for flow in log.flows()] if number.isdecimal() else []
+    run = next((run for run in runs if run_prefix(identity, run) == prefix and log.run(run) is not None), None)
+    store = session.folded_or_new(log, run)[1].header.get("store") if run is not None else None
+    try:
+        return members_of(open_store(str(store)), sheet, size) if store else None
+    except (ObjectMissing, ObjectDamaged, SheetUnreadable) as error:
+        diagnostics.warning("the members of an array cannot be told", of=prefix, why=error.message)
+        return None
+
+
 async def _kill(rows: Sequence[JobRow], why: str) -> None:
     from evflow_executors.batch.start import platform
 
     batch = platform()
     try:
-        for row in rows:
-            await batch.end(row.id, why)
+        for job_id in dict.fromkeys(
+            row.id.partition(":")[0] for row in rows
+        ):  # an array's members are of one run, so all of them are meant
+            await batch.end(job_id, why)
     finally:
         await batch.aclose()

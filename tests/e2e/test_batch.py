@@ -90,6 +90,33 @@ def test_an_owner_killed_at_a_submit_leaves_neither_an_orphan_nor_a_twin(batch: 
     verified("Sums/1")
 
 
+def test_an_owner_killed_at_the_submit_of_an_array_leaves_all_of_its_members_to_the_next_one(
+    batch: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the members fails once: what is tried again is a job of its own."""
+    monkeypatch.setenv("EVFLOW_BATCH_ARRAY_LEAST", "2")
+    write("if self.input == 2 and not __import__('evflow').current.retry_count: raise ValueError('once')")
+    owners: list[subprocess.Popen[bytes]] = []
+
+    def kill(at: str, name: str) -> None:
+        if at == "after" and "-array-" in name:
+            batch.faults.on_submit = None
+            os.kill(owners[0].pid, signal.SIGKILL)
+
+    batch.faults.on_submit = kill
+    owners.append(a_run("--with", "batch", "--with", "retry:times=1,minutes_between_retries=0"))
+    assert owners[0].wait(WITHIN_S) == -signal.SIGKILL, Path("run.log").read_text()
+    done = evflow("continue", "Sums/1")
+    assert done.returncode == 0, done.stderr
+    assert [len(job.members) for job in batch.jobs.values() if job.members] == [3]
+    alone = [job.name for job in batch.jobs.values() if not job.members and job.index is None]
+    assert [name.split("-")[-2:] for name in alone] == [["1", "0"], ["3", "1"], ["5", "0"], ["6", "0"]]
+    assert not batch.running()
+    assert [(one["task"], one["attempt"]) for one in fields("Sums/1", "AttemptFailed")] == [(3, 0)]
+    assert not fields("Sums/1", "AttemptLost")
+    verified("Sums/1")
+
+
 def test_answers_that_are_lost_and_calls_that_are_throttled_make_no_twins(batch: BatchServer) -> None:
     write()
     batch.faults.throttled, batch.faults.lost, batch.faults.broken = 3, 3, 2
@@ -115,7 +142,11 @@ def test_cancelling_a_run_ends_its_jobs(batch: BatchServer) -> None:
     assert {job.reason for job in batch.jobs.values() if job.terminated} == {"evflow: the run asked for it"}
 
 
-def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_are_its_own(batch: BatchServer) -> None:
+def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_are_its_own(
+    batch: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are members of an array here, which are listed each and ended together."""
+    monkeypatch.setenv("EVFLOW_BATCH_ARRAY_LEAST", "2")
     write("import time; time.sleep(600)")
     owner = a_run("--with", "batch")
     wait_until(
@@ -127,7 +158,10 @@ def test_jobs_that_are_killed_from_outside_fail_their_attempts_and_a_run_s_jobs_
     refused = evflow("batch", "kill")
     assert (refused.returncode, "none is named" in refused.stderr) == (1, True)
     killed = json.loads(evflow("batch", "kill", "Sums/1", "--json").stdout)
-    assert {one["task"] for one in killed} == {2, 3, 4}
+    assert sorted((one["step"], one["task"], one["attempt"], one["status"]) for one in killed) == [
+        ("work", task, 0, "RUNNING") for task in (2, 3, 4)
+    ]
+    assert batch.calls["terminatejob"] == 1
     assert owner.wait(WITHIN_S) == 1
     assert "Its job was ended by `evflow batch kill`" in Path("run.log").read_text()
 

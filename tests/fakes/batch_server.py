@@ -2,7 +2,7 @@
 
 Faked: scheduling (a job runs at once, or stays RUNNABLE where a test says so), images, roles, hosts. Not faked: the API's shape (REST-JSON, as botocore
 speaks it), what it requires and bounds (RegisterJobDefinition, SubmitJob, DescribeJobs of at most 100, names, tags, timeouts), names that
-are no keys, listing by JOB_NAME with a trailing `*`, error codes, `statusReason` and `container.reason`, SIGTERM before SIGKILL, exit codes, the log stream.
+are no keys, listing by JOB_NAME with a trailing `*` (members of arrays are in no such list), arrays of 2 to 10,000 with their members' ids, states and index, error codes, `statusReason` and `container.reason`, SIGTERM before SIGKILL, exit codes, the log stream.
 
 Faults are set in `faults` and used up by the next calls.
 """
@@ -79,6 +79,23 @@ class Job:
     process: subprocess.Popen[bytes] | None = None
     output: Path | None = None
     kill_at_s: float = float("inf")
+    members: list["Job"] = field(default_factory=list["Job"])
+    index: int | None = None
+
+    @property
+    def state(self) -> str:
+        """Of an array: that of all of its members."""
+        if not self.members:
+            return self.status
+        states = {member.status for member in self.members}
+        return "PENDING" if states - set(ENDED) else "FAILED" if "FAILED" in states else "SUCCEEDED"
+
+    def arrays(self) -> dict[str, Any]:
+        """What a description says of an array, or of a member's place in one."""
+        if self.index is not None:
+            return {"arrayProperties": {"index": self.index}}
+        counts = Counter(member.status for member in self.members)
+        return {"arrayProperties": {"size": len(self.members), "statusSummary": dict(counts)}} if self.members else {}
 
     @property
     def name(self) -> str:
@@ -91,12 +108,13 @@ class Job:
             "jobName": self.name,
             "jobQueue": self.given["jobQueue"],
             "jobDefinition": self.definition["jobDefinitionArn"],
-            "status": self.status,
+            "status": self.state,
             "createdAt": self.created_ms,
             "tags": self.given.get("tags", {}),
             **({"statusReason": self.reason} if self.reason else {}),
             **({"startedAt": self.started_ms} if self.started_ms else {}),
             **({"stoppedAt": self.stopped_ms} if self.stopped_ms else {}),
+            **self.arrays(),
             "isTerminated": self.terminated,
             "isCancelled": False,
             "container": {**self.definition["containerProperties"], **self.container},
@@ -143,11 +161,11 @@ class BatchServer:
 
     def of_name(self, name: str) -> list[Job]:
         with self._lock:
-            return [job for job in self.jobs.values() if job.name == name]
+            return [job for job in self.jobs.values() if job.name == name and job.index is None]
 
     def running(self) -> list[Job]:
         with self._lock:
-            return [job for job in self.jobs.values() if job.status not in ENDED]
+            return [job for job in self.jobs.values() if job.state not in ENDED and not job.members]
 
     def lose_host(self, job: Job) -> None:
         """What a spot instance's end does."""
@@ -260,9 +278,17 @@ class BatchServer:
             raise Refused("ClientException", "attemptDurationSeconds must be at least 60")
         if self.faults.on_submit is not None:
             self.faults.on_submit("before", name)
+        size = given.get("arrayProperties", {}).get("size")
+        if size is not None and not 2 <= size <= 10_000:
+            raise Refused("ClientException", "Array size must be between 2 and 10000.")
         job = Job(str(uuid.uuid4()), given, definition, time.time_ns() // 1_000_000)
         self.jobs[job.id] = job
-        self._run(job)
+        for index in range(size or 0):
+            member = Job(f"{job.id}:{index}", given, definition, job.created_ms, index=index)
+            job.members.append(member)
+            self.jobs[member.id] = member
+        for one in job.members or [job]:
+            self._run(one)
         if self.faults.on_submit is not None:
             self.faults.on_submit("after", name)
         if self.faults.lost:
@@ -282,14 +308,15 @@ class BatchServer:
         found = [
             job
             for job in sorted(self.jobs.values(), key=lambda job: -job.created_ms)
-            if job.given["jobQueue"] == given["jobQueue"]
+            if job.index is None
+            and job.given["jobQueue"] == given["jobQueue"]
             and (job.name.lower().startswith(prefix) if wanted.endswith("*") else job.name.lower() == prefix)
         ]
         first = int(given.get("nextToken") or 0)
         more = {"nextToken": str(first + 100)} if len(found) > first + 100 else {}
         return {
             "jobSummaryList": [
-                {"jobId": job.id, "jobName": job.name, "status": job.status, "createdAt": job.created_ms}
+                {"jobId": job.id, "jobName": job.name, "status": job.state, "createdAt": job.created_ms, **job.arrays()}
                 for job in found[first : first + 100]
             ],
             **more,
@@ -297,14 +324,15 @@ class BatchServer:
 
     def _terminatejob(self, given: Mapping[str, Any]) -> dict[str, Any]:
         job, reason = self.jobs.get(_need(given, "jobId")), _need(given, "reason")
-        if job is None or job.status in ENDED:
-            return {}
-        job.terminated, job.reason = True, reason
-        if job.process is None:
-            self._end(job, "FAILED", reason, {})
-        else:
-            job.kill_at_s = time.monotonic() + GRACE_S
-            _signal(job, signal.SIGTERM)
+        for one in (job.members or [job]) if job is not None else ():
+            if one.status in ENDED:
+                continue
+            one.terminated, one.reason = True, reason
+            if one.process is None:
+                self._end(one, "FAILED", reason, {})
+            else:
+                one.kill_at_s = time.monotonic() + GRACE_S
+                _signal(one, signal.SIGTERM)
         return {}
 
     def _getlogevents(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,13 +358,15 @@ class BatchServer:
             self._end(job, "FAILED", "Task failed to start", {"reason": self.faults.pull_fails})
             return
         properties = job.definition["containerProperties"]
-        home = self._root / job.id
+        home = self._root / job.id.replace(":", "-")
         home.mkdir()
         env = {one["name"]: one["value"] for one in properties.get("environment", [])}
         env |= {one["name"]: one["value"] for one in job.given.get("containerOverrides", {}).get("environment", [])}
         path = os.pathsep.join((str(Path(sys.executable).parent), os.defpath))
         ours = {name: text for name, text in os.environ.items() if name.startswith("EVFLOW_TEST_")}
         base = {"PATH": path, "HOME": str(home), "EVFLOW_HOME": str(home / "evflow"), "TMPDIR": str(home), "AWS_BATCH_JOB_ID": job.id}
+        if job.index is not None:
+            base["AWS_BATCH_JOB_ARRAY_INDEX"] = str(job.index)
         job.output = home / "output"
         with job.output.open("wb") as file:
             job.process = subprocess.Popen(

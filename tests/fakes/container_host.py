@@ -179,6 +179,7 @@ class PlainPlatform:
 
     def __init__(self, service: PlainService, name: str = "plain") -> None:
         self.name = name
+        self.together = 0
         self._service = service
         self._closed = asyncio.Event()
 

@@ -7,6 +7,7 @@ from typing import Any
 from evflow import aws, config
 from evflow_executors.batch.api import BatchPlatform
 from evflow_executors.batch.definitions import BatchDefaults
+from evflow_executors.remote.platform import Sheets
 from evflow_executors.remote.provision import pairs
 
 HOW_SECRETS = "Set `batch_secrets` to EVFLOW_REDIS_URL=<ARN of a secret>"
@@ -25,14 +26,21 @@ def defaults() -> BatchDefaults:
     )
 
 
-def platform() -> BatchPlatform:
-    """AWS Batch, as the settings have it.
+def platform(sheets: Sheets | None = None) -> BatchPlatform:
+    """AWS Batch, as the settings have it; without `sheets` there are no arrays.
 
     Raises:
         AwsMissing: The client is not installed.
     """
     aws.installed("@batch")
-    return BatchPlatform(defaults(), rate=config.get("batch_rate"), region=config.get("aws_region"), endpoint=config.get("aws_endpoint"))
+    return BatchPlatform(
+        defaults(),
+        rate=config.get("batch_rate"),
+        region=config.get("aws_region"),
+        endpoint=config.get("aws_endpoint"),
+        sheets=sheets,
+        array_least=config.get("batch_array_least"),
+    )
 
 
 def secrets() -> Collection[str]:

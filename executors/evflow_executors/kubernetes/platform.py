@@ -94,6 +94,7 @@ class KubernetesPlatform:
         self, cluster: Cluster, rate: CallRate, operator: Callable[[], Operator], on_notice: Callable[[str], None] = diagnostics.info
     ) -> None:
         self.name = NAME
+        self.together = 0
         self._cluster = cluster
         self._rate = rate
         self._read_operator = operator

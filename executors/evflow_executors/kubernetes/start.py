@@ -16,6 +16,7 @@ from evflow_executors.kubernetes.api import Cluster, KubernetesMissing
 from evflow_executors.kubernetes.manifest import filled
 from evflow_executors.kubernetes.platform import KubernetesPlatform, Operator
 from evflow_executors.kubernetes.template import template_in
+from evflow_executors.remote.platform import Sheets
 from evflow_executors.remote.provision import pairs
 from evflow_executors.remote.rate import CallRate
 
@@ -25,12 +26,13 @@ _LISTS: Final = ("image_pull_secrets", "secrets")
 _PAIRS: Final = ("node_selector", "labels", "annotations", "persistent_volume_claims")
 
 
-def platform() -> KubernetesPlatform:
-    """Kubernetes, as the settings have it.
+def platform(sheets: Sheets | None = None) -> KubernetesPlatform:
+    """Kubernetes, as the settings have it. A Job is one attempt's: it needs no sheets.
 
     Raises:
         KubernetesMissing: The client is not installed.
     """
+    del sheets
     installed()
     return KubernetesPlatform(cluster(), rate(config.get("kubernetes_rate")), operator)
 

@@ -25,6 +25,9 @@ from evflow_executors.pool_orders import PoolOrder
 MOST_ORDER_BYTES: Final = 4_096
 """A larger order goes to the store: platforms bound what a job may carry (AWS Batch: 30 KiB)."""
 ORDER, ORDER_AT, ATTEMPT = "EVFLOW_ORDER", "EVFLOW_ORDER_AT", "EVFLOW_ATTEMPT"
+ORDERS_AT: Final = "EVFLOW_ORDERS_AT"
+"""The digest of a sheet (`sheets`), in hexadecimal: the other three stand in the entry of this container's index."""
+INDEX: Final = "AWS_BATCH_JOB_ARRAY_INDEX"
 _OURS: Final = re.compile(r"EVFLOW_|PYTHONPATH$")
 _SHELL: Final = (
     'p=$(command -v python3 || command -v python) || { echo "evflow: this image has no Python; evflow needs 3.11 or newer." >&2; exit 176; }; '

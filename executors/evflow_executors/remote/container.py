@@ -2,7 +2,8 @@
 
     python -P -m evflow_executors.remote.container
 
-What it is to do stands in the variable EVFLOW_ORDER, or in the store at EVFLOW_ORDER_AT. The code comes from the run's package in the store, the
+What it is to do stands in the variable EVFLOW_ORDER, or in the store at EVFLOW_ORDER_AT; for a member of an array, in the entry of its index in the
+sheet at EVFLOW_ORDERS_AT. The code comes from the run's package in the store, the
 environment from its lock; what the attempt prints goes to the store, and to the container's own output for the platform's log.
 
 Reports go to the log's inbox, or, with EVFLOW_REPORT_VIA=store, into a file of the store (`reports`). The container's exit code is the
@@ -40,9 +41,9 @@ from evflow.worker.spec import RunContext
 from evflow_executors.packages import PackagedExecutor
 from evflow_executors.pool_orders import PoolOrder, settle, unsettled
 from evflow_executors.protocol import Observation
-from evflow_executors.remote import reports
+from evflow_executors.remote import reports, sheets
 from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER
-from evflow_executors.remote.command import ATTEMPT, ORDER, ORDER_AT
+from evflow_executors.remote.command import ATTEMPT, INDEX, ORDER, ORDER_AT, ORDERS_AT
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED
 
 STOPPED: Final = CONTAINER_STOPPED
@@ -215,6 +216,10 @@ def read_order(variables: Mapping[str, str]) -> tuple[AttemptId, PoolOrder]:
     """
     name = variables.get(ATTEMPT, "")
     try:
+        if ORDERS_AT in variables:
+            store, sheet = open_store(variables["EVFLOW_STORE"]), bytes.fromhex(variables[ORDERS_AT])
+            variables = {**variables, **sheets.variables_of(store, sheet, int(variables[INDEX]))}
+            name = variables.get(ATTEMPT, "")
         if ORDER_AT in variables:
             data = bytes(open_store(variables["EVFLOW_STORE"]).get(bytes.fromhex(variables[ORDER_AT])))
         else:

@@ -40,6 +40,11 @@ LAST_LINES_S: Final = 10.0
 MOST_TAILS: Final = 40
 """Jobs whose output is followed at once; logs have rates of their own, and nobody reads more."""
 MOST_TOGETHER: Final = 1_000
+MOST_IN_ARRAYS: Final = 10_000
+"""Likewise, where a platform takes many as one: an array of AWS Batch has so many members."""
+COMPANY_S: Final = 0.25
+"""How long the launches of a wide foreach, which come in rounds, wait for those of the next round where a platform takes many as one."""
+LONGEST_COMPANY_S: Final = 5.0
 TAIL_LINES: Final = 20
 _UNREAD: Final = 1_000
 _MOST_SAID: Final = 1_000
@@ -234,12 +239,23 @@ class RemoteExecutor:
         self._found.clear()
         if self._unsure:
             self._spawn(self._make_sure())
+        most = MOST_IN_ARRAYS if self._platform.together else MOST_TOGETHER
         while True:
             self._something = anyio.Event()
+            await self._wait_for_company()
             while self._queued:
-                some = [self._queued.pop(name) for name in list(self._queued)[:MOST_TOGETHER]]
+                some = [self._queued.pop(name) for name in list(self._queued)[:most]]
                 self._do(self._submit(some))
             await self._something.wait()  # a launch or the end
+
+    async def _wait_for_company(self) -> None:
+        """Wait until launches come no more, where they are many and the platform takes many as one."""
+        together, deadline_s = self._platform.together, anyio.current_time() + LONGEST_COMPANY_S
+        while together and together <= len(self._queued) < MOST_IN_ARRAYS and anyio.current_time() < deadline_s:
+            before = len(self._queued)
+            await anyio.sleep(COMPANY_S)
+            if len(self._queued) <= before:
+                return
 
     async def _follow(self) -> None:
         async with _closing(self._platform.watch()) as watched:

@@ -15,7 +15,7 @@ from evflow.log.link import Link
 from evflow.worker.spec import RunContext
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.owner import OwnerDispatch
-from evflow_executors.remote.platform import Job, JobSeen, LogText, Platform, PlatformProblem
+from evflow_executors.remote.platform import Job, JobSeen, LogText, Platform, PlatformProblem, Sheets
 
 KINDS: Final = {"batch": "evflow_executors.batch.start", "kubernetes": "evflow_executors.kubernetes.start"}
 
@@ -25,8 +25,8 @@ class Kind(Protocol):
 
     HOW_SECRETS: str
 
-    def platform(self) -> Platform:
-        """The platform, as the settings have it."""
+    def platform(self, sheets: Sheets | None = None) -> Platform:
+        """The platform, as the settings have it; without `sheets` it takes no jobs together."""
         ...
 
     def why_not(self, asked: Sequence[Mapping[str, Any]]) -> str:
@@ -77,7 +77,7 @@ def remote_executor(
         raise KeyError(name)
     dispatch = OwnerDispatch(link, shard, owner, epoch, context_of, secrets=kind.secrets(), how=kind.HOW_SECRETS)
     try:
-        platform = kind.platform()
+        platform = kind.platform(dispatch)
     except EvflowError as error:
         diagnostics.warning("a platform cannot be used", executor=name, why=error.message)
         platform = Unusable(name, error)
@@ -89,6 +89,7 @@ class Unusable:
 
     def __init__(self, name: str, error: EvflowError) -> None:
         self.name = name
+        self.together = 0
         self._error = error
 
     async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:

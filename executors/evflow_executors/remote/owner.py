@@ -13,12 +13,12 @@ from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
 from evflow.log import commands
 from evflow.log.link import Link
-from evflow.store import open_store
+from evflow.store import ObjectDamaged, ObjectMissing, open_store
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_orders import NoPackage
-from evflow_executors.remote import reports
+from evflow_executors.remote import reports, sheets
 from evflow_executors.remote.command import MOST_ORDER_BYTES, ContainerSettings, command_of, packed_order
-from evflow_executors.remote.names import LABELS, labels
+from evflow_executors.remote.names import LABELS, labels, run_prefix
 from evflow_executors.remote.platform import Job, JobSeen
 from evflow_executors.remote.provision import container_settings
 
@@ -112,6 +112,33 @@ class OwnerDispatch:
                 await anyio.to_thread.run_sync(reports.remove, context.store_url, attempt)
             except EvflowError as error:  # it is in the way of nothing
                 diagnostics.info("a file of reports stays in the store", attempt=str(attempt), why=error.message)
+
+    async def write_sheet(self, run: RunId, members: Sequence[str], own: Sequence[Mapping[str, str]]) -> bytes:
+        """See `platform.Sheets`."""
+        return await anyio.to_thread.run_sync(sheets.write, open_store(self._context(run).store_url), members, own)
+
+    async def sheet_members(self, prefix: str, digest: bytes, size: int) -> Sequence[str] | None:
+        """See `platform.Sheets`."""
+        store_url = self._store_of(prefix)
+        if store_url is None:
+            return None
+        try:
+            return await anyio.to_thread.run_sync(sheets.members_of, open_store(store_url), digest, size)
+        except (ObjectMissing, ObjectDamaged, sheets.SheetUnreadable) as error:
+            diagnostics.warning("the members of an array cannot be told", of=prefix, why=error.message)
+            return None
+
+    async def keep_sheet(self, prefix: str, digest: bytes) -> None:
+        """See `platform.Sheets`."""
+        if (store_url := self._store_of(prefix)) is not None:
+            await anyio.to_thread.run_sync(open_store(store_url).confirm, digest)
+
+    def _store_of(self, prefix: str) -> str | None:
+        """The store of the run whose jobs' names begin so, where the run is known."""
+        for run, context in list(self._contexts.items()):  # a thread that makes jobs may add to them
+            if run_prefix(str(context.options.get("installation", "")), run) == prefix:
+                return context.store_url
+        return None
 
     def is_ours(self, seen: JobSeen) -> bool:
         """Whether a job is of this shard."""

@@ -7,7 +7,7 @@ retries on its own: it says whether a repeat may help, and the executor repeats 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from evflow.core.ids import AttemptId
+from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import field, value
 from evflow.errors import EnvironmentProblem
 from evflow_executors.remote.command import ContainerCommand
@@ -96,10 +96,40 @@ class LogText:
     text: str
 
 
+class Sheets(Protocol):
+    """Where sheets are; see `remote.owner.OwnerDispatch`."""
+
+    async def write_sheet(self, run: RunId, members: Sequence[str], own: Sequence[Mapping[str, str]]) -> bytes:
+        """Store one; its digest.
+
+        Raises:
+            StoreFull, StoreUnusable: The store does not take it.
+        """
+        ...
+
+    async def sheet_members(self, prefix: str, digest: bytes, size: int) -> Sequence[str] | None:
+        """The members of a sheet; None where the run with this prefix is not known here, or the sheet is gone.
+
+        Raises:
+            StoreUnusable: The store cannot be read.
+        """
+        ...
+
+    async def keep_sheet(self, prefix: str, digest: bytes) -> None:
+        """Have the sheet count as written now, so that no collection takes what a waiting container will read."""
+        ...
+
+
 class Platform(Protocol):
-    """A platform, for one owner of runs."""
+    """A platform, for one owner of runs.
+
+    Attributes:
+        name: Its name.
+        together: So many jobs of one step, or more, cost less when they are submitted together; the executor waits a moment for more of them. 0: never.
+    """
 
     name: str
+    together: int
 
     async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:
         """Submit jobs; one whose name is there already is left as it is.
