@@ -220,7 +220,7 @@ def folded(decisions: list[Decision]) -> Pending:
     return pending
 
 
-@settings(max_examples=scaled(3_000, at_least=200), deadline=None)
+@settings(max_examples=scaled(1_000, at_least=200), deadline=None)
 @given(trigger=TRIGGERS, times=TIMES)
 def test_each_event_that_is_wanted_is_decided_once_and_for_all(trigger: Trigger, times: list[tuple[int, str, bool]]) -> None:
     all_of_them = heard(times)
@@ -234,7 +234,7 @@ def test_each_event_that_is_wanted_is_decided_once_and_for_all(trigger: Trigger,
     assert not waiting & set(ends)
 
 
-@settings(max_examples=scaled(3_000, at_least=200), deadline=None)
+@settings(max_examples=scaled(1_000, at_least=200), deadline=None)
 @given(trigger=TRIGGERS, times=TIMES, looks=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=20))
 def test_whoever_looks_in_whatever_portions_decides_the_same(
     trigger: Trigger, times: list[tuple[int, str, bool]], looks: list[tuple[int, int]]
@@ -258,7 +258,7 @@ def test_whoever_looks_in_whatever_portions_decides_the_same(
     assert told(found) == told(at_once)
 
 
-@settings(max_examples=scaled(3_000, at_least=200), deadline=None)
+@settings(max_examples=scaled(1_000, at_least=200), deadline=None)
 @given(trigger=TRIGGERS, times=TIMES)
 def test_windows_waits_and_throttles_hold(trigger: Trigger, times: list[tuple[int, str, bool]]) -> None:
     starts = [one for one in decide(trigger, Pending(), heard(times), LATE) if one.kind == "start"]
