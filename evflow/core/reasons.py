@@ -24,6 +24,7 @@ CLAUSES = {
     "out-of-memory": "the machine was out of memory",
     "container-stopped": "its container was told to end by its platform",
     "job-gone": "its platform does not know its job any more",
+    "left-behind": "its platform did not answer, and its job may go on",
     "run-cancelled": "the run was cancelled",
     "run-failed": "the run had failed",
     "timeout": "its @timeout was over",

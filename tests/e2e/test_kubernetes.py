@@ -98,6 +98,24 @@ def test_cancelling_a_run_ends_its_jobs_which_are_listed_before(server: FakeKube
     assert server.jobs() == {}
 
 
+def test_a_run_whose_server_is_gone_for_good_says_so_and_is_ended_by_ctrl_c(server: FakeKubernetes) -> None:
+    write("import time; time.sleep(600)")
+    owner = a_run("--with", "kubernetes")
+    wait_until(lambda: sum("working on" in server.output_of(job) for job in server.running()) == 3, "they work", WITHIN_S)
+    server.faults.away = True
+    server.cut_watches()
+    wait_until(lambda: "It is waited for" in Path("run.log").read_text(), "the run says what it waits for", WITHIN_S)
+    os.kill(owner.pid, signal.SIGINT)
+    wait_until(lambda: "jobs cannot be ended yet" in Path("run.log").read_text(), "it cannot be cancelled", WITHIN_S)
+    os.kill(owner.pid, signal.SIGINT)
+    assert owner.wait(WITHIN_S) == 1
+    assert "`evflow kubernetes kill Sums/1` ends them" in Path("run.log").read_text()
+    server.faults.away = False
+    assert "3 jobs told to end." in evflow("kubernetes", "kill", "Sums/1").stderr
+    wait_until(lambda: not server.running(), "their containers are gone", WITHIN_S)
+    verified("Sums/1")
+
+
 def test_what_happens_to_pods_is_made_up_for_or_told(server: FakeKubernetes) -> None:
     write("import os, time\n        if self.input == 1 and 'EVFLOW_TEST_GO' not in os.environ: time.sleep(600)")
     owner = a_run("--with", "kubernetes")

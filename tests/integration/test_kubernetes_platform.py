@@ -1,14 +1,17 @@
 """Kubernetes as a platform, over an API server that runs containers as processes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from evflow_executors.kubernetes import platform
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
 from tests.kubernetes_world import a_job, a_platform
+from tests.waiting import wait_until
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
 pytestmark = pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
@@ -232,7 +235,7 @@ async def test_a_watch_whose_version_is_forgotten_lists_anew_and_tells_what_was_
         assert "list pods" in server.requests
 
 
-async def test_a_server_that_is_away_is_waited_for(server: FakeKubernetes, kubeconfig: Path) -> None:
+async def test_a_server_that_is_away_is_waited_for_which_is_said_once(server: FakeKubernetes, kubeconfig: Path) -> None:
     one, two = a_job("sleep 1; exit 5", 1), a_job("true", 2)
     async with a_platform(kubeconfig) as watched:
         await watched.platform.submit([one])
@@ -242,8 +245,11 @@ async def test_a_server_that_is_away_is_waited_for(server: FakeKubernetes, kubec
         problems = await watched.platform.submit([two])
         assert problems[two.name].transient
         assert "does not answer" in problems[two.name].message
+        await to_thread.run_sync(wait_until, lambda: bool(watched.notices), "it is said")
         server.faults.away = False
         assert (await watched.ended(one.name)).exit_code == 5
+        (notice,) = watched.notices
+        assert re.match(r"The Kubernetes API server at \S+ does not answer: .*\. It is waited for", notice)
 
 
 async def test_a_server_that_throttles_is_told_as_throttling_and_asked_for_no_more(server: FakeKubernetes, kubeconfig: Path) -> None:

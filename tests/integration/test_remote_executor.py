@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from evflow.core.codec import decode_report
@@ -10,6 +11,7 @@ from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.log.link import Link
 from evflow.worker.spec import AttemptOrder, RunContext
+from evflow_executors.remote import executor as remote
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name
 from evflow_executors.remote.owner import OwnerDispatch
@@ -211,6 +213,25 @@ async def test_a_cancelled_attempt_that_was_not_submitted_yet_never_is(url: str,
         assert await world.end(name) == AttemptExited(1, 0, None, None, "never-started")
         await world.aclose()
     assert service.submitted == []
+
+
+async def test_who_insists_does_not_wait_for_a_platform_that_is_away_and_a_job_left_behind_is_ended_later(
+    url: str, context: RunContext, service: PlainService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "LEAVE_S", 0.2)
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("sleeps")
+        await world.until(AttemptStarted, name)
+        service.faults.away = True
+        await executor.cancel(name, grace_s=5)
+        await executor.cancel(name, grace_s=0)
+        assert await world.end(name) == AttemptExited(1, 0, None, None, "left-behind")
+        service.faults.away = False
+        with anyio.fail_after(30):
+            while service.jobs[name_of(name)].phase != "ended":
+                await service.change()
+        await world.aclose()
 
 
 async def test_a_container_without_its_code_fails_and_says_why(url: str, context: RunContext, service: PlainService) -> None:

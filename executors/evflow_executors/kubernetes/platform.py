@@ -87,7 +87,7 @@ class KubernetesPlatform:
         cluster: Which cluster, and as whom. It is not connected to before it is needed.
         rate: All calls take of it.
         operator: Reads what holds for all Jobs. Called in a thread, once.
-        on_notice: Hears what people should know: a server that lacks something, or does not answer.
+        on_notice: Hears what people should know: a server that lacks something, or does not answer. An attribute as well.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class KubernetesPlatform:
         self._cluster = cluster
         self._rate = rate
         self._read_operator = operator
-        self._on_notice = on_notice
+        self.on_notice = on_notice
         self._connecting = asyncio.Lock()
         self._connected: tuple[KubernetesApi, Operator] | None = None
         self._selector = ""
@@ -319,9 +319,9 @@ class KubernetesPlatform:
             self._connected = api, replace(operator, namespace=operator.namespace or api.namespace)
         version = ".".join(map(str, api.server.version))
         if not api.server.has(TTL_SINCE):
-            self._on_notice(f"Kubernetes {version} does not remove Jobs that have ended: `evflow kubernetes kill --ended` does.")
+            self.on_notice(f"Kubernetes {version} does not remove Jobs that have ended: `evflow kubernetes kill --ended` does.")
         if not api.server.has(FAILURE_POLICY_SINCE):
-            self._on_notice(f"Kubernetes {version} has no pod failure policies: evflow itself ends the Job of a pod that was deleted.")
+            self.on_notice(f"Kubernetes {version} has no pod failure policies: evflow itself ends the Job of a pod that was deleted.")
 
     def _select(self, labels: Mapping[str, str]) -> None:
         """Watch the Jobs of this log and shard from now on. Other shards have owners, and watches, of their own."""
@@ -345,11 +345,14 @@ class KubernetesPlatform:
             yield seen
 
     async def _follow(self, namespace: str) -> None:
-        async for event in pod_events(self._api, namespace, self._selector, self._on_notice):
+        async for event in pod_events(self._api, namespace, self._selector, self._tell_trouble):
             if event.kind == "listed":
                 await self._missed(namespace)
             else:
                 await self._pod(namespace, event)
+
+    def _tell_trouble(self, why: str) -> None:
+        self.on_notice(f"{why} It is waited for; tasks that run go on meanwhile.")
 
     async def _pod(self, namespace: str, event: PodEvent) -> None:
         pod = event.pod

@@ -35,6 +35,8 @@ from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, UNFIT, e
 SUBMIT_PATIENCE_S: Final = 900.0
 """How long a platform may be away or throttle before an attempt counts as never started; it is made again then."""
 CLOSE_WITHIN_S: Final = 10.0
+LEAVE_S: Final = 5.0
+"""How long a platform may take to be told to end a job when the run insists. Then the job is left behind."""
 LAST_LINES_S: Final = 10.0
 """How long the last lines of a job may take to come, where somebody looks: logs of platforms lag."""
 MOST_TAILS: Final = 40
@@ -88,7 +90,7 @@ class Dispatch(Protocol):
 class _Out:
     """An attempt that was launched or adopted, and has not been observed to end."""
 
-    __slots__ = ("attempt", "cancelled", "ending", "order", "started", "submitted", "tail", "told")
+    __slots__ = ("attempt", "cancelled", "ending", "insisted", "order", "started", "submitted", "tail", "terminating", "told")
 
     def __init__(self, attempt: AttemptId, order: AttemptOrder | None) -> None:
         self.attempt = attempt
@@ -96,6 +98,8 @@ class _Out:
         self.submitted = order is None
         self.started = False
         self.ending = False
+        self.insisted = False
+        self.terminating: asyncio.Task[None] | None = None
         self.cancelled: float | None = None
         self.tail: asyncio.Task[None] | None = None
         self.told = ""
@@ -149,7 +153,10 @@ class RemoteExecutor:
         self._something.set()
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
-        """Take it back before it is submitted, else have the platform end it. Unknown names are ignored."""
+        """Take it back before it is submitted, else have the platform end it; the second time, without grace. Unknown names are ignored.
+
+        A platform that cannot be told the second time is not waited for: the attempt is observed to exit, and its job may go on.
+        """
         name = self._names.get(attempt)
         if name is None:
             return
@@ -158,8 +165,12 @@ class RemoteExecutor:
             await self._over(name, AttemptExited(attempt.task, attempt.attempt, None, None, "never-started"))
             return
         is_first, out.cancelled = out.cancelled is None, grace_s
-        if out.submitted and is_first:
-            self._do(self._terminate(name, "the run asked for it", grace_s))
+        if is_first:
+            if out.submitted:
+                out.terminating = self._do(self._terminate(name, "the run asked for it", grace_s))
+        elif not out.insisted and not out.ending:
+            out.insisted = True
+            self._do(self._insist(name, out))
 
     def watch(self) -> AsyncGenerator[Observation | OutputLine]:
         """What happens, in order for each attempt, until the executor is closed."""
@@ -312,24 +323,40 @@ class RemoteExecutor:
         if out is None:
             return
         out.submitted, out.order = True, None
-        if out.cancelled is not None:
-            self._do(self._terminate(name, "the run asked for it", out.cancelled))
+        if out.cancelled is not None and not out.insisted:
+            out.terminating = self._do(self._terminate(name, "the run asked for it", out.cancelled))
 
     async def _terminate(self, name: str, why: str, grace_s: float) -> None:
         """Have a job ended, however often that has to be asked for."""
-        failures = 0
-        while name in self._out or name in self._strays:
+        failures, out = 0, self._out.get(name)
+        while self._out.get(name) is out if out is not None else name in self._strays:
             try:
                 await self._platform.terminate(name, why, grace_s)
             except PlatformProblem as error:
                 failures += 1
-                (diagnostics.warning if failures == 1 else diagnostics.debug)("a job cannot be ended yet", job=name, why=error.message)
+                diagnostics.debug("a job cannot be ended yet", job=name, why=error.message)
+                self._tell(f"{self.name}: jobs cannot be ended yet. {error.message}")
                 if not error.transient and failures > 3:
                     self._tell(f"{self.name}: the job {name} cannot be ended: {error.message}")
                     return
                 await anyio.sleep(max(error.retry_after_s, pause_s(failures)))
             else:
                 return
+
+    async def _insist(self, name: str, out: _Out) -> None:
+        """Have a job end at once, or leave it behind: whoever asks twice does not wait for a platform that does not answer."""
+        if out.terminating is not None:
+            out.terminating.cancel()
+        with anyio.move_on_after(LEAVE_S) as scope:
+            await self._terminate(name, "the run insists", 0.0)
+        if scope.cancelled_caught and self._out.get(name) is out and not out.ending:
+            self._tell(
+                f"{self.name} cannot be told to end the jobs of {out.attempt.run}, and they are left behind. `evflow {self.name} kill {out.attempt.run}` ends "
+                "them when it answers."
+            )
+            await self._over(name, AttemptExited(out.attempt.task, out.attempt.attempt, None, None, "left-behind"))
+            self._strays.add(name)  # it is ended where this process lives on
+            self._spawn(self._terminate(name, "its run was cancelled", 0.0))
 
     async def _make_sure(self) -> None:
         """Ask for adopted jobs until the platform answers; those that it does not know are over."""

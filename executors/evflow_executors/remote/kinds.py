@@ -15,7 +15,7 @@ from evflow.log.link import Link
 from evflow.worker.spec import RunContext
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.owner import OwnerDispatch
-from evflow_executors.remote.platform import Job, JobSeen, LogText, Platform, PlatformProblem, Sheets
+from evflow_executors.remote.platform import Job, JobSeen, LogText, Outspoken, Platform, PlatformProblem, Sheets
 
 KINDS: Final = {"batch": "evflow_executors.batch.start", "kubernetes": "evflow_executors.kubernetes.start"}
 
@@ -81,6 +81,8 @@ def remote_executor(
     except EvflowError as error:
         diagnostics.warning("a platform cannot be used", executor=name, why=error.message)
         platform = Unusable(name, error)
+    if isinstance(platform, Outspoken):
+        platform.on_notice = on_notice
     return RemoteExecutor(platform, dispatch, live=live, on_notice=on_notice)
 
 

@@ -4,8 +4,8 @@ A platform knows jobs by their names (`names.job_name`) and nothing of attempts'
 retries on its own: it says whether a repeat may help, and the executor repeats within its rate.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import field, value
@@ -183,3 +183,14 @@ class Platform(Protocol):
     async def aclose(self) -> None:
         """Stop watching. Jobs go on."""
         ...
+
+
+@runtime_checkable
+class Outspoken(Protocol):
+    """A platform that has something to say to people beside what it says of jobs: that its service is away, or lacks something.
+
+    Attributes:
+        on_notice: Hears it.
+    """
+
+    on_notice: Callable[[str], None]
