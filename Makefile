@@ -7,6 +7,7 @@
 #   make soak     the tests with ten times the counts that CI runs
 #   make chaos    kill, cut off and fill up real schedulers and servers, for ten times as long as CI does
 #   make bench    against Metaflow and Temporal, which get environments of their own
+#   make images   build the container images (needs a Docker engine); ARGS=--test runs a flow in the composed system afterwards
 #   make lock     compile requirements/*.txt anew (needs uv); ARGS=--upgrade takes newer versions
 #   make clean    remove .venv and what the tools left
 
@@ -17,7 +18,7 @@ ARGS ?=
 # somebody asks for by ARGS runs in one process: in order, with -s and --pdb.
 PYTEST = $(BIN)/python -m pytest $(or $(ARGS),--numprocesses=logical --maxprocesses=4 --dist=worksteal)
 
-.PHONY: help demo test check lint layers mypy pyright format soak chaos bench lock clean env-demo env-test env-check
+.PHONY: help demo test check lint layers mypy pyright format soak chaos bench images lock clean env-demo env-test env-check
 .NOTPARALLEL:
 
 help:
@@ -65,6 +66,9 @@ format: env-check
 
 bench: env-test
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+images:
+	@scripts/images $(ARGS)
 
 lock:
 	@scripts/lock $(ARGS)

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.e2e.test_scheduler import WITHIN_S, Site, ended, scheduler
+from tests.ports import free_port
 from tests.real_runs import evflow
 from tests.waiting import wait_until
 
@@ -40,6 +43,14 @@ def get(root: Path, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+def is_healthy(listening: str) -> bool:
+    """What the health check of docker/Dockerfile says where EVFLOW_HTTP is that."""
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (.*EVFLOW_HTTP.*)$", (REPOSITORY / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    _, *words = json.loads(check)
+    done = subprocess.run([sys.executable, *words], env={"EVFLOW_HTTP": listening}, capture_output=True, check=False)
+    return done.returncode == 0
+
+
 def numbers(root: Path) -> dict[str, float]:
     """The metrics, by name with labels."""
     found = (line.rpartition(" ") for line in get(root, "/metrics")[1].splitlines() if not line.startswith("#"))
@@ -50,6 +61,8 @@ def test_it_is_live_and_ready_and_counts_what_it_does(site: Site, root: Path) ->
     site.deploy("Nightly", "a")
     with scheduler(root, "--http", "0", "--max-workers", "1"):
         assert get(root, "/live") == (200, '{"live":true}\n')
+        assert is_healthy(address(root))
+        assert not is_healthy(f"127.0.0.1:{free_port()}")
         wait_until(lambda: get(root, "/ready")[0] == 200, "it is ready", WITHIN_S)
         run = site.ask("Nightly", folder=site.said)
         wait_until(lambda: numbers(root).get('evflow_tasks_waiting{reason="slot"}') == 1, "one body waits for the other's slot", WITHIN_S)

@@ -53,6 +53,7 @@ def test_the_requirements_agree_across_tiers() -> None:
 def test_every_declared_dependency_is_pinned() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     groups: dict[str, list[str | dict[str, str]]] = project["dependency-groups"]
+    del groups["image"]  # tests/unit/test_docker.py looks after it
     declared = [*project["project"]["dependencies"], *(entry for group in groups.values() for entry in group if isinstance(entry, str))]
     pinned = set(re.findall(r"^([\w.-]+)==", (REPOSITORY / "requirements/check.txt").read_text(), re.MULTILINE))
     names = {re.split(r"[\[<>=;! ]", requirement)[0].lower().replace(".", "-").replace("_", "-") for requirement in declared}
