@@ -192,7 +192,9 @@ def test_garbage_is_collected_and_nothing_that_is_needed(world: S3World) -> None
     assert said["objects"]["removed"] == 20
     requests = world.aws.asked()
     assert [sum(stray.hex()[4:] in one for one in requests) for stray in strays] == [4] * 20, "a note, a look, and an end for each of both"
-    assert len(requests) <= 4 * 20 + 3 * said["objects"]["needed"] + 20, "what is needed is asked for once, and once more if it is a manifest"
+    assert len(requests) <= 4 * 20 + 3 * said["objects"]["needed"] + 20, (
+        "what is needed is asked for once, and once more if it is a manifest"
+    )
     assert not any(map(world.store.exists, strays))
     assert verified("Bucketed/2")["exit"] == 0
     assert asked("print(len(evflow.Run('Bucketed/2').data.large))") == "9000000"

@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_keeps_what_is_whole_and_says_so() -> None:
     assert last not in after.samples
     assert f"in one run on yesterday, and for what it had not on {after.went_on}." in markdown(after, suite)
     with pytest.raises(ValueError, match="quick: False then, True now"):
-        measured(suite, quick=True).go_on(before.as_json(), lambda *_: True)
+        measured(suite, quick=True).go_on(before.as_json(), lambda name, samples: whole(suite, name, samples, None))
 
 
 def test_a_ratio_is_to_the_suites_own_peer() -> None:
