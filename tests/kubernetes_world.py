@@ -10,7 +10,8 @@ import anyio
 
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow_executors.kubernetes.api import Cluster
-from evflow_executors.kubernetes.platform import KubernetesPlatform, Operator
+from evflow_executors.kubernetes.known import Operator
+from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.names import job_name, labels
 from evflow_executors.remote.platform import Job, JobSeen

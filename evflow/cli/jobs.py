@@ -43,6 +43,7 @@ class JobRow:
         created_us: When it was submitted.
         started_us: When its container began; 0 before.
         message: Why it waits, where that is not as usual.
+        nodes: How many nodes the gang has that it is; 1 of an attempt by itself.
     """
 
     id: str
@@ -52,6 +53,7 @@ class JobRow:
     created_us: int = 0
     started_us: int = 0
     message: str = ""
+    nodes: int = 1
 
     @property
     def run(self) -> str:
@@ -71,6 +73,7 @@ class JobRow:
             "step": self.labels.get(LABELS[5]),
             "task": _number(self.labels.get(LABELS[6], "")),
             "attempt": _number(self.labels.get(LABELS[7], "")),
+            "nodes": self.nodes,
             "created_at": iso(self.created_us or None),
             "started_at": iso(self.started_us or None),
             "message": self.message,
@@ -116,7 +119,7 @@ def show(rows: Sequence[JobRow], platform: str, *, as_json: bool) -> None:
     cells = [
         [
             row.run,
-            f"{row.labels.get(LABELS[5], '')}/{row.labels.get(LABELS[6], '')}",
+            f"{row.labels.get(LABELS[5], '')}/{row.labels.get(LABELS[6], '')}{_last_node(row)}",
             row.labels.get(LABELS[7], ""),
             row.status.lower(),
             duration(now_us - (row.started_us or row.created_us)) if row.started_us or row.created_us else "",
@@ -146,9 +149,10 @@ def leave_word(log: LogClient, rows: Sequence[JobRow], command: str) -> None:
             state = session.folded_or_new(log, run)[1] if log.run(run) is not None else RunState()
             stores[row.run] = "" if state.sealed else str(state.header.get("store") or "")
         if stores[row.run]:
-            failed = AttemptFailed(task, attempt, "container", "killed-by-hand", f"Its job was ended by `{command}`.")
-            payload = encode_report(failed, principal=f"user:{config.get('user')}")
-            reports.leave(stores[row.run], AttemptId(run, TaskId(task), attempt), [payload])
+            for node in range(task, task + row.nodes):
+                failed = AttemptFailed(node, attempt, "container", "killed-by-hand", f"Its job was ended by `{command}`.")
+                payload = encode_report(failed, principal=f"user:{config.get('user')}")
+                reports.leave(stores[row.run], AttemptId(run, TaskId(node), attempt), [payload])
 
 
 def tell_killed(rows: Sequence[JobRow], *, as_json: bool) -> None:
@@ -157,6 +161,12 @@ def tell_killed(rows: Sequence[JobRow], *, as_json: bool) -> None:
         write_json([row.plain() for row in rows])
     else:
         click.echo(f"{count(len(rows), 'job')} told to end." if rows else "There is no such job.", err=True)
+
+
+def _last_node(row: JobRow) -> str:
+    """Of a gang: `-5` behind the task of node 0, up to which its nodes' tasks go."""
+    first = _number(row.labels.get(LABELS[6], ""))
+    return f"-{first + row.nodes - 1}" if first is not None and row.nodes > 1 else ""
 
 
 def _number(text: str) -> int | None:

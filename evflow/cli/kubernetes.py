@@ -82,7 +82,7 @@ def _rows(
     found, prefix = chosen(log, run)
     jobs = anyio.run(_look, prefix, {*namespaces, *_namespaces_of(log, found)})
     rows = [
-        JobRow(f"{job.namespace}/{job.name}", job.name, job.status, job.labels, job.created_us, job.started_us, job.why)
+        JobRow(f"{job.namespace}/{job.name}", job.name, job.status, job.labels, job.created_us, job.started_us, job.why, job.nodes)
         for job in jobs
         if wanted(job)
     ]

@@ -31,8 +31,8 @@ SCHEDULER = "scheduler"
 """The principal of a decision."""
 
 _SIGKILL = 9
-_DEATHS = frozenset(("owner-died", "fork-server-died", "out-of-memory"))
-"""What an executor says of ends that are nobody's request."""
+_DEATHS = frozenset(("owner-died", "fork-server-died", "out-of-memory", "host-lost", "preempted", "evicted", "spot-interruption"))
+"""What an executor says of ends that are nobody's request; platforms add a sentence behind a colon."""
 
 
 TURN_DECISIONS = 500
@@ -203,7 +203,7 @@ def _was_killed_meanwhile(state: RunState, task: Task) -> bool:
     gang, attempt = gang_of(task), task.attempt
     if gang is None or not attempt.cancel.startswith(FAILED):
         return False
-    return attempt.kind in _DEATHS or (attempt.signal == _SIGKILL and state.at_us - gang.failed_us < KILL_GRACE_US)
+    return attempt.kind.partition(":")[0] in _DEATHS or (attempt.signal == _SIGKILL and state.at_us - gang.failed_us < KILL_GRACE_US)
 
 
 _SIGNALS = {4: " (illegal instruction)", 6: " (abort)", 7: " (bus error)", 8: " (arithmetic)", 11: " (segmentation fault)"}

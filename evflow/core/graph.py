@@ -17,6 +17,8 @@ POOL_PREFIX = "pool:"
 """How the name of an executor begins that is a pool of workers."""
 PLATFORMS: Final = MappingProxyType({"batch": "AWS Batch", "kubernetes": "Kubernetes"})
 """Executors that are platforms of containers, and what people call them."""
+TAKES_GANGS: Final = frozenset((LOCAL, "kubernetes"))
+"""Executors on which the nodes of a gang can run: they begin together there, and learn the address of node 0."""
 DEFAULT_POOL = "default"
 _POOL_CHARS = 100
 

@@ -3,7 +3,7 @@
 The worker calls `enter` before the body; outside of a task nothing is there but `is_running_flow`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -251,16 +251,17 @@ def enter(
     )
 
 
-def enter_gang(task: int, frames: "Sequence[Sequence[Any]]") -> None:
+def enter_gang(task: int, gang: tuple[int, int] | None, main_ip: str = "") -> None:
     """Say that the running task is a node of a gang, if its innermost split is one.
 
     Args:
         task: The task.
-        frames: The splits around it, as `AttemptOrder.frames`. All nodes run on this machine.
+        gang: The task's index and the number of nodes (`AttemptOrder.gang`).
+        main_ip: The address of node 0; empty where all nodes run on this machine.
     """
-    if frames and frames[-1][2] == "parallel":
-        index, size = frames[-1][3], frames[-1][4]
-        attach("parallel", Parallel("127.0.0.1", size, index, str(task - index)))
+    if gang is not None:
+        index, size = gang
+        attach("parallel", Parallel(main_ip or "127.0.0.1", size, index, str(task - index)))
 
 
 def attach(name: str, member: Any) -> None:

@@ -64,7 +64,7 @@ def _of_step(step: str, name: str, sources: Mapping[str, StepSource], others: se
             message = f"{this} and leads to {', '.join(call.steps)}, which is no join."
             yield Mistake("gang-not-joined", step, call.line, message, "The step behind a gang is a join: it takes self and inputs.")
     if "pool" in others:
-        message = f"{this} and @pool: the nodes of a gang run on one machine so far."
+        message = f"{this} and @pool: the nodes of a gang run on one machine or on Kubernetes."
         yield Mistake("gang-in-pool", step, 0, message, "Remove one of the two decorators.")
     if "cached" in others:
         message = f"{this} and @cached: nodes whose results were kept would not be there for those that run."

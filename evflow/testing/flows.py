@@ -417,7 +417,7 @@ def _surroundings(flow: type[FlowSpec], order: AttemptOrder) -> Generator[None]:
         flow_name=flow.__name__, run_id=_RUN, step_name=order.step, task_id=order.task, retry_count=order.attempt, username=_USER,
         namespace=f"user:{_USER}", tags={f"user:{_USER}"}, graph=lambda: graph_info(flow), parameter_names=tuple(facts(flow).parameters),
     )  # fmt: skip
-    current.enter_gang(order.task, order.frames)
+    current.enter_gang(order.task, order.gang)
     if (project := project_of(flow, user=_USER)) is not None:
         enter_project(project.to_plain())
     try:

@@ -394,7 +394,7 @@ def _enter(flow: type[FlowSpec], context: RunContext, order: AttemptOrder) -> No
         from evflow.flow.decorators.project import enter
 
         enter(project)
-    current.enter_gang(order.task, order.frames)
+    current.enter_gang(order.task, order.gang, order.main_ip)
 
 
 def _graph(flow: type[FlowSpec]) -> dict[str, Any]:

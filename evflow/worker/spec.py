@@ -102,6 +102,7 @@ class AttemptOrder(_Plain):
         priority: The run's, when the attempt was launched: what waits for a worker of a pool goes by it.
         reuse: How many attempts the process may serve that runs it; 0 and 1 for this one alone.
         times_us: When the run started and the task was created, queued, given its slot and launched, for the cards of a step that has some.
+        main_ip: The address of node 0 of the attempt's gang, as its container has learned it; empty where all nodes run on one machine.
     """
 
     step: str
@@ -119,3 +120,9 @@ class AttemptOrder(_Plain):
     priority: int = 0
     reuse: int = 0
     times_us: tuple[int, ...] = ()
+    main_ip: str = ""
+
+    @property
+    def gang(self) -> tuple[int, int] | None:
+        """Its index among the nodes of its gang, and their number; None of a task that is no node."""
+        return (self.frames[-1][3], self.frames[-1][4]) if self.frames and self.frames[-1][2] == "parallel" else None

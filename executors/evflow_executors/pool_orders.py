@@ -1,6 +1,7 @@
 """What a pool's queue carries: one attempt, and all that a worker on another machine needs to run it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,20 @@ class PoolOrder:
         packed: bytes = msgpack.packb((context, order.pack(), live))
         return packed
 
+    @staticmethod
+    def pack_gang(context: bytes, orders: Sequence[AttemptOrder], *, live: bool) -> bytes:
+        """The orders of a gang's nodes, by index, as bytes."""
+        packed: bytes = msgpack.packb((context, [order.pack() for order in orders], live))
+        return packed
+
     @classmethod
-    def unpack(cls, attempt: str, data: bytes) -> "PoolOrder":
+    def unpack(cls, attempt: str, data: bytes, index: int | None = None) -> "PoolOrder":
         """The inverse of `pack`; fields of later versions are dropped.
+
+        Args:
+            attempt: The attempt's name; of a node of a gang that of node 0.
+            data: The order; with an index that of a gang.
+            index: Which node of a gang's it is, or None.
 
         Raises:
             OrderUnreadable: The bytes are something else, or another attempt's.
@@ -80,8 +92,9 @@ class PoolOrder:
             values: list[Any] = msgpack.unpackb(data)
             AttemptId.parse(attempt)
             shard = _shard_in(values[0])
-            found = cls(RunContext.unpack(values[0]), AttemptOrder.unpack(values[1]), bool(values[2]))
-            if attempt != f"{found.run}/{found.order.task}.{found.order.attempt}":
+            order = values[1] if index is None else values[1][index]
+            found = cls(RunContext.unpack(values[0]), AttemptOrder.unpack(order), bool(values[2]))
+            if attempt != f"{found.run}/{found.order.task - (index or 0)}.{found.order.attempt}":
                 raise OrderUnreadable(attempt, "it is another attempt's", shard)
         except (ValueError, TypeError, LookupError, msgpack.UnpackException, EvflowError) as error:
             if isinstance(error, OrderUnreadable):

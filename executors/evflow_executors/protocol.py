@@ -5,8 +5,8 @@ Intent comes before act: the decision to launch, with the attempt's deterministi
 One contract suite runs over every executor, the simulated one included.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
 from evflow.core.ids import AttemptId
@@ -83,4 +83,27 @@ class Executor(Protocol):
 
     async def aclose(self) -> None:
         """End everything that this executor started."""
+        ...
+
+
+@runtime_checkable
+class GangExecutor(Protocol):
+    """What an executor has besides, for which the nodes of a gang are one thing: one submit, under one name.
+
+    Others are told of each node by itself, one right after the other.
+    """
+
+    async def launch_gang(self, nodes: Sequence[tuple[AttemptId, AttemptOrder]]) -> None:
+        """Start the nodes of a gang, in their order, as `Executor.launch`; all of them are started, or none is.
+
+        From then on each node is an attempt like any other: it is observed, and can be cancelled, by itself.
+        """
+        ...
+
+    def know_gangs(self, gangs: Iterable[Sequence[AttemptId]]) -> None:
+        """Learn which attempts a former owner launched together: before `adopt`, since they are found under the gang's name.
+
+        Args:
+            gangs: The nodes of each, in their order, those that have ended among them.
+        """
         ...

@@ -6,13 +6,12 @@ told to the runs as facts: `SlotGranted`, and `RunCancelRequested` for a run tha
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Final
 
 from evflow.core import events as ev
 from evflow.core.admit import Admission, Grant, Slots, Waiting, admit, admit_elsewhere, fair, in_one_line
 from evflow.core.gangs import gang_of, lead_of, nodes_of
-from evflow.core.graph import LOCAL
+from evflow.core.graph import LOCAL, TAKES_GANGS
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.state import Task
 from evflow_scheduler.names import Names
@@ -235,8 +234,7 @@ class Granting:
             room = self._most(run) - len(run.state.live) - len(facts.get(run.id, ()))
             if room <= 0:
                 continue
-            free = (number for number in self._queue(run, here=False) if self._can_leave(run, tasks[number]))
-            names = [name_of(run.id, tasks[number]) for number in islice(free, room)]
+            names = [name_of(run.id, task) for task in self._leaving(run, room)]
             if not names:
                 continue
             refused = await self._names.take(self._roster.runs, names)
@@ -244,14 +242,18 @@ class Granting:
             for grant in admit_elsewhere([name for name in names if name not in refused], taken, self._most(run)):
                 self._tell(facts, grant)
 
-    def _can_leave(self, run: OwnedRun, task: Task) -> bool:
-        """Whether a task may go to another machine now. A gang may not: several workers would have to take its nodes at the same time."""
-        if gang_of(task) is not None:
-            self._note_never(
-                run, lead_of(task), f"the nodes of a gang run on one machine so far, and its step has {task.attempt.executor}."
-            )
-            return False
-        return self._names.free_for(run, task)
+    def _leaving(self, run: OwnedRun, room: int) -> Iterator[Task]:
+        """The tasks that may go to other machines now, at most `room`; the nodes of a gang all, one behind the other, or none."""
+        for number in self._queue(run, here=False):
+            task = run.state.tasks[number]
+            if gang_of(task) is not None and (lead_of(task) != number or self._is_refused(run, task, here=False)):
+                continue
+            nodes = nodes_of(run.state, task)
+            if len(nodes) > room:  # nothing behind it goes first
+                return
+            if self._names.free_for(run, task):
+                room -= len(nodes)
+                yield from nodes
 
     def _tell(self, facts: dict[RunId, list[Fact]], grant: Grant) -> None:
         attempt = grant.attempt
@@ -283,7 +285,7 @@ class Granting:
                 if name_of(run.id, task) in self._slots.taken:  # granted in this round
                     room -= 1
                 elif gang_of(task) is not None:
-                    if lead_of(task) != number or self._is_refused(run, task):
+                    if lead_of(task) != number or self._is_refused(run, task, here=True):
                         continue
                     nodes = len(nodes_of(run.state, task))
                     if nodes > room:  # as with slots, nothing behind it goes first
@@ -295,13 +297,15 @@ class Granting:
                     room -= 1
                     yield _asks(run, number)
 
-    def _is_refused(self, run: OwnedRun, task: Task) -> bool:
-        """Whether a gang cannot ever run here; noted for whoever tells the run."""
+    def _is_refused(self, run: OwnedRun, task: Task, *, here: bool) -> bool:
+        """Whether a gang cannot ever run, here or elsewhere; noted for whoever tells the run."""
         nodes, most = len(nodes_of(run.state, task)), self._slots.capacity.slots
         own = most if self._option is None else run.state.options.get(self._option, 1)
         gang = f"its gang has {nodes} nodes, which run at the same time"
         why = ""
-        if nodes > most:
+        if not here and task.attempt.executor not in TAKES_GANGS:  # several workers would have to take its nodes at the same time
+            why = f"the nodes of a gang run on one machine or on Kubernetes, and its step has {task.attempt.executor}."
+        elif nodes > most and (here or self._option is None):  # a scheduler's slots are of its machine
             why = f"{gang}, and there {'is' if most == 1 else 'are'} {most} slot{'' if most == 1 else 's'}. Give it fewer nodes (num_parallel), or more slots ({_more_slots(self._option)})."
         elif nodes > own:
             why = f"{gang}, and the run may have {own} at once. Give it fewer nodes (num_parallel), or the run more (--max-workers)."

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from evflow import diagnostics
-from evflow.core.graph import LOCAL, PLATFORMS, Graph, pool_of
+from evflow.core.graph import LOCAL, PLATFORMS, TAKES_GANGS, Graph, pool_of
 from evflow.core.ids import RunId
 from evflow.errors import EnvironmentProblem
 from evflow.log.writer import ShardWriter
@@ -137,7 +137,7 @@ def _why_not(executor: str, graph: Graph) -> str:
     if kind is None:
         return "this version of evflow has no executor for it"
     nodes = [node for node in graph.nodes.values() if node.policy.executor == executor]
-    if gang := next((node.name for node in nodes if node.policy.parallel), ""):
+    if executor not in TAKES_GANGS and (gang := next((node.name for node in nodes if node.policy.parallel), "")):
         # Each node would be a container of its own, and none would know the address of node 0.
-        return f"step {gang} is a gang, whose nodes run on one machine so far"
+        return f"step {gang} is a gang, whose nodes run on one machine or on Kubernetes"
     return kind.why_not([node.policy.asked for node in nodes])

@@ -36,9 +36,9 @@ from evflow_executors.protocol import Executor, Observation, OutputLine
 from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, is_here, whole
 from evflow_scheduler.hooking import Hooking, publish_end
 from evflow_scheduler.inbox import Accepted, BegunElsewhere, Offer, accept, is_a_word, offer_of, waiting_reports
+from evflow_scheduler.launching import launch
 from evflow_scheduler.names import NameLog, Names
 from evflow_scheduler.newer import RunIsNewer
-from evflow_scheduler.orders import name_of, order_of
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OWNER, OwnedRun
 
@@ -572,7 +572,7 @@ class Shard:
             if isinstance(event, ev.TaskLaunched):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("launch", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, step=task.step)
-                await self._executor(event.executor).launch(name_of(run.id, task), order_of(run.state, task))
+                await launch(self._executor(event.executor), run, event)
             elif isinstance(event, ev.AttemptCancelRequested):
                 task = run.state.tasks[event.task]
                 diagnostics.debug("cancel", run=run.id, task=task.id, attempt=event.attempt, seq=record.seq, reason=event.reason)

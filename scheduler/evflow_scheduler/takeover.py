@@ -18,8 +18,9 @@ from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.values import value
 from evflow.errors import Conflict, EvflowError
 from evflow.log.writer import ShardWriter
-from evflow_executors.protocol import Executor, Observation
+from evflow_executors.protocol import Executor, GangExecutor, Observation
 from evflow_scheduler.inbox import waiting_reports
+from evflow_scheduler.launching import gangs_in
 from evflow_scheduler.newer import RunIsNewer, newer_logic
 from evflow_scheduler.run import LogBroken, OwnedRun
 from evflow_scheduler.shard import Batch
@@ -94,7 +95,10 @@ class TakeOver:
             live = [AttemptId(run.id, TaskId(number), run.state.tasks[number].attempt.number) for number in run.state.live]
             kept = set[AttemptId]()
             for name, attempts in _by_executor(run, live).items():
-                kept.update(await (executor if name == LOCAL or elsewhere is None else elsewhere[name]).adopt(attempts))
+                there = executor if name == LOCAL or elsewhere is None else elsewhere[name]
+                if isinstance(there, GangExecutor):
+                    there.know_gangs(gangs_in(run, attempts))
+                kept.update(await there.adopt(attempts))
             gone = [name for name in live if name not in kept]
             batch.ending += [name for name in live if name in kept and run.state.tasks[name.task].attempt.cancel]
             diagnostics.info("run taken over", run=run.id, seq=run.state.seq, epoch=writer.lease.epoch, live=len(live), gone=len(gone))

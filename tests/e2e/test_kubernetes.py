@@ -173,24 +173,6 @@ def test_an_operators_template_and_a_steps_are_laid_over(server: FakeKubernetes,
     assert (spec["hostNetwork"], spec["priorityClassName"]) == (True, "high")
 
 
-def test_a_gang_runs_on_this_machine_and_the_run_says_so(server: FakeKubernetes) -> None:
-    write()
-    text = (
-        Path("sums.py")
-        .read_text()
-        .replace('foreach="items"', "num_parallel=2")
-        .replace("    @step\n    def work", "    @parallel\n    @step\n    def work")
-    )
-    Path("sums.py").write_text(text.replace("import FlowSpec,", "import FlowSpec, parallel,").replace("self.input", "self.index"))
-    done = python("sums.py", "run", "--with", "kubernetes")
-    assert done.returncode == 0, done.stderr
-    assert "step work is a gang" in done.stderr
-    assert server.jobs() == {}
-    refused = python("sums.py", "run", "--with", "kubernetes", "--fallback", "error")
-    assert refused.returncode == 1
-    assert "step work is a gang" in refused.stderr
-
-
 @pytest.mark.skipif(not REAL, reason="EVFLOW_TEST_KUBECONFIG names no cluster")
 def test_a_flow_runs_on_a_real_cluster_whose_node_is_this_machine(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node mounts this Python, the repository and the store; so the account in the pod is the one that owns them."""

@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from evflow.clock import now_us
 from evflow_executors.remote.names import LABELS
-from evflow_executors.remote.platform import Job, JobSeen, LogText, PlatformProblem
+from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem
 from evflow_executors.remote.verdicts import EXITED, Verdict
 
 
@@ -197,8 +197,10 @@ class PlainPlatform:
                 problems[job.name] = problem
         return problems
 
-    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
-        del asked
+    async def find(
+        self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
+    ) -> Mapping[str, JobSeen]:
+        del asked, gangs
         self._ask()
         return {name: self._service.jobs[name] for name in names if name in self._service.jobs}
 

@@ -2,7 +2,7 @@
 
 Not faked: the paths, verbs and bodies that evflow uses (Jobs, Pods, their logs, `/version`), validation (`kubernetes_rules`), 401, 403, 404, 409, 422, 429;
 the rights of an account, which are those of the Role that we ship; list in pages; watch by resourceVersion with bookmarks, its end after `timeoutSeconds` and 410 for what was compacted; deletion with propagation and
-grace; a Job's one pod, its conditions, its removal after its TTL; a pod's conditions and reasons as servers of its version write them.
+grace; a Job's one pod, and those of an Indexed Job, their names, host names and indexes; its conditions, its removal after its TTL; a pod's conditions and reasons as servers of its version write them.
 Faked: nodes (one, of a size that can be set), images (any exists but those that `images` forbids), namespaces, accounts, and what `ContainerHost` fakes.
 Volumes are folders, and a variable that names a mount's path names the folder.
 
@@ -25,7 +25,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from tests.fakes.container_host import ContainerHost
-from tests.fakes.kubernetes_cluster import Cluster, Plain, Status, stamp
+from tests.fakes.kubernetes_cluster import INDEX, Cluster, Plain, Status, stamp
 from tests.fakes.kubernetes_rules import invalid, unknown_fields
 from tests.ports import free_port
 
@@ -97,14 +97,19 @@ class FakeKubernetes(Cluster):
             ]
         )
 
-    def output_of(self, job: str) -> str:
-        """What the container of the Job's latest pod has printed."""
-        process = self._containers[self.pod_of(job)].process
+    def output_of(self, job: str, index: int | None = None) -> str:
+        """What the container of the Job's latest pod has printed; of an Indexed Job that of an index."""
+        process = self._containers[self.pod_of(job, index)].process
         return process.output.read_text() if process is not None else ""
 
-    def pod_of(self, job: str) -> str:
-        """The name of the Job's latest pod."""
-        return [name for name, pod in self.pods().items() if pod["metadata"]["labels"]["job-name"] == job][-1]
+    def pod_of(self, job: str, index: int | None = None) -> str:
+        """The name of the Job's latest pod; of an Indexed Job that of an index."""
+        named = "" if index is None else str(index)
+        return [
+            name
+            for name, pod in self.pods().items()
+            if pod["metadata"]["labels"]["job-name"] == job and named in ("", pod["metadata"]["annotations"].get(INDEX))
+        ][-1]
 
     def delete_pod(self, name: str) -> None:
         """What `kubectl delete pod` does."""
@@ -302,7 +307,7 @@ class FakeKubernetes(Cluster):
         labels.update({"controller-uid": uid, "job-name": name})
         job["status"] = {}
         self._put("jobs", name, job, "ADDED")
-        self._make_pod(name)
+        self._make_pods(name)
         self._around(request, "after", name)
         return web.json_response(job, status=201)
 

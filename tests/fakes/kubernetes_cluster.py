@@ -13,6 +13,7 @@ from tests.fakes.container_host import ContainerHost, Process
 from tests.fakes.kubernetes_rules import amount
 
 Plain = dict[str, Any]
+INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 @dataclass
@@ -122,12 +123,27 @@ class Cluster:
 
     # --- controllers and kubelet -----------------------------------------------------------------------------
 
-    def _make_pod(self, job_name: str) -> None:
+    def _make_pods(self, job_name: str) -> None:
+        """Those of a Job that has just been made: of an Indexed Job one for each index."""
+        spec = self._objects["jobs"][job_name]["spec"]
+        for index in range(spec["completions"]) if spec.get("completionMode") == "Indexed" else (None,):
+            self._make_pod(job_name, index)
+
+    def _make_pod(self, job_name: str, index: int | None) -> None:
         if self.faults.podless:
             return
         job = self._objects["jobs"][job_name]
         name = f"{job_name[:57]}-{uuid4().hex[:5]}"
         template = deepcopy(job["spec"]["template"])
+        if index is not None:
+            name = f"{job_name}-{index}-{uuid4().hex[:5]}"
+            template["metadata"].setdefault("annotations", {})[INDEX] = str(index)
+            if self.version >= (1, 28):
+                template["metadata"]["labels"][INDEX] = str(index)
+            template["spec"].setdefault("hostname", f"{job_name}-{index}")
+            for container in template["spec"]["containers"]:
+                at = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
+                container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": at})
         owner = {"kind": "Job", "name": job_name, "uid": job["metadata"]["uid"], "controller": True}
         pod: Plain = {
             "metadata": {
@@ -138,7 +154,8 @@ class Cluster:
                 "ownerReferences": [owner],
             },
             "spec": template["spec"],
-            "status": {"phase": "Pending", "conditions": []},
+            # Each has an address of its own, and all of 127.0.0.0/8 is this machine.
+            "status": {"phase": "Pending", "conditions": [], "podIP": f"127.1.{self._count // 250 % 250}.{self._count % 250 + 1}"},
         }
         pod["metadata"]["creationTimestamp"] = stamp()
         self._put("pods", name, pod, "ADDED")
@@ -188,10 +205,11 @@ class Cluster:
             "metadata.name": name,
             "metadata.namespace": pod["metadata"]["namespace"],
             "metadata.uid": pod["metadata"]["uid"],
+            f"metadata.annotations['{INDEX}']": pod["metadata"].get("annotations", {}).get(INDEX, ""),
             "spec.serviceAccountName": pod["spec"].get("serviceAccountName", "default"),
             "spec.nodeName": "node1",
             "status.hostIP": "127.0.0.1",
-            "status.podIP": "127.0.0.1",
+            "status.podIP": pod["status"]["podIP"],
         }
         folders: dict[str, str] = {}
         for mount in task.get("volumeMounts", ()):
@@ -233,12 +251,20 @@ class Cluster:
         if pod["metadata"].get("deletionTimestamp"):
             self._remove_pod(name)
             return
-        self._finish(pod["metadata"]["labels"]["job-name"], good=code == 0)
+        self._finish(pod, good=code == 0)
 
-    def _finish(self, job_name: str, *, good: bool) -> None:
+    def _finish(self, pod: Plain, *, good: bool) -> None:
+        """The Job's controller sees the end of a pod: of an Indexed Job all have to end well, and the first that does not ends the others."""
+        job_name = pod["metadata"]["labels"]["job-name"]
         job = self._objects["jobs"].get(job_name)
         if job is None or job["status"].get("conditions"):
             return
+        if good and job["spec"].get("completionMode") == "Indexed":
+            done = {*filter(None, job["status"].get("completedIndexes", "").split(",")), pod["metadata"]["annotations"][INDEX]}
+            job["status"].update(succeeded=len(done), completedIndexes=",".join(sorted(done, key=int)))
+            if len(done) < job["spec"]["completions"]:
+                self._put("jobs", job_name, job)
+                return
         condition: Plain = {"type": "Complete", "status": "True"}
         if not good:
             condition = {
@@ -247,10 +273,20 @@ class Cluster:
                 "reason": "BackoffLimitExceeded",
                 "message": "Job has reached the specified backoff limit",
             }
-        job["status"].update(conditions=[condition], **({"succeeded": 1} if good else {"failed": 1}))
+            if "podFailurePolicy" in job["spec"]:
+                name = pod["metadata"]["name"]
+                condition.update(reason="PodFailurePolicy", message=f"Pod {name} matched FailJob rule at index 0")
+        job["status"].update(conditions=[condition], **({"succeeded": job["spec"]["completions"]} if good else {"failed": 1}))
         self._put("jobs", job_name, job)
+        for name, other in self._objects["pods"].items() if not good else ():
+            if other["metadata"]["labels"]["job-name"] == job_name and other["status"]["phase"] not in ("Failed", "Succeeded"):
+                self._spawn(self._delete_active(name))
         if (ttl := job["spec"].get("ttlSecondsAfterFinished")) is not None and self.version >= (1, 21):
             self._spawn(self._expire(job_name, ttl))
+
+    async def _delete_active(self, name: str) -> None:
+        if name in self._objects["pods"]:
+            await self._delete_pod(name, None)
 
     async def _expire(self, job_name: str, ttl_s: float) -> None:
         await asyncio.sleep(ttl_s)
@@ -289,10 +325,13 @@ class Cluster:
         job_name = pod["metadata"]["labels"]["job-name"]
         if (job := self._objects["jobs"].get(job_name)) is None or job["status"].get("conditions"):
             return
+        index = pod["metadata"].get("annotations", {}).get(INDEX)
+        if index is not None and index in job["status"].get("completedIndexes", "").split(","):
+            return  # it had done its part
         if self.version >= (1, 26):
-            self._finish(job_name, good=False)  # a pod that was deleted counts as failed
+            self._finish(pod, good=False)  # a pod that was deleted counts as failed
         else:
-            self._make_pod(job_name)
+            self._make_pod(job_name, None if index is None else int(index))
 
     async def _fail_pod(self, name: str, reason: str, message: str) -> None:
         pod = self._named("pods", name)
@@ -303,7 +342,7 @@ class Cluster:
         container = self._containers[name]
         if container.process is not None:
             await self._host.end(container.process, 1)
-        self._finish(pod["metadata"]["labels"]["job-name"], good=False)
+        self._finish(pod, good=False)
 
     async def _disrupt(self, name: str, reason: str, message: str) -> None:
         pod = self._named("pods", name)

@@ -64,6 +64,12 @@ def invalid(job: Mapping[str, Any], version: tuple[int, int]) -> Iterator[str]:
             yield f"spec.{field}: Invalid value: {spec[field]}: must be greater than or equal to 0"
     if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
         yield "spec.completions: Required value: when completion mode is Indexed"
+    elif spec.get("completionMode") == "Indexed":
+        # A pod's host name is a label. Servers check it since 1.27; before, the pods cannot be made.
+        if len(f"{metadata.get('name', '')}-{spec['completions'] - 1}") > 63:
+            yield f'spec.completions: Invalid value: {spec["completions"]}: the pods\' host names "{metadata.get("name", "")}-0" must be no more than 63 characters'
+        if spec.get("parallelism", 1) > spec["completions"] or spec["completions"] > 100_000:
+            yield "spec.parallelism: Invalid value: must be less than or equal to completions"
     if "podFailurePolicy" in spec and version >= (1, 26):
         yield from _failure_policy(spec["podFailurePolicy"], [each.get("name") for each in template.get("spec", {}).get("containers", [])])
     yield from _pod("spec.template.spec", template.get("spec", {}))

@@ -172,8 +172,8 @@ async def test_what_all_arguments_make_is_taken(kubeconfig: Path) -> None:
 
 
 async def test_a_gang_is_taken_as_an_indexed_job(kubeconfig: Path) -> None:
-    nodes = [TaskJob(f"node-{index}", {"evflow-log": "x"}, {"image": IMAGE}, ("true",), {"OWN": str(index)}) for index in range(3)]
-    made = gang_manifest("evgang-of-tests", nodes, Server((1, 31)), ttl_s=60)
+    job = TaskJob("evgang-of-tests", {"evflow-log": "x"}, {"image": IMAGE}, ("true",), {"OWN": "1"})
+    made = gang_manifest(job, 3, Server((1, 31)), ttl_s=60)
     api = await KubernetesApi.connect(Cluster(str(kubeconfig)), CallRate(100))
     try:
         said = await api.call("POST", "/apis/batch/v1/namespaces/default/jobs", {"dryRun": "All"}, made)

@@ -764,7 +764,7 @@ def test_a_flow_with_a_schedule_is_sound() -> None:
         ("|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-not-parallel", "Step start leads to train with num_parallel, and train has no @parallel."),
         ("@parallel|train|self.next(self.more)|self.next(self.train, num_parallel=2)", "gang-not-joined", "Step train is @parallel and leads to more, which is no join."),
         ("@pytorch_parallel|train|self.next({'a': self.more, 'b': self.other}, condition='x')|self.next(self.train, num_parallel=2)", "gang-chooses", "Step train is @pytorch_parallel and a switch: its nodes would go different ways."),
-        ("@pool @parallel|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-in-pool", "Step train is @parallel and @pool: the nodes of a gang run on one machine so far."),
+        ("@pool @parallel|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-in-pool", "Step train is @parallel and @pool: the nodes of a gang run on one machine or on Kubernetes."),
         ("@cached @parallel|train|self.next(self.join)|self.next(self.train, num_parallel=2)", "gang-cached", "Step train is @parallel and @cached: nodes whose results were kept would not be there for those that run."),
         ("@parallel|train|self.next(self.join)|self.next(self.join, num_parallel=self.n)", "split-to-join", "Step start splits right into join, which is a join step (it takes inputs)."),
     ],

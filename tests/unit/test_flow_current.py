@@ -78,11 +78,11 @@ def test_outside_of_a_step_nothing_is_there() -> None:
 def test_a_node_knows_its_gang_and_any_other_task_is_alone() -> None:
     assert not current.is_parallel
     assert current.parallel == ("127.0.0.1", 1, 0, None)
-    enter_gang(17, [("start", 1, "foreach", 0, 2, b"", "xs"), ("fan", 3, "parallel", 2, 4, None, None)])
+    enter_gang(17, (2, 4), "10.0.0.7")
     assert current.is_parallel
     assert "parallel" in current
     place = current.parallel
-    assert (place.main_ip, place.num_nodes, place.node_index, place.control_task_id) == ("127.0.0.1", 4, 2, "15")
+    assert (place.main_ip, place.num_nodes, place.node_index, place.control_task_id) == ("10.0.0.7", 4, 2, "15")
     leave()
     assert not current.is_parallel
     assert "parallel" not in current

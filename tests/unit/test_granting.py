@@ -101,7 +101,7 @@ def test_a_gang_gets_all_of_its_slots() -> None:
         (9, 16, {}, "its gang has 9 nodes, which run at the same time, and there are 8 slots."),
         (5, 4, {}, "its gang has 5 nodes, which run at the same time, and the run may have 4 at once."),
         (3, 8, {"limits": {"db": 2}}, "its gang has 3 nodes, which run at the same time, and only 2 at once may hold the limit key:db."),
-        (2, 8, {"executor": POOL}, "the nodes of a gang run on one machine so far, and its step has pool:gpu."),
+        (2, 8, {"executor": POOL}, "the nodes of a gang run on one machine or on Kubernetes, and its step has pool:gpu."),
     ],
 )
 def test_a_gang_that_would_wait_for_ever_is_refused_in_a_round_of_its_own(nodes: int, most: int, policy: dict[str, Any], why: str) -> None:

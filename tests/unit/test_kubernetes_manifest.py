@@ -274,32 +274,12 @@ def test_of_whatever_fields_a_job_is_made_it_is_whole(fields: dict[str, Any], se
     assert not (pod["securityContext"].get("runAsNonRoot") and pod["securityContext"].get("runAsUser") == 0)
 
 
-def test_a_gang_is_one_indexed_job_whose_indexes_differ_in_their_variables() -> None:
-    import subprocess
-
-    nodes = [
-        TaskJob(
-            f"n{i}",
-            {**LABELS, "evflow-task": str(i)},
-            {"image": "i"},
-            ("sh", "-c", 'printf %s "$OWN/$ALL"'),
-            {"ALL": "same", "OWN": f'it\'s "{i}" `x` $y'},
-        )
-        for i in range(3)
-    ]
-    job = gang_manifest("gang", nodes, NEW, ttl_s=5)
-    assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 3, 3)
-    assert "evflow-task" not in job["metadata"]["labels"]
-    container = job["spec"]["template"]["spec"]["containers"][0]
-    env = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-    for index in range(3):
-        done = subprocess.run(
-            container["command"],
-            env={**env, "PATH": "/usr/bin:/bin", "JOB_COMPLETION_INDEX": str(index)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout == f'it\'s "{index}" `x` $y/same'
-    with pytest.raises(ValueError, match="one command"):
-        gang_manifest("gang", [nodes[0], TaskJob("n", LABELS, {"image": "i"}, ("true",), {})], NEW, ttl_s=5)
+def test_a_gang_is_one_indexed_job_that_fails_with_the_first_of_its_pods() -> None:
+    task = TaskJob("evabc-train-1-3-0-gang", {**LABELS, "evflow-nodes": "3"}, {"image": "i"}, ("sh", "-c", "true"), {"A": "1"}, timeout_s=7)
+    spec = gang_manifest(task, 3, NEW, ttl_s=5)["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 5)
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["FailJob", "FailJob"]
+    assert spec["template"]["metadata"]["labels"]["evflow-nodes"] == "3"
+    assert spec["template"]["spec"]["activeDeadlineSeconds"] == 7
+    assert "backoffLimitPerIndex" not in spec

@@ -35,7 +35,7 @@ from evflow_executors.batch.calls import DESCRIBED, BatchCalls, is_throttle, pro
 from evflow_executors.batch.definitions import BatchDefaults, log_group_of, queue_of, submit_of
 from evflow_executors.batch.reasons import ENDED, OURS, seen_of
 from evflow_executors.batch.registered import Registered, kind_of
-from evflow_executors.remote.platform import Job, JobSeen, LogText, PlatformProblem, Sheets
+from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem, Sheets
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_EVERY_S_A_JOB: Final = 0.005
@@ -131,8 +131,11 @@ class BatchPlatform:
         self._something.set()
         return problems
 
-    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
+    async def find(
+        self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
+    ) -> Mapping[str, JobSeen]:
         """See `Platform.find`."""
+        del gangs  # no gang is ever let go to AWS Batch (`TAKES_GANGS`)
         self._known_queues.update(str(one["queue"]) for one in asked if one.get("queue"))
         found: dict[str, JobSeen] = {}
         with self._telling_members():

@@ -1,14 +1,16 @@
 """evflow's Jobs of a cluster, for people: what there is, and removing some of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from evflow.core.values import value
 from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, path_of, selector
 from evflow_executors.kubernetes.reasons import PodSeen, pod_seen, told_by_job
 from evflow_executors.remote.names import LABELS
+
+_WAITS: Final = 1
 
 
 @value
@@ -23,6 +25,7 @@ class JobThere:
         why: Why it waits, or why it failed, where Kubernetes says that.
         created_us: When it was made.
         started_us: When its container began; 0 before.
+        nodes: How many nodes the gang has that it is; 1 of an attempt by itself.
     """
 
     name: str
@@ -32,6 +35,7 @@ class JobThere:
     why: str
     created_us: int
     started_us: int
+    nodes: int = 1
 
     @property
     def has_ended(self) -> bool:
@@ -49,8 +53,10 @@ async def jobs_there(api: KubernetesApi, prefix: str, namespace: str) -> list[Jo
     jobs, _ = await api.items(path_of(namespace=namespace, kind="jobs"), chosen)
     ours = [job for job in jobs if str(job["metadata"]["name"]).startswith(prefix)]
     pods, _ = await api.items(path_of(namespace=namespace, kind="pods"), chosen) if ours else ([], "")
-    by_job = {str(part(part(pod, "metadata"), "labels").get("job-name")): pod for pod in pods}
-    found = [_there(namespace, job, by_job.get(job["metadata"]["name"])) for job in ours]
+    by_job: dict[str, list[Mapping[str, Any]]] = {}
+    for pod in pods:
+        by_job.setdefault(str(part(part(pod, "metadata"), "labels").get("job-name")), []).append(pod)
+    found = [_there(namespace, job, by_job.get(job["metadata"]["name"], [])) for job in ours]
     return sorted(found, key=lambda job: (job.created_us, job.name))
 
 
@@ -67,8 +73,9 @@ async def remove(api: KubernetesApi, namespace: str, name: str) -> None:
             raise
 
 
-def _there(namespace: str, job: Mapping[str, Any], pod: Mapping[str, Any] | None) -> JobThere:
-    seen = (pod_seen(pod) if pod is not None else told_by_job(job)) or PodSeen("waiting")
+def _there(namespace: str, job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> JobThere:
+    nodes = int(part(job, "spec").get("completions") or 1)
+    pod, seen = _foremost(job, pods, nodes)
     metadata = part(job, "metadata")
     ended = next((each["type"] for each in rows(part(job, "status"), "conditions") if each.get("status") == "True"), "")
     is_good = ended == "Complete" or (not ended and seen.exit_code == 0)
@@ -85,7 +92,23 @@ def _there(namespace: str, job: Mapping[str, Any], pod: Mapping[str, Any] | None
         why=why,
         created_us=_instant_us(metadata.get("creationTimestamp")),
         started_us=_instant_us(part(state, "running").get("startedAt")),
+        nodes=nodes,
     )
+
+
+def _foremost(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], nodes: int) -> tuple[Mapping[str, Any] | None, PodSeen]:
+    """The pod that says how far a Job is: one that has failed, else one that waits, else one that runs, else one that is done."""
+    found = min(((pod, pod_seen(pod)) for pod in pods), key=lambda one: _rank(one[1]), default=None)
+    by_itself = told_by_job(job)
+    if found is None or (len(pods) < nodes and by_itself is None and _rank(found[1]) > _WAITS):
+        return None, by_itself or PodSeen("waiting")
+    return found
+
+
+def _rank(seen: PodSeen) -> int:
+    if seen.phase == "ended":
+        return 3 if seen.exit_code == 0 else 0
+    return _WAITS if seen.phase == "waiting" else 2
 
 
 def _instant_us(stamp: object) -> int:

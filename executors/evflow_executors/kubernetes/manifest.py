@@ -126,47 +126,22 @@ def job_manifest(job: TaskJob, server: Server, *, ttl_s: int) -> dict[str, Any]:
     }
 
 
-def gang_manifest(name: str, nodes: Sequence[TaskJob], server: Server, *, ttl_s: int) -> dict[str, Any]:
-    """The Indexed Job of a gang: index i runs what node i runs.
+def gang_manifest(job: TaskJob, nodes: int, server: Server, *, ttl_s: int) -> dict[str, Any]:
+    """The Indexed Job of a gang, in which Kubernetes makes a pod for each index and tells it that by JOB_COMPLETION_INDEX.
 
-    All nodes have one pod template, so what differs among them, their variables, stands in variables of its own for each index
-    (`EVFLOW_NODE_<i>_<NAME>`); a shell line in front of the command takes those of its index.
+    Whichever pod fails, the Job does, and Kubernetes ends the others; none is made anew.
 
     Args:
-        name: Of the Job.
-        nodes: The nodes by index; their steps are the same.
+        job: The gang under its name; its command runs in each pod.
+        nodes: How many there are.
         server: It has Indexed Jobs (`INDEXED_SINCE`).
         ttl_s: As in `job_manifest`.
 
     Raises:
         StepUnfit: The server would refuse it.
-        ValueError: The nodes run different commands.
     """
-    first = nodes[0]
-    if any(list(node.argv) != list(first.argv) for node in nodes):
-        raise ValueError("the nodes of a gang run one command")
-    shared = {key: text for key, text in first.env.items() if all(node.env.get(key) == text for node in nodes)}
-    own = sorted({key for node in nodes for key in node.env} - shared.keys())
-    env = {
-        **shared,
-        **{f"EVFLOW_NODE_{index}_{key}": node.env[key] for index, node in enumerate(nodes) for key in own if key in node.env},
-    }
-    take = "; ".join(f'eval "export {key}=\\"\\${{EVFLOW_NODE_${{JOB_COMPLETION_INDEX}}_{key}}}\\""' for key in own)
-    argv = ["/bin/sh", "-c", f'{take}; exec "$@"', "evflow", *first.argv] if own else list(first.argv)
-    whole = TaskJob(
-        name,
-        _common([node.labels for node in nodes]),
-        first.fields,
-        argv,
-        env,
-        first.step,
-        first.timeout_s,
-        _common([n.about for n in nodes]),
-    )
-    made = job_manifest(whole, server, ttl_s=ttl_s)
-    made["spec"].update(completionMode="Indexed", completions=len(nodes), parallelism=len(nodes))
-    # The pods of an Indexed Job have names of their own within a service of the Job's name.
-    made["spec"]["template"]["spec"]["subdomain"] = name
+    made = job_manifest(job, server, ttl_s=ttl_s)
+    made["spec"].update(completionMode="Indexed", completions=nodes, parallelism=nodes)
     return made
 
 
@@ -198,10 +173,6 @@ def _mistakes(fields: Mapping[str, Any]) -> Iterator[str]:
 
 def _table(asked: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return asked.get(name) or {}
-
-
-def _common(mappings: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    return {key: text for key, text in mappings[0].items() if all(mapping.get(key) == text for mapping in mappings)}
 
 
 def _failure_policy() -> dict[str, Any]:

@@ -1,33 +1,45 @@
-"""Kubernetes as a platform: one Job for each attempt, under the attempt's name.
+"""Kubernetes as a platform: one Job for each attempt, under the attempt's name, and one for all nodes of a gang.
 
 Names make submits idempotent: a Job that is there already is what the former submit, or the former owner, made (409). What happens is seen by
 one watch of pods for each namespace and shard; a Job is asked for where there is no pod to speak for it. A pod that is gone though its Job might make another one
 takes the Job with it: an attempt runs once.
+
+A gang is an Indexed Job: made at once or not at all, and its pods share one fate, by Kubernetes' rules as by ours. Its nodes are told of by their own names,
+as if each had a Job. Where the server has no Indexed Jobs, each has one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from evflow import diagnostics
-from evflow.clock import now_us
-from evflow.core.values import field, value
 from evflow.errors import EvflowError
 from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi, path_of, selector
-from evflow_executors.kubernetes.manifest import CONTAINER, FAILURE_POLICY_SINCE, TTL_SINCE, TaskJob, filled, job_manifest
-from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, overdue, pod_seen, told_by_job
+from evflow_executors.kubernetes.known import Gang, Known, Operator, has_failed, index_of, is_bad, job_of, job_seen, stamped
+from evflow_executors.kubernetes.manifest import (
+    CONTAINER,
+    FAILURE_POLICY_SINCE,
+    INDEXED_SINCE,
+    TTL_SINCE,
+    TaskJob,
+    filled,
+    gang_manifest,
+    job_manifest,
+)
+from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, overdue, pod_seen
 from evflow_executors.kubernetes.template import laid_over, template_in
 from evflow_executors.kubernetes.watching import PodEvent, pod_events
 from evflow_executors.remote.names import LABELS
-from evflow_executors.remote.platform import Job, JobSeen, LogText, PlatformProblem
+from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem
 from evflow_executors.remote.rate import CallRate
-from evflow_executors.remote.verdicts import EXITED
+from evflow_executors.remote.verdicts import EXITED, GANG_ENDED
 
 NAME: Final = "kubernetes"
 SUBMITS_AT_ONCE: Final = 32
@@ -43,41 +55,6 @@ LOG_AGAIN_S: Final = 1.0
 _HANDS: Final = 8
 _NO_LOG_YET: Final = b"unable to retrieve container logs for "
 """What a kubelet says in place of a log, with success, while its container's engine is not as far."""
-
-
-@value
-class Operator:
-    """What an operator says of all Jobs.
-
-    Attributes:
-        namespace: Where Jobs are made; empty for the one that the credentials name.
-        secret_env: Variables that Kubernetes takes from its secrets, by name: `secret/key`.
-        defaults: Fields of `@kubernetes` for steps that leave them open.
-        templates: Pod templates to be laid over ours, each with its source.
-        ttl_s: After so many seconds a Job that ended is removed.
-        patience_s: How long a pod may wait for a node or an image; 0 for as long as it takes.
-    """
-
-    namespace: str = ""
-    secret_env: Mapping[str, str] = field(default_factory=dict[str, str])
-    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    templates: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    ttl_s: int = 86_400
-    patience_s: float = 0.0
-
-
-class _Known:
-    """A Job that was submitted, found or seen."""
-
-    __slots__ = ("asked_at", "ended", "ending", "namespace", "pod", "since", "told")
-
-    def __init__(self, namespace: str, at: float) -> None:
-        self.namespace = namespace
-        self.since = self.asked_at = at
-        self.pod: dict[str, Any] | None = None
-        self.told: JobSeen | None = None
-        self.ending = False
-        self.ended = False
 
 
 class KubernetesPlatform:
@@ -102,7 +79,8 @@ class KubernetesPlatform:
         self._connecting = asyncio.Lock()
         self._connected: tuple[KubernetesApi, Operator] | None = None
         self._selector = ""
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Known] = {}  # by the names of Jobs; by those of nodes where a gang is one Job
+        self._gangs: dict[str, Gang] = {}  # by the names of their Jobs
         self._heeded: list[str] = []
         self._followed: set[str] = set()
         self._seen = asyncio.Queue[JobSeen | None]()  # at most a few for each Job that is out
@@ -111,6 +89,7 @@ class KubernetesPlatform:
         self._changed = asyncio.Event()
         self._hands = asyncio.Semaphore(_HANDS)
         self._begun = False
+        self._told_of_gangs = False
 
     # --- what the executor asks for ----------------------------------------------------------------------------
 
@@ -131,7 +110,7 @@ class KubernetesPlatform:
                     problems[job.name] = PlatformProblem("Kubernetes asked for fewer calls.", throttled=True)
                     return
                 try:
-                    await self._submit(job)
+                    await (self._submit_gang(job) if job.nodes else self._submit(job))
                 except PlatformProblem as error:
                     problems[job.name] = error
                 except EvflowError as error:
@@ -142,24 +121,29 @@ class KubernetesPlatform:
                 group.start_soon(one, job)
         return problems
 
-    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
+    async def find(
+        self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
+    ) -> Mapping[str, JobSeen]:
         """Which of these Jobs exist, in the namespaces that the steps of their runs ask for."""
         await self._ready()
         wanted = set(names)
         found: dict[str, JobSeen] = {}
         for namespace in dict.fromkeys([self._operator.namespace, *map(self._namespace_of, asked)]):
             self._heed(namespace)
-            jobs = await self._jobs_in(namespace, wanted - found.keys())
+            jobs = await self._jobs_in(namespace, wanted - found.keys(), gangs)
             pods: dict[str, dict[str, Any]] = {}
             for job in jobs.values():
                 self._select(part(part(job, "metadata"), "labels"))
+            for name in jobs.keys() & gangs.keys():
+                self._know_gang(name, gangs[name], namespace).fallen |= has_failed(jobs[name])
             if jobs:
                 for pod in (await self._api.items(path_of(namespace=namespace, kind="pods"), self._selector))[0]:
-                    pods[_job_of(pod)] = pod
-            for name, job in jobs.items():
-                known = self._know(name, namespace)
-                known.pod = pods.get(name, known.pod)
-                found[name] = self._jobs_state(name, job, known)
+                    pods[self._name_of(pod)] = pod
+            for job_name, job in jobs.items():
+                for name in wanted.intersection(gangs.get(job_name, (job_name,))):
+                    known = self._know(name, namespace)
+                    known.pod = pods.get(name, known.pod)
+                    found[name] = self._jobs_state(name, job, known)
         return found
 
     def watch(self) -> AsyncIterator[JobSeen]:
@@ -172,8 +156,20 @@ class KubernetesPlatform:
         known = self._know(name, self._known[name].namespace if name in self._known else self._operator.namespace)
         known.ending = True
         diagnostics.debug("a Job of Kubernetes is deleted", job=name, why=why)
-        await self._delete("jobs", known.namespace, name, {"propagationPolicy": "Background"})
-        pods = [known.pod] if known.pod is not None else (await self._api.items(*self._pods_of(name, known.namespace)))[0]
+        gang = known.gang
+        if gang is None:
+            await self._delete("jobs", known.namespace, name, {"propagationPolicy": "Background"})
+        else:
+            await anyio.lowlevel.checkpoint()  # who ends a gang ends all nodes in a row
+            if not gang.deleted and all(self._is_ending(node) for node in gang.nodes):
+                gang.deleted = True
+                try:
+                    await self._delete("jobs", known.namespace, known.job, {"propagationPolicy": "Background"})
+                except PlatformProblem:
+                    gang.deleted = False
+                    raise
+        pods = [known.pod] if known.pod is not None else (await self._api.items(*self._pods_of(known.job, known.namespace)))[0]
+        pods = [pod for pod in pods if self._name_of(pod) == name]
         for pod in pods:
             known.pod = pod
             # The Job's deletion takes its pods along with the grace that they have; ours may be shorter.
@@ -204,7 +200,7 @@ class KubernetesPlatform:
                     async for line in lines:
                         if line.startswith(_NO_LOG_YET):
                             break
-                        at_us, text = _stamped(line)
+                        at_us, text = stamped(line)
                         key = line.decode(errors="replace")
                         if at_us < after_us or key in last:
                             continue
@@ -253,7 +249,7 @@ class KubernetesPlatform:
     # --- submitting ------------------------------------------------------------------------------------------
 
     def manifest(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """The namespace and the Job of an attempt.
+        """The namespace and the Job of an attempt, or of a gang.
 
         Raises:
             EvflowError: There can be no such Job.
@@ -265,7 +261,10 @@ class KubernetesPlatform:
         task = TaskJob(
             job.name, job.labels, fields, job.command.argv, job.command.env, job.step, job.timeout_s, about, self._operator.secret_env
         )
-        made = job_manifest(task, self._api.server, ttl_s=self._operator.ttl_s)
+        if job.nodes:
+            made = gang_manifest(task, len(job.nodes), self._api.server, ttl_s=self._operator.ttl_s)
+        else:
+            made = job_manifest(task, self._api.server, ttl_s=self._operator.ttl_s)
         templates = list(self._operator.templates)
         if own is not None:
             source = f"of step '{job.step}'"
@@ -275,14 +274,41 @@ class KubernetesPlatform:
     async def _submit(self, job: Job) -> None:
         namespace, manifest = self.manifest(job)
         self._heed(namespace)
-        self._know(job.name, namespace)
+        gang = self._know_gang(job.name, [node.name for node in job.nodes], namespace) if job.nodes else None
+        if gang is None:
+            self._know(job.name, namespace)
         try:
             await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest)
         except CallRefused as error:
             if error.status != 409:
                 if not error.transient:
-                    del self._known[job.name]
+                    for name in (job.name,) if gang is None else gang.nodes:
+                        self._known.pop(name, None)
+                    self._gangs.pop(job.name, None)
                 raise
+
+    async def _submit_gang(self, job: Job) -> None:
+        """As one Job; else as one for each node, of which a refusal leaves none."""
+        if self._api.server.has(INDEXED_SINCE):
+            await self._submit(job)
+            return
+        if not self._told_of_gangs:
+            self._told_of_gangs = True
+            version = ".".join(map(str, self._api.server.version))
+            self._on_notice(f"Kubernetes {version} has no Indexed Jobs that can be relied on: each node of a gang is a Job of its own.")
+        there: list[str] = []
+        try:
+            for node in job.nodes:
+                await self._submit(node)
+                there.append(node.name)
+        except PlatformProblem as error:
+            if not error.transient:
+                for name in there:
+                    self._know(name, self._namespace_of(job.asked)).ending = True
+                    self._away(self._known[name])
+            elif there and error.throttled:  # some are there, so it is not as if nothing had been done
+                raise PlatformProblem(error.message, error.hint, transient=True, retry_after_s=error.retry_after_s) from error
+            raise
 
     # --- the server ------------------------------------------------------------------------------------------
 
@@ -356,71 +382,86 @@ class KubernetesPlatform:
 
     async def _pod(self, namespace: str, event: PodEvent) -> None:
         pod = event.pod
-        name = _job_of(pod)
+        name = self._name_of(pod)
         known = self._know(name, namespace)
         if known.pod is not None and known.pod["metadata"]["uid"] != pod["metadata"]["uid"] and known.ended:
-            self._away(name, known)  # another pod of a Job whose attempt is over
+            self._away(known)  # another pod of a Job whose attempt is over
             return
+        if known.gang is not None and known.ended and not self._is_over_for_all(known.gang):
+            return  # what has become of its pod says nothing about the others
         known.pod = pod
-        seen = pod_seen(pod, gone=event.kind == "gone", ending=known.ending, tells_disruptions=self._api.server.has(DISRUPTIONS_SINCE))
+        seen = known.by_pod(pod, gone=event.kind == "gone", tells_disruptions=self._api.server.has(DISRUPTIONS_SINCE))
         await self._tell(name, known, seen)
-        if seen.phase != "ended" or known.ending:
+        if seen.phase != "ended" or known.ending or (seen.verdict is not None and seen.verdict.code == GANG_ENDED):
             return
         if event.kind == "gone" or part(pod, "status").get("phase") == "Pending":
-            self._away(name, known)  # a Job of an older server makes another pod for one that is gone, and a pull is tried for ever
-        elif part(pod, "status").get("phase") == "Running":
-            self._spawn(self._away_later(name, known))
+            self._away(known)  # a Job of an older server makes another pod for one that is gone, and a pull is tried for ever
+        elif part(pod, "status").get("phase") == "Running" and (known.gang is None or self._is_over_for_all(known.gang)):
+            self._spawn(self._away_later(known))
 
-    async def _away_later(self, name: str, known: _Known) -> None:
+    async def _away_later(self, known: Known) -> None:
         """Delete a Job whose pod lives on behind our container: it has a sidecar. A kubelet may tell of the pod's end a moment later."""
         await anyio.sleep(SIDECAR_S)
         if known.pod is not None and part(known.pod, "status").get("phase") == "Running":
-            self._away(name, known)
+            self._away(known)
 
     async def _missed(self, namespace: str) -> None:
         """After a list: what is known and has no pod in it has ended meanwhile, or waits for its pod."""
-        for name, known in list(self._known.items()):
-            if known.namespace == namespace and not known.ended and known.pod is None:
-                await self._ask(name, known)
+        await self._ask(
+            name for name, known in self._known.items() if known.namespace == namespace and not known.ended and known.pod is None
+        )
 
     async def _look(self) -> None:
         """Ask for Jobs that have no pod, and give up pods that have waited for too long."""
         while True:
             await anyio.sleep(LOOK_S)
             now = anyio.current_time()
+            podless: list[str] = []
             for name, known in list(self._known.items()):
                 if known.ended:
                     continue
                 if known.pod is None:
                     if now - known.asked_at >= PODLESS_S:
                         known.asked_at = now
-                        await self._ask(name, known)
+                        podless.append(name)
                 elif self._operator.patience_s and known.told is not None and known.told.phase == "waiting":
                     seen = overdue(pod_seen(known.pod), now - known.since, self._operator.patience_s)
                     if seen.phase == "ended":
                         await self._tell(name, known, seen)
-                        self._away(name, known)
+                        self._away(known)
+            await self._ask(podless)
 
-    async def _ask(self, name: str, known: _Known) -> None:
-        """Have a Job speak for itself."""
+    async def _ask(self, names: Iterable[str]) -> None:
+        """Have Jobs speak for themselves, and for those of their nodes that have no pod."""
+        of_job: dict[str, dict[str, Known]] = {}
+        for name in list(names):
+            known = self._known[name]
+            of_job.setdefault(known.job, {})[name] = known
+        for job_name, nodes in of_job.items():
+            await self._ask_job(job_name, nodes)
+
+    async def _ask_job(self, job_name: str, nodes: Mapping[str, Known]) -> None:
+        first = next(iter(nodes.values()))
+        is_late = anyio.current_time() - first.since >= PODLESS_S  # else its submit may be on its way
+        note = ""
         try:
-            job = await self._api.call("GET", path_of(namespace=known.namespace, kind="jobs", name=name))
+            job = await self._api.call("GET", path_of(namespace=first.namespace, kind="jobs", name=job_name))
+            is_gone = False
+            if is_late and first.by_job(job) is None:
+                note = await self._why_podless(job_name, first)
         except CallRefused as error:
-            if error.status != 404:
-                diagnostics.debug("a Job cannot be asked for", job=name, why=error.message)
-            elif anyio.current_time() - known.since >= PODLESS_S:  # its submit may be on its way
-                await self._tell(name, known, told_by_job({"metadata": {"name": name}}, gone=True, ending=known.ending))
+            if error.status != 404 or not is_late:
+                diagnostics.debug("a Job cannot be asked for", job=job_name, why=error.message)
+                return
+            job, is_gone = {"metadata": {"name": job_name}}, True
         except PlatformProblem as error:
-            diagnostics.debug("a Job cannot be asked for", job=name, why=error.message)
-        else:
-            seen = told_by_job(job)
-            if seen is None:
-                is_late = anyio.current_time() - known.since >= PODLESS_S
-                seen = PodSeen("waiting", note=await self._why_podless(name, known) if is_late else "")
+            diagnostics.debug("a Job cannot be asked for", job=job_name, why=error.message)
+            return
+        for name, known in nodes.items():
             if known.pod is None:  # none has come meanwhile
-                await self._tell(name, known, seen)
+                await self._tell(name, known, known.by_job(job, gone=is_gone) or PodSeen("waiting", note=note))
 
-    async def _why_podless(self, name: str, known: _Known) -> str:
+    async def _why_podless(self, name: str, known: Known) -> str:
         """What Kubernetes says of a Job for which it makes no pod."""
         path = f"/api/v1/namespaces/{known.namespace}/events"
         try:
@@ -430,21 +471,25 @@ class KubernetesPlatform:
         messages = [str(each.get("message") or "") for each in rows(said, "items")]
         return f"Kubernetes makes no pod for it: {messages[-1].rstrip('.')}." if messages else ""
 
-    def _jobs_state(self, name: str, job: Mapping[str, Any], known: _Known) -> JobSeen:
+    def _jobs_state(self, name: str, job: Mapping[str, Any], known: Known) -> JobSeen:
         """A Job as its pod, or else it itself, says."""
-        gone = PodSeen("waiting")
-        seen = pod_seen(known.pod, ending=known.ending) if known.pod is not None else told_by_job(job) or gone
-        made = _job_seen(name, known.pod or job, seen, known.namespace)
-        known.ended = made.phase == "ended"
-        known.told = made
+        seen = known.by_pod(known.pod) if known.pod is not None else known.by_job(job) or PodSeen("waiting")
+        made = job_seen(name, known.pod or job, seen, known.namespace)
+        self._note(known, made)
         return made
 
-    async def _tell(self, name: str, known: _Known, seen: PodSeen | None) -> None:
+    def _note(self, known: Known, made: JobSeen) -> None:
+        known.ended = made.phase == "ended"
+        known.told = made
+        if known.gang is not None and is_bad(made):
+            known.gang.fallen = True
+
+    async def _tell(self, name: str, known: Known, seen: PodSeen | None) -> None:
         if seen is None or known.ended:
             return
-        made = _job_seen(name, known.pod or {}, seen, known.namespace)
-        known.ended = made.phase == "ended"
-        changed, known.told = made != known.told, made
+        made = job_seen(name, known.pod or {}, seen, known.namespace)
+        changed = made != known.told
+        self._note(known, made)
         self._changed.set()
         self._changed = asyncio.Event()
         if changed:
@@ -468,13 +513,36 @@ class KubernetesPlatform:
                     self._followed.add(namespace)
                     self._spawn(self._follow(namespace))
 
-    def _know(self, name: str, namespace: str) -> _Known:
+    def _know(self, name: str, namespace: str) -> Known:
         known = self._known.get(name)
         if known is None:
-            known = self._known[name] = _Known(namespace, anyio.current_time())
+            known = self._known[name] = Known(name, namespace, anyio.current_time())
         return known
 
-    async def _jobs_in(self, namespace: str, names: set[str]) -> dict[str, dict[str, Any]]:
+    def _know_gang(self, name: str, nodes: Sequence[str], namespace: str) -> Gang:
+        gang = self._gangs.get(name)
+        if gang is None:
+            gang = self._gangs[name] = Gang(name, nodes)
+            for node in nodes:
+                self._known[node] = Known(name, namespace, anyio.current_time(), gang)
+        return gang
+
+    def _name_of(self, pod: Mapping[str, Any]) -> str:
+        """Whose pod it is: the name of a node, or of a Job by itself."""
+        job, index = job_of(pod), index_of(pod)
+        gang = self._gangs.get(job)
+        return job if gang is None or index is None or index >= len(gang.nodes) else gang.nodes[index]
+
+    def _is_ending(self, name: str) -> bool:
+        known = self._known.get(name)
+        return known is None or known.ending or known.ended
+
+    def _is_over_for_all(self, gang: Gang) -> bool:
+        return gang.fallen or all(map(self._is_over, gang.nodes))
+
+    async def _jobs_in(self, namespace: str, wanted: set[str], gangs: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+        """The Jobs of a namespace that have these names, and those of gangs that have such nodes."""
+        names = wanted | {gang for gang, nodes in gangs.items() if wanted.intersection(nodes)}
         if len(names) > FEW:
             found, _ = await self._api.items(path_of(namespace=namespace, kind="jobs"), self._selector)
             return {job["metadata"]["name"]: job for job in found if job["metadata"]["name"] in names}
@@ -497,8 +565,12 @@ class KubernetesPlatform:
             if error.status != 404:
                 raise
 
-    def _away(self, name: str, known: _Known) -> None:
+    def _away(self, known: Known) -> None:
         """Delete a Job whose attempt is over."""
+        if known.gang is not None:
+            if known.gang.deleted:
+                return
+            known.gang.deleted = True
         # That one, and none that has been made under its name since.
         uid = next((str(owner.get("uid")) for owner in rows(part(known.pod or {}, "metadata"), "ownerReferences")), "")
         options = {"propagationPolicy": "Background", **({"preconditions": {"uid": uid}} if uid else {})}
@@ -507,12 +579,12 @@ class KubernetesPlatform:
             async with self._hands:
                 for _ in range(3):
                     try:
-                        await self._delete("jobs", known.namespace, name, options)
+                        await self._delete("jobs", known.namespace, known.job, options)
                     except CallRefused as error:
                         if error.status == 409:
                             return
                     except PlatformProblem as error:
-                        diagnostics.debug("a Job of Kubernetes cannot be deleted yet", job=name, why=error.message)
+                        diagnostics.debug("a Job of Kubernetes cannot be deleted yet", job=known.job, why=error.message)
                     else:
                         return
                     await anyio.sleep(LOOK_S)
@@ -537,41 +609,3 @@ class KubernetesPlatform:
                 self._seen.put_nowait(None)
 
         task.add_done_callback(done)
-
-
-def _job_of(pod: Mapping[str, Any]) -> str:
-    return str(part(part(pod, "metadata"), "labels").get("job-name", ""))
-
-
-def _job_seen(name: str, thing: Mapping[str, Any], seen: PodSeen, namespace: str) -> JobSeen:
-    labels: Mapping[str, str] = part(part(thing, "metadata"), "labels")
-    epoch = labels.get(LABELS[2], "")
-    return JobSeen(
-        name,
-        seen.phase,
-        seen.verdict or EXITED,
-        seen.exit_code,
-        seen.note,
-        host=str(part(thing, "spec").get("nodeName") or ""),
-        started_us=_started_us(thing),
-        epoch=int(epoch) if epoch.isdecimal() else 0,
-        place=f"{namespace}/{part(thing, 'metadata').get('name') or name}",
-        labels={key: text for key, text in labels.items() if key in LABELS},
-    )
-
-
-def _started_us(pod: Mapping[str, Any]) -> int:
-    state = container_state(pod)
-    at = part(state, "running").get("startedAt") or part(state, "terminated").get("startedAt")
-    return round(datetime.fromisoformat(at).timestamp() * 1_000_000) if at else 0
-
-
-def _stamped(line: bytes) -> tuple[int, str]:
-    """When a line was printed, and the line."""
-    stamp, _, text = line.partition(b" ")
-    try:
-        whole, _, fraction = stamp.decode().rstrip("Z").partition(".")
-        at = datetime.fromisoformat(f"{whole}+00:00")
-        return round(at.timestamp()) * 1_000_000 + int((fraction + "000000")[:6] or 0), text.decode(errors="replace")
-    except (ValueError, UnicodeDecodeError):
-        return now_us(), line.decode(errors="replace")

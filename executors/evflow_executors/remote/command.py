@@ -27,7 +27,9 @@ MOST_ORDER_BYTES: Final = 4_096
 ORDER, ORDER_AT, ATTEMPT = "EVFLOW_ORDER", "EVFLOW_ORDER_AT", "EVFLOW_ATTEMPT"
 ORDERS_AT: Final = "EVFLOW_ORDERS_AT"
 """The digest of a sheet (`sheets`), in hexadecimal: the other three stand in the entry of this container's index."""
-INDEX: Final = "AWS_BATCH_JOB_ARRAY_INDEX"
+ARRAY_INDEX: Final = "AWS_BATCH_JOB_ARRAY_INDEX"
+NODES: Final = "EVFLOW_NODES"
+"""How many nodes a gang has whose orders the container is told; not set for one attempt by itself."""
 _OURS: Final = re.compile(r"EVFLOW_|PYTHONPATH$")
 _SHELL: Final = (
     'p=$(command -v python3 || command -v python) || { echo "evflow: this image has no Python; evflow needs 3.11 or newer." >&2; exit 176; }; '
@@ -86,16 +88,18 @@ class ContainerCommand:
         return {**self.shared, **self.own}
 
 
-def packed_order(context: RunContext, order: AttemptOrder, store: str) -> bytes:
+def packed_order(context: RunContext, order: AttemptOrder | Sequence[AttemptOrder], store: str) -> bytes:
     """What the container is told to do: a pool's order, without the places of the owner's machine.
 
     Args:
         context: Of the run, as the owner knows it.
-        order: The attempt.
+        order: The attempt; or the nodes of a gang by index, which are told the same, and pick their own by JOB_COMPLETION_INDEX.
         store: URL of the store, as the container reaches it.
     """
-    plain = replace(context, log_url="", store_url=store, lock_file="", log_folder="")
-    return PoolOrder.pack(plain.pack(), order, live=True)
+    plain = replace(context, log_url="", store_url=store, lock_file="", log_folder="").pack()
+    if isinstance(order, AttemptOrder):
+        return PoolOrder.pack(plain, order, live=True)
+    return PoolOrder.pack_gang(plain, order, live=True)
 
 
 def command_of(
@@ -106,22 +110,28 @@ def command_of(
     executable: str | None = None,
     order_at: str = "",
     env: Mapping[str, str] | None = None,
+    nodes: int = 0,
 ) -> ContainerCommand:
     """The command of an attempt.
 
     Args:
-        attempt: Its name, `Flow/3/17.0`.
+        attempt: Its name, `Flow/3/17.0`; of a gang that of node 0.
         packed: Its order.
         settings: What all containers are told.
         executable: The Python in the image, where the step names one; else the one on the path.
         order_at: The digest of the order in the store, in hexadecimal, where it is there.
         env: Variables that the step asks for.
+        nodes: How many nodes' orders it is told; 0 where it is one attempt's.
     """
     argv = ("sh", "-c", _SHELL) if executable is None else (executable, "-c", bootstrap_source())
     shared = {**settings.env, **(env or {}), **_variables(settings)}
     if executable is None:
         shared["EVFLOW_BOOTSTRAP"] = bootstrap_source()
-    own = {ATTEMPT: attempt, **({ORDER_AT: order_at} if order_at else {ORDER: base64.b64encode(packed).decode()})}
+    own = {
+        ATTEMPT: attempt,
+        **({NODES: str(nodes)} if nodes else {}),
+        **({ORDER_AT: order_at} if order_at else {ORDER: base64.b64encode(packed).decode()}),
+    }
     return ContainerCommand(argv, shared, own)
 
 

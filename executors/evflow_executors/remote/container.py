@@ -9,8 +9,11 @@ environment from its lock; what the attempt prints goes to the store, and to the
 Reports go to the log's inbox, or, with EVFLOW_REPORT_VIA=store, into a file of the store (`reports`). The container's exit code is the
 attempt's, 128 + n where signal n ended it.
 
+A node of a gang first learns where node 0 is (`meeting`). A gang's nodes share their orders, and the platform's JOB_COMPLETION_INDEX says which one is meant.
+
 SIGTERM comes from the platform: a spot instance goes away, a pod is evicted, a host is drained; or from the run, whose owner knows. The attempt gets
-it as well, and what is left of the grace to end in; the end is reported as the container's, for which nobody counts it against `@retry`.
+it as well, and what is left of the grace to end in; the end is reported as the container's, for which nobody counts it against `@retry`. But for a node of a
+gang: the platform ends it when another one has failed, too, and which of the two it was its owner sees, and says.
 """
 
 import base64
@@ -21,7 +24,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -30,20 +33,20 @@ from evflow import config
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
-from evflow.core.ids import AttemptId
+from evflow.core.ids import AttemptId, TaskId
 from evflow.errors import EvflowError
 from evflow.log import commands
 from evflow.log.errors import LogUnavailable
 from evflow.log.link import Link
 from evflow.store import open_store
 from evflow.worker.report import place_of
-from evflow.worker.spec import RunContext
+from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.packages import PackagedExecutor
 from evflow_executors.pool_orders import PoolOrder, settle, unsettled
 from evflow_executors.protocol import Observation
-from evflow_executors.remote import reports, sheets
+from evflow_executors.remote import meeting, reports, sheets
 from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER
-from evflow_executors.remote.command import ATTEMPT, INDEX, ORDER, ORDER_AT, ORDERS_AT
+from evflow_executors.remote.command import ARRAY_INDEX, ATTEMPT, NODES, ORDER, ORDER_AT, ORDERS_AT
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED
 
 STOPPED: Final = CONTAINER_STOPPED
@@ -51,6 +54,9 @@ REACH_LOG_S: Final = 60.0
 REPORT_WITHIN_S: Final = 600.0
 EXIT_UNFIT: Final = 1
 EXIT_DEFECT: Final = 70
+
+INDEX: Final = "JOB_COMPLETION_INDEX"
+"""Which of a gang's nodes a container is, as Kubernetes tells it."""
 
 Seen = AttemptStarted | AttemptFailed | AttemptExited | EnvironmentReady
 
@@ -79,16 +85,19 @@ class _Reports:
 
     async def say_end(self, end: AttemptFailed | AttemptExited) -> None:
         """Report the attempt's end, unless who had it ended left word of that: the owner carries it, from the same file."""
-        left: Sequence[bytes] = ()
-        if isinstance(end, AttemptExited) and end.why == STOPPED:
-            try:
-                left = await anyio.to_thread.run_sync(reports.take, self._context.store_url, self._attempt)
-            except EvflowError as error:
-                _note(f"why this container is to end cannot be asked: {error.message}")
+        left = await self.word_left() if isinstance(end, AttemptExited) and end.why == STOPPED else ()
         if not left:
             await self.say(end)
         elif self._link is None:
             self._kept += left
+
+    async def word_left(self) -> Sequence[bytes]:
+        """What whoever had the container ended said of that before."""
+        try:
+            return await anyio.to_thread.run_sync(reports.take, self._context.store_url, self._attempt)
+        except EvflowError as error:
+            _note(f"why this container is to end cannot be asked: {error.message}")
+            return ()
 
     async def finish(self, folder: Path | None) -> None:
         """Write what was kept, and what the attempt itself left, into the store."""
@@ -154,10 +163,16 @@ class _Container:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._until_its_end, ends, group.cancel_scope)
                 group.start_soon(self._until_it_is_stopped, stopped, ends, group.cancel_scope)
-            if _is_to_be_said(ends[0]):
+            if _is_to_be_said(ends[0]) and not await self._is_left_to_the_owner(ends[0]):
                 await self._told.say_end(ends[0])
             signals.cancel_scope.cancel()
         return _exit_code(ends[0])
+
+    async def _is_left_to_the_owner(self, end: AttemptFailed | AttemptExited) -> bool:
+        """Whether a node of a gang was stopped, and nobody left word of that: its owner sees why."""
+        if self._order.order.gang is None or not isinstance(end, AttemptExited) or end.why != STOPPED:
+            return False
+        return not await self._told.word_left()
 
     async def _until_its_end(self, ends: list[AttemptFailed | AttemptExited], scope: anyio.CancelScope) -> None:
         ends.append(await self._work())
@@ -176,7 +191,8 @@ class _Container:
                 await anyio.Path(self._folder).mkdir(parents=True, exist_ok=True)
                 context = replace(context, options={**context.options, "reports": str(self._folder)})
             await self._executor.prepare(context)
-            await self._executor.launch(self._attempt, self._order.order)
+            order = await self._with_its_gang(self._order.order)
+            await self._executor.launch(self._attempt, order)
         except Exception as error:  # noqa: BLE001 - what a package holds is its writer's: it becomes the report
             return unsettled(self._attempt, error, os.uname().nodename)
         self._launched = True
@@ -193,6 +209,16 @@ class _Container:
             else:
                 await self._told.say(seen.event)
         return self._exited(None, None, "never-started")
+
+    async def _with_its_gang(self, order: AttemptOrder) -> AttemptOrder:
+        """The order, with the address of node 0 where it is one of a gang; what only records a crash needs none."""
+        if order.gang is None or order.mode != "run":
+            return order
+        asked: Mapping[str, Any] = self._order.context.options.get("asked", {}).get(order.step, {})
+        within_s = float(asked.get("hostname_resolution_timeout") or meeting.WITHIN_S)
+        own = await anyio.to_thread.run_sync(meeting.own_address, os.environ)
+        main_ip = await meeting.meet(self._order.context.store_url, self._attempt, order.gang[0], own, within_s)
+        return replace(order, main_ip=main_ip)
 
     async def _heed_sigterm(self, stopped: anyio.Event) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -218,13 +244,16 @@ def read_order(variables: Mapping[str, str]) -> tuple[AttemptId, PoolOrder]:
     try:
         if ORDERS_AT in variables:
             store, sheet = open_store(variables["EVFLOW_STORE"]), bytes.fromhex(variables[ORDERS_AT])
-            variables = {**variables, **sheets.variables_of(store, sheet, int(variables[INDEX]))}
+            variables = {**variables, **sheets.variables_of(store, sheet, int(variables[ARRAY_INDEX]))}
             name = variables.get(ATTEMPT, "")
+        index = int(variables[INDEX]) if NODES in variables else None
         if ORDER_AT in variables:
             data = bytes(open_store(variables["EVFLOW_STORE"]).get(bytes.fromhex(variables[ORDER_AT])))
         else:
             data = base64.b64decode(variables[ORDER], validate=True)
-        return AttemptId.parse(name), PoolOrder.unpack(name, data)
+        order = PoolOrder.unpack(name, data, index)
+        named = AttemptId.parse(name)
+        return AttemptId(named.run, TaskId(order.order.task), named.attempt), order
     except (KeyError, ValueError, EvflowError) as error:
         raise OrderMissing(f"{type(error).__name__}: {error}") from error
 

@@ -8,13 +8,17 @@ Jobs outlive their owner. A new one finds them by their names and adopts those t
 had looked is a stray: it has an older epoch, nobody waits for it, and it is ended as soon as the platform shows it. The other way round, an
 owner that lost its shard without knowing asks the log before it submits.
 
+The nodes of a gang are submitted together, under the gang's name, and are attempts like others from then on. A platform ends all of them when one has come to
+a bad end; that one is told first, and the others when the run has asked for their end, so the log says which node it was.
+
 Each thing that may have to be repeated (a submit, a termination, a report) is a task of its own, with back-off, so that none waits for another;
 all of them share the platform's rate.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from signal import SIGTERM
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
@@ -28,15 +32,17 @@ from evflow.errors import EvflowError
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
-from evflow_executors.remote.names import job_name
+from evflow_executors.remote.names import gang_name, job_name
 from evflow_executors.remote.platform import Job, JobSeen, Platform, PlatformProblem
-from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, UNFIT, end_of
+from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, GANG_ENDED, UNFIT, Verdict, end_of
 
 SUBMIT_PATIENCE_S: Final = 900.0
 """How long a platform may be away or throttle before an attempt counts as never started; it is made again then."""
 CLOSE_WITHIN_S: Final = 10.0
 LEAVE_S: Final = 5.0
 """How long a platform may take to be told to end a job when the run insists. Then the job is left behind."""
+FATE_S: Final = 60.0
+"""How long a node that was ended with its gang waits for the run to ask for that; what is not asked for by then is told as it is."""
 LAST_LINES_S: Final = 10.0
 """How long the last lines of a job may take to come, where somebody looks: logs of platforms lag."""
 MOST_TAILS: Final = 40
@@ -48,6 +54,7 @@ COMPANY_S: Final = 0.25
 """How long the launches of a wide foreach, which come in rounds, wait for those of the next round where a platform takes many as one."""
 LONGEST_COMPANY_S: Final = 5.0
 TAIL_LINES: Final = 20
+_TERMINATED: Final = 128 + SIGTERM
 _UNREAD: Final = 1_000
 _MOST_SAID: Final = 1_000
 
@@ -70,6 +77,14 @@ class Dispatch(Protocol):
         """What is to be submitted, by name; the error where there cannot be such a job."""
         ...
 
+    async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> "Job | EvflowError":
+        """A gang as it is to be submitted under its name, its nodes by index; the error where there cannot be such jobs."""
+        ...
+
+    async def forget_gang(self, control: AttemptId) -> None:
+        """Remove what the nodes of a gang told each other; its node 0 is named."""
+        ...
+
     async def is_owner(self) -> bool:
         """Whether the shard is still this process's."""
         ...
@@ -90,11 +105,28 @@ class Dispatch(Protocol):
 class _Out:
     """An attempt that was launched or adopted, and has not been observed to end."""
 
-    __slots__ = ("attempt", "cancelled", "ending", "insisted", "order", "started", "submitted", "tail", "terminating", "told")
+    __slots__ = (
+        "asked",
+        "attempt",
+        "cancelled",
+        "ending",
+        "gang",
+        "insisted",
+        "name",
+        "order",
+        "started",
+        "submitted",
+        "tail",
+        "terminating",
+        "told",
+    )
 
-    def __init__(self, attempt: AttemptId, order: AttemptOrder | None) -> None:
+    def __init__(self, name: str, attempt: AttemptId, order: AttemptOrder | None, gang: "_Gang | None") -> None:
+        self.name = name
         self.attempt = attempt
         self.order = order
+        self.gang = gang
+        self.asked = asyncio.Event() if gang is not None else None  # the run asked for the end of this node
         self.submitted = order is None
         self.started = False
         self.ending = False
@@ -103,6 +135,19 @@ class _Out:
         self.cancelled: float | None = None
         self.tail: asyncio.Task[None] | None = None
         self.told = ""
+
+
+class _Gang:
+    """A gang some of whose nodes are out; `left` are those that have not ended, `telling` is held by the one whose end is told."""
+
+    __slots__ = ("control", "left", "name", "nodes", "telling")
+
+    def __init__(self, name: str, control: AttemptId, nodes: Sequence[str]) -> None:
+        self.name = name
+        self.control = control
+        self.nodes = tuple(nodes)
+        self.left: set[str] = set()
+        self.telling = asyncio.Lock()
 
 
 class RemoteExecutor:
@@ -125,7 +170,8 @@ class RemoteExecutor:
         self._on_notice = on_notice
         self._out: dict[str, _Out] = {}
         self._names: dict[AttemptId, str] = {}
-        self._queued: dict[str, _Out] = {}
+        self._queued: dict[str, Sequence[_Out]] = {}  # by the name of the job, which is a gang's where it has several
+        self._gangs: dict[str, _Gang] = {}  # by the names of their nodes
         self._unsure: list[str] = []  # adopted while the platform could not be asked
         self._found: list[JobSeen] = []  # when they were adopted
         self._strays: set[str] = set()
@@ -147,10 +193,26 @@ class RemoteExecutor:
         """Have a job submitted, together with all others of this round; a second call for the same name changes nothing."""
         if attempt in self._names or self._closed:
             return
-        name = job_name(self._dispatch.log_of(attempt), attempt)
-        out = self._put_out(name, attempt, order)
-        self._queued[name] = out
+        out = self._put_out(job_name(self._dispatch.log_of(attempt), attempt), attempt, order)
+        self._queued[out.name] = (out,)
         self._something.set()
+
+    async def launch_gang(self, nodes: Sequence[tuple[AttemptId, AttemptOrder]]) -> None:
+        """Have the nodes of a gang submitted as one; a second call for the same gang changes nothing."""
+        if self._closed or any(attempt in self._names for attempt, _ in nodes):
+            return
+        self.know_gangs([[attempt for attempt, _ in nodes]])
+        log = self._dispatch.log_of(nodes[0][0])
+        outs = [self._put_out(job_name(log, attempt), attempt, order) for attempt, order in nodes]
+        self._queued[gang_name(log, nodes[0][0])] = outs
+        self._something.set()
+
+    def know_gangs(self, gangs: Iterable[Sequence[AttemptId]]) -> None:
+        """Learn which attempts a former owner launched together."""
+        for nodes in gangs:
+            log = self._dispatch.log_of(nodes[0])
+            names = [job_name(log, attempt) for attempt in nodes]
+            self._gangs.update(dict.fromkeys(names, _Gang(gang_name(log, nodes[0]), nodes[0], names)))
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """Take it back before it is submitted, else have the platform end it; the second time, without grace. Unknown names are ignored.
@@ -161,10 +223,14 @@ class RemoteExecutor:
         if name is None:
             return
         out = self._out[name]
-        if self._queued.pop(name, None) is not None:
-            await self._over(name, AttemptExited(attempt.task, attempt.attempt, None, None, "never-started"))
+        queued = self._queued.pop(name if out.gang is None else out.gang.name, None)
+        if queued is not None:
+            for one in queued:
+                await self._over(one.name, self._never_started(one.name, ""))
             return
         is_first, out.cancelled = out.cancelled is None, grace_s
+        if out.asked is not None:
+            out.asked.set()
         if is_first:
             if out.submitted:
                 out.terminating = self._do(self._terminate(name, "the run asked for it", grace_s))
@@ -183,12 +249,15 @@ class RemoteExecutor:
         """
         by_name = {job_name(self._dispatch.log_of(attempt), attempt): attempt for attempt in attempts}
         try:
-            found = await self._platform.find(list(by_name), self._dispatch.asked_by(attempts))
+            found = await self._platform.find(list(by_name), self._dispatch.asked_by(attempts), self._gangs_of(by_name))
         except PlatformProblem as error:
             diagnostics.warning("a platform cannot be asked which jobs exist; they are waited for", platform=self.name, why=error.message)
             self._unsure += by_name
             found = None
         kept = [name for name in by_name if found is None or name in found]
+        for name in by_name.keys() - kept:
+            if (gang := self._gangs.get(name)) is not None and not any(node in kept for node in gang.nodes):
+                del self._gangs[name]
         for name in kept:
             self._put_out(name, by_name[name], None)
         if found is not None:
@@ -255,7 +324,7 @@ class RemoteExecutor:
             self._something = anyio.Event()
             await self._wait_for_company()
             while self._queued:
-                some = [self._queued.pop(name) for name in list(self._queued)[:most]]
+                some = {name: self._queued.pop(name) for name in list(self._queued)[:most]}
                 self._do(self._submit(some))
             await self._something.wait()  # a launch or the end
 
@@ -275,15 +344,18 @@ class RemoteExecutor:
 
     # --- submitting ------------------------------------------------------------------------------------------
 
-    async def _submit(self, outs: Sequence[_Out]) -> None:
-        """Submit until each is there, was refused, or has been tried for too long."""
-        orders = [(self._names[out.attempt], out.attempt, out.order) for out in outs if out.order is not None]
+    async def _submit(self, outs: Mapping[str, Sequence[_Out]]) -> None:
+        """Submit until each is there, was refused, or has been tried for too long.
+
+        Args:
+            outs: The attempts by the name of the job that they are: the nodes of a gang, else one.
+        """
         jobs: dict[str, Job] = {}
-        for name, made in (await self._dispatch.jobs(orders)).items():
+        for name, made in (await self._jobs(outs)).items():
             if isinstance(made, Job):
                 jobs[name] = made
             else:
-                await self._over(name, _unfit(self._out[name].attempt, made))
+                await self._unfit(outs[name], made)
         deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
         while jobs:
             if not await self._dispatch.is_owner():
@@ -292,27 +364,54 @@ class RemoteExecutor:
             problems = await self._platform.submit(list(jobs.values()))
             for name in [name for name in jobs if name not in problems]:
                 del jobs[name]
-                await self._submitted(name)
+                for out in outs[name]:
+                    await self._submitted(out.name)
             # What was submitted without an answer, and is seen by now.
-            problems = {name: problem for name, problem in problems.items() if name in self._out and not self._out[name].submitted}
+            problems = {name: problem for name, problem in problems.items() if any(map(self._is_unseen, outs[name]))}
             jobs = {name: job for name, job in jobs.items() if name in problems}
             for name, problem in problems.items():
                 if not problem.transient:
                     del jobs[name]
-                    await self._over(name, _unfit(self._out[name].attempt, problem))
-            for name in [name for name in jobs if self._out[name].cancelled is not None and not self._may_exist(problems[name])]:
+                    await self._unfit(outs[name], problem)
+            for name in [name for name in jobs if any(map(_is_cancelled, outs[name])) and not self._may_exist(problems[name])]:
                 del jobs[name]
-                await self._over(name, self._never_started(name, ""))
+                await self._give_up(outs[name], "", may_exist=False)
             if not jobs:
                 return
             failures = 1 if len(jobs) < len(problems) else failures + 1
             worst = max(problems.values(), key=lambda problem: problem.retry_after_s)
             if anyio.current_time() >= deadline_s:
                 for name in jobs:
-                    await self._over(name, self._never_started(name, worst.message))
+                    await self._give_up(outs[name], worst.message, may_exist=True)
                 return
             self._tell(f"{self.name}: {worst.message} It is tried again.")
             await anyio.sleep(max(worst.retry_after_s, pause_s(failures)))
+
+    async def _jobs(self, outs: Mapping[str, Sequence[_Out]]) -> Mapping[str, Job | EvflowError]:
+        orders = {name: [(out.name, out.attempt, out.order) for out in some if out.order is not None] for name, some in outs.items()}
+        made = dict(await self._dispatch.jobs([some[0] for name, some in orders.items() if outs[name][0].gang is None]))
+        for name, some in orders.items():
+            if outs[name][0].gang is not None:
+                made[name] = await self._dispatch.gang(name, some)
+        return made
+
+    def _is_unseen(self, out: _Out) -> bool:
+        return out.name in self._out and not out.submitted
+
+    async def _unfit(self, outs: Sequence[_Out], error: EvflowError) -> None:
+        """There can be no job of these attempts."""
+        text = f"{error.message} {error.hint}".strip()[:2_000]
+        for out in outs:
+            await self._over(out.name, AttemptFailed(out.attempt.task, out.attempt.attempt, "container", error.code, text))
+
+    async def _give_up(self, outs: Sequence[_Out], why: str, *, may_exist: bool) -> None:
+        """These attempts count as never started; nodes of a gang that are there all the same are ended."""
+        for out in outs:
+            if out.name in self._out:
+                await self._over(out.name, self._never_started(out.name, why))
+                if may_exist and out.gang is not None:
+                    self._strays.add(out.name)
+                    self._do(self._terminate(out.name, "its gang was given up", 0.0))
 
     def _may_exist(self, problem: PlatformProblem) -> bool:
         """Whether a job may be there though its submit was not answered; a throttled call has done nothing."""
@@ -364,7 +463,7 @@ class RemoteExecutor:
         asked = self._dispatch.asked_by([self._out[name].attempt for name in self._unsure if name in self._out])
         while True:
             try:
-                found = await self._platform.find(self._unsure, asked)
+                found = await self._platform.find(self._unsure, asked, self._gangs_of(self._unsure))
             except PlatformProblem as error:
                 failures += 1
                 await anyio.sleep(max(error.retry_after_s, pause_s(failures)))
@@ -413,15 +512,24 @@ class RemoteExecutor:
 
     async def _end(self, out: _Out, seen: JobSeen) -> None:
         """Tell an attempt's end, behind all that it printed and reported."""
-        attempt = out.attempt
         if out.tail is not None:
             await asyncio.wait([out.tail], timeout=LAST_LINES_S)
             out.tail.cancel()
-        verdict = EXITED if out.cancelled is not None and seen.verdict.code != "container-timeout" else seen.verdict
+        if out.gang is None or out.asked is None:
+            verdict = EXITED if out.cancelled is not None and seen.verdict.code != "container-timeout" else seen.verdict
+            await self._tell_end(out, seen, verdict)
+            return
+        if seen.verdict.code == GANG_ENDED:
+            with anyio.move_on_after(FATE_S):  # another node's end is told meanwhile, and the run asks for that of this one
+                await out.asked.wait()
+        async with out.gang.telling:
+            await self._tell_end(out, seen, _fate_of(out, seen))
+
+    async def _tell_end(self, out: _Out, seen: JobSeen, verdict: Verdict) -> None:
         # A container knows that it was told to end. By whom, and that it would be again, the platform knows better.
-        await self._dispatch.carry(attempt, unless=CONTAINER_STOPPED if verdict.kind == "failed" else "")
+        await self._dispatch.carry(out.attempt, unless=CONTAINER_STOPPED if verdict.kind == "failed" else "")
         log = await self._platform.log_tail(seen.name, TAIL_LINES) if verdict.kind == "exited" and seen.exit_code in UNFIT else ""
-        await self._over(seen.name, end_of(attempt, verdict, seen.exit_code, log))
+        await self._over(seen.name, end_of(out.attempt, verdict, seen.exit_code, log))
 
     async def _show(self, name: str, attempt: AttemptId) -> None:
         """Pass on what a job prints; it is for the eyes, and in the store as well."""
@@ -434,15 +542,32 @@ class RemoteExecutor:
                 self._tell(f"{self.name}: the output of {attempt} cannot be followed: {error.message}")
 
     def _put_out(self, name: str, attempt: AttemptId, order: AttemptOrder | None) -> _Out:
-        out = self._out[name] = _Out(attempt, order)
+        gang = self._gangs.get(name)
+        out = self._out[name] = _Out(name, attempt, order, gang)
         self._names[attempt] = name
+        if gang is not None:
+            gang.left.add(name)
         return out
+
+    def _gangs_of(self, names: Collection[str]) -> Mapping[str, Sequence[str]]:
+        return {gang.name: gang.nodes for name in names if (gang := self._gangs.get(name)) is not None}
 
     async def _over(self, name: str, event: AttemptExited | AttemptFailed) -> None:
         out = self._out.pop(name, None)
         if out is not None:
             del self._names[out.attempt]
+            if out.gang is not None:
+                self._part(out)
             await self._seen.put(Observation(out.attempt, event))
+
+    def _part(self, out: _Out) -> None:
+        """A node has ended; behind the last one nobody asks for the gang any more."""
+        assert out.gang is not None
+        out.gang.left.discard(out.name)
+        if not out.gang.left:
+            for name in out.gang.nodes:
+                self._gangs.pop(name, None)
+            self._do(self._dispatch.forget_gang(out.gang.control))
 
     def _never_started(self, name: str, why: str) -> AttemptExited:
         attempt = self._out[name].attempt
@@ -467,7 +592,21 @@ async def _closing(stream: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]
                 await stream.aclose()
 
 
-def _unfit(attempt: AttemptId, error: EvflowError) -> AttemptFailed:
-    """An attempt for which there can be no job."""
-    text = f"{error.message} {error.hint}".strip()
-    return AttemptFailed(attempt.task, attempt.attempt, "container", error.code, text[:2_000])
+def _is_cancelled(out: _Out) -> bool:
+    return out.cancelled is not None
+
+
+def _fate_of(out: _Out, seen: JobSeen) -> Verdict:
+    """What the end of a node means.
+
+    It may have been lost although its end was asked for: then the others failed of that. What nobody asked for is a loss as well, where all that is seen
+    is that its platform ended it.
+    """
+    verdict = seen.verdict
+    if out.cancelled is not None:
+        return EXITED if verdict.kind == "exited" else verdict
+    if verdict.code == GANG_ENDED:
+        return Verdict("lost", "job-gone", verdict.text)
+    if verdict == EXITED and seen.exit_code == _TERMINATED:  # the container itself said nothing, see `container`
+        return Verdict("lost", CONTAINER_STOPPED, "It does not say why.")
+    return verdict

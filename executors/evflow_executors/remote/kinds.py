@@ -15,7 +15,7 @@ from evflow.log.link import Link
 from evflow.worker.spec import RunContext
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.owner import OwnerDispatch
-from evflow_executors.remote.platform import Job, JobSeen, LogText, Outspoken, Platform, PlatformProblem, Sheets
+from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, Outspoken, Platform, PlatformProblem, Sheets
 
 KINDS: Final = {"batch": "evflow_executors.batch.start", "kubernetes": "evflow_executors.kubernetes.start"}
 
@@ -98,7 +98,9 @@ class Unusable:
         """Refuse all of them."""
         return {job.name: PlatformProblem(self._error.message, self._error.hint) for job in jobs}
 
-    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
+    async def find(
+        self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
+    ) -> Mapping[str, JobSeen]:
         """It is not known whether they exist: they are not given up.
 
         Raises:

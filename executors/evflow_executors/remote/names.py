@@ -7,7 +7,7 @@ submitted. It is a DNS label of RFC 1123 (Kubernetes; 63 characters of a-z, 0-9 
     ev<log>-<flow>-<flow's digest>-<run>-<task>-<attempt>
     ev7k2m4qpa-trainflow-x3fb2a-12-34-0
 
-The prefixes of a log and of a run end with '-' and are none of each other, so a search for names that begin so finds theirs alone. Letters'
+A gang that is one job has a name of its own, which follows from node 0's attempt. The prefixes of a log and of a run end with '-' and are none of each other, so a search for names that begin so finds theirs alone. Letters'
 case and other signs are lost in a label, so the flow's exact name is in its digest: `Train_Flow` and `trainflow` never collide.
 """
 
@@ -21,6 +21,8 @@ from evflow.core.ids import AttemptId, RunId
 
 MOST_CHARS: Final = 63
 _LOG_CHARS: Final = 8
+_INDEX_CHARS: Final = 4
+"""What a pod of a gang has behind its job's name, and it is a label as well: `-199`."""
 _FLOW_CHARS: Final = 16
 _FLOW_DIGEST_CHARS: Final = 6
 _LONG_DIGEST_CHARS: Final = 32
@@ -29,6 +31,8 @@ _NO_LABEL: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 LABELS: Final = ("evflow-log", "evflow-shard", "evflow-epoch", "evflow-flow", "evflow-run", "evflow-step", "evflow-task", "evflow-attempt")
 """The labels that each job carries; platforms may write them with a prefix of their own."""
+NODES_LABEL: Final = "evflow-nodes"
+"""The label of a job that is a gang: how many nodes it has. Its task is that of node 0."""
 
 
 def log_prefix(log: str) -> str:
@@ -52,6 +56,19 @@ def job_name(log: str, attempt: AttemptId) -> str:
     if len(name) <= MOST_CHARS:
         return name
     # Numbers of dozens of digits: no prefix of a run's is left, and the name is still one.
+    return f"{log_prefix(log)}{_digest(name, _LONG_DIGEST_CHARS)}"
+
+
+def gang_name(log: str, control: AttemptId) -> str:
+    """What the job of a gang is called.
+
+    Args:
+        log: The log's identity.
+        control: The attempt of node 0.
+    """
+    name = f"{job_name(log, control)}-gang"
+    if len(name) + _INDEX_CHARS <= MOST_CHARS:
+        return name
     return f"{log_prefix(log)}{_digest(name, _LONG_DIGEST_CHARS)}"
 
 

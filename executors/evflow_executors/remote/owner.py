@@ -1,6 +1,7 @@
 """What the executor of a platform needs of the shard's owner: its runs' contexts, its lease, its store, its inbox."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -16,9 +17,9 @@ from evflow.log.link import Link
 from evflow.store import ObjectDamaged, ObjectMissing, open_store
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_orders import NoPackage
-from evflow_executors.remote import reports, sheets
+from evflow_executors.remote import meeting, reports, sheets
 from evflow_executors.remote.command import MOST_ORDER_BYTES, ContainerSettings, command_of, packed_order
-from evflow_executors.remote.names import LABELS, labels, run_prefix
+from evflow_executors.remote.names import LABELS, NODES_LABEL, labels, run_prefix
 from evflow_executors.remote.platform import Job, JobSeen
 from evflow_executors.remote.provision import container_settings
 
@@ -91,6 +92,10 @@ class OwnerDispatch:
         """What is to be submitted, by name; the error where there cannot be such a job."""
         return await anyio.to_thread.run_sync(self._jobs, orders)
 
+    async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Job | EvflowError:
+        """A gang as it is to be submitted, with its nodes as jobs of their own; the error where there cannot be such jobs."""
+        return await anyio.to_thread.run_sync(self._gang, name, orders)
+
     async def is_owner(self) -> bool:
         """Whether the shard is still this process's; nobody else has it where its lease has run out."""
         held = await self._link.repeated(commands.lease_owner(self._shard), PATIENCE_S)
@@ -148,6 +153,16 @@ class OwnerDispatch:
         """What the steps of these attempts' runs ask of platforms."""
         return [asked for run in {attempt.run for attempt in attempts} for asked in self._context(run).options.get(ASKED, {}).values()]
 
+    async def forget_gang(self, control: AttemptId) -> None:
+        """Remove what the nodes of a gang told each other by the store; it is in the way of nothing."""
+        context = self._contexts.get(control.run)
+        if context is None:
+            return
+        try:
+            await anyio.to_thread.run_sync(meeting.remove, context.store_url, control)
+        except EvflowError as error:
+            diagnostics.info("the address of a gang's node 0 stays in the store", attempt=str(control), why=error.message)
+
     async def _left(self, context: RunContext, attempt: AttemptId) -> Sequence[bytes]:
         failures = 0
         while True:
@@ -169,7 +184,16 @@ class OwnerDispatch:
                 found[name] = error
         return found
 
-    def _job(self, name: str, attempt: AttemptId, order: AttemptOrder) -> Job:
+    def _gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Job | EvflowError:
+        try:
+            nodes = [self._job(node, attempt, order) for node, attempt, order in orders]
+            whole = self._job(name, orders[0][1], *(order for _, _, order in orders))
+        except EvflowError as error:
+            return error
+        return replace(whole, labels={**whole.labels, NODES_LABEL: str(len(nodes))}, nodes=nodes)
+
+    def _job(self, name: str, attempt: AttemptId, order: AttemptOrder, *others: AttemptOrder) -> Job:
+        """The job of an attempt; with the orders of others that of a gang, whose node 0 it is."""
         context = self._context(attempt.run)
         if context.package is None:
             raise NoPackage(str(attempt.run))
@@ -178,10 +202,13 @@ class OwnerDispatch:
             settings = container_settings(context.store_url, self._link.url, secrets=self._secrets, how=self._how)
             self._settings[context.store_url] = settings
         asked: Mapping[str, Any] = context.options.get(ASKED, {}).get(order.step, {})
-        packed, order_at = packed_order(context, order, settings.store), ""
+        nodes = (order, *others)
+        packed, order_at = packed_order(context, nodes if others else order, settings.store), ""
         if len(packed) > MOST_ORDER_BYTES:
             order_at = open_store(context.store_url).put([packed]).hex()
-        command = command_of(str(attempt), packed, settings, executable=asked.get("executable"), order_at=order_at)
+        command = command_of(
+            str(attempt), packed, settings, executable=asked.get("executable"), order_at=order_at, nodes=len(nodes) if others else 0
+        )
         log = str(context.options.get("installation", ""))
         return Job(
             name=name,

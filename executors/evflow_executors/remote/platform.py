@@ -5,7 +5,8 @@ retries on its own: it says whether a repeat may help, and the executor repeats 
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import field, value
@@ -14,6 +15,8 @@ from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.verdicts import EXITED, Verdict
 
 Phase = Literal["waiting", "running", "ended"]
+
+NO_GANGS: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
 class PlatformProblem(EnvironmentProblem):
@@ -48,6 +51,8 @@ class Job:
         command: What its container runs.
         labels: What it carries (`names.labels`).
         timeout_s: How long it may run, for the platform to end what nobody else does; 0 for no limit.
+        nodes: Of a gang: its nodes by index, each with the name under which it is seen and ended. The gang's command runs in all of them, and finds
+            its index in JOB_COMPLETION_INDEX; a platform that has no such jobs submits the nodes as jobs.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Job:
     command: ContainerCommand
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     timeout_s: float = 0.0
+    nodes: Sequence["Job"] = ()
 
 
 @value
@@ -132,7 +138,7 @@ class Platform(Protocol):
     together: int
 
     async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:
-        """Submit jobs; one whose name is there already is left as it is.
+        """Submit jobs; one whose name is there already is left as it is. Of a gang all nodes are, or none will be.
 
         Returns:
             What was not submitted, by name, each with its reason. Where the answer to a submit was lost it is among them, as transient:
@@ -140,12 +146,15 @@ class Platform(Protocol):
         """
         ...
 
-    async def find(self, names: Sequence[str], asked: Sequence[Mapping[str, Any]]) -> Mapping[str, JobSeen]:
+    async def find(
+        self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
+    ) -> Mapping[str, JobSeen]:
         """Which of these jobs exist, or have ended and are known still; they are watched from now on.
 
         Args:
             names: The jobs.
             asked: What the steps of their runs ask for (`Policy.asked`): the queues or namespaces in which the jobs may be.
+            gangs: Names of gangs, and of their nodes by index: some of the jobs may be nodes of these.
 
         Raises:
             PlatformProblem: It cannot be asked.

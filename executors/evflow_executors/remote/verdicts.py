@@ -34,10 +34,15 @@ Code = Literal[
     "job-gone",
     "job-unfit",
     "container-broken",
+    "gang-ended",
+    "container-stopped",
 ]
 
-CONTAINER_STOPPED: Final = "container-stopped"
+CONTAINER_STOPPED: Final[Code] = "container-stopped"
 """Why an attempt ended whose container got SIGTERM, as the container tells it."""
+
+GANG_ENDED: Final[Code] = "gang-ended"
+"""The code of a verdict on a node of a gang that its platform ended because another node had come to a bad end."""
 
 UNFIT: Final = {
     EXIT_NO_PYTHON: "The image has no Python 3.11 or newer",
