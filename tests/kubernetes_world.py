@@ -1,24 +1,29 @@
 """The platform of Kubernetes over an API server: the fake one, or the one that EVFLOW_TEST_KUBECONFIG names."""
 
+import json
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow_executors.kubernetes.api import Cluster
 from evflow_executors.kubernetes.known import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.command import ContainerCommand
-from evflow_executors.remote.names import job_name, labels
+from evflow_executors.remote.names import NODES_LABEL, gang_name, job_name, labels
 from evflow_executors.remote.platform import Job, JobSeen
 from evflow_executors.remote.rate import CallRate
 
 REAL = os.environ.get("EVFLOW_TEST_KUBECONFIG", "")
 """A kubeconfig of a real cluster: the tests of what both have to do run there as well."""
+REPOSITORY = Path(__file__).parents[1]
 _logs = [0]
 IMAGE = os.environ.get("EVFLOW_TEST_IMAGE", "python:local")
 HOST_NETWORK = {"spec": {"hostNetwork": True}}
@@ -48,6 +53,14 @@ def a_job(script: str, task: int = 1, *, log: str = "", epoch: int = 1, timeout_
         labels(log, attempt, shard="s0", epoch=epoch, step="train"),
         timeout_s,
     )
+
+
+def a_gang(script: str, nodes: int = 3, **asked: Any) -> Job:
+    """A gang whose nodes run a line of shell; each finds its index in OWN, or in JOB_COMPLETION_INDEX."""
+    each = [a_job(script, task, **asked) for task in range(2, 2 + nodes)]
+    each = [replace(job, command=replace(job.command, own={"OWN": str(index)})) for index, job in enumerate(each)]
+    first = each[0]
+    return replace(first, name=gang_name(log_now(), first.attempt), labels={**first.labels, NODES_LABEL: str(nodes)}, nodes=each)
 
 
 class Watched:
@@ -102,3 +115,23 @@ async def a_platform(
             with anyio.CancelScope(shield=True):
                 await platform.aclose()
             group.cancel_scope.cancel()
+
+
+def use_the_cluster(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs of the current folder use the real cluster, whose node is this machine.
+
+    It mounts this Python, the repository and the store; so the account in a pod is the one that owns them.
+    """
+    monkeypatch.setenv("KUBECONFIG", REAL)
+    places = {"repository": REPOSITORY, "python": Path(sys.base_prefix), "store": root / "e"}
+    template = {
+        "spec": {
+            "hostNetwork": True,
+            "securityContext": {"runAsUser": os.getuid(), "runAsGroup": os.getgid(), "fsGroup": None, "runAsNonRoot": None},
+            "containers": [{"name": "task", "volumeMounts": [{"name": name, "mountPath": str(path)} for name, path in places.items()]}],
+            "volumes": [{"name": name, "hostPath": {"path": str(path)}} for name, path in places.items()],
+        }
+    }
+    Path("pod.json").write_text(json.dumps(template))
+    monkeypatch.setenv("EVFLOW_KUBERNETES_POD_TEMPLATE", "pod.json")
+    monkeypatch.setenv("EVFLOW_KUBERNETES_IMAGE_PULL_POLICY", "IfNotPresent")

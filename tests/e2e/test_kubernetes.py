@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
-from tests.kubernetes_world import IMAGE, REAL
+from tests.kubernetes_world import IMAGE, REAL, use_the_cluster
 from tests.real_runs import evflow, python, verified
 from tests.sums_flow import WITHIN_S, a_run, fields, write
 from tests.waiting import wait_until
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
 pytestmark = pytest.mark.timeout(600)
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -175,21 +174,8 @@ def test_an_operators_template_and_a_steps_are_laid_over(server: FakeKubernetes,
 
 @pytest.mark.skipif(not REAL, reason="EVFLOW_TEST_KUBECONFIG names no cluster")
 def test_a_flow_runs_on_a_real_cluster_whose_node_is_this_machine(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node mounts this Python, the repository and the store; so the account in the pod is the one that owns them."""
     del folder
-    monkeypatch.setenv("KUBECONFIG", REAL)
-    places = {"repository": REPOSITORY, "python": Path(sys.base_prefix), "store": root / "e"}
-    template = {
-        "spec": {
-            "hostNetwork": True,
-            "securityContext": {"runAsUser": os.getuid(), "runAsGroup": os.getgid(), "fsGroup": None, "runAsNonRoot": None},
-            "containers": [{"name": "task", "volumeMounts": [{"name": name, "mountPath": str(path)} for name, path in places.items()]}],
-            "volumes": [{"name": name, "hostPath": {"path": str(path)}} for name, path in places.items()],
-        }
-    }
-    Path("pod.json").write_text(json.dumps(template))
-    monkeypatch.setenv("EVFLOW_KUBERNETES_POD_TEMPLATE", "pod.json")
-    monkeypatch.setenv("EVFLOW_KUBERNETES_IMAGE_PULL_POLICY", "IfNotPresent")
+    use_the_cluster(root, monkeypatch)
     write()
     done = python("sums.py", "run", "--with", f"kubernetes:image={IMAGE},executable={sys.executable},memory=200,cpu=0.1,disk=10")
     assert done.returncode == 0, done.stderr + done.stdout

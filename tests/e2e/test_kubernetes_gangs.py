@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
 from tests.fakes.kubernetes_cluster import INDEX
+from tests.kubernetes_world import IMAGE, REAL, use_the_cluster
 from tests.real_runs import evflow, python, verified
 from tests.sums_flow import WITHIN_S, fields
 from tests.waiting import wait_until
@@ -29,7 +30,7 @@ class Crew(FlowSpec):
         self.next(self.work, num_parallel=2)
 
     @retry(times=1, minutes_between_retries=0)
-    @kubernetes(image="python:local", memory=256)
+    @kubernetes(image="python:local", memory=256, cpu=0.1, disk=10)
     @pytorch_parallel
     @step
     def work(self):
@@ -180,3 +181,27 @@ def test_a_node_that_is_lost_or_fails_takes_the_gang_along_which_begins_anew_unt
     assert third not in server.jobs()
     assert len(fields("Crew/1", "AttemptCancelled")) == 2 + NODES
     assert verified("Crew/1")["problems"] == []
+
+
+@pytest.mark.skipif(not REAL, reason="EVFLOW_TEST_KUBECONFIG names no cluster")
+def test_a_gang_runs_on_a_real_cluster_and_is_tried_again_when_a_pod_is_deleted(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one Job or as one for each node, as the server has it."""
+    del folder
+    use_the_cluster(root, monkeypatch)
+    Path("crew.py").write_text(FLOW.replace('image="python:local"', f'image="{IMAGE}", executable="{sys.executable}"'))
+    owner = a_process("crew.py", "run", EVFLOW_CONTAINER_ENV="CREW_HELD=1")
+    wait_until(lambda: Path("run.log").read_text().count("at work") == NODES, "the first attempt of all nodes is at work", WITHIN_S)
+    pods = kubectl("get", "pods", "-l", "evflow-flow=Crew,evflow-attempt=0", "-o", "name").split()
+    assert len(pods) == NODES
+    kubectl("delete", "--wait=false", pods[-1])
+    assert owner.wait(WITHIN_S) == 0, Path("run.log").read_text()
+    assert "places [((0, 2, " in Path("run.log").read_text()
+    assert [one["count"] for one in fields("Crew/1", "RetryScheduled")] == [NODES]
+    assert verified("Crew/1")["problems"] == []
+    kubectl("delete", "jobs", "-l", "evflow-flow=Crew")
+
+
+def kubectl(*arguments: str) -> str:
+    return subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=True).stdout

@@ -10,13 +10,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from evflow_executors.kubernetes.api import Cluster, KubernetesApi
-from evflow_executors.kubernetes.manifest import Server, TaskJob, gang_manifest
+from evflow_executors.kubernetes.manifest import INDEXED_SINCE, Server, TaskJob, gang_manifest
 from evflow_executors.remote.rate import CallRate
 from tests.fakes.kubernetes_api import fake_kubernetes
-from tests.kubernetes_world import IMAGE, REAL, a_job, a_platform, new_log
+from tests.kubernetes_world import IMAGE, REAL, a_gang, a_job, a_platform, new_log
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
 pytestmark = pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
@@ -180,3 +181,54 @@ async def test_a_gang_is_taken_as_an_indexed_job(kubeconfig: Path) -> None:
     finally:
         await api.aclose()
     assert said["spec"]["completions"] == 3
+
+
+INDEX = "i=${JOB_COMPLETION_INDEX:-$OWN}"
+
+
+async def test_a_gang_is_submitted_once_and_found_by_a_new_owner_who_ends_all_of_it(kubeconfig: Path) -> None:
+    """As one Job where the server has Indexed Jobs, else as one for each node."""
+    gang = a_gang(f"{INDEX}; trap 'exit 143' TERM; echo node $i; while :; do sleep 0.05; done")
+    names = [node.name for node in gang.nodes]
+    async with a_platform(kubeconfig) as watched:
+        assert await watched.platform.submit([gang]) == {}
+        for index, name in enumerate(names):
+            await watched.running(name)
+            async with aclosing(watched.platform.logs(name)) as lines:
+                assert (await anext(lines)).text == f"node {index}"
+        assert await watched.platform.submit([gang]) == {}
+    async with a_platform(kubeconfig) as watched:
+        other = a_gang("true", 2).nodes[0].name.replace("-2-0", "-9-0")
+        found = await watched.platform.find([*names, other], [], {gang.name: names})
+        assert {name: seen.phase for name, seen in found.items()} == dict.fromkeys(names, "running")
+        assert len({seen.place for seen in found.values()}) == len(names)
+        async with anyio.create_task_group() as group:
+            for name in names:
+                group.start_soon(watched.platform.terminate, name, "the test is over", 2)
+        for name in names:
+            assert (await watched.ended(name)).verdict.kind == "exited"
+        assert await watched.platform.find(names, [], {gang.name: names}) == {}
+
+
+async def test_a_node_that_fails_ends_its_gang_and_is_told_as_the_one(kubeconfig: Path) -> None:
+    gang = a_gang(f"{INDEX}; [ $i = 1 ] && exit 3; trap 'exit 143' TERM; while :; do sleep 0.05; done")
+    names = [node.name for node in gang.nodes]
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([gang])
+        failed = await watched.ended(names[1])
+        assert (failed.exit_code, failed.verdict.code) == (3, "")
+        by_the_server = await has_indexed_jobs(kubeconfig)
+        for name in (names[0], names[2]):
+            if not by_the_server:  # the run ends the others then
+                await watched.platform.terminate(name, "another node failed", 2)
+            end = await watched.ended(name)
+            assert (end.verdict.kind, end.verdict.code) == ("exited", "gang-ended" if by_the_server else "")
+
+
+async def has_indexed_jobs(kubeconfig: Path) -> bool:
+    api = await KubernetesApi.connect(Cluster(str(kubeconfig)), CallRate(100))
+    try:
+        await api.greet()
+    finally:
+        await api.aclose()
+    return api.server.has(INDEXED_SINCE)
