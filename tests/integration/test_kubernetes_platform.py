@@ -9,8 +9,9 @@ import pytest
 from anyio import to_thread
 
 from evflow_executors.kubernetes import platform
+from evflow_executors.remote.verdicts import GANG_ENDED
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
-from tests.kubernetes_world import a_job, a_platform
+from tests.kubernetes_world import a_gang, a_job, a_platform
 from tests.waiting import wait_until
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
@@ -342,3 +343,68 @@ async def test_jobs_of_other_logs_are_not_seen(kubeconfig: Path) -> None:
         await watched.ended(ours.name)
         assert not watched.of(theirs.name)
         assert not others.of(ours.name)
+
+
+FOR_EVER = "trap 'exit 143' TERM; while :; do sleep 0.05; done"
+
+
+async def test_a_gang_whose_answer_was_lost_is_repeated_without_a_twin_and_its_failure_is_found_as_it_was(
+    server: FakeKubernetes, kubeconfig: Path
+) -> None:
+    gang = a_gang(f"[ $JOB_COMPLETION_INDEX = 1 ] && exit 3; {FOR_EVER}")
+    names = [node.name for node in gang.nodes]
+    async with a_platform(kubeconfig) as watched:
+        server.faults.lost_answers = 1
+        assert (await watched.platform.submit([gang]))[gang.name].transient
+        assert await watched.platform.submit([gang]) == {}
+        for name in names:
+            await watched.ended(name)
+    assert (list(server.jobs()), server.requests.count("create jobs")) == ([gang.name], 2)
+    async with a_platform(kubeconfig) as watched:
+        found = await watched.platform.find(names, [], {gang.name: names})
+        assert [(found[name].exit_code, found[name].verdict.code) for name in names] == [(None, GANG_ENDED), (3, ""), (None, GANG_ENDED)]
+
+
+async def test_ending_one_node_ends_its_pod_alone_and_then_its_gang_for_that(server: FakeKubernetes, kubeconfig: Path) -> None:
+    """As when one runs into its limit: the run asks for the end of that one, and of the others when it has ended."""
+    gang = a_gang(FOR_EVER)
+    names = [node.name for node in gang.nodes]
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([gang])
+        for name in names:
+            await watched.running(name)
+        await watched.platform.terminate(names[1], "its limit", 1)
+        assert [(await watched.ended(name)).verdict.code for name in names] == [GANG_ENDED, "", GANG_ENDED]
+        assert server.running() == []
+
+
+async def test_the_pod_of_a_node_that_is_done_may_go_and_the_others_go_on(server: FakeKubernetes, kubeconfig: Path) -> None:
+    gang = a_gang(f"[ $JOB_COMPLETION_INDEX = 0 ] && exit 0; {FOR_EVER}", 2)
+    done, other = (node.name for node in gang.nodes)
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([gang])
+        assert (await watched.ended(done)).exit_code == 0
+        await watched.running(other)
+        server.delete_pod(server.pod_of(gang.name, 0))
+        server.evict(server.pod_of(gang.name, 1))
+        assert [seen.verdict.code for seen in watched.told if seen.phase == "ended"] == [""]
+        assert (await watched.ended(other)).verdict.code == "evicted"
+
+
+async def test_of_a_gang_whose_nodes_are_jobs_none_is_left_where_one_is_refused(root: Path) -> None:
+    with fake_kubernetes(root / "cluster", (1, 20)) as server:
+        made: list[str] = []
+
+        def refuse_the_next(at: str, name: str) -> None:
+            if at == "after":
+                made.append(name)
+                server.faults.forbidden.add("create jobs")
+
+        server.faults.on_create = refuse_the_next
+        gang = a_gang(FOR_EVER)
+        async with a_platform(server.kubeconfig(root / "kubeconfig")) as watched:
+            problem = (await watched.platform.submit([gang]))[gang.name]
+            assert (made, problem.transient) == ([gang.nodes[0].name], False)
+            await watched.ended(made[0])
+            assert any("no Indexed Jobs" in notice for notice in watched.notices)
+        assert server.jobs() == {}

@@ -91,8 +91,23 @@ def gang(nodes: int, most: int, **policy: Any) -> CoreRun:
     return run
 
 
-def test_a_gang_gets_all_of_its_slots() -> None:
-    assert granted(gang(8, 8)) == [(task, "local") for task in range(2, 10)]
+@pytest.mark.parametrize(("executor", "nodes"), [("local", 8), ("kubernetes", 10)])
+def test_a_gang_gets_all_of_its_slots(executor: str, nodes: int) -> None:
+    """Those of this machine are 8."""
+    assert granted(gang(nodes, nodes, executor=executor)) == [(task, executor) for task in range(2, 2 + nodes)]
+
+
+def test_a_gang_that_goes_elsewhere_waits_until_its_run_has_room_for_all_of_it() -> None:
+    """And what is behind it does not go first."""
+    run = CoreRun(
+        *fan(node("body", "train", kind="parallel"), node("train", "join", parallel=True, executor="kubernetes")),
+        node("join_all", "end"),
+        max_workers=5,
+    )
+    run.done(1, "body", splits=2)
+    run.done(2, "train", kind="parallel", splits=3)
+    run.done(3, "train", kind="parallel", splits=3)
+    assert [task for task, _ in granted(run)] == [4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +116,13 @@ def test_a_gang_gets_all_of_its_slots() -> None:
         (9, 16, {}, "its gang has 9 nodes, which run at the same time, and there are 8 slots."),
         (5, 4, {}, "its gang has 5 nodes, which run at the same time, and the run may have 4 at once."),
         (3, 8, {"limits": {"db": 2}}, "its gang has 3 nodes, which run at the same time, and only 2 at once may hold the limit key:db."),
+        (5, 4, {"executor": "kubernetes"}, "its gang has 5 nodes, which run at the same time, and the run may have 4 at once."),
+        (
+            3,
+            8,
+            {"executor": "kubernetes", "limits": {"db": 2}},
+            "its gang has 3 nodes, which run at the same time, and only 2 at once may hold the limit key:db.",
+        ),
         (2, 8, {"executor": POOL}, "the nodes of a gang run on one machine or on Kubernetes, and its step has pool:gpu."),
     ],
 )

@@ -295,7 +295,7 @@ class KubernetesPlatform:
         if not self._told_of_gangs:
             self._told_of_gangs = True
             version = ".".join(map(str, self._api.server.version))
-            self._on_notice(f"Kubernetes {version} has no Indexed Jobs that can be relied on: each node of a gang is a Job of its own.")
+            self.on_notice(f"Kubernetes {version} has no Indexed Jobs that can be relied on: each node of a gang is a Job of its own.")
         there: list[str] = []
         try:
             for node in job.nodes:
