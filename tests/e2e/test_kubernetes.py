@@ -36,7 +36,7 @@ def test_a_flow_runs_on_kubernetes_from_its_start_to_its_end(server: FakeKuberne
     jobs = server.jobs()
     assert len(jobs) == 6
     assert len(server.pods()) == 6
-    assert all(job["status"]["conditions"][0]["type"] == "Complete" for job in jobs.values())
+    assert all(job["status"]["conditions"][-1]["type"] == "Complete" for job in jobs.values())
     container = next(iter(jobs.values()))["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "python:local"
     assert container["resources"]["requests"]["memory"] == "256M"

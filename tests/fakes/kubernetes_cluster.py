@@ -276,17 +276,38 @@ class Cluster:
             if "podFailurePolicy" in job["spec"]:
                 name = pod["metadata"]["name"]
                 condition.update(reason="PodFailurePolicy", message=f"Pod {name} matched FailJob rule at index 0")
-        job["status"].update(conditions=[condition], **({"succeeded": job["spec"]["completions"]} if good else {"failed": 1}))
+        job["status"].update({"succeeded": job["spec"]["completions"]} if good else {"failed": 1})
+        if self.version >= (1, 31):  # what is to come is told first; it has come when no pod is left
+            job["status"]["conditions"] = [{**condition, "type": "SuccessCriteriaMet" if good else "FailureTarget"}]
+            self._conclude(job_name, condition)
+        else:
+            job["status"]["conditions"] = [condition]
         self._put("jobs", job_name, job)
-        for name, other in self._objects["pods"].items() if not good else ():
-            if other["metadata"]["labels"]["job-name"] == job_name and other["status"]["phase"] not in ("Failed", "Succeeded"):
-                self._spawn(self._delete_active(name))
+        for name in self._active(job_name):
+            self._spawn(self._delete_active(name, job_name, condition))
         if (ttl := job["spec"].get("ttlSecondsAfterFinished")) is not None and self.version >= (1, 21):
             self._spawn(self._expire(job_name, ttl))
 
-    async def _delete_active(self, name: str) -> None:
+    def _active(self, job_name: str) -> list[str]:
+        return [
+            name
+            for name, pod in self._objects["pods"].items()
+            if pod["metadata"]["labels"]["job-name"] == job_name and pod["status"]["phase"] not in ("Failed", "Succeeded")
+        ]
+
+    def _conclude(self, job_name: str, condition: Plain) -> None:
+        job = self._objects["jobs"].get(job_name)
+        if job is not None and not self._active(job_name) and len(job["status"]["conditions"]) == 1:
+            job["status"]["conditions"].append(condition)
+            self._put("jobs", job_name, job)
+
+    async def _delete_active(self, name: str, job_name: str, condition: Plain) -> None:
         if name in self._objects["pods"]:
             await self._delete_pod(name, None)
+            if self._containers[name].process is not None:
+                await self._containers[name].over.wait()
+        if self.version >= (1, 31):
+            self._conclude(job_name, condition)
 
     async def _expire(self, job_name: str, ttl_s: float) -> None:
         await asyncio.sleep(ttl_s)

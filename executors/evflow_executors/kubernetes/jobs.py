@@ -77,7 +77,8 @@ def _there(namespace: str, job: Mapping[str, Any], pods: Sequence[Mapping[str, A
     nodes = int(part(job, "spec").get("completions") or 1)
     pod, seen = _foremost(job, pods, nodes)
     metadata = part(job, "metadata")
-    ended = next((each["type"] for each in rows(part(job, "status"), "conditions") if each.get("status") == "True"), "")
+    conditions = [str(each["type"]) for each in rows(part(job, "status"), "conditions") if each.get("status") == "True"]
+    ended = next((each for each in conditions if each in ("Complete", "Failed")), "")
     is_good = ended == "Complete" or (not ended and seen.exit_code == 0)
     status = seen.phase if seen.phase != "ended" else "succeeded" if is_good else "failed"
     why = seen.note

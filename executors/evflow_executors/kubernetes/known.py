@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from evflow.clock import now_us
 from evflow.core.values import field, value
-from evflow_executors.kubernetes.answers import container_state, part
+from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.reasons import PodSeen, pod_seen, told_by_job
 from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import JobSeen
@@ -114,9 +114,10 @@ def is_bad(seen: JobSeen) -> bool:
 
 
 def has_failed(job: Mapping[str, Any]) -> bool:
-    """Whether a Job says that it has failed."""
-    conditions: Sequence[Mapping[str, Any]] = part(job, "status").get("conditions") or ()
-    return any(each.get("type") == "Failed" and each.get("status") == "True" for each in conditions)
+    """Whether a Job says that it has failed, or will have when its pods are gone (from 1.31 on)."""
+    return any(
+        each.get("type") in ("Failed", "FailureTarget") and each.get("status") == "True" for each in rows(part(job, "status"), "conditions")
+    )
 
 
 def job_of(pod: Mapping[str, Any]) -> str:
