@@ -48,7 +48,9 @@ from tests.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((REPOSITORY / "docs").glob("*.md"))
-LINKING = [*PAGES, *sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))]
+RUNBOOKS = sorted((REPOSITORY / "ops" / "runbooks").glob("*.md"))
+"""Carried out by `tests/e2e/test_runbooks.py`, since they need an installation."""
+LINKING = [*PAGES, *sorted((REPOSITORY / "docs" / "decisions").glob("*.md")), *sorted((REPOSITORY / "ops").glob("*/*.md"))]
 PYTHON_RUN_ELSEWHERE = {"flows.md": "tests/unit/test_flow_docs.py", "client.md": "tests/e2e/test_client_page.py"}
 WRITTEN_BY_A_COMMAND = {"benchmarks.md"}
 """Pages that may be linked to before they were made for the first time."""
@@ -70,8 +72,8 @@ class Block:
 
     def says(self, name: str) -> str | None:
         """The value of a marker."""
-        found = re.fullmatch(rf"{name}: (.+)", self.marker)
-        return found[1] if found else None
+        found = [re.fullmatch(rf"{name}: (.+)", part) for part in self.marker.split("; ")]
+        return next((one[1] for one in found if one), None)
 
 
 def blocks(page: Path) -> list[Block]:
@@ -251,11 +253,16 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
 # ---------------------------------------------------------------- what needs no running
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem.lower())
+MARKERS = "not run|exit code|file|goes on|when|killed when"
+MARKERS_OF_RUNBOOKS = "servers|killed|lost|disk|gone|until"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RUNBOOKS], ids=lambda page: page.stem.lower())
 def test_every_block_has_a_language_and_a_known_marker(page: Path) -> None:
+    names = f"{MARKERS}|{MARKERS_OF_RUNBOOKS}" if page in RUNBOOKS else MARKERS
     for block in blocks(page):
         assert re.fullmatch(r"sh|console|python|toml|text|mermaid|json|lua", block.language), f"{block}: '{block.language}'"
-        assert re.fullmatch(r"|(?:not run|exit code|file|goes on|when|killed when): .+", block.marker), f"{block}: '{block.marker}'"
+        assert re.fullmatch(rf"|(?:{names}): .+", block.marker), f"{block}: '{block.marker}'"
 
 
 def test_python_that_is_not_run_here_is_run_elsewhere() -> None:
@@ -290,7 +297,7 @@ def test_the_index_names_every_page() -> None:
 def test_every_setting_and_command_that_a_page_names_exists() -> None:
     commands = app().list_commands(click.Context(app()))
     known = {f"EVFLOW_{name.upper()}" for name in SETTINGS} | {"EVFLOW_PYTHON", FILES_VARIABLE, VALUES_VARIABLE}
-    for page in PAGES:
+    for page in [*PAGES, *sorted((REPOSITORY / "ops").glob("*/*.md"))]:
         text = page.read_text(encoding="utf-8")
         for name in re.findall(r"\bEVFLOW_[A-Z_]+\b", text):
             assert name in known or name.startswith(("EVFLOW_RUN_", "EVFLOW_TEST_")), f"{page.name}: {name}"
