@@ -179,8 +179,9 @@ class Operator(Reader):
         text = (UNITS / (f"{kind}@.service" if instance else f"{kind}.service")).read_text().replace("%i", instance)
         own = dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE))
         own.pop("EVFLOW_HOME", None)
+        own |= {name: f"127.0.0.1:{free_port()}" for name in own if name == "EVFLOW_HTTP"}
         (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
-        command = self.real(command.replace("127.0.0.1:9090", f"127.0.0.1:{free_port()}").replace("${SLOTS}", own.pop("SLOTS", "")))
+        command = self.real(command.replace("${SLOTS}", own.pop("SLOTS", "")))
         self.run(["true"])  # reads the settings of now
         log = self.folder / f"{unit}.journal"
         before = log.stat().st_size if log.exists() else 0
