@@ -138,8 +138,7 @@ class BatchServer:
         self.jobs: dict[str, Job] = {}
         self.queues = {"queue": "EC2", "fargate": "FARGATE"}
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.02,)), threading.Thread(target=self._reap)]
 
@@ -417,6 +416,15 @@ def _need(given: Mapping[str, Any], name: str) -> Any:
 def _check_name(what: str, name: str) -> None:
     if not NAME.fullmatch(name):
         raise Refused("ClientException", f"{what} should match {NAME.pattern}.")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went away: a killed owner does."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(service: BatchServer) -> type[BaseHTTPRequestHandler]:

@@ -384,11 +384,11 @@ class FakeKubernetes(Cluster):
                 if since < self._compacted:
                     await send("ERROR", Status(410, "Expired", f"too old resource version: {since} ({self._compacted})").body())
                     return response
-                changed = self._changed
+                changed, now = self._changed, self._count  # what comes while this is sent is sent behind it
                 for version, of, type_, thing in list(self._history):
                     if version > since and of == kind and fits(thing):
                         await send(type_, thing)
-                since = max(since, self._count)
+                since = max(since, now)
                 if request.query.get("allowWatchBookmarks") == "true":
                     await send("BOOKMARK", {"metadata": {"resourceVersion": str(since)}})
                 with suppress(TimeoutError):

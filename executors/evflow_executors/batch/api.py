@@ -31,7 +31,7 @@ from evflow_executors.batch.arrays import (
     submit_of_array,
     tail_of,
 )
-from evflow_executors.batch.calls import DESCRIBED, BatchCalls, is_throttle, problem_of
+from evflow_executors.batch.calls import AT_ONCE, DESCRIBED, BatchCalls, is_throttle, problem_of
 from evflow_executors.batch.definitions import BatchDefaults, log_group_of, queue_of, submit_of
 from evflow_executors.batch.reasons import ENDED, OURS, seen_of
 from evflow_executors.batch.registered import Registered, kind_of
@@ -51,6 +51,10 @@ TOGETHER_S: Final = 0.05
 """How long the end of a member waits for those of the others: all of them are one call."""
 KEEP_EVERY_S: Final = 1_800.0
 """How often the sheets of arrays that are out are said to be in use: half of what `evflow gc` spares at least."""
+FORGIVEN: Final = 2
+"""So many looks in a row may fail before people are told."""
+_UNSENT: Final = ("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError")
+"""The client's names of what happens before a request is on its way."""
 LOG_EVERY_S: Final = 2.0
 LOG_LINES: Final = 1_000
 TellMembers = Callable[[str, bytes, int], Awaitable[Sequence[str] | None]]
@@ -67,6 +71,7 @@ class BatchPlatform:
         endpoint: URL of another server than AWS's.
         sheets: Where the orders of arrays are; None for who neither submits nor finds any.
         array_least: So many attempts of a step that are submitted together become an array; 0 for none.
+        on_notice: Hears what people should know: that AWS Batch is waited for. An attribute as well.
     """
 
     name = "batch"
@@ -80,7 +85,9 @@ class BatchPlatform:
         endpoint: str | None = None,
         sheets: Sheets | None = None,
         array_least: int = 0,
+        on_notice: Callable[[str], None] = diagnostics.warning,
     ) -> None:
+        self.on_notice = on_notice
         self.together = array_least if sheets is not None else 0
         self._defaults = defaults
         self._per_s = rate
@@ -100,6 +107,7 @@ class BatchPlatform:
         self._sweep_at_s: list[float] = []
         self._something = asyncio.Event()
         self._closed = False
+        self._in_trouble = False  # the next submit begins with one call, which tells whether that is over
 
     async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:
         """See `Platform.submit`."""
@@ -110,24 +118,37 @@ class BatchPlatform:
         queues, kinds, definitions = await self._defined(new, problems)
         fresh = [job for job in new if job.name in kinds and job.name not in self._unsure_arrays]
         arrays, alone = grouped(fresh, self.together, {name: kind for name, kind in kinds.items() if name not in self._unsure})
+        submits: list[tuple[Sequence[str], Callable[[], Awaitable[None]]]] = []
+        for planned in unsure.values():
+            told = [name for name in planned.names if name in kinds]
+            if told:
+                submits.append((told, partial(self._submit_array, planned, queues[told[0]], definitions[kinds[told[0]]])))
+        for some in arrays:
+            told = [job.name for job in some]
+            submits.append((told, partial(self._new_array, some, queues[told[0]], definitions[kinds[told[0]]])))
+        submits += [([job.name], partial(self._submit, job, queues[job.name], definitions[kinds[job.name]])) for job in alone]
+        at_once = asyncio.Semaphore(AT_ONCE)
 
         async def one(names: Sequence[str], work: Callable[[], Awaitable[None]]) -> None:
-            try:
-                await work()
-            except EvflowError as error:
-                problems.update(dict.fromkeys(names, problem_of(error)))
+            async with at_once:
+                trouble = next((problem for problem in problems.values() if problem.transient), None)
+                if trouble is not None:  # the others would meet the same; that none of these was asked for is what "throttled" says
+                    for name in names:
+                        is_sure = name not in self._unsure and name not in self._unsure_arrays
+                        problems[name] = PlatformProblem(trouble.message, trouble.hint, transient=True, throttled=is_sure)
+                    return
+                try:
+                    await work()
+                except EvflowError as error:
+                    problems.update(dict.fromkeys(names, problem_of(error)))
 
+        probes = 1 if self._in_trouble else 0
+        for some_names, work in submits[:probes]:
+            await one(some_names, work)
         async with anyio.create_task_group() as group:
-            for planned in unsure.values():
-                told = [name for name in planned.names if name in kinds]
-                if told:
-                    work = partial(self._submit_array, planned, queues[told[0]], definitions[kinds[told[0]]])
-                    group.start_soon(one, told, work)
-            for some in arrays:
-                told = [job.name for job in some]
-                group.start_soon(one, told, partial(self._new_array, some, queues[told[0]], definitions[kinds[told[0]]]))
-            for job in alone:
-                group.start_soon(one, [job.name], partial(self._submit, job, queues[job.name], definitions[kinds[job.name]]))
+            for some_names, work in submits[probes:]:
+                group.start_soon(one, some_names, work)
+        self._in_trouble = any(problem.transient for problem in problems.values())
         self._something.set()
         return problems
 
@@ -170,9 +191,9 @@ class BatchPlatform:
                         told.pop(seen.name, None)
             except EvflowError as error:
                 failures += 1
-                (diagnostics.warning if failures == 1 else diagnostics.debug)(
-                    "AWS Batch cannot be asked; it is waited for", why=error.message
-                )
+                diagnostics.debug("AWS Batch cannot be asked; it is waited for", why=error.message)
+                if failures == FORGIVEN:
+                    self.on_notice(f"{error.message.rstrip('.')}. AWS Batch is waited for; jobs that run go on meanwhile.")
                 await asyncio.sleep(aws.pause_s(failures))
                 continue
             failures = 0
@@ -539,7 +560,9 @@ class BatchPlatform:
 
 def _may_be_done(error: BaseException) -> bool:
     """Whether a submit that failed so may have been carried out."""
-    return isinstance(error, asyncio.CancelledError) or (isinstance(error, aws.AwsProblem) and error.transient and not is_throttle(error))
+    if isinstance(error, asyncio.CancelledError):
+        return True
+    return isinstance(error, aws.AwsProblem) and error.transient and not is_throttle(error) and error.kind not in _UNSENT
 
 
 def _by_run(names: Sequence[str]) -> dict[str, list[str]]:

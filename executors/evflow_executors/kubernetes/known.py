@@ -67,9 +67,10 @@ class Known:
         told: What was told of it last.
         ending: We asked for its end.
         ended: It was told that it has ended.
+        is_made: The server has said so: one whose submit it has not answered, or throttled, says nothing by not being there.
     """
 
-    __slots__ = ("asked_at", "ended", "ending", "gang", "job", "namespace", "pod", "since", "told")
+    __slots__ = ("asked_at", "ended", "ending", "gang", "is_made", "job", "namespace", "pod", "since", "told")
 
     def __init__(self, job: str, namespace: str, at: float, gang: Gang | None = None) -> None:
         self.job = job
@@ -80,6 +81,7 @@ class Known:
         self.told: JobSeen | None = None
         self.ending = False
         self.ended = False
+        self.is_made = False
 
     @property
     def has_fallen(self) -> bool:

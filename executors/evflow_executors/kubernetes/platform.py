@@ -90,6 +90,7 @@ class KubernetesPlatform:
         self._hands = asyncio.Semaphore(_HANDS)
         self._begun = False
         self._told_of_gangs = False
+        self._in_trouble = False  # the next submit begins with one call, which tells whether that is over
 
     # --- what the executor asks for ----------------------------------------------------------------------------
 
@@ -106,8 +107,10 @@ class KubernetesPlatform:
 
         async def one(job: Job) -> None:
             async with at_once:
-                if any(problem.throttled for problem in problems.values()):
-                    problems[job.name] = PlatformProblem("Kubernetes asked for fewer calls.", throttled=True)
+                trouble = next((problem for problem in problems.values() if _is_of_all(problem)), None)
+                if trouble is not None:  # that this one was not asked for is what "throttled" says
+                    text = "Kubernetes asked for fewer calls." if trouble.throttled else trouble.message
+                    problems[job.name] = PlatformProblem(text, throttled=True)
                     return
                 try:
                     await (self._submit_gang(job) if job.nodes else self._submit(job))
@@ -116,9 +119,13 @@ class KubernetesPlatform:
                 except EvflowError as error:
                     problems[job.name] = PlatformProblem(error.message, error.hint)
 
+        probes = 1 if self._in_trouble else 0
+        for job in jobs[:probes]:
+            await one(job)
         async with anyio.create_task_group() as group:
-            for job in jobs:
+            for job in jobs[probes:]:
                 group.start_soon(one, job)
+        self._in_trouble = any(map(_is_of_all, problems.values()))
         return problems
 
     async def find(
@@ -142,6 +149,7 @@ class KubernetesPlatform:
             for job_name, job in jobs.items():
                 for name in wanted.intersection(gangs.get(job_name, (job_name,))):
                     known = self._know(name, namespace)
+                    known.is_made = True
                     known.pod = pods.get(name, known.pod)
                     found[name] = self._jobs_state(name, job, known)
         return found
@@ -275,8 +283,7 @@ class KubernetesPlatform:
         namespace, manifest = self.manifest(job)
         self._heed(namespace)
         gang = self._know_gang(job.name, [node.name for node in job.nodes], namespace) if job.nodes else None
-        if gang is None:
-            self._know(job.name, namespace)
+        made = [self._know(name, namespace) for name in ((job.name,) if gang is None else gang.nodes)]
         try:
             await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest)
         except CallRefused as error:
@@ -286,6 +293,9 @@ class KubernetesPlatform:
                         self._known.pop(name, None)
                     self._gangs.pop(job.name, None)
                 raise
+        for known in made:
+            known.is_made = True
+            known.since = known.asked_at = anyio.current_time()
 
     async def _submit_gang(self, job: Job) -> None:
         """As one Job; else as one for each node, of which a refusal leaves none."""
@@ -408,7 +418,9 @@ class KubernetesPlatform:
     async def _missed(self, namespace: str) -> None:
         """After a list: what is known and has no pod in it has ended meanwhile, or waits for its pod."""
         await self._ask(
-            name for name, known in self._known.items() if known.namespace == namespace and not known.ended and known.pod is None
+            name
+            for name, known in self._known.items()
+            if known.namespace == namespace and not known.ended and known.is_made and known.pod is None
         )
 
     async def _look(self) -> None:
@@ -421,7 +433,7 @@ class KubernetesPlatform:
                 if known.ended:
                     continue
                 if known.pod is None:
-                    if now - known.asked_at >= PODLESS_S:
+                    if known.is_made and now - known.asked_at >= PODLESS_S:
                         known.asked_at = now
                         podless.append(name)
                 elif self._operator.patience_s and known.told is not None and known.told.phase == "waiting":
@@ -609,3 +621,8 @@ class KubernetesPlatform:
                 self._seen.put_nowait(None)
 
         task.add_done_callback(done)
+
+
+def _is_of_all(problem: PlatformProblem) -> bool:
+    """Whether the next call meets the same: the server is away or throttles. What it refuses, a full quota say, is one Job's alone."""
+    return problem.throttled or (problem.transient and (not isinstance(problem, CallRefused) or problem.status >= 500))

@@ -1,0 +1,170 @@
+"""What both platforms of containers do when their service is away or throttles, a minute long: the executor over each, on a clock that is faster.
+
+The services are the fakes, with a pace of their own; the attempts are lines of shell.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from evflow.core.events import AttemptExited, AttemptStarted
+from evflow.core.ids import AttemptId
+from evflow.errors import EvflowError
+from evflow.worker.spec import AttemptOrder
+from evflow_executors.batch.api import BatchPlatform
+from evflow_executors.batch.definitions import BatchDefaults
+from evflow_executors.kubernetes.api import Cluster
+from evflow_executors.kubernetes.platform import KubernetesPlatform, Operator
+from evflow_executors.remote.command import ContainerCommand
+from evflow_executors.remote.executor import RemoteExecutor
+from evflow_executors.remote.names import job_name, labels
+from evflow_executors.remote.platform import Job, JobSeen, Platform
+from evflow_executors.remote.rate import CallRate
+from tests.aws import CREDENTIALS, REGION
+from tests.contract.test_executor import World
+from tests.fakes.batch_server import BatchServer, a_batch_server
+from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
+from tests.hurried_time import HurriedLoop
+
+pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
+pytestmark = pytest.mark.may_block("the clients read their models and configurations in the loop")
+
+MINUTE_S = 60.0
+RATE = 25.0
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """A clock that is faster, for each test here."""
+    return "asyncio", {"loop_factory": HurriedLoop}
+
+
+class Dispatch:
+    """An owner that nobody disputes, of attempts that are lines of shell."""
+
+    epoch = 7
+
+    def log_of(self, attempt: AttemptId) -> str:
+        return "log"
+
+    async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
+        return {name: self._job(name, attempt, order.step) for name, attempt, order in orders}
+
+    def _job(self, name: str, attempt: AttemptId, script: str) -> Job:
+        command = ContainerCommand(("sh", "-c", script), {"SHARED": "1"}, {"OWN": str(attempt)})
+        asked = {"image": "python:local", "cpu": 1, "memory": 50}
+        return Job(name, attempt, "work", asked, command, labels("log", attempt, shard="s0", epoch=self.epoch, step="work"), 0.0)
+
+    async def is_owner(self) -> bool:
+        return True
+
+    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None: ...
+
+    def is_ours(self, seen: JobSeen) -> bool:
+        return True
+
+    def asked_by(self, attempts: Sequence[AttemptId]) -> Sequence[Mapping[str, Any]]:
+        return [{}]
+
+
+class Service:
+    """A fake of either platform, seen alike."""
+
+    def __init__(self, server: BatchServer | FakeKubernetes, platform: Callable[[], Platform]) -> None:
+        self.server = server
+        self.platform = platform
+        self.faults = server.faults
+
+    def made(self) -> list[str]:
+        """The names of all jobs that were ever made, twins twice."""
+        if isinstance(self.server, BatchServer):
+            return sorted(job.name for job in self.server.jobs.values())
+        return sorted(pod["metadata"]["labels"]["job-name"] for pod in self.server.pods().values())
+
+    def asked(self) -> int:
+        """How many requests there were."""
+        return sum(self.server.calls.values()) if isinstance(self.server, BatchServer) else len(self.server.requests)
+
+    def go(self) -> None:
+        """Cut what is open, so that whoever watches notices."""
+        if isinstance(self.server, FakeKubernetes):
+            self.server.cut_watches()
+
+
+@contextmanager
+def _batch(root: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Service]:
+    for name, text in CREDENTIALS.items():
+        monkeypatch.setenv(name, text)
+    with a_batch_server(root) as server:
+        yield Service(server, lambda: BatchPlatform(BatchDefaults("image", "queue"), rate=RATE, region=REGION, endpoint=server.url))
+
+
+@contextmanager
+def _kubernetes(root: Path) -> Generator[Service]:
+    with fake_kubernetes(root / "cluster") as server:
+        kubeconfig = str(server.kubeconfig(root / "kubeconfig"))
+        yield Service(server, lambda: KubernetesPlatform(Cluster(kubeconfig), CallRate(RATE), Operator))
+
+
+@pytest.fixture(params=["batch", "kubernetes"])
+def service(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """The service of either platform."""
+    with _batch(root, monkeypatch) if request.param == "batch" else _kubernetes(root) as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_world(service: Service, notices: list[str] | None = None) -> AsyncGenerator[World]:
+    """An owner of attempts there, for the block."""
+    made = World(RemoteExecutor(service.platform(), Dispatch(), live=True, on_notice=(notices if notices is not None else []).append))
+    try:
+        yield made
+    finally:
+        with anyio.CancelScope(shield=True):
+            await made.aclose()
+
+
+async def test_a_service_that_is_away_for_a_minute_is_waited_for_and_nothing_is_made_twice(service: Service, root: Path) -> None:
+    """What runs goes on and its end is seen, what was to begin begins behind the minute, and people are told what is waited for."""
+    os.mkfifo(root / "go")
+    notices: list[str] = []
+    async with a_world(service, notices) as world:
+        before = await world.launch(f"read go < {root / 'go'}; exit 4", 1)
+        await world.until(AttemptStarted, before)
+        service.faults.away = True
+        service.go()
+        asked, gone_s = service.asked(), anyio.current_time()
+        during = [await world.launch("exit 5", task) for task in range(2, 40)]
+        await anyio.sleep(MINUTE_S / 2)
+        await anyio.to_thread.run_sync((root / "go").write_text, "\n")  # it ends while nobody can see that
+        await anyio.sleep_until(gone_s + MINUTE_S)
+        assert service.asked() - asked < MINUTE_S * RATE / 10, "what is away is not asked for each job again"
+        assert service.made() == [job_name("log", before)]
+        service.faults.away = False
+        assert (await world.end(before)).exit_code == 4
+        assert [(await world.end(attempt)).exit_code for attempt in during] == [5] * len(during)
+    assert service.made() == sorted(job_name("log", attempt) for attempt in [before, *during])
+    assert any(notice.endswith("It is tried again.") for notice in notices), notices
+
+
+async def test_a_service_that_throttles_for_a_minute_is_asked_ever_less_and_all_is_made_once(service: Service) -> None:
+    async with a_world(service) as world:
+        first = await world.launch("exit 0", 1)
+        await world.end(first)
+        service.faults.throttled = 10**6
+        if isinstance(service.server, FakeKubernetes):
+            service.server.faults.retry_after_s = 5
+        asked = service.asked()
+        attempts = [await world.launch("exit 0", task) for task in range(2, 60)]
+        await anyio.sleep(MINUTE_S)
+        assert service.asked() - asked < MINUTE_S * RATE / 10, "a tenth of what is allowed"
+        assert len(service.made()) == 1
+        service.faults.throttled = 0
+        for attempt in attempts:
+            assert await world.end(attempt) == AttemptExited(attempt.task, 0, 0, None)
+    assert service.made() == sorted(job_name("log", attempt) for attempt in [first, *attempts])
