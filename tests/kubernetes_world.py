@@ -14,7 +14,7 @@ import pytest
 
 from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow_executors.kubernetes.api import Cluster
-from evflow_executors.kubernetes.known import Operator
+from evflow_executors.kubernetes.operator import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.names import NODES_LABEL, gang_name, job_name, labels

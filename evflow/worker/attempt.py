@@ -444,6 +444,8 @@ def _failure(order: AttemptOrder, store: ObjectStore, error: BaseException, stag
 
 def _deliver(context: RunContext, ended: AttemptSucceeded | AttemptFailed, client: RedisLogClient) -> int:
     payload = encode_report(ended, principal=f"worker:{_HOST}:{os.getpid()}")
+    if "failures" in context.options and isinstance(ended, AttemptFailed):
+        report.leave(context.options["failures"], ended, payload)
     if "reports" in context.options:  # of a run whose log is in its owner's memory
         report.leave(context.options["reports"], ended, payload)
         return EXIT_REPORTED

@@ -58,7 +58,8 @@ class RunContext(_Plain):
         log_folder: Where captured output goes (see `evflow.store.logs`).
         options: What else was said at the start: `with` (the specs of `--with`, in order), `start_method`,
             `max_log_size_mb`, `report_within_s`, `project` (as `Project.to_plain` writes it); of a spin also `reports`, the folder that
-            takes reports in place of the log, and `skip_decorators`.
+            takes reports in place of the log, and `skip_decorators`; of a gang in containers `failures`, the folder in which an attempt that failed
+            leaves its report as well.
         trigger: What started the run, or None for a person.
     """
 

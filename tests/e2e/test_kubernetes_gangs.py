@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
-from tests.fakes.kubernetes_cluster import INDEX
 from tests.kubernetes_world import IMAGE, REAL, use_the_cluster
 from tests.real_runs import evflow, python, verified
 from tests.sums_flow import WITHIN_S, fields
@@ -38,6 +37,8 @@ class Crew(FlowSpec):
         print("at work", place.node_index, flush=True)
         while current.retry_count < int(os.environ.get("CREW_HELD", 0)):
             time.sleep(0.05)
+        if "CREW_FAILS" in os.environ and place.node_index == 1 and current.retry_count == 0:
+            raise ValueError("as told")
         self.met = self.meet(place)
         self.place = (place.node_index, place.num_nodes, place.main_ip, os.environ["MASTER_ADDR"])
         self.next(self.gather)
@@ -112,18 +113,23 @@ def at_work(server: FakeKubernetes, attempt: int) -> str:
     return working()[0]
 
 
-def test_the_nodes_of_a_gang_are_the_pods_of_one_indexed_job_and_reach_node_0(server: FakeKubernetes) -> None:
-    done = python("crew.py", "run")
+def test_the_nodes_of_a_gang_are_the_pods_of_one_indexed_job_which_fails_as_a_whole_and_reach_node_0(server: FakeKubernetes) -> None:
+    done = python("crew.py", "run", EVFLOW_CONTAINER_ENV="CREW_FAILS=1")
     assert done.returncode == 0, done.stderr + done.stdout
-    ((name, job),) = server.jobs().items()
-    assert (job["spec"]["completionMode"], job["spec"]["completions"]) == ("Indexed", NODES)
-    assert sorted(pod["metadata"]["annotations"][INDEX] for pod in server.pods().values()) == ["0", "1"]
-    assert server.requests.count("create jobs") == 1
-    assert f"places {places(address_of(server, name, 0))}" in done.stdout
-    assert [len(events) for events in (fields("Crew/1", "AttemptSucceeded"), fields("Crew/1", "AttemptStarted"))] == [5, 5]
+    jobs = {name.rpartition("-gang")[0][-1]: job for name, job in server.jobs().items()}
+    assert [(job["spec"]["completionMode"], job["spec"]["completions"]) for job in jobs.values()] == [("Indexed", NODES)] * 2
+    assert {attempt: job["status"]["conditions"][-1]["type"] for attempt, job in jobs.items()} == {"0": "Failed", "1": "Complete"}
+    assert server.requests.count("create jobs") == 2
+    second = jobs["1"]["metadata"]["name"]
+    assert f"places {places(address_of(server, second, 0))}" in done.stdout
+    assert [(one["task"], one["message"]) for one in fields("Crew/1", "AttemptFailed")] == [(3, "as told")]
+    assert [one["task"] for one in fields("Crew/1", "AttemptCancelled")] == [2]
     assert verified("Crew/1")["problems"] == []
     listed = json.loads(evflow("kubernetes", "list", "Crew/1", "--ended", "--json").stdout)
-    assert [(one["step"], one["task"], one["nodes"], one["status"]) for one in listed] == [("work", 2, NODES, "succeeded")]
+    assert [(one["step"], one["task"], one["nodes"], one["status"]) for one in listed] == [
+        ("work", 2, NODES, "failed"),
+        ("work", 2, NODES, "succeeded"),
+    ]
 
 
 @pytest.mark.parametrize("server", [(1, 20)], indirect=True)

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from evflow.clock import now_us
-from evflow.core.values import field, value
 from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.reasons import PodSeen, pod_seen, told_by_job
 from evflow_executors.remote.names import LABELS
@@ -17,27 +16,6 @@ _INDEX: Final = "batch.kubernetes.io/job-completion-index"
 _ENDED: Final = Verdict("exited", GANG_ENDED, "Kubernetes ended the pod with its Job, and no node of the gang says why.")
 
 
-@value
-class Operator:
-    """What an operator says of all Jobs.
-
-    Attributes:
-        namespace: Where Jobs are made; empty for the one that the credentials name.
-        secret_env: Variables that Kubernetes takes from its secrets, by name: `secret/key`.
-        defaults: Fields of `@kubernetes` for steps that leave them open.
-        templates: Pod templates to be laid over ours, each with its source.
-        ttl_s: After so many seconds a Job that ended is removed.
-        patience_s: How long a pod may wait for a node or an image; 0 for as long as it takes.
-    """
-
-    namespace: str = ""
-    secret_env: Mapping[str, str] = field(default_factory=dict[str, str])
-    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    templates: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    ttl_s: int = 86_400
-    patience_s: float = 0.0
-
-
 class Gang:
     """A gang that is one Indexed Job.
 
@@ -45,15 +23,16 @@ class Gang:
         name: Of the Job.
         nodes: The names of its nodes, by index.
         fallen: A node came to a bad end, so Kubernetes, or we, end the others.
+        failed: It did so by itself: the Job has failed, or will, and no pod is made any more. It stays for people to look at.
         deleted: We deleted the Job.
     """
 
-    __slots__ = ("deleted", "fallen", "name", "nodes")
+    __slots__ = ("deleted", "failed", "fallen", "name", "nodes")
 
     def __init__(self, name: str, nodes: Sequence[str]) -> None:
         self.name = name
         self.nodes = tuple(nodes)
-        self.fallen = False
+        self.fallen = self.failed = False
         self.deleted = False
 
 

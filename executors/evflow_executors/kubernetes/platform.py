@@ -22,19 +22,10 @@ from evflow import diagnostics
 from evflow.errors import EvflowError
 from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi, path_of, selector
-from evflow_executors.kubernetes.known import Gang, Known, Operator, has_failed, index_of, is_bad, job_of, job_seen, stamped
-from evflow_executors.kubernetes.manifest import (
-    CONTAINER,
-    FAILURE_POLICY_SINCE,
-    INDEXED_SINCE,
-    TTL_SINCE,
-    TaskJob,
-    filled,
-    gang_manifest,
-    job_manifest,
-)
+from evflow_executors.kubernetes.known import Gang, Known, has_failed, index_of, is_bad, job_of, job_seen, stamped
+from evflow_executors.kubernetes.manifest import CONTAINER, FAILURE_POLICY_SINCE, INDEXED_SINCE, TTL_SINCE
+from evflow_executors.kubernetes.operator import Operator, manifest_of
 from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, overdue, pod_seen
-from evflow_executors.kubernetes.template import laid_over, template_in
 from evflow_executors.kubernetes.watching import PodEvent, pod_events
 from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem
@@ -169,7 +160,7 @@ class KubernetesPlatform:
             await self._delete("jobs", known.namespace, name, {"propagationPolicy": "Background"})
         else:
             await anyio.lowlevel.checkpoint()  # who ends a gang ends all nodes in a row
-            if not gang.deleted and all(self._is_ending(node) for node in gang.nodes):
+            if not (gang.deleted or gang.failed) and all(self._is_ending(node) for node in gang.nodes):
                 gang.deleted = True
                 try:
                     await self._delete("jobs", known.namespace, known.job, {"propagationPolicy": "Background"})
@@ -256,31 +247,8 @@ class KubernetesPlatform:
 
     # --- submitting ------------------------------------------------------------------------------------------
 
-    def manifest(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """The namespace and the Job of an attempt, or of a gang.
-
-        Raises:
-            EvflowError: There can be no such Job.
-        """
-        fields = filled(job.asked, self._operator.defaults)
-        namespace = self._namespace_of(job.asked)
-        own = fields.pop("pod_template", None)
-        about = {"evflow.dev/attempt": str(job.attempt), "evflow.dev/step": job.step}
-        task = TaskJob(
-            job.name, job.labels, fields, job.command.argv, job.command.env, job.step, job.timeout_s, about, self._operator.secret_env
-        )
-        if job.nodes:
-            made = gang_manifest(task, len(job.nodes), self._api.server, ttl_s=self._operator.ttl_s)
-        else:
-            made = job_manifest(task, self._api.server, ttl_s=self._operator.ttl_s)
-        templates = list(self._operator.templates)
-        if own is not None:
-            source = f"of step '{job.step}'"
-            templates.append((source, template_in(own, source)))
-        return namespace, laid_over(made, templates) if templates else made
-
     async def _submit(self, job: Job) -> None:
-        namespace, manifest = self.manifest(job)
+        namespace, manifest = self._namespace_of(job.asked), manifest_of(job, self._operator, self._api.server)
         self._heed(namespace)
         gang = self._know_gang(job.name, [node.name for node in job.nodes], namespace) if job.nodes else None
         made = [self._know(name, namespace) for name in ((job.name,) if gang is None else gang.nodes)]
@@ -404,6 +372,8 @@ class KubernetesPlatform:
         await self._tell(name, known, seen)
         if seen.phase != "ended" or known.ending or (seen.verdict is not None and seen.verdict.code == GANG_ENDED):
             return
+        if event.kind == "gone" and known.gang is not None and self._api.server.has(FAILURE_POLICY_SINCE):
+            return  # its Job fails of that, and stays to be looked at
         if event.kind == "gone" or part(pod, "status").get("phase") == "Pending":
             self._away(known)  # a Job of an older server makes another pod for one that is gone, and a pull is tried for ever
         elif part(pod, "status").get("phase") == "Running" and (known.gang is None or self._is_over_for_all(known.gang)):
@@ -495,6 +465,7 @@ class KubernetesPlatform:
         known.told = made
         if known.gang is not None and is_bad(made):
             known.gang.fallen = True
+            known.gang.failed |= not known.ending
 
     async def _tell(self, name: str, known: Known, seen: PodSeen | None) -> None:
         if seen is None or known.ended:

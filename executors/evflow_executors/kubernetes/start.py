@@ -13,8 +13,8 @@ from evflow.core.kubernetes_rules import field_mistakes
 from evflow.errors import EvflowError
 from evflow.flow.pod_templates import read_template
 from evflow_executors.kubernetes.api import Cluster, KubernetesMissing
-from evflow_executors.kubernetes.known import Operator
 from evflow_executors.kubernetes.manifest import filled
+from evflow_executors.kubernetes.operator import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.kubernetes.template import template_in
 from evflow_executors.remote.platform import Sheets

@@ -7,7 +7,7 @@ sheet at EVFLOW_ORDERS_AT. The code comes from the run's package in the store, t
 environment from its lock; what the attempt prints goes to the store, and to the container's own output for the platform's log.
 
 Reports go to the log's inbox, or, with EVFLOW_REPORT_VIA=store, into a file of the store (`reports`). The container's exit code is the
-attempt's, 128 + n where signal n ended it.
+attempt's, 128 + n where signal n ended it. An attempt that has reported its failure exits with 0; a node of a gang with 1, so that its platform ends the others.
 
 A node of a gang first learns where node 0 is (`meeting`). A gang's nodes share their orders, and the platform's JOB_COMPLETION_INDEX says which one is meant.
 
@@ -53,6 +53,7 @@ STOPPED: Final = CONTAINER_STOPPED
 REACH_LOG_S: Final = 60.0
 REPORT_WITHIN_S: Final = 600.0
 EXIT_UNFIT: Final = 1
+EXIT_FAILED: Final = 1
 EXIT_DEFECT: Final = 70
 
 INDEX: Final = "JOB_COMPLETION_INDEX"
@@ -152,6 +153,7 @@ class _Container:
         self._told = told
         self._log_url = log_url
         self._grace_s: float = config.get("container_grace")  # platforms give 30 s, of which the report takes some
+        self._failures = home / "failures"
         self._stopped = False
         self._launched = False
 
@@ -166,7 +168,12 @@ class _Container:
             if _is_to_be_said(ends[0]) and not await self._is_left_to_the_owner(ends[0]):
                 await self._told.say_end(ends[0])
             signals.cancel_scope.cancel()
-        return _exit_code(ends[0])
+        code = _exit_code(ends[0])
+        return (
+            EXIT_FAILED
+            if code == 0 and await anyio.Path(place_of(str(self._failures), self._attempt.task, self._attempt.attempt)).exists()
+            else code
+        )
 
     async def _is_left_to_the_owner(self, end: AttemptFailed | AttemptExited) -> bool:
         """Whether a node of a gang was stopped, and nobody left word of that: its owner sees why."""
@@ -190,6 +197,9 @@ class _Container:
             if self._folder is not None:
                 await anyio.Path(self._folder).mkdir(parents=True, exist_ok=True)
                 context = replace(context, options={**context.options, "reports": str(self._folder)})
+            if self._order.order.gang is not None:
+                await anyio.Path(self._failures).mkdir(parents=True, exist_ok=True)
+                context = replace(context, options={**context.options, "failures": str(self._failures)})
             await self._executor.prepare(context)
             order = await self._with_its_gang(self._order.order)
             await self._executor.launch(self._attempt, order)
