@@ -444,7 +444,7 @@ def _told(where: str) -> Generator[None]:
         yield
     except S3Failed as failed:
         error = S3Unusable(where, failed.answer)
-        raise S3Exception(error.message, error.hint) from failed
+        raise S3Exception(f"'{where}' cannot be used: {error.reason}.", error.hint) from failed
     except S3Unusable as error:
         kind = S3AccessDenied if error.kind == "AccessDenied" else S3Exception
-        raise kind(error.message, error.hint) from error
+        raise kind(f"'{where}' cannot be used: {error.reason}.", error.hint) from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,3 +235,45 @@ def test_a_store_is_checked_and_copied(world: S3World, root: Path, monkeypatch: 
     monkeypatch.setenv("EVFLOW_STORE", world.store.url)
     said = doctors_word_on_the_store()
     assert (said["level"], "s3:ListBucket" in said["advice"]) == ("error", True), said
+
+
+SMALL = """
+from evflow import FlowSpec, step
+
+class Small(FlowSpec):
+    @step
+    def start(self):
+        self.x = list(range(100_000))
+        self.next(self.end)
+    @step
+    def end(self):
+        print(len(self.x))
+
+if __name__ == "__main__":
+    Small()
+"""
+
+
+def test_a_bucket_that_does_not_do_ends_a_run_with_what_to_do_and_no_traceback(world: S3World) -> None:
+    """Without a right: at its beginning, and in its steps; an object that was cut short is named."""
+    Path("flow.py").write_text(SMALL)
+    world.aws.fail({"method": "PUT", "status": 403, "code": "AccessDenied", "times": 10**6})
+    done = python("flow.py", "run")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot use '{world.store.url}" in done.stderr
+    assert "AccessDenied to s3:PutObject" in done.stderr
+    assert f"s3:DeleteObject and s3:AbortMultipartUpload on {world.store.url}/*" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    world.aws.fail()
+    assert python("flow.py", "run").returncode == 0
+    largest = max(world.store.written(), key=lambda one: one[2])[0]
+    world.overwrite(largest, world.raw(largest)[:1_000])
+    shutil.rmtree(Path(os.environ["EVFLOW_HOME"]) / "cache")
+    done = python("flow.py", "resume", "end")
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert f"ObjectDamaged: The content of '{world.store.where(largest)}'" in said
+    assert "it has 1000 bytes, and bytes 0 to" in said
+    assert "It was changed in the bucket. Restore it from a copy, or run the task that made it again." in said
+    assert "evflow/store" not in said, "no frame of ours"

@@ -19,7 +19,8 @@ from evflow.worker.spec import AttemptOrder
 from evflow_executors.batch.api import BatchPlatform
 from evflow_executors.batch.definitions import BatchDefaults
 from evflow_executors.kubernetes.api import Cluster
-from evflow_executors.kubernetes.platform import KubernetesPlatform, Operator
+from evflow_executors.kubernetes.known import Operator
+from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name, labels
@@ -59,6 +60,11 @@ class Dispatch:
         command = ContainerCommand(("sh", "-c", script), {"SHARED": "1"}, {"OWN": str(attempt)})
         asked = {"image": "python:local", "cpu": 1, "memory": 50}
         return Job(name, attempt, "work", asked, command, labels("log", attempt, shard="s0", epoch=self.epoch, step="work"), 0.0)
+
+    async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Job:
+        raise AssertionError("no gang is launched here")
+
+    async def forget_gang(self, control: AttemptId) -> None: ...
 
     async def is_owner(self) -> bool:
         return True

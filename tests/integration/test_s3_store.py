@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +80,30 @@ def test_a_server_that_stays_busy_is_told_with_how_often_it_was_tried(
     with pytest.raises(S3Unusable, match=r"SlowDown: .*tries\)") as raised:
         store.put([b"content"])
     assert "Try again later" in raised.value.hint
+
+
+def test_a_server_that_throttles_for_a_minute_is_outlived_and_asked_ever_less(
+    world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The minute is played: each pause moves the clock on by what it would take."""
+    now_s, pause = 0.0, asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        if now_s >= 60:
+            await asyncio.to_thread(world.aws.fail)
+        await pause(0)
+
+    monkeypatch.setattr(requests, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+    monkeypatch.setattr(requests, "monotonic_s", lambda: now_s)
+    monkeypatch.setattr(requests, "PAUSE_SCALE", 0.2)
+    world.aws.fail({"status": 503, "code": "SlowDown", "times": 10**6})
+    world.aws.asked()
+    digest = store.put([b"content"])
+    assert 60 <= now_s < requests.RETRY_FOR_S
+    assert len(world.aws.asked()) < 30
+    assert bytes(store.get(digest)) == b"content"
 
 
 def test_nobody_answers_is_told_with_the_setting_that_names_the_server(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +225,18 @@ def test_what_s3_refuses_is_told_with_what_to_do(world: S3World, store: S3Store,
             act()
         assert code in raised.value.message
         assert hint in raised.value.hint
+
+
+def test_a_right_that_lacks_is_told_with_its_name_and_the_bucket(world: S3World, store: S3Store) -> None:
+    world.aws.fail({"status": 403, "code": "AccessDenied", "times": 1000})
+    for act, right in (
+        (lambda: store.put([b"content"]), "s3:PutObject"),
+        (lambda: store.put([LARGE]), "s3:GetObject"),
+        (lambda: store.get(bytes(32)), "s3:GetObject"),
+        (store.list_named, "s3:ListBucket"),
+    ):
+        with pytest.raises(S3Unusable, match=rf"s3://{world.bucket}/some/where.*AccessDenied to {right}: "):
+            act()
 
 
 def test_no_credentials_are_told(store: S3Store, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

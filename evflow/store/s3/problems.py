@@ -45,6 +45,15 @@ _SAME: Final = {
 }  # fmt: skip
 
 
+ACTIONS: Final = {
+    "put_object": "s3:PutObject", "create_multipart_upload": "s3:PutObject", "upload_part": "s3:PutObject", "upload_part_copy": "s3:PutObject",
+    "complete_multipart_upload": "s3:PutObject", "copy_object": "s3:PutObject", "get_object": "s3:GetObject", "head_object": "s3:GetObject",
+    "delete_object": "s3:DeleteObject", "abort_multipart_upload": "s3:AbortMultipartUpload", "list_objects_v2": "s3:ListBucket",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+}  # fmt: skip
+"""The right that a method of the client takes."""
+
+
 class Answer(NamedTuple):
     """An error of S3, or of the way to it.
 
@@ -103,21 +112,30 @@ class S3Failed(Exception):
 class S3Unusable(StoreUnusable):
     """S3 did not do what it was asked for.
 
+    Args:
+        where: The bucket and key, or the store.
+        answer: The error.
+        tries: How often it was asked.
+        method: The client's method; of what was not allowed its right is told.
+        root: Below what the rights are needed; empty for the store that `where` is of.
+
     Attributes:
         kind: S3's code, or the client's name of the condition.
+        reason: What S3 says.
     """
 
     code = "s3-unusable"
 
-    def __init__(self, where: str, answer: Answer, tries: int = 1) -> None:
-        bucket, _, rest = where.removeprefix("s3://").partition("/")
+    def __init__(self, where: str, answer: Answer, tries: int = 1, *, method: str = "", root: str = "") -> None:
+        bucket = where.removeprefix("s3://").partition("/")[0]
         kind = _SAME.get(answer.kind, answer.kind)
+        place = (root or where.split("/objects/")[0].split("/named/")[0]).removeprefix("s3://").rstrip("/")
         region = f", {answer.region}" if answer.region else ""
-        hint = _HINTS.get(kind, "").format(
-            bucket=bucket, place=f"{bucket}/{rest}".rstrip("/").split("/objects/")[0].split("/named/")[0], region=region
-        )
+        hint = _HINTS.get(kind, "").format(bucket=bucket, place=place, region=region)
         if not hint and answer.is_transient:
             hint = "The server is overloaded or away. Try again later; what was stored before is untouched."
         tried = f" ({tries} tries)" if tries > 1 else ""
-        super().__init__(where, f"{answer.kind}: {answer.text.rstrip('.')}{tried}", hint or "Ask whoever runs the bucket.")
+        right = f" to {ACTIONS[method]}" if kind == "AccessDenied" and method in ACTIONS else ""
+        self.reason = f"{kind if right else answer.kind}{right}: {answer.text.rstrip('.')}{tried}"
+        super().__init__(where, self.reason, hint or "Ask whoever runs the bucket.")
         self.kind = kind

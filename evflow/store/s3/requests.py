@@ -132,7 +132,7 @@ class Bucket:
             answer: dict[str, Any] = await getattr(client, method)(Bucket=self.address.bucket, **given)
             return answer
 
-        return await self._repeated(ask, key, once=once)
+        return await self._repeated(ask, key, once=once, method=method)
 
     async def read(self, key: str, start: int = 0, end: int | None = None, etag: str | None = None) -> tuple[bytearray, dict[str, Any]]:
         """The bytes of a key from `start` to before `end`, fewer where it ends before; with them what the answer said.
@@ -197,7 +197,9 @@ class Bucket:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    async def _repeated(self, ask: Callable[[Any], Awaitable[Result]], key: str | None, *, once: bool = False) -> Result:
+    async def _repeated(
+        self, ask: Callable[[Any], Awaitable[Result]], key: str | None, *, once: bool = False, method: str = "get_object"
+    ) -> Result:
         where = self.address.at(key) if key is not None else self.address.url
         began_s, tries = monotonic_s(), 0
         while True:
@@ -213,7 +215,7 @@ class Bucket:
                 limit_s = UNREACHABLE_FOR_S if answer.is_unreachable else RETRY_FOR_S
                 pause_s = aws.pause_s(tries) * PAUSE_SCALE
                 if not answer.is_transient or monotonic_s() - began_s + pause_s > limit_s:
-                    raise S3Unusable(where, answer, tries) from error
+                    raise S3Unusable(where, answer, tries, method=method, root=self.address.url) from error
                 if once:
                     raise S3Failed(answer) from error
                 await asyncio.sleep(pause_s)
