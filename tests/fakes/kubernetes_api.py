@@ -278,6 +278,8 @@ class FakeKubernetes(Cluster):
 
     async def _version(self, request: web.Request) -> web.Response:
         major, minor = self.version
+        if self.version < (1, 21):  # as a build of Debian answers
+            return web.json_response({"major": "", "minor": "", "gitVersion": f"v{major}.{minor}.2"})
         return web.json_response({"major": str(major), "minor": f"{minor}+", "gitVersion": f"v{major}.{minor}.2-fake"})
 
     async def _events(self, request: web.Request) -> web.Response:

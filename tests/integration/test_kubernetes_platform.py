@@ -313,7 +313,7 @@ async def test_an_old_server_makes_no_second_pod_of_one_that_was_deleted(root: P
         async with a_platform(server.kubeconfig(root / "kubeconfig")) as watched:
             await watched.platform.submit([job])
             await watched.running(job.name)
-            assert any("does not remove Jobs" in notice for notice in watched.notices)
+            assert any("Kubernetes 1.20 does not remove Jobs" in notice for notice in watched.notices)
             server.lose_node(server.pod_of(job.name))
             end = await watched.ended(job.name)
             assert end.verdict.kind == "lost"

@@ -128,7 +128,7 @@ class KubernetesApi:
             PlatformProblem: It does not answer.
         """
         said = await self.call("GET", "/version")
-        self.server = Server((_number(said.get("major")), _number(said.get("minor"))))
+        self.server = Server(_version_in(said))
 
     async def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None) -> Any:
         """What the server answers, as JSON; as text where it is none.
@@ -299,10 +299,12 @@ def _namespace_in(loader: Any) -> str:
     return str(part(loader.current_context or {}, "context").get("namespace") or "default")
 
 
-def _number(text: object) -> int:
-    """A part of a version; clouds write `28+`."""
-    found = re.match(r"\d+", str(text))
-    return int(found.group()) if found else 0
+def _version_in(said: Mapping[str, Any]) -> tuple[int, int]:
+    """The version of a server. Clouds write `28+` for a minor one; a build by a distribution may say nothing but `v1.20.2`."""
+    found = re.match(r"v?(\d+)\.(\d+)", f"{said.get('major')}.{said.get('minor')}") or re.match(
+        r"v?(\d+)\.(\d+)", str(said.get("gitVersion"))
+    )
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _unanswered(host: str, error: BaseException) -> PlatformProblem:
