@@ -11,6 +11,7 @@ It has a loop and a thread of its own, as a server has; every method without `_`
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future
@@ -52,12 +53,15 @@ class FakeKubernetes(Cluster):
     Args:
         root: A folder for what containers write.
         version: Of the server.
+        tls: It speaks TLS, with the certificate of this context.
     """
 
-    def __init__(self, root: Path, version: tuple[int, int] = (1, 31)) -> None:
+    def __init__(self, root: Path, version: tuple[int, int] = (1, 31), tls: ssl.SSLContext | None = None) -> None:
         super().__init__(root, version)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        self.token = TOKEN
+        self._tls = tls
         self.requests: list[str] = []
         self._rights = rights()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -201,7 +205,7 @@ class FakeKubernetes(Cluster):
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls).start()
         self._up.set()
         await self._stop.wait()
         for task in [*self._watches, *self._tasks, *(task for container in self._containers.values() for task in container.tasks)]:
@@ -254,7 +258,7 @@ class FakeKubernetes(Cluster):
         return answer
 
     def _admit(self, request: web.Request, verb: str, kind: str) -> None:
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             raise Status(401, "Unauthorized", "Unauthorized")
         if self.faults.throttled > 0:
             self.faults.throttled -= 1
@@ -456,9 +460,9 @@ def _selector(text: str) -> Callable[[Plain], bool]:
 
 
 @contextmanager
-def fake_kubernetes(root: Path, version: tuple[int, int] = (1, 31)) -> Generator[FakeKubernetes]:
+def fake_kubernetes(root: Path, version: tuple[int, int] = (1, 31), tls: ssl.SSLContext | None = None) -> Generator[FakeKubernetes]:
     """A server while the block lasts."""
-    server = FakeKubernetes(root, version)
+    server = FakeKubernetes(root, version, tls)
     server.start()
     try:
         yield server

@@ -1,6 +1,9 @@
 """Kubernetes as a platform, over an API server that runs containers as processes."""
 
 import re
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
-from evflow_executors.kubernetes import platform
+from evflow_executors.kubernetes import api, platform
+from evflow_executors.kubernetes.api import Cluster, KubernetesApi
+from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import GANG_ENDED
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
 from tests.kubernetes_world import a_gang, a_job, a_platform
@@ -305,6 +310,46 @@ async def test_credentials_that_have_expired_are_taken_anew(kubeconfig: Path) ->
     async with a_platform(kubeconfig) as watched:
         with_token(kubeconfig, "old", TOKEN)
         assert await watched.platform.submit([a_job("true")]) == {}
+
+
+@pytest.fixture
+def pod(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeKubernetes, Path]]:
+    """A server that speaks TLS, and the folder in which a pod of its namespace `flows` finds its account; this process is in that pod."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on PATH, which makes the server's certificate")
+    account = root / "serviceaccount"
+    account.mkdir()
+    key, certificate = root / "key.pem", account / "ca.crt"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kubernetes"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    (account / "namespace").write_text("flows\n")
+    (account / "token").write_text(TOKEN)
+    incluster = "kubernetes_asyncio.config.incluster_config"
+    monkeypatch.setattr(api, "_TOKEN", str(account))
+    monkeypatch.setattr(f"{incluster}.SERVICE_TOKEN_FILENAME", str(account / "token"))
+    monkeypatch.setattr(f"{incluster}.SERVICE_CERT_FILENAME", str(certificate))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with fake_kubernetes(root / "cluster", tls=tls) as server:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        yield server, account
+
+
+async def test_in_a_pod_its_account_is_used_and_a_token_that_was_replaced_is_read_anew(pod: tuple[FakeKubernetes, Path]) -> None:
+    server, account = pod
+    found = await KubernetesApi.connect(Cluster(), CallRate(100))
+    try:
+        await found.greet()
+        assert (found.namespace, found.server.version) == ("flows", server.version)
+        server.token = "another"
+        (account / "token").write_text("another")
+        assert await found.items("/api/v1/namespaces/flows/pods", "a=b") == ([], "100")
+    finally:
+        await found.aclose()
 
 
 async def test_an_old_server_makes_no_second_pod_of_one_that_was_deleted(root: Path) -> None:

@@ -19,7 +19,7 @@ from evflow.worker.spec import AttemptOrder
 from evflow_executors.batch.api import BatchPlatform
 from evflow_executors.batch.definitions import BatchDefaults
 from evflow_executors.kubernetes.api import Cluster
-from evflow_executors.kubernetes.known import Operator
+from evflow_executors.kubernetes.operator import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.executor import RemoteExecutor

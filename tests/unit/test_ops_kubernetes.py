@@ -141,6 +141,18 @@ def test_what_runs_is_as_the_restricted_level_wants_it() -> None:
     assert list(unrestricted(job_manifest(root, Server(), ttl_s=1)["spec"]["template"]["spec"])) != []
 
 
+def test_probes_and_monitors_ask_for_what_a_scheduler_answers() -> None:
+    page = (REPOSITORY / "docs" / "scheduler.md").read_text()
+    (container,) = pods(all_resources())["evflow-scheduler"]["spec"]["containers"]
+    paths = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert paths == {"startupProbe": "/live", "livenessProbe": "/live", "readinessProbe": "/ready"}
+    (monitor,) = (each["spec"]["endpoints"] for each in all_resources() if each["kind"] == "ServiceMonitor")
+    assert all(f"| `{path}` |" in page for path in [*paths.values(), monitor[0]["path"]])
+    (port,) = container["ports"]
+    asked = {container[name]["httpGet"]["port"] for name in paths} | {monitor[0]["port"]}
+    assert (asked, settings()["base"]["EVFLOW_HTTP"]) == ({port["name"]}, f"0.0.0.0:{port['containerPort']}")
+
+
 def test_what_is_told_to_end_has_longer_than_it_drains() -> None:
     drain_s = int(settings()["base"]["EVFLOW_DRAIN_TIMEOUT"])
     for name in ("evflow-scheduler", "evflow-worker"):

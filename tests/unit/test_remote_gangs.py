@@ -31,6 +31,7 @@ class Told:
     """A platform: what it was asked for, and what it is told to say."""
 
     name = "told"
+    together = 0
 
     def __init__(self) -> None:
         self.submitted: list[Job] = []
