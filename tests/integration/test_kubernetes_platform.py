@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
-from evflow_executors.kubernetes import api, platform
+from evflow_executors.kubernetes import api, platform, watching
 from evflow_executors.kubernetes.api import Cluster, KubernetesApi
 from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import GANG_ENDED
@@ -241,7 +241,10 @@ async def test_a_watch_whose_version_is_forgotten_lists_anew_and_tells_what_was_
         assert "list pods" in server.requests
 
 
-async def test_a_server_that_is_away_is_waited_for_which_is_said_once(server: FakeKubernetes, kubeconfig: Path) -> None:
+async def test_a_server_that_is_away_is_waited_for_which_is_said_once(
+    server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_FORGIVEN", 1)
     one, two = a_job("sleep 1; exit 5", 1), a_job("true", 2)
     async with a_platform(kubeconfig) as watched:
         await watched.platform.submit([one])
@@ -256,6 +259,20 @@ async def test_a_server_that_is_away_is_waited_for_which_is_said_once(server: Fa
         assert (await watched.ended(one.name)).exit_code == 5
         (notice,) = watched.notices
         assert re.match(r"The Kubernetes API server at \S+ does not answer: .*\. It is waited for", notice)
+
+
+async def test_a_right_that_is_missing_for_the_watch_is_told_with_what_to_do(
+    server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_FORGIVEN", 1)
+    server.faults.forbidden.add("watch pods")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([a_job("true")])
+        await to_thread.run_sync(wait_until, lambda: bool(watched.notices), "it is said")
+        assert "cannot watch resource" in watched.notices[0]
+        assert "docs/kubernetes.md" in watched.notices[0]
+        server.faults.forbidden.clear()
+        await watched.ended(a_job("true").name)
 
 
 async def test_a_server_that_throttles_is_told_as_throttling_and_asked_for_no_more(server: FakeKubernetes, kubeconfig: Path) -> None:

@@ -88,7 +88,9 @@ async def pod_events(api: KubernetesApi, namespace: str, selector: str, on_troub
             failures += 1
             if failures == _FORGIVEN:
                 on_trouble(
-                    error.message if isinstance(error, PlatformProblem) else f"A watch of Kubernetes says what is no event: {error}."
+                    f"{error.message} {error.hint}".strip()
+                    if isinstance(error, PlatformProblem)
+                    else f"A watch of Kubernetes says what is no event: {error}."
                 )
             if failures >= _FORGIVEN:
                 version = ""  # who knows what happened meanwhile
