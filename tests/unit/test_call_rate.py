@@ -21,26 +21,28 @@ async def instants(rate: CallRate, calls: int) -> list[float]:
     return sorted(found)
 
 
-async def test_no_second_has_more_calls_than_the_rate_beside_its_burst() -> None:
+async def test_no_second_has_more_calls_than_the_rate() -> None:
     found = await instants(CallRate(10.0), 50)
     assert found[9] == 0
-    assert found[-1] == pytest.approx(4.0, abs=0.2)
+    assert found[-1] == pytest.approx(4.4, abs=0.1)
     for first in found:
-        assert sum(first <= at < first + 1 for at in found) <= 20
+        assert sum(first <= at <= first + 1 for at in found) <= 10
 
 
 async def test_a_rate_below_one_call_a_second_lets_one_go_at_once() -> None:
     assert await instants(CallRate(0.5), 2) == pytest.approx([0.0, 2.0], abs=0.1)
 
 
-async def test_nobody_calls_while_the_platform_asked_for_silence() -> None:
+async def test_nobody_calls_while_the_platform_asked_for_silence_nor_all_at_once_behind_it() -> None:
     rate = CallRate(100.0)
     await rate.take()
     rate.hold(5.0)
-    assert min(await instants(rate, 10)) >= 5.0
+    found = await instants(rate, 50)
+    assert found[0] >= 5.0
+    assert found[-1] == pytest.approx(5.55, abs=0.1)
 
 
-async def test_what_was_not_used_is_kept_for_a_second_and_no_longer() -> None:
+async def test_what_was_not_used_is_no_credit() -> None:
     rate = CallRate(10.0)
     await instants(rate, 10)
     await anyio.sleep(60)

@@ -78,9 +78,9 @@ class BatchCalls:
 
     async def _call(self, service: str, method: str, doing: str, given: Mapping[str, Any]) -> Any:
         client = await self._client(service)
-        if service == "batch":
-            await self._rate.take()
         async with self._at_once:
+            if service == "batch":
+                await self._rate.take()  # behind the wait for a connection: calls that were let go together would come together
             try:
                 with aws.explained(doing):
                     return await getattr(client, method)(**given)

@@ -7,7 +7,6 @@ kubernetes-asyncio takes seconds to import, so that happens in a thread, and onl
 """
 
 import asyncio
-import json
 import os
 import re
 import ssl
@@ -15,7 +14,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import anyio.to_thread
 
@@ -36,6 +36,8 @@ SILENCE_S: Final = 330.0
 PAGE: Final = 500
 _MOST_CONNECTIONS: Final = 64
 _TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
+_READ_BYTES: Final = 2**21
+"""A thing may have 1.5 MB, and a line of a watch has one whole."""
 _QUOTA: Final = "exceeded quota"
 
 
@@ -130,8 +132,17 @@ class KubernetesApi:
         said = await self.call("GET", "/version")
         self.server = Server(_version_in(said))
 
-    async def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None) -> Any:
+    async def call(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None, *, unread: bool = False
+    ) -> Any:
         """What the server answers, as JSON; as text where it is none.
+
+        Args:
+            method: `GET`, `POST`, `DELETE`.
+            path: Of what it is about.
+            query: Behind the path.
+            body: What is sent, of what JSON has.
+            unread: Nobody reads the answer to a success: it is None. A Job is answered with all that it is.
 
         Raises:
             CallRefused: It answered something else than success.
@@ -148,7 +159,7 @@ class KubernetesApi:
                 if response.status >= 300:
                     raise self._refusal(method, path, response.status, data, response.headers)
             try:
-                return json.loads(data)
+                return None if unread else from_json(data)
             except ValueError:
                 return data.decode(errors="replace")
         raise AssertionError("a call is answered or refused")
@@ -206,7 +217,7 @@ class KubernetesApi:
         more: dict[str, Any] = {"proxy": rest.proxy, "proxy_headers": rest.proxy_headers} if rest.proxy else {}
         if rest.server_hostname:
             more["server_hostname"] = rest.server_hostname
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else to_json(body)
         try:
             response = await rest.pool_manager.request(method, url, data=data, headers=headers, timeout=timeout, **more)
         except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
@@ -234,7 +245,7 @@ class KubernetesApi:
         self, method: str, path: str, status: int, data: bytes, headers: Mapping[str, str], *, repeat: bool = False
     ) -> CallRefused:
         try:
-            said: dict[str, Any] = json.loads(data)
+            said: dict[str, Any] = from_json(data)
             message = str(said.get("message") or said)
         except (ValueError, AttributeError):
             message = data.decode(errors="replace")[:300].strip() or "without a reason"
@@ -286,12 +297,55 @@ async def _client(cluster: Cluster) -> tuple[Any, str]:
             namespace = _namespace_in(loader)
     except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
         raise NoCluster(str(error).strip().rstrip(".") or type(error).__name__) from error
-    return client.ApiClient(configuration), namespace
+    if configuration.proxy is None:
+        configuration.proxy = await anyio.to_thread.run_sync(_proxy_of, configuration.host)
+    made = client.ApiClient(configuration)
+    _without_looking_around(made.rest_client)
+    return made, namespace
+
+
+def _proxy_of(host: str) -> str | None:
+    """The proxy that the environment names for a server. Blocking: some systems are asked for it."""
+    parts = urlsplit(host)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    found = getproxies().get(parts.scheme)
+    return found if found and found.startswith("http://") else None  # no client speaks TLS to a proxy
+
+
+def _without_looking_around(rest: Any) -> None:
+    """Have requests not look for proxies and for netrc files each: that reads files, in a thread, and costs as much as the call.
+
+    The proxy is known, and credentials of a cluster are in no netrc file.
+    """
+    aiohttp: Any = import_module("aiohttp")
+    former = rest.pool_manager
+    rest.pool_manager = aiohttp.ClientSession(connector=former.connector, trust_env=False, read_bufsize=_READ_BYTES)
+    former.detach()
+
+
+def from_json(data: bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: It is none.
+    """
+    import orjson  # which `_modules` has imported
+
+    return orjson.loads(data)
+
+
+def to_json(said: object) -> bytes:
+    """It as JSON."""
+    import orjson
+
+    return orjson.dumps(said, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _modules() -> tuple[Any, Any]:
     """Blocking, for seconds. A file `yaml.py` beside the flow is not meant."""
     with framework_view():
+        import_module("orjson")
         return import_module("kubernetes_asyncio.config"), import_module("kubernetes_asyncio.client")
 
 

@@ -253,7 +253,7 @@ class KubernetesPlatform:
         gang = self._know_gang(job.name, [node.name for node in job.nodes], namespace) if job.nodes else None
         made = [self._know(name, namespace) for name in ((job.name,) if gang is None else gang.nodes)]
         try:
-            await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest)
+            await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest, unread=True)
         except CallRefused as error:
             if error.status != 409:
                 if not error.transient:

@@ -5,7 +5,6 @@ told (bookmarks keep that young where no pod changes). A version that the server
 is told, and what is not in it is told as gone. A server that is away is waited for, with back-off and without an end.
 """
 
-import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Literal
 
@@ -14,7 +13,7 @@ import anyio
 from evflow import diagnostics
 from evflow.aws import pause_s
 from evflow.core.values import value
-from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, path_of
+from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, from_json, path_of
 from evflow_executors.remote.platform import PlatformProblem
 
 WATCH_S: Final = 240
@@ -66,7 +65,7 @@ async def pod_events(api: KubernetesApi, namespace: str, selector: str, on_troub
             }
             async with api.lines(path, query) as lines:
                 async for line in lines:
-                    said = json.loads(line)
+                    said = from_json(line)
                     kind, thing = said["type"], said["object"]
                     if kind == "ERROR":
                         raise CallRefused(int(thing.get("code") or 500), str(thing.get("message")), transient=True)

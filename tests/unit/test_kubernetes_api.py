@@ -1,0 +1,28 @@
+"""How an API server is reached."""
+
+import pytest
+
+from evflow_executors.kubernetes.api import _proxy_of, from_json, to_json
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_a_proxy_of_the_environment_is_taken_unless_the_server_is_excepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _proxy_of("https://cluster.example:6443") is None
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:word@proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "near.example,127.0.0.1")
+    assert _proxy_of("https://cluster.example:6443") == "http://user:word@proxy.example:3128"
+    assert _proxy_of("http://cluster.example") is None
+    assert _proxy_of("https://near.example") is None
+    assert _proxy_of("https://127.0.0.1:6443") is None
+    monkeypatch.setenv("HTTPS_PROXY", "https://proxy.example")  # which no client of ours can speak to
+    assert _proxy_of("https://cluster.example:6443") is None
+
+
+def test_a_number_that_names_a_label_is_a_text_in_what_is_sent() -> None:
+    assert from_json(to_json({"labels": {1: "a"}})) == {"labels": {"1": "a"}}
