@@ -6,7 +6,7 @@
 #   make format   rewrite the sources in the house format
 #   make soak     the tests with ten times the counts that CI runs
 #   make chaos    kill, cut off and fill up real schedulers and servers, for ten times as long as CI does
-#   make bench    against Metaflow and Temporal, which get environments of their own
+#   make bench    against Metaflow, Temporal and `aws s3 cp`, which get environments of their own
 #   make images   build the container images (needs a Docker engine); ARGS=--test runs a flow in the composed system afterwards
 #   make lock     compile requirements/*.txt anew (needs uv); ARGS=--upgrade takes newer versions
 #   make clean    remove .venv and what the tools left

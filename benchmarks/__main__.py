@@ -1,4 +1,4 @@
-"""Measure evflow beside Metaflow and beside Temporal: ``python -m benchmarks``, or ``make bench``."""
+"""Measure evflow beside Metaflow, Temporal and the command line of AWS: ``python -m benchmarks``, or ``make bench``."""
 
 import argparse
 import json
@@ -89,7 +89,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     names = [workload.name for suite in SUITES for workload in suite.workloads]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--suite", choices=[suite.name for suite in SUITES], help="this suite alone (default: both)")
+    parser.add_argument("--suite", choices=[suite.name for suite in SUITES], help="this suite alone (default: all)")
     parser.add_argument("--only", action="append", choices=names, help="this workload; may be repeated (default: all)")
     parser.add_argument("--rounds", type=int, help="measure each engine so many times (default: the workload's own, 1 to 15)")
     parser.add_argument("--engine", choices=["evflow", *(suite.peer for suite in SUITES)], help="one engine alone; there will be no ratios")

@@ -1,11 +1,13 @@
-"""The two suites: each has its workloads, the engine that evflow is measured beside, and a section of the page."""
+"""The suites: each has its workloads, the engine that evflow is measured beside, and a section of the page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import engines
+from benchmarks.cloud_workloads import CLOUD_WORKLOADS
 from benchmarks.engines import Engine
+from benchmarks.s3 import aws_cli
 from benchmarks.scheduler_workloads import SCHEDULER_WORKLOADS
 from benchmarks.workloads import WORKLOADS, Lab, Workload, warm_up
 
@@ -68,7 +70,21 @@ SCHEDULER_NOTES = """\
 * The scheduler that takes over is started when the other one is dead. The dead one's leases hold four seconds, and are in the time.
 """
 
+CLOUD_NOTES = """\
+* Kubernetes and AWS Batch are doubles in a process of their own on this machine (`benchmarks/drivers/cloud_double.py`). They cost little, answer in
+  the shape and about the size of the real ones, check nothing and run no containers: for each task they report what a container says whose body does nothing.
+  A pod has five changes from its creation to its end. A real server's answers take longer; up to eight calls of AWS Batch and 32 of Kubernetes are on their way at once.
+* A deployed flow runs on one scheduler, its log is the embedded server, and containers report to it. The rate is set to 250 calls a second for
+  both (`EVFLOW_KUBERNETES_RATE`, `EVFLOW_BATCH_RATE`), and all calls count. Jobs are held back until the last one is submitted.
+* Submits a second are those between the first and the last. Arrays are one call each, so their rate is tasks by the time from the request of the run
+  until the last one is submitted.
+* The CPU time is that of the scheduler's process alone, with all that the run costs it, divided by the tasks.
+* moto's server on this machine stands for S3, a new one for each measurement. The content is random, so nothing makes it smaller. The time is that of the whole process,
+  interpreter and imports included, and the memory is its peak. Bytes are checked against their digest when they come back.
+"""
+
 SUITES = (
     Suite("flows", "Runs in the foreground", "metaflow", "Metaflow", engines.metaflow, WORKLOADS, warm_up, FLOWS_NOTES),
     Suite("scheduler", "The scheduler and pools", "temporal", "Temporal", engines.temporal, SCHEDULER_WORKLOADS, None, SCHEDULER_NOTES),
+    Suite("cloud", "Containers elsewhere, and S3", "awscli", "`aws s3 cp`", aws_cli, CLOUD_WORKLOADS, None, CLOUD_NOTES),
 )

@@ -104,7 +104,7 @@ def test_a_ratio_is_to_the_suites_own_peer() -> None:
     assert row(RATIO, theirs_and_ours, "temporal")[1:] == ("8.00 s", "1.00 s", "0.125", "≤ 0.2", "met")
 
 
-def test_workloads_of_both_suites_have_names_of_their_own() -> None:
+def test_workloads_of_all_suites_have_names_of_their_own() -> None:
     names = [workload.name for suite in SUITES for workload in suite.workloads]
     assert len(names) == len(set(names))
     assert all({"evflow"} <= set(workload.engines) <= {suite.peer, "evflow"} for suite in SUITES for workload in suite.workloads)
