@@ -3,6 +3,7 @@
 import ast
 import base64
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.ids import AttemptId
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_orders import PoolOrder
-from evflow_executors.remote.bootstrap import EXIT_NO_EVFLOW
+from evflow_executors.remote.bootstrap import EXIT_NO_EVFLOW, from_s3
 from evflow_executors.remote.command import (
     ORDER,
     ORDER_AT,
@@ -22,6 +23,7 @@ from evflow_executors.remote.command import (
     unfit_variables,
 )
 from evflow_executors.remote.container import OrderMissing, read_order
+from evflow_executors.remote.provision import container_settings
 from evflow_executors.remote.verdicts import EXITED, Verdict, end_of
 
 ATTEMPT = AttemptId.parse("Flow/1/7.2")
@@ -55,6 +57,36 @@ def test_a_step_that_names_its_python_needs_no_shell() -> None:
     command = command_of("Flow/1/7.2", b"", ContainerSettings("1", "s3://b"), executable="/opt/python")
     assert command.argv == ("/opt/python", "-c", bootstrap_source())
     assert "EVFLOW_BOOTSTRAP" not in command.shared
+
+
+def test_containers_are_told_of_another_s3_server_and_how_it_encrypts(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        "EVFLOW_S3_ENDPOINT": "http://s3:9000",
+        "EVFLOW_S3_SSE": "aws:kms",
+        "EVFLOW_S3_KMS_KEY": "alias/ours",
+        "EVFLOW_S3_ROOT": "s3://data",
+    }
+    for name, text in {**said, "EVFLOW_S3_CACHE": "/here", "EVFLOW_CONTAINER_INSTALL": "evflow"}.items():
+        monkeypatch.setenv(name, text)
+    settings = container_settings("s3://bucket", "redis://log:6379/0", secrets=(), how="")
+    env = command_of("Flow/1/7.2", b"x", settings).env
+    assert {name: env.get(name) for name in said} == said
+    assert "EVFLOW_S3_CACHE" not in env
+
+
+def test_the_bootstrap_asks_the_s3_server_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def client(_: str, endpoint_url: str | None) -> None:
+        asked.append(endpoint_url)
+
+    monkeypatch.setitem(sys.modules, "boto3", SimpleNamespace(client=client, __spec__=object()))
+    monkeypatch.setenv("EVFLOW_AWS_ENDPOINT", "http://aws")
+    for endpoint in ("", "http://s3:9000"):
+        monkeypatch.setenv("EVFLOW_S3_ENDPOINT", endpoint)
+        with pytest.raises(AttributeError):
+            from_s3("s3://bucket/key", "")
+    assert asked == ["http://aws", "http://s3:9000"]
 
 
 def test_what_attempts_share_is_the_same_for_all_of_them() -> None:

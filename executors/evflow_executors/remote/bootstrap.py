@@ -124,7 +124,7 @@ def from_s3(place: str, folder: str) -> bytes:
         sys.path.insert(0, folder)
     boto3 = import_module("boto3")
     bucket, _, key = place.removeprefix("s3://").partition("/")
-    client = boto3.client("s3", endpoint_url=os.environ.get("EVFLOW_AWS_ENDPOINT") or None)
+    client = boto3.client("s3", endpoint_url=os.environ.get("EVFLOW_S3_ENDPOINT") or os.environ.get("EVFLOW_AWS_ENDPOINT") or None)
     return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 

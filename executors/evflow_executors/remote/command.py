@@ -52,6 +52,7 @@ class ContainerSettings:
         env: Further variables.
         aws_endpoint: URL of another server than AWS's.
         aws_region: The region.
+        s3: What they are told of the store's server, by the names of settings; nothing of it is secret.
         grace_s: What an attempt gets of the platform's grace.
     """
 
@@ -65,6 +66,7 @@ class ContainerSettings:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     aws_endpoint: str = ""
     aws_region: str = ""
+    s3: Mapping[str, str] = field(default_factory=dict[str, str])
     grace_s: float = 20.0
 
 
@@ -166,6 +168,7 @@ def _variables(settings: ContainerSettings) -> dict[str, str]:
         "EVFLOW_INSTALL": settings.install,
         "EVFLOW_AWS_ENDPOINT": settings.aws_endpoint,
         "EVFLOW_AWS_REGION": settings.aws_region,
+        **{f"EVFLOW_{name.upper()}": text for name, text in settings.s3.items()},
         "EVFLOW_CONTAINER_GRACE": f"{settings.grace_s:g}",
     }
     return {name: text for name, text in found.items() if text}

