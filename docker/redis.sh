@@ -20,5 +20,5 @@ done >"$made/passwords.sed"
 sed -e '/^#/d' -e '/^$/d' -f "$made/passwords.sed" "$acl" >"$made/users.acl"
 rm "$made/passwords.sed"
 
-server=$(command -v valkey-server || command -v redis-server)
+server=$(command -v valkey-server || command -v redis-server) || { echo "redis.sh: this image has neither valkey-server nor redis-server" >&2; exit 2; }
 exec "$server" "$conf" --aclfile "$made/users.acl" --dir "$folder" "$@"

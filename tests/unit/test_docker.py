@@ -99,7 +99,7 @@ def test_a_compose_file_names_only_what_there_is(name: str) -> None:
             assert (DOCKER / source).exists() if source.startswith(".") else source in read["volumes"], f"{service}: {volume}"
         for other in said.get("depends_on", {}):
             assert "healthcheck" in known[other] or other in stages(), f"{service} waits for the health of {other}, which has no check"
-        if "build" in said:
+        if "target" in said.get("build", {}):
             assert said["image"] == OURS[said["build"]["target"]]
             assert said["build"]["args"]["VERSION"] == VERSION
         words = said.get("command", [])
