@@ -137,7 +137,8 @@ class Operator(Reader):
         arguments = [word for option, value in options.items() for word in (f"--{option}", *(str(value).split() or [""]))]
         quiet = subprocess.DEVNULL
         self.servers[name] = subprocess.Popen([program, *arguments], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-        wait_until(lambda: self.is_there(name), f"{name} answers")
+        for one in [name, *(other for other in self.servers if self.primaries[other] == name)]:
+            wait_until(partial(self.is_there, one), f"{one} answers, and has what its primary has")
 
     def is_there(self, name: str) -> bool:
         """Whether a server answers, and follows its primary if it has one."""
