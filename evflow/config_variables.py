@@ -19,8 +19,6 @@ _OF_FLOWS: Final = ("EVFLOW_RUN_", "EVFLOW_FLOW_CONFIG")
 """`evflow.flow.parameter_values.PREFIX`, and `FILES_VARIABLE` and `VALUES_VARIABLE` of `evflow.flow.config_values`."""
 _OF_TESTS: Final = ("EVFLOW_TEST_", "EVFLOW_PYTHON")
 """Of the repository's own tests, and of its Makefile."""
-_OF_NODES: Final = "EVFLOW_NODE_"
-"""Those of the nodes of a gang in one container."""
 _INTERNAL: Final = frozenset(
     {
         "EVFLOW_ATTEMPT",
@@ -55,7 +53,7 @@ def known(name: str, value: str = "") -> bool:
     return (
         name.removeprefix(PREFIX).lower() in SETTINGS
         or name in _INTERNAL
-        or name.startswith((*_OF_FLOWS, *_OF_TESTS, _OF_NODES))
+        or name.startswith((*_OF_FLOWS, *_OF_TESTS))
         or _OF_SERVICES.fullmatch(name) is not None
         or _ADDRESS_OF_A_SERVICE.match(value) is not None
     )
