@@ -181,6 +181,18 @@ def test_nodes_that_died_with_their_owner_are_lost_though_one_could_still_report
     assert run.state.status == "running"
 
 
+@pytest.mark.parametrize(("why", "counted"), [("host-lost: The pod's node does not answer.", 0), ("job-gone", 1)])
+def test_a_node_whose_host_was_lost_is_what_its_peers_failed_of_though_that_is_seen_later(why: str, counted: int) -> None:
+    """A platform notices after minutes what peers notice at once. That a job is gone whose end was asked for says nothing."""
+    run = gang()
+    run.begin(2, 3, 4)
+    run.fail(3)
+    run.exit(2, signal=15)
+    run.exit(4, why=why)
+    assert [(run.task(number).losses, run.task(number).failures) for number in (2, 3, 4)] == [(1 - counted, 1)] * 3
+    assert run.state.status == ("failed" if counted else "running")
+
+
 def test_a_lost_node_has_the_gang_begin_again_whole_without_counting() -> None:
     """At most `MAX_LOSSES` times."""
     run = gang()

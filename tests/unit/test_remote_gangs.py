@@ -1,7 +1,7 @@
 """Gangs of the remote executor: one submit, one fate, and who is told to have failed; over a platform that does what it is told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -51,14 +51,14 @@ class Told:
         self.looked_for = gangs
         return {name: JobSeen(name, "running") for name in names if name in self.there}
 
-    async def watch(self) -> AsyncGenerator[JobSeen]:
+    async def watch(self) -> AsyncIterator[JobSeen]:
         while True:
             yield await self.says.get()
 
     async def terminate(self, name: str, why: str, grace_s: float) -> None:
         self.terminated.append(name)
 
-    async def logs(self, name: str) -> AsyncGenerator[LogText]:
+    async def logs(self, name: str) -> AsyncIterator[LogText]:
         nothing: Sequence[LogText] = ()
         for line in nothing:
             yield line

@@ -192,16 +192,21 @@ class _Container:
         scope.cancel()
 
     async def _work(self) -> AttemptFailed | AttemptExited:
+        order = self._order.order
+        is_control = order.gang is not None and order.gang[0] == 0
         try:
+            if is_control:  # before anything that takes long: the others wait for it
+                order = await self._with_its_gang(order)
             context = await anyio.to_thread.run_sync(settle, self._order.context, self._home, self._log_url)
             if self._folder is not None:
                 await anyio.Path(self._folder).mkdir(parents=True, exist_ok=True)
                 context = replace(context, options={**context.options, "reports": str(self._folder)})
-            if self._order.order.gang is not None:
+            if order.gang is not None:
                 await anyio.Path(self._failures).mkdir(parents=True, exist_ok=True)
                 context = replace(context, options={**context.options, "failures": str(self._failures)})
             await self._executor.prepare(context)
-            order = await self._with_its_gang(self._order.order)
+            if not is_control:
+                order = await self._with_its_gang(order)
             await self._executor.launch(self._attempt, order)
         except Exception as error:  # noqa: BLE001 - what a package holds is its writer's: it becomes the report
             return unsettled(self._attempt, error, os.uname().nodename)
