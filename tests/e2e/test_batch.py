@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import sysconfig
 import venv
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.aws import CREDENTIALS
+from tests.batch_world import IMAGE, REAL, BatchEndpoint
 from tests.e2e.test_scheduler import ended, scheduler, told
 from tests.fakes.batch_server import BatchServer, a_batch_server
 from tests.real_runs import evflow, python, verified
@@ -18,6 +21,7 @@ from tests.sums_flow import FLOW, WITHIN_S, a_run, fields, write
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -267,3 +271,51 @@ def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(
     assert all(len(batch.of_name(job.name)) == 1 for job in batch.jobs.values()), [job.name for job in batch.jobs.values()]
     assert not batch.running()
     verified(run)
+
+
+# --- where containers are containers ------------------------------------------------------------------------------
+
+TRIES = """if self.input == 1 and current.retry_count == 0:
+            raise ValueError("not yet")
+        if self.input == 2 and current.retry_count == 0:
+            os._exit(3)"""
+
+
+@pytest.fixture
+def mounted(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `--with` is given for a real endpoint whose host is this machine: it mounts this Python, the repository and the store."""
+    del folder
+    if not REAL:
+        pytest.skip("EVFLOW_TEST_BATCH_ENDPOINT names no endpoint")
+    for name, text in CREDENTIALS.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("EVFLOW_AWS_ENDPOINT", REAL)
+    monkeypatch.setenv("EVFLOW_BATCH_JOB_QUEUE", BatchEndpoint(REAL, runs=True).queue())
+    places = json.dumps([str(place) for place in (REPOSITORY, sys.base_prefix, root / "e")])
+    return f"batch:image={IMAGE},executable={sys.executable},memory=200,host_volumes={places}"
+
+
+def test_a_flow_runs_on_a_real_endpoint_with_a_foreach_retries_and_exit_codes(mounted: str) -> None:
+    write(TRIES)
+    text = Path("sums.py").read_text().replace("    @step\n    def work", "    @retry(times=2)\n    @step\n    def work")
+    Path("sums.py").write_text(f"import os\n{text}".replace("import FlowSpec,", "import FlowSpec, current, retry,"))
+    done = python("sums.py", "run", "--with", mounted)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "total 12" in evflow("logs", "Sums/1/end").stdout
+    assert "working on 2" in done.stdout + evflow("logs", "Sums/1/work").stdout
+    assert [one["message"] for one in fields("Sums/1", "AttemptFailed")] == ["not yet"]
+    assert [one["exit_code"] for one in fields("Sums/1", "AttemptExited") if one["exit_code"]] == [3]
+    assert len(fields("Sums/1", "AttemptSucceeded")) == 6
+    verified("Sums/1")
+
+
+def test_cancelling_a_run_ends_its_jobs_on_a_real_endpoint(mounted: str) -> None:
+    write("import time; time.sleep(600)")
+    owner = a_run("--with", mounted)
+    wait_until(lambda: evflow("show", "Sums/1").returncode == 0, "it has begun", WITHIN_S)
+    wait_until(lambda: len(fields("Sums/1", "AttemptStarted")) == 4, "they work", WITHIN_S)
+    listed = json.loads(evflow("batch", "list", "Sums/1", "--json").stdout)
+    assert {one["step"] for one in listed} == {"work"}
+    os.kill(owner.pid, signal.SIGINT)
+    assert owner.wait(WITHIN_S) == 1, Path("run.log").read_text()
+    assert json.loads(evflow("batch", "list", "Sums/1", "--json").stdout) == []

@@ -1,10 +1,14 @@
-"""The platform of AWS Batch against moto's server, which keeps jobs as AWS does and runs none of them."""
+"""The platform of AWS Batch against moto's server, which keeps jobs as AWS does and runs none of them.
+
+With EVFLOW_TEST_BATCH_ENDPOINT (and EVFLOW_TEST_IMAGE, an image with a shell that the endpoint has) each test runs there too, in containers.
+"""
 
 import json
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 
 from evflow.core.ids import AttemptId
@@ -14,12 +18,11 @@ from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.names import job_name, labels, run_prefix
 from evflow_executors.remote.platform import Job, JobSeen
 from tests.aws import CREDENTIALS, REGION, Aws, serving
-
-ROLE = "arn:aws:iam::123456789012:role/batch"
+from tests.batch_world import IMAGE, REAL, BatchEndpoint
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     """The service, told not to use Docker."""
     with serving(tmp_path_factory.mktemp("moto")) as aws:
         body = json.dumps({"batch": {"use_docker": False}}).encode()
@@ -27,85 +30,127 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         yield aws
 
 
-@pytest.fixture
-def queue(server: Aws) -> str:
-    """A new queue of an environment that nobody manages."""
-    server.reset()
-    server.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")
-    batch = server.client("batch")
-    made = batch.create_compute_environment(computeEnvironmentName="here", type="UNMANAGED", state="ENABLED", serviceRole=ROLE)
-    order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
-    return str(batch.create_job_queue(jobQueueName="queue", state="ENABLED", priority=1, computeEnvironmentOrder=order)["jobQueueName"])
+@pytest.fixture(params=["moto", "real"])
+def endpoint(request: pytest.FixtureRequest, moto: Aws) -> BatchEndpoint:
+    """The service, of which this test has a log's name of its own."""
+    if request.param == "real":
+        if not REAL:
+            pytest.skip("EVFLOW_TEST_BATCH_ENDPOINT names no endpoint")
+        return BatchEndpoint(REAL, runs=True)
+    return BatchEndpoint(moto.url, runs=False)
 
 
 @pytest.fixture
-async def platform(server: Aws, queue: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BatchPlatform]:
+def queue(endpoint: BatchEndpoint) -> str:
+    """A new queue."""
+    return endpoint.queue()
+
+
+@pytest.fixture
+async def platform(endpoint: BatchEndpoint, queue: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BatchPlatform]:
     """The platform over it."""
     for name, text in CREDENTIALS.items():
         monkeypatch.setenv(name, text)
-    made = BatchPlatform(BatchDefaults("python:3.11", queue), rate=1_000, region=REGION, endpoint=server.url)
+    made = a_platform(endpoint, queue)
     yield made
     await made.aclose()
 
 
-def a_job(task: int, **asked: Any) -> Job:
+def a_platform(endpoint: BatchEndpoint, queue: str) -> BatchPlatform:
+    return BatchPlatform(BatchDefaults(IMAGE, queue), rate=1_000, region=REGION, endpoint=endpoint.url)
+
+
+def a_job(endpoint: BatchEndpoint, task: int, script: str = "true", **asked: Any) -> Job:
     attempt = AttemptId.parse(f"Flow/1/{task}.0")
-    command = ContainerCommand(("sh", "-c", "true"), {"A": "1"}, {"EVFLOW_ORDER": str(task)})
-    return Job(job_name("log", attempt), attempt, "start", asked, command, labels("log", attempt, shard="s1", epoch=7, step="start"), 100.0)
+    command = ContainerCommand(("sh", "-c", script), {"A": "1"}, {"EVFLOW_ORDER": str(task)})
+    told = labels(endpoint.log, attempt, shard="s1", epoch=7, step="start")
+    return Job(job_name(endpoint.log, attempt), attempt, "start", asked, command, told, 100.0)
 
 
 @pytest.mark.may_block("botocore reads its models")
-async def test_jobs_of_a_step_share_one_definition_and_are_found_again_by_name(platform: BatchPlatform, server: Aws) -> None:
-    jobs = [a_job(task) for task in range(1, 31)]
+async def test_jobs_of_a_step_share_one_definition_and_are_found_again_by_name(
+    platform: BatchPlatform, endpoint: BatchEndpoint, queue: str
+) -> None:
+    jobs = [a_job(endpoint, task) for task in range(1, 5 if endpoint.runs else 31)]
     assert await platform.submit(jobs) == {}
     assert await platform.submit(jobs) == {}  # what is there is left as it is
-    assert len(server.client("batch").describe_job_definitions()["jobDefinitions"]) == 1
-    assert (
-        len(server.client("batch").list_jobs(jobQueue="queue", filters=[{"name": "JOB_NAME", "values": ["ev*"]}])["jobSummaryList"]) == 30
-    )
-    other = BatchPlatform(BatchDefaults("python:3.11", "queue"), rate=1_000, region=REGION, endpoint=server.url)
-    found = await other.find([job.name for job in jobs] + [a_job(99).name], [])
+    batch = endpoint.client("batch")
+    listed = batch.list_jobs(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": ["ev*"]}])["jobSummaryList"]
+    assert len(listed) == len(jobs)
+    assert len({job["jobDefinition"] for job in batch.describe_jobs(jobs=[one["jobId"] for one in listed])["jobs"]}) == 1
+    other = a_platform(endpoint, queue)
+    found = await other.find([job.name for job in jobs] + [a_job(endpoint, 99).name], [])
     assert sorted(found) == sorted(job.name for job in jobs)
     assert {(seen.epoch, seen.labels["evflow-shard"]) for seen in found.values()} == {(7, "s1")}
-    few = await other.find([jobs[3].name, a_job(99).name], [{"queue": "queue"}])
+    few = await other.find([jobs[3].name, a_job(endpoint, 99).name], [{"queue": queue}])
     assert list(few) == [jobs[3].name]
     await other.aclose()
 
 
 @pytest.mark.may_block("botocore reads its models")
-async def test_a_job_is_seen_to_end(platform: BatchPlatform) -> None:
-    await platform.submit([a_job(1)])
+async def test_a_job_is_seen_to_end(platform: BatchPlatform, endpoint: BatchEndpoint) -> None:
+    await platform.submit([a_job(endpoint, 1)])
     ends = [seen async for seen in _until_closed(platform) if seen.phase == "ended"]
-    assert [(seen.name, seen.exit_code, seen.verdict.kind) for seen in ends] == [(a_job(1).name, 0, "exited")]
+    assert [(seen.name, seen.exit_code, seen.verdict.kind) for seen in ends] == [(a_job(endpoint, 1).name, 0, "exited")]
 
 
 @pytest.mark.may_block("botocore reads its models")
-async def test_what_is_wrong_with_a_job_is_told_of_it_alone(platform: BatchPlatform) -> None:
-    problems = await platform.submit([a_job(1), a_job(2, queue="nowhere"), a_job(3, swappiness=3)])
-    assert {name: problem.transient for name, problem in problems.items()} == {a_job(2).name: False, a_job(3).name: False}
-    assert "there is no queue 'nowhere'" in problems[a_job(2).name].message
+async def test_what_is_wrong_with_a_job_is_told_of_it_alone(platform: BatchPlatform, endpoint: BatchEndpoint) -> None:
+    problems = await platform.submit([a_job(endpoint, 1), a_job(endpoint, 2, queue="nowhere"), a_job(endpoint, 3, swappiness=3)])
+    assert {name: problem.transient for name, problem in problems.items()} == {
+        a_job(endpoint, 2).name: False,
+        a_job(endpoint, 3).name: False,
+    }
+    assert "there is no queue 'nowhere'" in problems[a_job(endpoint, 2).name].message
 
 
 @pytest.mark.may_block("botocore reads its models")
-async def test_a_job_that_is_over_or_unknown_is_ended_without_a_word(platform: BatchPlatform) -> None:
-    await platform.submit([a_job(1)])
-    await platform.terminate(a_job(1).name, "because", 0)
-    await platform.terminate(a_job(2).name, "because", 0)
+async def test_a_job_that_is_over_or_unknown_is_ended_without_a_word(platform: BatchPlatform, endpoint: BatchEndpoint) -> None:
+    await platform.submit([a_job(endpoint, 1)])
+    await platform.terminate(a_job(endpoint, 1).name, "because", 0)
+    await platform.terminate(a_job(endpoint, 2).name, "because", 0)
 
 
 @pytest.mark.may_block("botocore reads its models")
-async def test_output_that_is_not_there_yet_is_none(platform: BatchPlatform) -> None:
-    await platform.submit([a_job(1)])
-    assert await platform.log_tail(a_job(1).name, 10) == ""
+async def test_output_that_is_not_there_yet_is_none(platform: BatchPlatform, endpoint: BatchEndpoint) -> None:
+    await platform.submit([a_job(endpoint, 1, "sleep 5")])
+    assert await platform.log_tail(a_job(endpoint, 1).name, 10) == ""
 
 
 @pytest.mark.may_block("botocore reads its models")
-async def test_a_run_s_prefix_lists_its_jobs_alone(platform: BatchPlatform) -> None:
-    await platform.submit([a_job(1)])
+async def test_a_run_s_prefix_lists_its_jobs_alone(platform: BatchPlatform, endpoint: BatchEndpoint) -> None:
+    await platform.submit([a_job(endpoint, 1)])
     run = AttemptId.parse("Flow/1/1.0").run
-    listed = await platform.listed(run_prefix("log", run), [])
-    assert {job["jobName"] for job in listed} <= {a_job(1).name}
+    listed = await platform.listed(run_prefix(endpoint.log, run), [])
+    assert {job["jobName"] for job in listed} <= {a_job(endpoint, 1).name}
     assert await platform.listed(run_prefix("other", run), []) == []
+
+
+@pytest.mark.may_block("botocore reads its models")
+async def test_containers_end_with_their_codes_leave_their_output_and_are_killed(platform: BatchPlatform, endpoint: BatchEndpoint) -> None:
+    if not endpoint.runs:
+        pytest.skip("moto runs containers where EVFLOW_TEST_BATCH_ENDPOINT names it; fakes do what these show in tests/e2e/test_batch.py")
+    says, killed, sleeps = (
+        a_job(endpoint, 1, 'echo "hello $EVFLOW_ORDER"; exit 3'), a_job(endpoint, 2, "sh -c 'kill -9 $$'; exit $?"), a_job(endpoint, 3, "sleep 600"),
+    )  # fmt: skip
+    assert await platform.submit([says, killed, sleeps]) == {}
+    ends: dict[str, JobSeen] = {}
+    asked = False
+    with anyio.fail_after(120):
+        async for seen in platform.watch():
+            if seen.name == sleeps.name and seen.phase == "running" and not asked:
+                asked = True
+                await platform.terminate(sleeps.name, "the run asked for it", 1)
+            if seen.phase == "ended":
+                ends[seen.name] = seen
+            if len(ends) == 3:
+                break
+    # moto's DescribeJobs leaves exit codes out, AWS' has them.
+    assert ends[says.name].exit_code in (3, None)
+    assert ends[killed.name].exit_code in (137, None)
+    assert ends[sleeps.name].verdict.kind == "exited"
+    assert [line.text async for line in platform.logs(says.name)] == ["hello 1"]
+    assert (await platform.log_tail(says.name, 1)).strip() == "hello 1"
 
 
 async def _until_closed(platform: BatchPlatform) -> AsyncIterator[JobSeen]:

@@ -248,12 +248,12 @@ def _volumes(step: str, asked: Mapping[str, Any]) -> tuple[list[dict[str, Any]],
             raise BatchUnfit(step, f"the host volume '{text}' is no absolute path")
         name = host.strip("/").replace("/", "_").replace(".", "_") or "root"
         volumes.append({"name": name, "host": {"sourcePath": host}})
-        mounts.append({"sourceVolume": name, "containerPath": inside or host})
+        mounts.append({"sourceVolume": name, "containerPath": inside or host, "readOnly": False})
     for text in texts_of(asked.get("efs_volumes")):
         system, _, inside = text.partition(":")
         name = f"efs_{system}"
         volumes.append({"name": name, "efsVolumeConfiguration": {"fileSystemId": system, "transitEncryption": "ENABLED"}})
-        mounts.append({"sourceVolume": name, "containerPath": inside or f"/mnt/{system}"})
+        mounts.append({"sourceVolume": name, "containerPath": inside or f"/mnt/{system}", "readOnly": False})
     return volumes, mounts
 
 

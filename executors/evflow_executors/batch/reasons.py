@@ -68,6 +68,8 @@ def verdict_of(job: Mapping[str, Any]) -> Verdict:
     container: Mapping[str, Any] = job.get("container") or {}
     status, reason = str(job.get("statusReason") or ""), str(container.get("reason") or "")
     said = f"{reason} {status}".strip()
+    if status.startswith(OURS):
+        return EXITED
     if status.startswith("Host EC2"):
         return Verdict("lost", "host-lost", f"Its host went away, as spot instances do ({status.rstrip('.')}).")
     if "Spot" in said and ("interrupt" in said.lower() or "reclaim" in said.lower()):
@@ -87,8 +89,6 @@ def verdict_of(job: Mapping[str, Any]) -> Verdict:
     if any(word in said for word in _BROKEN):
         return Verdict("failed", "container-broken", f"Its container could not be made: {said}")
     if job.get("isTerminated") or job.get("isCancelled"):
-        if status.startswith(OURS):
-            return EXITED
         return Verdict("failed", "killed-by-hand", f"Somebody ended the job on AWS Batch: {status or 'no reason was given'}.")
     if _exit_code(job) is None:
         if any(word in said for word in _TRANSIENT) or not said:
