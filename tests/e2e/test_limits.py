@@ -10,7 +10,7 @@ from tests.e2e.test_scheduler import WITHIN_S, ended, owned_by, scheduler, told
 from tests.real_runs import evflow, python, verified
 from tests.waiting import wait_until
 
-RUNS = 40
+RUNS = 24
 FLOW = """
 import os, time
 from evflow import FlowSpec, Parameter, current, limit, step
@@ -47,7 +47,7 @@ def at_once(found: list[tuple[int, int]]) -> int:
 
 
 def test_three_schedulers_and_the_death_of_one_never_exceed_a_limit(root: Path) -> None:
-    """I11, from outside: forty runs over one limit of two; the killed one's attempts are ended before others take their places."""
+    """I11, from outside: two dozen runs over one limit of two; the killed one's attempts are ended before others take their places."""
     site, said = root / "site", root / "said"
     site.mkdir()
     said.mkdir()
