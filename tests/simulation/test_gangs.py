@@ -14,8 +14,8 @@ from tests.simulation.shrink import demand
 
 BLOCK = 25
 OFFERED = 3
-STRIDE = 10
-SEEDS = seeds(500)
+STRIDE = 20
+SEEDS = seeds(300)
 
 
 @pytest.mark.parametrize("block", range(0, len(SEEDS), BLOCK))

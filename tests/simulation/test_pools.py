@@ -15,7 +15,7 @@ from tests.simulation.shrink import demand
 BLOCK = 25
 OFFERED = 2
 """In one scenario of so many the runs are offers to a shared shard."""
-SEEDS = seeds(1_000)
+SEEDS = seeds(400)
 
 
 @pytest.mark.parametrize("block", range(0, len(SEEDS), BLOCK))

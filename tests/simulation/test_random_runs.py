@@ -16,7 +16,7 @@ from tests.simulation.shrink import demand
 BLOCK = 25
 OFFERED = 3
 """In one scenario of so many the runs are offers to a shared shard."""
-SEEDS = seeds(2_500)
+SEEDS = seeds(2_000)
 
 
 @pytest.mark.parametrize("block", range(0, len(SEEDS), BLOCK))
