@@ -14,12 +14,15 @@
 SOURCES := evflow scheduler executors
 BIN := .venv/bin
 ARGS ?=
-# All tests are spread over the cores; up to four, because each process imports pandas and starts servers of its own. What
-# somebody asks for by ARGS runs in one process: in order, with -s and --pdb.
-PYTEST = $(BIN)/python -m pytest $(or $(ARGS),--numprocesses=logical --maxprocesses=4 --dist=worksteal)
+# All tests are spread over the cores, three processes for each two (tests/conftest.py); up to six, because each process imports
+# pandas and starts servers of its own. What somebody asks for by ARGS runs in one process: in order, with -s and --pdb.
+PYTEST = $(BIN)/python -m pytest $(or $(ARGS),--numprocesses=logical --maxprocesses=6 --dist=worksteal)
 
 .PHONY: help demo test check lint layers mypy pyright format soak chaos bench images lock clean env-demo env-test env-check
+# Two targets that set up .venv would be in each other's way; what `check` starts finds it there.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,8 +44,9 @@ chaos: env-test
 	@EVFLOW_TEST_SCALE=$${EVFLOW_TEST_SCALE:-10} EVFLOW_TEST_SEED=$${EVFLOW_TEST_SEED:-$$(date +%Y%m%d)} \
 		$(BIN)/python -m pytest --timeout=7200 -s tests/chaos $(ARGS)
 
-# `make -k check` goes on after the first failure, as CI does.
-check: lint layers mypy pyright
+# Side by side: mypy and pyright keep one core busy each. `make -k check` goes on after the first failure, as CI does.
+check: env-check
+	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) SIDE_BY_SIDE=yes pyright mypy lint layers
 
 lint: env-check
 	@echo "make check: ruff"
