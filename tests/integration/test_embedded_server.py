@@ -25,6 +25,7 @@ from evflow.log.embedded.problems import (
 )
 from evflow.log.errors import LogUnavailable
 from evflow.log.wire import Wire
+from tests import waiting
 from tests.effort import rng, scaled
 from tests.waiting import wait_until
 
@@ -99,7 +100,7 @@ def guarded(home: Path) -> ServerStatus:
 
 def gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return waiting.gone(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return True
 
