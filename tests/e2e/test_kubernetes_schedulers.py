@@ -35,7 +35,7 @@ FLOW = """
 import os, time
 from evflow import FlowSpec, kubernetes, step
 
-here = dict(cpu=0.1, memory=200, disk=10, pod_template={"spec": {"hostNetwork": True}})
+here = dict(cpu=0.1, memory=200, disk=10, pod_template={"spec": {"hostNetwork": True, "tolerations": [{"operator": "Exists"}]}})
 
 class Sums(FlowSpec):
     @kubernetes(**here)

@@ -28,6 +28,14 @@ def test_host_networking_is_a_line_of_a_template() -> None:
     assert pod["spec"]["containers"] == JOB["spec"]["template"]["spec"]["containers"]
 
 
+def test_a_template_that_comes_back_from_a_log_with_tuples_is_the_same() -> None:
+    """A deployed flow's, or one of a run that is continued."""
+    mount = {"name": "data", "mountPath": "/data"}
+    lists = {"spec": {"containers": [{"name": "task", "volumeMounts": [mount]}], "tolerations": [{"operator": "Exists"}]}}
+    tuples = {"spec": {"containers": ({"name": "task", "volumeMounts": (mount,)},), "tolerations": ({"operator": "Exists"},)}}
+    assert pod_with(tuples) == pod_with(lists)
+
+
 def test_containers_are_merged_by_their_names() -> None:
     pod = pod_with(
         {

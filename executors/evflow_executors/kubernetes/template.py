@@ -67,7 +67,7 @@ def template_in(document: object, source: str) -> dict[str, Any]:
     """
     if not isinstance(document, Mapping):
         raise TemplateInvalid(source, f"it is {'empty' if document is None else type(document).__name__} and not a mapping")
-    said = dict(cast("Mapping[str, Any]", document))
+    said = cast("dict[str, Any]", _plain(cast("object", document)))
     kind = said.pop("kind", None)
     said.pop("apiVersion", None)
     if kind == "PodTemplate":
@@ -110,6 +110,13 @@ def laid_over(manifest: Mapping[str, Any], templates: Sequence[tuple[str, Mappin
 
 class _Unmergeable(ValueError):
     """Why two values cannot be merged."""
+
+
+def _plain(said: object) -> object:
+    """The same in dictionaries and lists of its own: what a run's log gives back has tuples in place of lists."""
+    if isinstance(said, Mapping):
+        return {key: _plain(each) for key, each in cast("Mapping[str, object]", said).items()}
+    return [_plain(each) for each in cast("Sequence[object]", said)] if isinstance(said, list | tuple) else said
 
 
 def _refuse_ours(said: Mapping[str, Any], source: str) -> None:
