@@ -1,8 +1,11 @@
-"""How an API server is reached."""
+"""How an API server is reached, and what is kept of its answers."""
 
 import pytest
 
+from evflow_executors.kubernetes.answers import lean
 from evflow_executors.kubernetes.api import _proxy_of, from_json, to_json
+from evflow_executors.kubernetes.manifest import CONTAINER
+from evflow_executors.kubernetes.reasons import pod_seen
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +29,24 @@ def test_a_proxy_of_the_environment_is_taken_unless_the_server_is_excepted(monke
 
 def test_a_number_that_names_a_label_is_a_text_in_what_is_sent() -> None:
     assert from_json(to_json({"labels": {1: "a"}})) == {"labels": {"1": "a"}}
+
+
+def test_what_is_kept_of_a_pod_says_as_much_as_the_pod() -> None:
+    waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
+    pod = {
+        "metadata": {
+            "name": "p",
+            "uid": "1",
+            "labels": {"job-name": "j"},
+            "annotations": {"a": "b"},
+            "managedFields": [{}],
+            "namespace": "n",
+        },
+        "spec": {"nodeName": "node", "containers": [{"name": CONTAINER, "image": "nobody/nothing", "env": [{"name": "A", "value": "1"}]}]},
+        "status": {"phase": "Pending", "containerStatuses": [waiting]},
+    }
+    kept = lean(pod)
+    assert pod_seen(kept) == pod_seen(pod)
+    assert "nobody/nothing" in pod_seen(kept).note
+    assert "managedFields" not in kept["metadata"]
+    assert "env" not in kept["spec"]["containers"][0]

@@ -1,7 +1,7 @@
 """Reading what the API answers, in which anything may be missing or null. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from evflow_executors.kubernetes.manifest import CONTAINER
 
@@ -20,3 +20,31 @@ def container_state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a pod says of our container: `waiting`, `running` or `terminated`, each with its facts; empty where it says nothing."""
     found = next((status for status in rows(part(pod, "status"), "containerStatuses") if status.get("name") == CONTAINER), None)
     return part(found or {}, "state")
+
+
+_OF_METADATA: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
+
+
+def lean(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a pod is looked at again: a tenth of it. Thousands of whole ones keep the garbage collector busy."""
+    metadata, spec = part(pod, "metadata"), part(pod, "spec")
+    containers = {
+        kind: [{"name": each.get("name"), "image": each.get("image")} for each in rows(spec, kind)]
+        for kind in ("containers", "initContainers")
+        if kind in spec
+    }
+    return {
+        "metadata": {name: metadata[name] for name in _OF_METADATA if name in metadata},
+        "spec": {"nodeName": spec.get("nodeName"), **containers},
+        "status": pod.get("status"),
+    }

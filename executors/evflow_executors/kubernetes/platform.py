@@ -9,6 +9,7 @@ as if each had a Job. Where the server has no Indexed Jobs, each has one.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ import anyio.to_thread
 
 from evflow import diagnostics
 from evflow.errors import EvflowError
-from evflow_executors.kubernetes.answers import container_state, part, rows
+from evflow_executors.kubernetes.answers import container_state, lean, part, rows
 from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi, path_of, selector
 from evflow_executors.kubernetes.known import Gang, Known, has_failed, index_of, is_bad, job_of, job_seen, stamped
 from evflow_executors.kubernetes.manifest import CONTAINER, FAILURE_POLICY_SINCE, INDEXED_SINCE, TTL_SINCE
@@ -42,6 +43,7 @@ PODLESS_S: Final = 20.0
 LOOK_S: Final = 5.0
 SIDECAR_S: Final = 10.0
 """What a sidecar may take to end by itself when the step is over."""
+ENDED_KEPT: Final = 1_000
 LOG_AGAIN_S: Final = 1.0
 _HANDS: Final = 8
 _NO_LOG_YET: Final = b"unable to retrieve container logs for "
@@ -72,6 +74,7 @@ class KubernetesPlatform:
         self._selector = ""
         self._known: dict[str, Known] = {}  # by the names of Jobs; by those of nodes where a gang is one Job
         self._gangs: dict[str, Gang] = {}  # by the names of their Jobs
+        self._ended = deque[str]()
         self._heeded: list[str] = []
         self._followed: set[str] = set()
         self._seen = asyncio.Queue[JobSeen | None]()  # at most a few for each Job that is out
@@ -136,7 +139,7 @@ class KubernetesPlatform:
                 self._know_gang(name, gangs[name], namespace).fallen |= has_failed(jobs[name])
             if jobs:
                 for pod in (await self._api.items(path_of(namespace=namespace, kind="pods"), self._selector))[0]:
-                    pods[self._name_of(pod)] = pod
+                    pods[self._name_of(pod)] = lean(pod)
             for job_name, job in jobs.items():
                 for name in wanted.intersection(gangs.get(job_name, (job_name,))):
                     known = self._know(name, namespace)
@@ -457,10 +460,16 @@ class KubernetesPlatform:
         """A Job as its pod, or else it itself, says."""
         seen = known.by_pod(known.pod) if known.pod is not None else known.by_job(job) or PodSeen("waiting")
         made = job_seen(name, known.pod or job, seen, known.namespace)
-        self._note(known, made)
+        self._note(name, known, made)
         return made
 
-    def _note(self, known: Known, made: JobSeen) -> None:
+    def _note(self, name: str, known: Known, made: JobSeen) -> None:
+        if made.phase == "ended" and not known.ended and known.gang is None:
+            self._ended.append(name)
+            while len(self._ended) > ENDED_KEPT:  # the last ones are there for those who read their logs
+                former = self._ended.popleft()
+                if former in self._known and self._known[former].ended:
+                    del self._known[former]
         known.ended = made.phase == "ended"
         known.told = made
         if known.gang is not None and is_bad(made):
@@ -472,7 +481,7 @@ class KubernetesPlatform:
             return
         made = job_seen(name, known.pod or {}, seen, known.namespace)
         changed = made != known.told
-        self._note(known, made)
+        self._note(name, known, made)
         self._changed.set()
         self._changed = asyncio.Event()
         if changed:

@@ -13,6 +13,7 @@ import anyio
 from evflow import diagnostics
 from evflow.aws import pause_s
 from evflow.core.values import value
+from evflow_executors.kubernetes.answers import lean
 from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, from_json, path_of
 from evflow_executors.remote.platform import PlatformProblem
 
@@ -52,6 +53,7 @@ async def pod_events(api: KubernetesApi, namespace: str, selector: str, on_troub
         try:
             if not version:
                 found, version = await api.items(path, selector)
+                found = [lean(pod) for pod in found]
                 failures = 0
                 for event in _relisted(known, found):
                     yield event
@@ -73,6 +75,7 @@ async def pod_events(api: KubernetesApi, namespace: str, selector: str, on_troub
                     version = thing["metadata"]["resourceVersion"]
                     if kind == "BOOKMARK":
                         continue
+                    thing = lean(thing)
                     uid = thing["metadata"]["uid"]
                     if kind == "DELETED":
                         known.pop(uid, None)
