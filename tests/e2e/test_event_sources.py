@@ -88,8 +88,8 @@ def seen() -> list[dict[str, Any]]:
 
 
 def test_entries_and_files_are_events_once_whoever_reads_them(root: Path, evflow_home: Path, incoming: Path) -> None:
+    add(evflow_home, "before anybody read")
     with scheduler(root):
-        add(evflow_home, "before anybody read")
         wait_until(
             lambda: read_from(evflow_home, "stream:orders") and read_from(evflow_home, "incoming"), "both sources are read", WITHIN_S
         )
