@@ -72,8 +72,7 @@ def runs_of(flow: str) -> list[str]:
 
 
 def until_there_are(flow: str, number: int) -> list[str]:
-    wait_until(lambda: len(runs_of(flow)) >= number, f"{flow} has {number} runs", WITHIN_S)
-    return runs_of(flow)
+    return wait_until(lambda: runs if len(runs := runs_of(flow)) >= number else [], f"{flow} has {number} runs", WITHIN_S)
 
 
 def read_from(home: Path, place: str) -> bool:
