@@ -429,6 +429,14 @@ def test_an_object_that_was_changed_in_the_store_fails_the_verification(evflow_h
     assert {problem["check"] for problem in json.loads(done.stdout)["problems"]} == {"artifact"}
 
 
+def break_at_the_last_number() -> None:
+    """Leave a run of which all tasks are finished but the last of its foreach, and a flow that is mended: a failure cancels what runs beside it."""
+    flow = FLOW.replace("self.input == 1", "self.input == 2")
+    Path("sums.py").write_text(flow)
+    python("sums.py", "run", "--broken", "True", "--max-workers", "1")
+    Path("sums.py").write_text(flow.replace("self.broken and", "False and"))
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
     python("sums.py", "run", "--broken", "True")
@@ -444,8 +452,7 @@ def test_a_failed_run_is_resumed_with_its_finished_tasks() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_resumed_run_that_only_takes_over_runs_nothing_and_can_be_resumed() -> None:
     """It is cancelled, by itself, which is what was asked for; where everything is taken over it has succeeded."""
-    python("sums.py", "run", "--broken", "True")
-    Path("sums.py").write_text(FLOW.replace("self.broken and", "False and"))
+    break_at_the_last_number()
     done = python("sums.py", "resume", "--clone-only")
     assert done.returncode == 0, done.stdout + done.stderr
     shown = json.loads(evflow("show", "2", "--json").stdout)
@@ -461,10 +468,7 @@ def test_a_resumed_run_that_only_takes_over_runs_nothing_and_can_be_resumed() ->
 @pytest.mark.usefixtures("folder")
 def test_a_resumed_run_says_of_each_task_why_it_was_taken_over_or_run() -> None:
     """In its last words, in show and explain, and for programs; without its origin's log it says what its own has."""
-    flow = FLOW.replace("self.input == 1", "self.input == 2")  # the last one: a failure ends a run before all others have run
-    Path("sums.py").write_text(flow)
-    python("sums.py", "run", "--broken", "True", "--max-workers", "1")
-    Path("sums.py").write_text(flow.replace("self.broken and", "False and"))
+    break_at_the_last_number()
     done = python("sums.py", "resume")
     assert "double/4 ran because Sums/1/double/4 failed." in done.stderr
     assert "join/5, end/6 ran because what they depend on was run." in done.stderr
@@ -484,7 +488,7 @@ def test_a_resumed_run_says_of_each_task_why_it_was_taken_over_or_run() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_resumed_run_may_have_other_parameters_and_keeps_the_rest() -> None:
-    python("sums.py", "run", "--broken", "True", "--n_items", "2")
+    python("sums.py", "run", "--broken", "True", "--n_items", "2", "--max-workers", "1")
     done = python("sums.py", "resume", "--broken", "False")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 tasks were taken over that Sums/1 ran with another --broken; `resume STEP` runs all from that step on." in done.stderr
