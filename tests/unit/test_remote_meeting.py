@@ -8,6 +8,7 @@ import anyio.to_thread
 import pytest
 
 from evflow.core.ids import AttemptId
+from evflow.store import open_store
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.remote import meeting
 from evflow_executors.remote.command import ContainerSettings, command_of, packed_order
@@ -36,13 +37,17 @@ async def test_the_others_wait_for_the_address_of_node_0_of_their_attempt(root: 
         await meeting.meet(store, NODES[1], 1, "10.0.0.1", 0.01)
 
 
-def test_a_container_takes_the_order_of_its_index() -> None:
+def test_a_container_takes_the_order_of_its_index(root: Path) -> None:
     context = RunContext("Crew", 1, "", "s0", "", "file:///store", b"")
     command = command_of(str(NODES[0]), packed_order(context, ORDERS, "file:///store"), ContainerSettings("0", "file:///store"), nodes=3)
     for index, node in enumerate(NODES):
         attempt, order = read_order({**command.env, INDEX: str(index)})
         assert (attempt, order.order) == (node, ORDERS[index])
         assert order.order.gang == (index, 3)
+    store = f"file://{root}/store"
+    at = open_store(store).put([packed_order(context, ORDERS, store)]).hex()  # as a large one
+    kept = command_of(str(NODES[0]), b"", ContainerSettings("0", store), order_at=at, nodes=3)
+    assert read_order({**kept.env, INDEX: "2"})[0] == NODES[2]
     for variables in (command.env, {**command.env, INDEX: "3"}):
         with pytest.raises(OrderMissing):
             read_order(variables)

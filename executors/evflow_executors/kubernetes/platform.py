@@ -365,11 +365,11 @@ class KubernetesPlatform:
         pod = event.pod
         name = self._name_of(pod)
         known = self._know(name, namespace)
+        if known.gang is not None and known.ended and not self._is_over_for_all(known.gang):
+            return  # what becomes of its pods says nothing about the others
         if known.pod is not None and known.pod["metadata"]["uid"] != pod["metadata"]["uid"] and known.ended:
             self._away(known)  # another pod of a Job whose attempt is over
             return
-        if known.gang is not None and known.ended and not self._is_over_for_all(known.gang):
-            return  # what has become of its pod says nothing about the others
         known.pod = pod
         seen = known.by_pod(pod, gone=event.kind == "gone", tells_disruptions=self._api.server.has(DISRUPTIONS_SINCE))
         await self._tell(name, known, seen)
