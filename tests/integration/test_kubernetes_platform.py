@@ -13,6 +13,8 @@ from anyio import to_thread
 
 from evflow_executors.kubernetes import api, platform, watching
 from evflow_executors.kubernetes.api import Cluster, KubernetesApi
+from evflow_executors.kubernetes.operator import Operator
+from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import GANG_ENDED
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
@@ -103,6 +105,21 @@ async def test_what_was_submitted_by_a_former_owner_is_found_and_watched(server:
         assert found[there.name].phase in ("waiting", "running")
         await watched.platform.terminate(there.name, "test", 1)
         await watched.ended(there.name)
+
+
+async def test_what_was_found_and_is_gone_before_the_watch_has_its_list_has_ended(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        await watched.running(job.name)
+    heir = KubernetesPlatform(Cluster(str(kubeconfig)), CallRate(1_000), Operator)
+    found = await heir.find([job.name], [])
+    assert found[job.name].phase == "running"
+    await heir.terminate(job.name, "test", 1)
+    await to_thread.run_sync(wait_until, lambda: not server.pods(), "its pod is gone", 30.0)
+    async with aclosing(heir.watch()) as told:
+        assert (await anext(told)).phase == "ended"
+    await heir.aclose()
 
 
 async def test_many_are_found_by_their_label(server: FakeKubernetes, kubeconfig: Path) -> None:

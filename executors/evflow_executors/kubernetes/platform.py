@@ -10,7 +10,7 @@ as if each had a Job. Where the server has no Indexed Jobs, each has one.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -148,7 +148,7 @@ class KubernetesPlatform:
                     found[name] = self._jobs_state(name, job, known)
         return found
 
-    def watch(self) -> AsyncIterator[JobSeen]:
+    def watch(self) -> AsyncGenerator[JobSeen]:
         """Each change of each Job of the log."""
         return self._watch()
 
@@ -352,11 +352,26 @@ class KubernetesPlatform:
             yield seen
 
     async def _follow(self, namespace: str) -> None:
+        seen: set[str] | None = set()  # before the first list is whole
         async for event in pod_events(self._api, namespace, self._selector, self._tell_trouble):
             if event.kind == "listed":
+                if seen is not None:
+                    await self._gone_before(namespace, seen)
+                    seen = None
                 await self._missed(namespace)
             else:
+                if seen is not None:
+                    seen.add(event.pod["metadata"]["uid"])
                 await self._pod(namespace, event)
+
+    async def _gone_before(self, namespace: str, seen: set[str]) -> None:
+        """What `find` saw and the first list of the watch does not have was deleted in between: no event will tell of it."""
+        for name, known in list(self._known.items()):
+            if known.namespace == namespace and not known.ended and known.pod is not None and known.pod["metadata"]["uid"] not in seen:
+                if known.ending:
+                    await self._tell(name, known, known.by_pod(known.pod, gone=True))
+                else:
+                    known.pod = None  # its Job is asked
 
     def _tell_trouble(self, why: str) -> None:
         self.on_notice(f"{why} It is waited for; tasks that run go on meanwhile.")
