@@ -16,6 +16,7 @@ from evflow.worker.forkserver import ForkServer
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.local import FORK_SERVER_DIED, MAX_FRUITLESS_STARTS, ForkServerBroken, LocalExecutor, RunUnknown
 from evflow_executors.protocol import Observation
+from tests import waiting
 from tests.contract.test_executor import World
 from tests.fork_bench import a_context, runner_of
 from tests.waiting import wait_until
@@ -40,7 +41,7 @@ def executor_of(world: World) -> LocalExecutor:
 
 def gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return waiting.gone(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return True
 
