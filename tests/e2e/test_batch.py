@@ -14,10 +14,9 @@ import pytest
 
 from tests.aws import CREDENTIALS
 from tests.batch_world import IMAGE, REAL, BatchEndpoint
-from tests.e2e.test_scheduler import ended, scheduler, told
 from tests.fakes.batch_server import BatchServer, a_batch_server
 from tests.real_runs import evflow, python, verified
-from tests.sums_flow import FLOW, WITHIN_S, a_run, fields, write
+from tests.sums_flow import WITHIN_S, a_run, fields, write
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
@@ -245,32 +244,6 @@ def test_a_password_of_the_log_is_in_no_job_and_what_to_do_is_told(batch: BatchS
     assert "batch_secrets" in done.stderr + done.stdout
     assert not batch.jobs
     assert "topsecret" not in done.stderr + done.stdout
-
-
-def test_a_scheduler_killed_at_a_submit_is_made_up_for_by_the_next_one(
-    batch: BatchServer, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EVFLOW_REPORT_VIA", "log")  # so the run is over before its last job is seen to end
-    text = FLOW.replace("BODY", "pass").replace("    @step", "    @batch\n    @step")
-    Path("sums.py").write_text(text)
-    assert python("sums.py", "deploy").returncode == 0
-    with scheduler(root) as first:
-
-        def kill(at: str, name: str) -> None:
-            if at == "after" and not name.endswith("-1-0"):
-                batch.faults.on_submit = None
-                first.kill()
-
-        batch.faults.on_submit = kill
-        run = str(told("run", "Sums")["run"])
-        assert first.wait(WITHIN_S) == -signal.SIGKILL
-    with scheduler(root):
-        assert ended(run) == "succeeded"
-        again = str(told("run", "Sums")["run"])
-        assert ended(again) == "succeeded"  # the shard is whole
-    assert all(len(batch.of_name(job.name)) == 1 for job in batch.jobs.values()), [job.name for job in batch.jobs.values()]
-    assert not batch.running()
-    verified(run)
 
 
 # --- where containers are containers ------------------------------------------------------------------------------

@@ -364,17 +364,14 @@ def test_a_flow_s_own_commands_know_its_steps_by_their_names() -> None:
     """A step, or a task of one, without a run is of the newest run, also where another flow has run 3; a run's number stands before it."""
     for arguments in ([], ["--n_items", "1"]):
         assert python("sums.py", "run", *arguments).returncode == 0
-    for what, wanted in (("end", "[end/4] total 0\n"), ("end/4", "total 0\n"), ("1/end", "[end/6] total 6\n"), ("1/end/6", "total 6\n")):
+    for what, wanted in (("end", "[end/4] total 0\n"), ("end/4", "total 0\n"), ("1/end", "[end/6] total 6\n")):
         assert python("sums.py", "logs", what).stdout == wanted
     for what, wanted in (("join/3", "Sums/2/join/3"), ("1/join", "Sums/1/join/5")):
         assert [*json.loads(python("sums.py", "dump", what, "--json").stdout)] == [wanted]
         found = json.loads(python("sums.py", "show", what, "--json").stdout)
         assert [task["task"] for task in (found if isinstance(found, list) else [found])] == [wanted]
-    assert "succeeded" in python("sums.py", "show", "1").stdout
-    for command in ("logs", "dump", "show"):
-        said = python("sums.py", command, "edn")
-        assert (said.returncode, "Run 'Sums/2' has no step 'edn'. Did you mean 'end'?" in said.stderr) == (1, True)
-    assert "'Sums/2' has no task 'end/99'" in python("sums.py", "logs", "end/99").stderr
+    said = python("sums.py", "logs", "edn")
+    assert (said.returncode, "Run 'Sums/2' has no step 'edn'. Did you mean 'end'?" in said.stderr) == (1, True)
     assert python("sums.py", "show", "--json").returncode == 2
     assert "1 log scrubbed" in python("sums.py", "logs", "scrub", "end").stderr
     assert python("sums.py", "logs", "1/end").stdout == "[end/6] total 6\n"

@@ -166,11 +166,12 @@ class BatchServer:
         with self._lock:
             return [job for job in self.jobs.values() if job.state not in ENDED and not job.members]
 
-    def lose_host(self, job: Job) -> None:
-        """What a spot instance's end does."""
+    def lose_host(self, job: Job, *, lives_on: bool = False) -> None:
+        """What a spot instance's end does; where it `lives_on`, AWS has only lost sight of it."""
         with self._lock:
             self._end(job, "FAILED", "Host EC2 (instance i-0123456789abcdef0) terminated.", {})
-        _signal(job, signal.SIGKILL)
+        if not lives_on:
+            _signal(job, signal.SIGKILL)
 
     def stop_host(self, job: Job) -> None:
         """SIGTERM, as two minutes before a spot instance goes away."""

@@ -106,6 +106,10 @@ class FakeKubernetes(Cluster):
         process = self._containers[self.pod_of(job, index)].process
         return process.output.read_text() if process is not None else ""
 
+    def is_over(self, pod: str) -> bool:
+        """Whether a pod's container has ended, seen by the cluster or not."""
+        return self._call(self._containers[pod].over.is_set)
+
     def pod_of(self, job: str, index: int | None = None) -> str:
         """The name of the Job's latest pod; of an Indexed Job that of an index."""
         named = "" if index is None else str(index)
@@ -135,9 +139,12 @@ class FakeKubernetes(Cluster):
         """What `kubectl drain` does to a pod."""
         self._run(self._disrupt(name, "EvictionByEvictionAPI", "Eviction API: evicting"))
 
-    def lose_node(self, name: str) -> None:
-        """A pod's node is gone, and nobody ends the container in an orderly way; after its toleration the pod is deleted."""
-        self._run(self._lose_node(name))
+    def lose_node(self, name: str, *, lives_on: bool = False) -> None:
+        """A pod's node is gone, and nobody ends the container in an orderly way; after its toleration the pod is deleted.
+
+        Where it `lives_on`, the cluster has only lost sight of it.
+        """
+        self._run(self._lose_node(name, lives_on=lives_on))
 
     def kill_container(self, name: str, reason: str = "OOMKilled") -> None:
         """SIGKILL by the kernel, with the reason that the container's engine gives."""

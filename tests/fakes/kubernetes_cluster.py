@@ -372,11 +372,11 @@ class Cluster:
             self._put("pods", name, pod)
         await self._delete_pod(name, None)
 
-    async def _lose_node(self, name: str) -> None:
+    async def _lose_node(self, name: str, *, lives_on: bool = False) -> None:
         pod = self._named("pods", name)
         container = self._containers[name]
         container.unseen = True
-        if container.process is not None:
+        if container.process is not None and not lives_on:
             container.process.signal(9)
             await container.over.wait()
         if self.version >= (1, 26):

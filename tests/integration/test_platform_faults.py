@@ -21,6 +21,7 @@ from evflow_executors.batch.definitions import BatchDefaults
 from evflow_executors.kubernetes.api import Cluster
 from evflow_executors.kubernetes.operator import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
+from evflow_executors.remote import executor
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name, labels
@@ -81,7 +82,7 @@ class Dispatch:
 class Service:
     """A fake of either platform, seen alike."""
 
-    def __init__(self, server: BatchServer | FakeKubernetes, platform: Callable[[], Platform]) -> None:
+    def __init__(self, server: BatchServer | FakeKubernetes, platform: Callable[[Callable[[str], None]], Platform]) -> None:
         self.server = server
         self.platform = platform
         self.faults = server.faults
@@ -107,14 +108,15 @@ def _batch(root: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Service]:
     for name, text in CREDENTIALS.items():
         monkeypatch.setenv(name, text)
     with a_batch_server(root) as server:
-        yield Service(server, lambda: BatchPlatform(BatchDefaults("image", "queue"), rate=RATE, region=REGION, endpoint=server.url))
+        defaults = BatchDefaults("image", "queue")
+        yield Service(server, lambda tell: BatchPlatform(defaults, rate=RATE, region=REGION, endpoint=server.url, on_notice=tell))
 
 
 @contextmanager
 def _kubernetes(root: Path) -> Generator[Service]:
     with fake_kubernetes(root / "cluster") as server:
         kubeconfig = str(server.kubeconfig(root / "kubeconfig"))
-        yield Service(server, lambda: KubernetesPlatform(Cluster(kubeconfig), CallRate(RATE), Operator))
+        yield Service(server, lambda tell: KubernetesPlatform(Cluster(kubeconfig), CallRate(RATE), Operator, tell))
 
 
 @pytest.fixture(params=["batch", "kubernetes"])
@@ -125,11 +127,12 @@ def service(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.Monk
 
 
 @asynccontextmanager
-async def a_world(service: Service, notices: list[str] | None = None) -> AsyncGenerator[World]:
-    """An owner of attempts there, for the block."""
-    made = World(RemoteExecutor(service.platform(), Dispatch(), live=True, on_notice=(notices if notices is not None else []).append))
+async def a_world(service: Service) -> AsyncGenerator[tuple[World, list[str]]]:
+    """An owner of attempts there, for the block, and what people are told."""
+    notices: list[str] = []
+    made = World(RemoteExecutor(service.platform(notices.append), Dispatch(), live=True, on_notice=notices.append))
     try:
-        yield made
+        yield made, notices
     finally:
         with anyio.CancelScope(shield=True):
             await made.aclose()
@@ -138,8 +141,7 @@ async def a_world(service: Service, notices: list[str] | None = None) -> AsyncGe
 async def test_a_service_that_is_away_for_a_minute_is_waited_for_and_nothing_is_made_twice(service: Service, root: Path) -> None:
     """What runs goes on and its end is seen, what was to begin begins behind the minute, and people are told what is waited for."""
     os.mkfifo(root / "go")
-    notices: list[str] = []
-    async with a_world(service, notices) as world:
+    async with a_world(service) as (world, notices):
         before = await world.launch(f"read go < {root / 'go'}; exit 4", 1)
         await world.until(AttemptStarted, before)
         service.faults.away = True
@@ -153,13 +155,39 @@ async def test_a_service_that_is_away_for_a_minute_is_waited_for_and_nothing_is_
         assert service.made() == [job_name("log", before)]
         service.faults.away = False
         assert (await world.end(before)).exit_code == 4
-        assert [(await world.end(attempt)).exit_code for attempt in during] == [5] * len(during)
+        ends = [await world.end(attempt) for attempt in during]
+        assert [end.exit_code for end in ends] == [5] * len(during), ends
     assert service.made() == sorted(job_name("log", attempt) for attempt in [before, *during])
     assert any(notice.endswith("It is tried again.") for notice in notices), notices
+    assert [notice for notice in notices if "AWS Batch is waited for" in notice or "does not answer" in notice], notices
+
+
+def _for_ever(failures: int) -> float:
+    return 1e6
+
+
+async def test_what_was_not_submitted_to_a_service_that_is_gone_for_good_is_taken_back_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far away the next try is."""
+    monkeypatch.setattr(executor, "pause_s", _for_ever)
+    async with a_world(service) as (world, notices):
+        await world.end(await world.launch("exit 0", 1))
+        service.faults.away = True
+        service.go()
+        attempts = [await world.launch("exit 5", task) for task in range(2, 40)]
+        while not any(notice.endswith("It is tried again.") for notice in notices):  # noqa: ASYNC110 - a list has no event
+            await anyio.sleep(1)
+        attempts = attempts[-3:]  # of the first ones answers may have been lost
+        for attempt in attempts:
+            await world.executor.cancel(attempt, grace_s=5)
+        for attempt in attempts:
+            assert await world.end(attempt) == AttemptExited(attempt.task, 0, None, None, "never-started")
+    assert service.made() == [job_name("log", AttemptId.parse("Flow/1/1.0"))]
 
 
 async def test_a_service_that_throttles_for_a_minute_is_asked_ever_less_and_all_is_made_once(service: Service) -> None:
-    async with a_world(service) as world:
+    async with a_world(service) as (world, _):
         first = await world.launch("exit 0", 1)
         await world.end(first)
         service.faults.throttled = 10**6

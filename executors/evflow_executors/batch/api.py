@@ -132,15 +132,14 @@ class BatchPlatform:
         async def one(names: Sequence[str], work: Callable[[], Awaitable[None]]) -> None:
             async with at_once:
                 trouble = next((problem for problem in problems.values() if problem.transient), None)
-                if trouble is not None:  # the others would meet the same; that none of these was asked for is what "throttled" says
-                    for name in names:
-                        is_sure = name not in self._unsure and name not in self._unsure_arrays
-                        problems[name] = PlatformProblem(trouble.message, trouble.hint, transient=True, throttled=is_sure)
+                if trouble is not None:  # the others would meet the same
+                    problems.update({name: self._not_submitted(name, trouble) for name in names})
                     return
                 try:
                     await work()
                 except EvflowError as error:
-                    problems.update(dict.fromkeys(names, problem_of(error)))
+                    problem = problem_of(error)
+                    problems.update({name: self._not_submitted(name, problem) for name in names})
 
         probes = 1 if self._in_trouble else 0
         for some_names, work in submits[:probes]:
@@ -293,7 +292,7 @@ class BatchPlatform:
                 if kind not in definitions:
                     definitions[kind] = await self._registered.of(job, queue)
             except EvflowError as error:
-                problems[job.name] = problem_of(error)
+                problems[job.name] = self._not_submitted(job.name, problem_of(error))
                 continue
             self._known_queues.add(queue)
             self._prefixes.add(_log_prefix(job.name))
@@ -317,6 +316,13 @@ class BatchPlatform:
             raise
         self._unsure.discard(job.name)
         self._ids[job.name] = str(answer["jobId"])
+
+    def _not_submitted(self, name: str, problem: PlatformProblem) -> PlatformProblem:
+        """A transient problem of a job: "throttled" where it was certainly not submitted, so that nobody has to look whether it is there."""
+        if not problem.transient:
+            return problem
+        is_sure = name not in self._unsure and name not in self._unsure_arrays
+        return PlatformProblem(problem.message, problem.hint, transient=True, throttled=is_sure)
 
     async def _new_array(self, jobs: Sequence[Job], queue: str, definition: str) -> None:
         assert self._sheets is not None

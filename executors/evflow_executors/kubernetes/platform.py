@@ -20,6 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from evflow import diagnostics
+from evflow.aws import pause_s
 from evflow.errors import EvflowError
 from evflow_executors.kubernetes.answers import container_state, lean, part, rows
 from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi, path_of, selector
@@ -102,9 +103,10 @@ class KubernetesPlatform:
         async def one(job: Job) -> None:
             async with at_once:
                 trouble = next((problem for problem in problems.values() if _is_of_all(problem)), None)
-                if trouble is not None:  # that this one was not asked for is what "throttled" says
+                if trouble is not None:
                     text = "Kubernetes asked for fewer calls." if trouble.throttled else trouble.message
-                    problems[job.name] = PlatformProblem(text, throttled=True)
+                    may_be_made = any(self._may_be_made(node) for node in job.nodes or (job,))
+                    problems[job.name] = PlatformProblem(text, transient=True, throttled=not may_be_made)
                     return
                 try:
                     await (self._submit_gang(job) if job.nodes else self._submit(job))
@@ -182,7 +184,7 @@ class KubernetesPlatform:
 
     async def logs(self, name: str) -> AsyncGenerator[LogText]:
         """What its container prints, as it comes; where the connection is cut it goes on behind the last line."""
-        after_us = 0
+        after_us, failures = 0, 0
         last: set[str] = set()
         while True:
             known = self._known.get(name)
@@ -199,6 +201,7 @@ class KubernetesPlatform:
             path = path_of(namespace=pod["metadata"]["namespace"], kind="pods", name=pod["metadata"]["name"], sub="log")
             try:
                 async with self._api.lines(path, query) as lines:
+                    failures = 0
                     async for line in lines:
                         if line.startswith(_NO_LOG_YET):
                             break
@@ -218,11 +221,12 @@ class KubernetesPlatform:
                 if over or self._is_over(name):
                     return
             except PlatformProblem as error:
+                failures += 1
                 diagnostics.debug("a log of Kubernetes was cut", job=name, why=error.message)
             else:
                 if over or self._is_over(name):
                     return
-            await anyio.sleep(LOG_AGAIN_S)
+            await anyio.sleep(max(LOG_AGAIN_S, pause_s(failures) if failures else 0.0))
 
     async def log_tail(self, name: str, lines: int) -> str:
         """The last lines of its container; the message of its end where there is no log any more."""
@@ -259,14 +263,22 @@ class KubernetesPlatform:
             await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest, unread=True)
         except CallRefused as error:
             if error.status != 409:
+                _may_be_there(made, error.status >= 500)
                 if not error.transient:
                     for name in (job.name,) if gang is None else gang.nodes:
                         self._known.pop(name, None)
                     self._gangs.pop(job.name, None)
                 raise
+        except PlatformProblem:
+            _may_be_there(made, True)
+            raise
         for known in made:
             known.is_made = True
             known.since = known.asked_at = anyio.current_time()
+
+    def _may_be_made(self, job: Job) -> bool:
+        known = self._known.get(job.name)
+        return known is not None and known.may_be_made
 
     async def _submit_gang(self, job: Job) -> None:
         """As one Job; else as one for each node, of which a refusal leaves none."""
@@ -457,6 +469,15 @@ class KubernetesPlatform:
         except PlatformProblem as error:
             diagnostics.debug("a Job cannot be asked for", job=job_name, why=error.message)
             return
+        if not is_gone and any(_has_ended(known.by_job(job)) for known in nodes.values() if known.pod is None):
+            # Its pods say more, and the watch may be behind.
+            try:
+                pods, _ = await self._api.items(*self._pods_of(job_name, first.namespace))
+            except PlatformProblem as error:
+                diagnostics.debug("the pods of a Job cannot be asked for", job=job_name, why=error.message)
+                return
+            for pod in pods:
+                await self._pod(first.namespace, PodEvent("seen", pod))
         for name, known in nodes.items():
             if known.pod is None:  # none has come meanwhile
                 await self._tell(name, known, known.by_job(job, gone=is_gone) or PodSeen("waiting", note=note))
@@ -616,6 +637,15 @@ class KubernetesPlatform:
                 self._seen.put_nowait(None)
 
         task.add_done_callback(done)
+
+
+def _may_be_there(jobs: Iterable[Known], is_so: bool) -> None:
+    for known in jobs:
+        known.may_be_made |= is_so
+
+
+def _has_ended(seen: PodSeen | None) -> bool:
+    return seen is not None and seen.phase == "ended"
 
 
 def _is_of_all(problem: PlatformProblem) -> bool:

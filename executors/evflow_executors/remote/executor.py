@@ -38,6 +38,8 @@ from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, GANG_END
 
 SUBMIT_PATIENCE_S: Final = 900.0
 """How long a platform may be away or throttle before an attempt counts as never started; it is made again then."""
+CANCELLED_EVERY_S: Final = 0.5
+"""How often it is seen, between two tries of a submit, whether anybody still wants it."""
 CLOSE_WITHIN_S: Final = 10.0
 LEAVE_S: Final = 5.0
 """How long a platform may take to be told to end a job when the run insists. Then the job is left behind."""
@@ -373,9 +375,7 @@ class RemoteExecutor:
                 if not problem.transient:
                     del jobs[name]
                     await self._unfit(outs[name], problem)
-            for name in [name for name in jobs if any(map(_is_cancelled, outs[name])) and not self._may_exist(problems[name])]:
-                del jobs[name]
-                await self._give_up(outs[name], "", may_exist=False)
+            await self._drop_cancelled(jobs, outs, problems)
             if not jobs:
                 return
             failures = 1 if len(jobs) < len(problems) else failures + 1
@@ -384,8 +384,22 @@ class RemoteExecutor:
                 for name in jobs:
                     await self._give_up(outs[name], worst.message, may_exist=True)
                 return
-            self._tell(f"{self.name}: {worst.message} It is tried again.")
-            await anyio.sleep(max(worst.retry_after_s, pause_s(failures)))
+            self._tell(f"{self.name}: {worst.message.rstrip('.')}. It is tried again.")
+            again_s = anyio.current_time() + max(worst.retry_after_s, pause_s(failures))
+            while jobs and (left_s := again_s - anyio.current_time()) > 0:
+                await anyio.sleep(min(left_s, CANCELLED_EVERY_S))
+                await self._drop_cancelled(jobs, outs, problems)
+
+    async def _drop_cancelled(
+        self, jobs: dict[str, Job], outs: Mapping[str, Sequence[_Out]], problems: Mapping[str, PlatformProblem]
+    ) -> None:
+        """Take out what is not to be submitted any more: what was cancelled and cannot be there, and what is over for another reason."""
+        for name in list(jobs):
+            if all(out.name not in self._out for out in outs[name]):
+                del jobs[name]
+            elif any(map(_is_cancelled, outs[name])) and not self._may_exist(problems[name]):
+                del jobs[name]
+                await self._give_up(outs[name], "", may_exist=False)
 
     async def _jobs(self, outs: Mapping[str, Sequence[_Out]]) -> Mapping[str, Job | EvflowError]:
         orders = {name: [(out.name, out.attempt, out.order) for out in some if out.order is not None] for name, some in outs.items()}
