@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from tests.fakes.container_host import ContainerHost, Process
 from tests.fakes.kubernetes_rules import amount
+from tests.ports import free_port
 
 Plain = dict[str, Any]
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -88,6 +89,9 @@ class Cluster:
         self.faults = Faults()
         self.room = {"cpu": 64.0, "memory": 256e9}
         self._root = root
+        # Each pod has an address of its own, unlike those of other clusters on this machine: all of 127.0.0.0/8 is it.
+        port = free_port()
+        self._network = f"127.{port // 256}.{port % 256}"
         self._objects: dict[str, dict[str, Plain]] = {"jobs": {}, "pods": {}}
         self._containers: dict[str, Container] = {}
         self._history: list[tuple[int, str, str, Plain]] = []
@@ -154,8 +158,7 @@ class Cluster:
                 "ownerReferences": [owner],
             },
             "spec": template["spec"],
-            # Each has an address of its own, and all of 127.0.0.0/8 is this machine.
-            "status": {"phase": "Pending", "conditions": [], "podIP": f"127.1.{self._count // 250 % 250}.{self._count % 250 + 1}"},
+            "status": {"phase": "Pending", "conditions": [], "podIP": f"{self._network}.{self._count % 250 + 1}"},
         }
         pod["metadata"]["creationTimestamp"] = stamp()
         self._put("pods", name, pod, "ADDED")
