@@ -36,6 +36,7 @@ from evflow_executors.batch.definitions import BatchDefaults, log_group_of, queu
 from evflow_executors.batch.reasons import ENDED, OURS, seen_of
 from evflow_executors.batch.registered import Registered, kind_of
 from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem, Sheets
+from evflow_executors.remote.rate import CallRate
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_EVERY_S_A_JOB: Final = 0.005
@@ -67,6 +68,7 @@ class BatchPlatform:
     Args:
         defaults: What steps do not say.
         rate: Calls a second.
+        limit: What other platforms of the process take of as well; None for one of its own.
         region: None: what the platform says.
         endpoint: URL of another server than AWS's.
         sheets: Where the orders of arrays are; None for who neither submits nor finds any.
@@ -81,6 +83,7 @@ class BatchPlatform:
         defaults: BatchDefaults,
         *,
         rate: float,
+        limit: CallRate | None = None,
         region: str | None = None,
         endpoint: str | None = None,
         sheets: Sheets | None = None,
@@ -91,7 +94,7 @@ class BatchPlatform:
         self.together = array_least if sheets is not None else 0
         self._defaults = defaults
         self._per_s = rate
-        self._calls = BatchCalls(rate, region, endpoint)
+        self._calls = BatchCalls(limit or CallRate(rate), region, endpoint)
         self._registered = Registered(self._calls, defaults)
         self._sheets = sheets
         self._tell_members: TellMembers | None = sheets.sheet_members if sheets is not None else None

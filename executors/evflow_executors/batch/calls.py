@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 from evflow import aws
@@ -20,15 +20,15 @@ class BatchCalls:
     """Calls of one owner.
 
     Args:
-        rate: Calls a second.
+        rate: All calls take of it.
         region: None: what the platform says.
         endpoint: URL of another server than AWS's.
     """
 
-    def __init__(self, rate: float, region: str | None, endpoint: str | None) -> None:
+    def __init__(self, rate: CallRate, region: str | None, endpoint: str | None) -> None:
         self._region = region
         self._endpoint = endpoint
-        self._rate = CallRate(rate)
+        self._rate = rate
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._opening = asyncio.Lock()
         self._open: dict[str, tuple[AbstractAsyncContextManager[Any], Any]] = {}
@@ -78,9 +78,8 @@ class BatchCalls:
 
     async def _call(self, service: str, method: str, doing: str, given: Mapping[str, Any]) -> Any:
         client = await self._client(service)
-        async with self._at_once:
-            if service == "batch":
-                await self._rate.take()  # behind the wait for a connection: calls that were let go together would come together
+        # The rate stands behind the wait for a connection: calls that were let go together would come together.
+        async with self._at_once, self._rate.call() if service == "batch" else nullcontext():
             try:
                 with aws.explained(doing):
                     return await getattr(client, method)(**given)

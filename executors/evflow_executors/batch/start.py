@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from evflow import aws, config
@@ -9,6 +10,7 @@ from evflow_executors.batch.api import BatchPlatform
 from evflow_executors.batch.definitions import BatchDefaults
 from evflow_executors.remote.platform import Sheets
 from evflow_executors.remote.provision import pairs
+from evflow_executors.remote.rate import CallRate
 
 HOW_SECRETS = "Set `batch_secrets` to EVFLOW_REDIS_URL=<ARN of a secret>"
 
@@ -36,11 +38,18 @@ def platform(sheets: Sheets | None = None) -> BatchPlatform:
     return BatchPlatform(
         defaults(),
         rate=config.get("batch_rate"),
+        limit=limit(config.get("batch_rate")),
         region=config.get("aws_region"),
         endpoint=config.get("aws_endpoint"),
         sheets=sheets,
         array_least=config.get("batch_array_least"),
     )
+
+
+@cache
+def limit(calls_per_s: float) -> CallRate:
+    """What all platforms of this process share: a scheduler has one for each of its shards."""
+    return CallRate(calls_per_s)
 
 
 def secrets() -> Collection[str]:

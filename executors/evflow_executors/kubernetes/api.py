@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -148,10 +148,9 @@ class KubernetesApi:
             CallRefused: It answered something else than success.
             PlatformProblem: It did not answer.
         """
-        await self._rate.take()
         for renewed in (False, True):
             client = self._client
-            async with self._request(method, path, query, body, total_s=CALL_S) as response:
+            async with self._rate.call(), self._request(method, path, query, body, total_s=CALL_S) as response:
                 data: bytes = await response.read()
                 if response.status == 401 and not renewed:
                     await self._renew(client)
@@ -188,9 +187,10 @@ class KubernetesApi:
             CallRefused: The server answered something else than success.
             PlatformProblem: It did not answer, or the stream was cut.
         """
-        await self._rate.take()
         client = self._client
-        async with self._request("GET", path, query, None, total_s=None) as response:
+        async with AsyncExitStack() as stack:
+            async with self._rate.call():  # a stream is one call, which is answered when it begins
+                response = await stack.enter_async_context(self._request("GET", path, query, None, total_s=None))
             if response.status >= 300:
                 data: bytes = await response.read()
                 if response.status == 401:
