@@ -73,7 +73,7 @@ SCHEDULER_NOTES = """\
 CLOUD_NOTES = """\
 * Kubernetes and AWS Batch are doubles in a process of their own on this machine (`benchmarks/drivers/cloud_double.py`). They cost little, answer in
   the shape and about the size of the real ones, check nothing and run no containers: for each task they report what a container says whose body does nothing.
-  A pod has five changes from its creation to its end. A real server's answers take longer; up to eight calls of AWS Batch and 32 of Kubernetes are on their way at once.
+  A pod has five changes from its creation to its end. A real server's answers take longer; up to 32 calls are on their way at once.
 * A deployed flow runs on one scheduler, its log is the embedded server, and containers report to it. The rate is set to 250 calls a second for
   both (`EVFLOW_KUBERNETES_RATE`, `EVFLOW_BATCH_RATE`), and all calls count. Jobs are held back until the last one is submitted.
 * Submits a second are those between the first and the last. Arrays are one call each, so their rate is tasks by the time from the request of the run

@@ -97,7 +97,12 @@ def origin_of(url: str) -> str:
 
 @asynccontextmanager
 async def client(
-    service: str, *, region: str | None = None, endpoint: str | None = None, credentials: Mapping[str, str] | None = None
+    service: str,
+    *,
+    region: str | None = None,
+    endpoint: str | None = None,
+    credentials: Mapping[str, str] | None = None,
+    connections: int = 8,
 ) -> AsyncGenerator[Any]:
     """A client of a service, for as long as the block; its calls are coroutines.
 
@@ -106,6 +111,7 @@ async def client(
         region: None: what the platform says.
         endpoint: URL of another server than AWS's; None: what the platform says.
         credentials: Those of a role that was taken on, by boto's names; None: what the platform says.
+        connections: How many connections the client may have at once.
 
     Raises:
         AwsMissing: The client is not installed.
@@ -113,7 +119,7 @@ async def client(
     """
     import anyio.to_thread
 
-    session, options = await anyio.to_thread.run_sync(prepared, service)
+    session, options = await anyio.to_thread.run_sync(prepared, service, connections)
     with explained(f"make a client of {service.upper()}"):
         made = session.client(service, region_name=region, endpoint_url=endpoint, config=options, **(credentials or {}))
         opened = await made.__aenter__()

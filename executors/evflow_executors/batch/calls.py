@@ -10,8 +10,8 @@ from evflow.errors import EvflowError
 from evflow_executors.remote.platform import PlatformProblem
 from evflow_executors.remote.rate import CallRate
 
-AT_ONCE: Final = 8
-"""Calls on their way at once: the client has so many connections."""
+AT_ONCE: Final = 32
+"""Calls on their way at once: 200 a second where an answer takes 0.15 s. The client has so many connections."""
 DESCRIBED: Final = 100
 """Jobs of a `DescribeJobs`: the API takes no more."""
 
@@ -91,7 +91,7 @@ class BatchCalls:
     async def _client(self, service: str) -> Any:
         async with self._opening:
             if service not in self._open:
-                entered = aws.client(service, region=self._region, endpoint=self._endpoint)
+                entered = aws.client(service, region=self._region, endpoint=self._endpoint, connections=AT_ONCE)
                 self._open[service] = (entered, await entered.__aenter__())
             return self._open[service][1]
 
