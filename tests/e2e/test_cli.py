@@ -703,14 +703,23 @@ def test_lists_of_a_fresh_machine_are_empty_and_no_error() -> None:
     assert evflow("tag", "list", "Sums/1", "--json").returncode == 1
 
 
+def kill_while_tasks_run(*options: str) -> None:
+    """Start a run and kill its process while the tasks of its foreach run; they go on to their ends when it is continued."""
+    killed = Path.cwd() / "killed"
+    source = FLOW.replace("time.sleep(self.wait)", f"while not os.path.exists({str(killed)!r}): time.sleep(0.01)")
+    Path("sums.py").write_text(source.replace("import sys, time", "import os, sys, time"))
+    runs = subprocess.Popen([sys.executable, "sums.py", "--quiet", "run", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
+    finally:
+        runs.kill()
+        runs.wait()
+    killed.touch()
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_run_whose_process_was_killed_is_interrupted_and_continued() -> None:
-    runs = subprocess.Popen(
-        [sys.executable, "sums.py", "--quiet", "run", "--wait", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
-    runs.kill()
-    runs.wait()
+    kill_while_tasks_run()
     assert json.loads(evflow("runs", "--json").stdout)[0]["status"] == "interrupted"
     assert "evflow continue Sums/1" in evflow("show", "1").stdout
     explained = evflow("explain", "1").stdout
@@ -724,12 +733,7 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_continued() -> None:
 
 
 def test_a_continued_run_that_fails_names_the_flows_file_to_resume_it_with(folder: Path, evflow_home: Path) -> None:
-    runs = subprocess.Popen(
-        [sys.executable, "sums.py", "--quiet", "run", "--wait", "1", "--broken", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
-    runs.kill()
-    runs.wait()
+    kill_while_tasks_run("--broken", "1")
     done = evflow("continue", "1")
     assert done.returncode == 1
     assert "python sums.py resume --origin-run-id 1" in done.stderr
