@@ -114,7 +114,9 @@ def site(root: Path) -> Site:
 @contextmanager
 def scheduler(root: Path, *options: str, shards: int = 8) -> Generator[subprocess.Popen[str]]:
     """A scheduler that owns its shards; ended within the block or at its end."""
-    with (root / "scheduler.log").open("a") as file:
+    log = root / "scheduler.log"
+    with log.open("a") as file:
+        begin = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "evflow.cli", "scheduler", *options],
             stdout=subprocess.DEVNULL,
@@ -123,6 +125,8 @@ def scheduler(root: Path, *options: str, shards: int = 8) -> Generator[subproces
             start_new_session=True,
         )
     try:
+        # Each question is a process, which takes from the scheduler what it needs to begin.
+        wait_until(lambda: log.read_bytes()[begin:].count(b"shard taken") >= shards, "the scheduler takes its shards", WITHIN_S)
         wait_until(lambda: owned_by(process.pid) >= shards, "the scheduler owns its shards", WITHIN_S)
         yield process
         if process.poll() is None:
@@ -152,8 +156,8 @@ def state_of(run: str) -> dict[str, Any]:
 
 def ended(run: str) -> str:
     """Wait for a run's end; its status."""
-    wait_until(lambda: state_of(run)["status"] in {"succeeded", "failed", "cancelled"}, f"{run} is over", WITHIN_S)
-    return str(state_of(run)["status"])
+    over = {"succeeded", "failed", "cancelled"}
+    return wait_until(lambda: status if (status := str(state_of(run)["status"])) in over else "", f"{run} is over", WITHIN_S)
 
 
 def test_runs_of_deployed_flows_are_carried_out_each_with_its_own_code(site: Site, root: Path) -> None:
