@@ -62,6 +62,13 @@ def test_what_it_sets_are_settings_and_systemd_is_more_patient_than_evflow(unit:
     assert own["EVFLOW_HOME"] == f"/var/lib/{says(unit, 'StateDirectory')[0]}" == says(unit, "WorkingDirectory")[0]
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_never_gives_up_to_start_it(unit: Path) -> None:
+    """A scheduler ends at once where the log is away; systemd's own rule is to leave it at that after five times in ten seconds."""
+    assert says(unit, "Restart") == ["always"]
+    assert says(unit, "StartLimitIntervalSec") == ["0"]
+
+
 def test_the_page_names_files_that_there_are() -> None:
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     for name in re.findall(r"evflow[\w@-]*\.(?:service|env)\b", page):
