@@ -117,6 +117,18 @@ def test_what_the_scheduler_says_is_told_and_waited_for() -> None:
     assert late.verdict.code == "unschedulable"
 
 
+@pytest.mark.parametrize(
+    "message", ['persistentvolumeclaim "data" not found', '0/3 nodes are available: 3 persistentvolumeclaim "data" not found.']
+)
+def test_a_claim_that_is_not_there_ends_the_attempt(message: str) -> None:
+    seen = pod_seen(
+        pod("Pending", None, conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}])
+    )
+    assert seen.verdict is not None
+    assert (seen.phase, seen.verdict.kind, seen.verdict.code) == ("ended", "failed", "unschedulable")
+    assert '"data" not found' in seen.verdict.text
+
+
 def test_a_pod_that_waits_for_nothing_in_particular_is_never_overdue() -> None:
     assert overdue(pod_seen(waiting("ContainerCreating")), 1e6, 60).phase == "waiting"
 

@@ -5,6 +5,7 @@ A pod says why it ended in four places, which are asked in this order: the condi
 and "Pod lifecycle"; `pkg/kubelet/images/types.go` and `pkg/kubelet/kuberuntime` for why a container waits; `pkg/apis/core/types.go`.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -75,6 +76,8 @@ _HOPELESS: Final = (
     "will run as root",
 )
 """Words in a message that another pull, or another try of the kubelet's, does not change."""
+_NO_CLAIM: Final = re.compile(r'persistentvolumeclaim "[^"]*" not found')
+"""What the scheduler says where no further node helps: its `volumebinding` and `volumezone` plug-ins."""
 _AT_ONCE: Final = frozenset({"InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed", "PostStartHookError"})
 
 _DISRUPTIONS: Final[Mapping[str, tuple[Literal["preempted", "evicted", "host-lost"], str]]] = MappingProxyType(
@@ -140,6 +143,8 @@ def pod_seen(pod: Mapping[str, Any], *, gone: bool = False, ending: bool = False
     if waits is not None and waits.get("reason") in _IMAGE | _BROKEN:
         return _stuck(waits, pod)
     unplaced = _unscheduled(status)
+    if _NO_CLAIM.search(unplaced):
+        return _ended_or_waiting("unschedulable", unplaced, hopeless=True)
     return PodSeen("waiting", note=unplaced, code="unschedulable" if unplaced else "")
 
 
