@@ -217,7 +217,7 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
             since = duration(now_us - since_us) if since_us else "just now"
             until = f"; @timeout ends it after {duration(limit_us)}" if limit_us else ""
             ending = f" It was asked to end: {said(asked)}." if asked else ""
-            return f"has been running for {since} on {host or 'this machine'} (pid {pid}){until}.{ending}"
+            return f"has been running for {since} on {_place(host or 'this machine', pid)}{until}.{ending}"
         case explain.WaitsForRetry():
             return _retry(reason, now_us)
         case explain.WaitsForMembers():
@@ -232,11 +232,16 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
             raise TypeError(reason)
 
 
+def _place(host: str, pid: int) -> str:
+    """Where an attempt runs; a container whose first lines have not come has no process that is known."""
+    return f"{host} (pid {pid})" if pid else host
+
+
 def _when_it_died(state: RunState, reason: explain.Reason, now_us: int) -> str:
     """A reason of a task whose run's process died: what it was doing then."""
     match reason:
         case explain.Runs(host, pid):
-            return f"was running on {host or 'that machine'} (pid {pid}) when the run's process died."
+            return f"was running on {_place(host or 'that machine', pid)} when the run's process died."
         case explain.Starts():
             return "was about to start when the run's process died."
         case explain.WaitsForSlot(executor):
