@@ -133,7 +133,7 @@ _OF_KUBERNETES: Final = (
         "kubernetes_patience_s",
         SECONDS,
         0.0,
-        "How long a pod may wait for a node or for an image, before its attempt fails; 0: as long as it takes.",
+        "How long a pod may wait for a node, an image or a volume, before its attempt fails; 0: as long as it takes.",
     ),
     Setting("kubernetes_rate", number(0.1), 250.0, "Calls of Kubernetes a second, at most, of one process."),
 )

@@ -294,6 +294,14 @@ class FakeKubernetes(Cluster):
         return web.json_response({"major": str(major), "minor": f"{minor}+", "gitVersion": f"v{major}.{minor}.2-fake"})
 
     async def _events(self, request: web.Request) -> web.Response:
+        about = request.query.get("fieldSelector", "")
+        if any(f"involvedObject.name={name}," in f"{about}," for name in self._objects["pods"]):
+            said = [("FailedScheduling", "0/1 nodes are available: 1 Too many pods."), ("FailedMount", self.faults.unmounted)]
+            items = [
+                {"reason": reason, "message": message, "lastTimestamp": f"2026-01-01T00:00:0{at}Z"}
+                for at, (reason, message) in enumerate(said)
+            ]
+            return web.json_response({"items": items[:2] if self.faults.unmounted else items[:1]})
         message = f"Error creating: pods is forbidden: {self.faults.podless}"
         return web.json_response({"items": [{"reason": "FailedCreate", "message": message}] if self.faults.podless else []})
 

@@ -31,6 +31,7 @@ class Faults:
         starts: Whether pods that have a node start: without, they stay in ContainerCreating.
         on_create: Called around each creation with `before` or `after`, and the Job's name; what it raises cuts the connection.
         podless: Why the controllers make no pods, such as a quota; empty where they do.
+        unmounted: Why a volume of pods cannot be mounted; an event says it. Empty where nothing does.
         runs: Whether containers run: without, they succeed at once.
     """
 
@@ -43,6 +44,7 @@ class Faults:
     starts: bool = True
     runs: bool = True
     podless: str = ""
+    unmounted: str = ""
     on_create: Callable[[str, str], None] | None = None
 
 

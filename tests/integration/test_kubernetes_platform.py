@@ -188,6 +188,22 @@ async def test_a_job_for_which_no_pod_is_made_says_why(server: FakeKubernetes, k
         assert waits.message == "Kubernetes makes no pod for it: Error creating: pods is forbidden: exceeded quota: small."
 
 
+async def test_a_pod_whose_volume_cannot_be_mounted_says_why_and_waits_until_the_patience_is_over(
+    server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "PODLESS_S", 0.1)
+    monkeypatch.setattr(platform, "LOOK_S", 0.05)
+    server.faults.starts, server.faults.unmounted = False, 'MountVolume.SetUp failed for volume "cm" : configmap "no" not found'
+    job = a_job("true")
+    async with a_platform(kubeconfig, patience_s=0.3) as watched:
+        await watched.platform.submit([job])
+        waits = await watched.until(lambda seen: bool(seen.message), job.name)
+        assert (waits.phase, waits.message) == ("waiting", f"The container does not start yet: {server.faults.unmounted}.")
+        end = await watched.ended(job.name)
+        assert (end.verdict.kind, end.verdict.code) == ("failed", "container-broken")
+        assert 'configmap "no" not found' in end.verdict.text
+
+
 async def test_each_right_of_the_role_is_used(server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server grants no other; so the Role in `ops/kubernetes` is what evflow needs, and no more."""
     monkeypatch.setattr(platform, "PODLESS_S", 0.1)

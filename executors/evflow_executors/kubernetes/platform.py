@@ -27,7 +27,8 @@ from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi,
 from evflow_executors.kubernetes.known import Gang, Known, has_failed, index_of, is_bad, job_of, job_seen, stamped
 from evflow_executors.kubernetes.manifest import CONTAINER, FAILURE_POLICY_SINCE, INDEXED_SINCE, TTL_SINCE
 from evflow_executors.kubernetes.operator import Operator, manifest_of
-from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, overdue, pod_seen
+from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, is_silent, overdue, pod_seen
+from evflow_executors.kubernetes.warned import why_podless, why_slow
 from evflow_executors.kubernetes.watching import PodEvent, pod_events
 from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem
@@ -40,7 +41,9 @@ SUBMITS_AT_ONCE: Final = 32
 FEW: Final = 20
 """So many Jobs are asked for one by one; of more, all of the log are listed."""
 PODLESS_S: Final = 20.0
-"""A Job without a pod for so long is asked why: a quota, a webhook."""
+"""A Job without a pod for so long is asked why (a quota, a webhook), and so is a pod that does not start (a volume, a network)."""
+SLOW_AT_ONCE: Final = 4
+"""So many pods that do not start are asked about in a look: each takes a call, and most of a thousand are only pulling their image."""
 LOOK_S: Final = 5.0
 SIDECAR_S: Final = 10.0
 """What a sidecar may take to end by itself when the step is over."""
@@ -429,19 +432,35 @@ class KubernetesPlatform:
             await anyio.sleep(LOOK_S)
             now = anyio.current_time()
             podless: list[str] = []
-            for name, known in list(self._known.items()):
-                if known.ended:
+            slow: list[Known] = []
+            for name, known in self._known.items():
+                if known.ended or now - known.asked_at < PODLESS_S:
                     continue
                 if known.pod is None:
-                    if known.is_made and now - known.asked_at >= PODLESS_S:
+                    if known.is_made:
                         known.asked_at = now
                         podless.append(name)
-                elif self._operator.patience_s and known.told is not None and known.told.phase == "waiting":
-                    seen = overdue(pod_seen(known.pod), now - known.since, self._operator.patience_s)
-                    if seen.phase == "ended":
-                        await self._tell(name, known, seen)
-                        self._away(known)
+                elif known.told is not None and known.told.phase == "waiting" and is_silent(known.pod):
+                    slow.append(known)
             await self._ask(podless)
+            for known in sorted(slow, key=lambda known: known.asked_at)[:SLOW_AT_ONCE]:
+                known.asked_at = now
+                known.slow = await why_slow(self._api, known.pod or {}, known.slow)
+            for name, known in list(self._known.items()):
+                await self._wait_longer(name, known)
+
+    async def _wait_longer(self, name: str, known: Known) -> None:
+        """Say why a pod waits, where only an event does, and give up one that has waited for too long."""
+        if known.ended or known.pod is None or known.told is None or known.told.phase != "waiting":
+            return
+        seen = known.by_pod(known.pod)
+        if known.slow and is_silent(known.pod):
+            seen = PodSeen("waiting", note=known.slow, code="container-broken")
+            await self._tell(name, known, seen)
+        seen = overdue(seen, anyio.current_time() - known.since, self._operator.patience_s)
+        if seen.phase == "ended":
+            await self._tell(name, known, seen)
+            self._away(known)
 
     async def _ask(self, names: Iterable[str]) -> None:
         """Have Jobs speak for themselves, and for those of their nodes that have no pod."""
@@ -460,7 +479,7 @@ class KubernetesPlatform:
             job = await self._api.call("GET", path_of(namespace=first.namespace, kind="jobs", name=job_name))
             is_gone = False
             if is_late and first.by_job(job) is None:
-                note = await self._why_podless(job_name, first)
+                note = await why_podless(self._api, first.namespace, job_name)
         except CallRefused as error:
             if error.status != 404 or not is_late:
                 diagnostics.debug("a Job cannot be asked for", job=job_name, why=error.message)
@@ -481,16 +500,6 @@ class KubernetesPlatform:
         for name, known in nodes.items():
             if known.pod is None:  # none has come meanwhile
                 await self._tell(name, known, known.by_job(job, gone=is_gone) or PodSeen("waiting", note=note))
-
-    async def _why_podless(self, name: str, known: Known) -> str:
-        """What Kubernetes says of a Job for which it makes no pod."""
-        path = f"/api/v1/namespaces/{known.namespace}/events"
-        try:
-            said = await self._api.call("GET", path, {"fieldSelector": f"involvedObject.name={name},type=Warning"})
-        except PlatformProblem:
-            return "Kubernetes has made no pod for it yet."  # who may not read events is told that much
-        messages = [str(each.get("message") or "") for each in rows(said, "items")]
-        return f"Kubernetes makes no pod for it: {messages[-1].rstrip('.')}." if messages else ""
 
     def _jobs_state(self, name: str, job: Mapping[str, Any], known: Known) -> JobSeen:
         """A Job as its pod, or else it itself, says."""

@@ -148,6 +148,12 @@ def pod_seen(pod: Mapping[str, Any], *, gone: bool = False, ending: bool = False
     return PodSeen("waiting", note=unplaced, code="unschedulable" if unplaced else "")
 
 
+def is_silent(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod waits and does not say why: it has a node, and its image is being pulled, or a volume cannot be mounted."""
+    seen = pod_seen(pod)
+    return seen.phase == "waiting" and not seen.note
+
+
 def overdue(seen: PodSeen, waited_s: float, patience_s: float) -> PodSeen:
     """What becomes of a pod that has been waiting: with a patience that is over, it has failed by the reason for which it waits.
 
