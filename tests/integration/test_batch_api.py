@@ -19,6 +19,7 @@ from evflow_executors.remote.names import job_name, labels, run_prefix
 from evflow_executors.remote.platform import Job, JobSeen
 from tests.aws import CREDENTIALS, REGION, Aws, serving
 from tests.batch_world import IMAGE, REAL, BatchEndpoint
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,25 @@ async def test_what_is_wrong_with_a_job_is_told_of_it_alone(platform: BatchPlatf
         a_job(endpoint, 3).name: False,
     }
     assert "there is no queue 'nowhere'" in problems[a_job(endpoint, 2).name].message
+
+
+@pytest.mark.may_block("botocore reads its models")
+async def test_a_submit_that_was_not_done_says_whether_aws_batch_may_have_heard_of_it(
+    platform: BatchPlatform, endpoint: BatchEndpoint, moto: Aws, queue: str
+) -> None:
+    """Only what it may have heard of has to be looked for before the job counts as not there."""
+    if endpoint.runs:
+        pytest.skip("the faults are moto's")
+    nobody = BatchPlatform(BatchDefaults(IMAGE, queue), rate=1_000, region=REGION, endpoint=f"http://127.0.0.1:{free_port()}")
+    unheard = (await nobody.submit([a_job(endpoint, 1)]))[a_job(endpoint, 1).name]
+    assert (unheard.transient, unheard.throttled) == (True, True)
+    await nobody.aclose()
+    moto.fail({"path": "/submitjob", "status": 500})
+    maybe = (await platform.submit([a_job(endpoint, 2)]))[a_job(endpoint, 2).name]
+    assert (maybe.transient, maybe.throttled) == (True, False)
+    moto.fail({"path": "/listjobs", "status": 500})
+    still = (await platform.submit([a_job(endpoint, 2)]))[a_job(endpoint, 2).name]
+    assert (still.transient, still.throttled) == (True, False)
 
 
 @pytest.mark.may_block("botocore reads its models")

@@ -152,7 +152,13 @@ class BatchPlatform:
                 group.start_soon(one, some_names, work)
         self._in_trouble = any(problem.transient for problem in problems.values())
         self._something.set()
-        return problems
+        return {name: self._if_sure(name, problem) for name, problem in problems.items()}
+
+    def _if_sure(self, name: str, problem: PlatformProblem) -> PlatformProblem:
+        """A problem of a submit; one that is over before AWS heard of the job says so, and whoever cancels the job need not wait for AWS."""
+        if not problem.transient or name in self._unsure or name in self._unsure_arrays:
+            return problem
+        return PlatformProblem(problem.message, problem.hint, throttled=True, retry_after_s=problem.retry_after_s)
 
     async def find(
         self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS

@@ -47,17 +47,11 @@ class Known:
         ending: We asked for its end.
         ended: It was told that it has ended.
         is_made: The server has said so: one whose submit it has not answered, or throttled, says nothing by not being there.
-<<<<<<< HEAD
         may_be_made: A submit was not answered.
-    """
-
-    __slots__ = ("asked_at", "ended", "ending", "gang", "is_made", "job", "may_be_made", "namespace", "pod", "since", "told")
-=======
         slow: Why its pod does not start, where only an event says that.
     """
 
-    __slots__ = ("asked_at", "ended", "ending", "gang", "is_made", "job", "namespace", "pod", "since", "slow", "told")
->>>>>>> bb8b813 (A pod whose volume cannot be mounted says so, and EVFLOW_KUBERNETES_PATIENCE_S counts for it)
+    __slots__ = ("asked_at", "ended", "ending", "gang", "is_made", "job", "may_be_made", "namespace", "pod", "since", "slow", "told")
 
     def __init__(self, job: str, namespace: str, at: float, gang: Gang | None = None) -> None:
         self.job = job
@@ -69,11 +63,8 @@ class Known:
         self.ending = False
         self.ended = False
         self.is_made = False
-<<<<<<< HEAD
         self.may_be_made = False
-=======
         self.slow = ""
->>>>>>> bb8b813 (A pod whose volume cannot be mounted says so, and EVFLOW_KUBERNETES_PATIENCE_S counts for it)
 
     @property
     def has_fallen(self) -> bool:

@@ -428,7 +428,7 @@ class RemoteExecutor:
                     self._do(self._terminate(out.name, "its gang was given up", 0.0))
 
     def _may_exist(self, problem: PlatformProblem) -> bool:
-        """Whether a job may be there though its submit was not answered; a throttled call has done nothing."""
+        """Whether a job may be there though its submit was not answered; a call that was throttled, or not sent, has done nothing."""
         return not problem.throttled
 
     async def _submitted(self, name: str) -> None:

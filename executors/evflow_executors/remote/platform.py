@@ -24,7 +24,7 @@ class PlatformProblem(EnvironmentProblem):
 
     Attributes:
         transient: A repeat may help, without anybody changing anything.
-        throttled: It asked for fewer calls, or was not asked at all: nothing was done.
+        throttled: It asked for fewer calls, was not asked at all, or not reached: nothing was done.
         retry_after_s: For how long it asked for none, in seconds; 0 where it said nothing.
     """
 
