@@ -37,9 +37,13 @@ class S3AccessDenied(S3Exception):
 
 
 class S3InvalidRange(S3Exception):
-    """An object ends before the part that is asked for begins."""
+    """An object ends before the part that is asked for begins, or there can be no such part."""
 
     code = "s3-invalid-range"
 
-    def __init__(self, url: str, offset: int) -> None:
-        super().__init__(f"'{url}' ends before byte {offset}.")
+    def __init__(self, url: str, offset: int, length: int | None = None) -> None:
+        if offset < 0 or (length is not None and length < 1):
+            given = f"offset {offset}" if length is None else f"offset {offset}, length {length}"
+            super().__init__(f"'{url}' has no part with {given}.", "A part begins at byte 0 or later, and has one byte or more.")
+        else:
+            super().__init__(f"'{url}' ends before byte {offset}.")

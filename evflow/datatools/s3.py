@@ -42,6 +42,7 @@ IN_FLIGHT_BYTES: Final = 8 << 20
 CONNECTIONS_EACH: Final = 2
 """For each of them, where they are many."""
 _COPY_BYTES: Final = 1 << 20
+_NAME_BYTES: Final = 200
 
 
 class S3:
@@ -139,7 +140,7 @@ class S3:
 
     async def _info(self, key: str | None, return_missing: bool) -> S3Object:
         url = self._url(key)
-        bucket, name = self._place(url)
+        bucket, name = self._object(url)
         try:
             answer = await bucket.call("head_object", key=name)
         except S3Failed as failed:
@@ -195,9 +196,11 @@ class S3:
         return await self._load(self._root, self._url(_name(key)), key, return_missing, connections)
 
     async def _load(self, prefix: str | None, url: str, asked: Key | None, return_missing: bool, connections: int) -> S3Object:
-        bucket, name = self._place(url)
-        path = f"{self._temporary()}/{uuid4().hex}-{os.path.basename(name)[-100:]}"  # noqa: PTH119 - a key is no path
+        bucket, name = self._object(url)
+        path = f"{self._temporary()}/{uuid4().hex}-{_file_name(name)}"
         part = asked if isinstance(asked, S3GetObject) else None
+        if part is not None and (part.offset < 0 or (part.length is not None and part.length < 1)):
+            raise S3InvalidRange(url, part.offset, part.length)
         try:
             if part is not None:
                 end = None if part.length is None else part.offset + part.length
@@ -281,13 +284,13 @@ class S3:
         return None, path
 
     async def _store(self, one: S3PutObject, data: bytes | None, path: str | None, overwrite: bool) -> bool:
-        bucket, name = self._place(self._url(one.key))
+        bucket, name = self._object(self._url(one.key))
         settings = self._settings if one.encryption is None else self._settings._replace(sse=one.encryption)
         about: dict[str, Any] = dict(settings.written_with)
         if one.content_type is not None:
             about["ContentType"] = one.content_type
         if one.metadata is not None:
-            about["Metadata"] = {str(key): str(value) for key, value in one.metadata.items()}
+            about["Metadata"] = _metadata(one.key, one.metadata)
         condition: dict[str, Any] = {} if overwrite else {"IfNoneMatch": "*"}
         size = 0
         if path is not None:
@@ -330,6 +333,12 @@ class S3:
             return Bucket(S3Address.parse(f"{SCHEME}{name}"), self._settings), key
         except UnknownStore:
             raise S3URLException(f"'{url}' names no bucket.", "URLs are like s3://bucket/key.") from None
+
+    def _object(self, url: str) -> tuple[Bucket, str]:
+        bucket, key = self._place(url)
+        if not key:
+            raise S3URLException(f"'{url}' names a bucket, and no object in it.", "URLs of objects are like s3://bucket/key.")
+        return bucket, key
 
     def _temporary(self) -> str:
         if self._folder is None:
@@ -409,6 +418,22 @@ def _name(key: Key | None) -> str | None:
     return key.key if isinstance(key, S3GetObject) else key
 
 
+def _file_name(key: str) -> str:
+    """The end of a key as the end of a file's name, whose bound is in bytes."""
+    return os.path.basename(key).encode()[-_NAME_BYTES:].decode(errors="ignore")  # noqa: PTH119 - a key is no path
+
+
+def _metadata(key: str, given: dict[str, Any]) -> dict[str, str]:
+    told = {str(name): str(value) for name, value in given.items()}
+    for name, value in told.items():
+        if not (name + value).isascii():
+            raise S3InvalidObject(
+                f"The metadata of '{key}' has {value!a} as {name!a}, and S3 keeps ASCII alone.",
+                "Encode it, as `json.dumps` and `urllib.parse.quote` do.",
+            )
+    return told
+
+
 class _Landing:
     """A file that an object is fetched to."""
 
@@ -447,4 +472,4 @@ def _told(where: str) -> Generator[None]:
         raise S3Exception(f"'{where}' cannot be used: {error.reason}.", error.hint) from failed
     except S3Unusable as error:
         kind = S3AccessDenied if error.kind == "AccessDenied" else S3Exception
-        raise kind(f"'{where}' cannot be used: {error.reason}.", error.hint) from error
+        raise kind(f"'{error.where}' cannot be used: {error.reason}.", error.hint) from error

@@ -111,6 +111,22 @@ def test_a_part_is_got(s3: S3) -> None:
     assert s3.get(S3GetObject("a", 8)).blob == b"89"
     with pytest.raises(S3InvalidRange, match="byte 10"):
         s3.get(S3GetObject("a", 10, 1))
+    for offset, length in ((-3, None), (-3, 2), (2, 0), (2, -1)):
+        with pytest.raises(S3InvalidRange, match="no part"):
+            s3.get(S3GetObject("a", offset, length))
+
+
+def test_keys_are_longer_than_names_of_files(s3: S3) -> None:
+    key = "一" * 200
+    s3.put(key, b"1")
+    assert [found.blob for found in (s3.get(key), *s3.get_all())] == [b"1", b"1"]
+
+
+def test_what_s3_cannot_hold_is_said_before_it_is_asked(s3: S3, world: S3World) -> None:
+    with pytest.raises(S3InvalidObject, match="ASCII"):
+        s3.put("a", b"1", metadata={"by": "Zoë"})
+    with S3() as urls, pytest.raises(S3URLException, match="no object in it"):
+        urls.put(f"s3://{world.bucket}/", b"1")
 
 
 def test_what_is_not_there_is_said_or_answered(s3: S3) -> None:
@@ -158,8 +174,8 @@ def test_a_run_without_a_place_is_told_of_the_setting(world: S3World) -> None:
 
 
 def test_a_bucket_that_is_missing_or_closed_is_told(world: S3World) -> None:
-    with S3() as s3, pytest.raises(S3Exception, match="aws s3 mb s3://not-made"):
-        s3.put("s3://not-made/a", b"1")
+    with S3() as s3, pytest.raises(S3Exception, match=r"'s3://not-made/a' .*\n.*aws s3 mb s3://not-made"):
+        s3.put_many([(f"s3://{world.bucket}/a", b"1"), ("s3://not-made/a", b"1")])
     world.aws.fail({"status": 403, "code": "AccessDenied"})
     with S3(s3root=f"s3://{world.bucket}/r") as s3, pytest.raises(S3AccessDenied, match="s3:PutObject"):
         s3.put("a", b"1")

@@ -122,6 +122,7 @@ class S3Unusable(StoreUnusable):
     Attributes:
         kind: S3's code, or the client's name of the condition.
         reason: What S3 says.
+        where: The bucket and key, or the store.
     """
 
     code = "s3-unusable"
@@ -139,3 +140,4 @@ class S3Unusable(StoreUnusable):
         self.reason = f"{kind if right else answer.kind}{right}: {answer.text.rstrip('.')}{tried}"
         super().__init__(where, self.reason, hint or "Ask whoever runs the bucket.")
         self.kind = kind
+        self.where = where
