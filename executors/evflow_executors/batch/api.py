@@ -119,6 +119,7 @@ class BatchPlatform:
         names = {job.name for job in new}
         unsure = {array.name: array for name in names if (array := self._unsure_arrays.get(name)) is not None}
         queues, kinds, definitions = await self._defined(new, problems)
+        problems.update({name: self._not_submitted(name, problem) for name, problem in problems.items()})
         fresh = [job for job in new if job.name in kinds and job.name not in self._unsure_arrays]
         arrays, alone = grouped(fresh, self.together, {name: kind for name, kind in kinds.items() if name not in self._unsure})
         submits: list[tuple[Sequence[str], Callable[[], Awaitable[None]]]] = []
@@ -141,8 +142,7 @@ class BatchPlatform:
                 try:
                     await work()
                 except EvflowError as error:
-                    problem = problem_of(error)
-                    problems.update({name: self._not_submitted(name, problem) for name in names})
+                    problems.update({name: self._not_submitted(name, problem_of(error)) for name in names})
 
         probes = 1 if self._in_trouble else 0
         for some_names, work in submits[:probes]:
@@ -301,7 +301,7 @@ class BatchPlatform:
                 if kind not in definitions:
                     definitions[kind] = await self._registered.of(job, queue)
             except EvflowError as error:
-                problems[job.name] = self._not_submitted(job.name, problem_of(error))
+                problems[job.name] = problem_of(error)
                 continue
             self._known_queues.add(queue)
             self._prefixes.add(_log_prefix(job.name))
@@ -325,13 +325,6 @@ class BatchPlatform:
             raise
         self._unsure.discard(job.name)
         self._ids[job.name] = str(answer["jobId"])
-
-    def _not_submitted(self, name: str, problem: PlatformProblem) -> PlatformProblem:
-        """A transient problem of a job: "throttled" where it was certainly not submitted, so that nobody has to look whether it is there."""
-        if not problem.transient:
-            return problem
-        is_sure = name not in self._unsure and name not in self._unsure_arrays
-        return PlatformProblem(problem.message, problem.hint, transient=True, throttled=is_sure)
 
     async def _new_array(self, jobs: Sequence[Job], queue: str, definition: str) -> None:
         assert self._sheets is not None
@@ -378,6 +371,13 @@ class BatchPlatform:
         self._ids[name] = job_id
         if (array := self._arrays.get(job_id.partition(":")[0])) is not None:
             array.left.add(name)
+
+    def _not_submitted(self, name: str, problem: PlatformProblem) -> PlatformProblem:
+        """A transient problem of a job: "throttled" where it was certainly not submitted, so that nobody has to look whether it is there."""
+        if not problem.transient:
+            return problem
+        is_sure = name not in self._unsure and name not in self._unsure_arrays
+        return PlatformProblem(problem.message, problem.hint, transient=True, throttled=is_sure, retry_after_s=problem.retry_after_s)
 
     # --- looking ----------------------------------------------------------------------------------------------
 

@@ -47,11 +47,10 @@ class Known:
         ending: We asked for its end.
         ended: It was told that it has ended.
         is_made: The server has said so: one whose submit it has not answered, or throttled, says nothing by not being there.
-        may_be_made: A submit was not answered.
         slow: Why its pod does not start, where only an event says that.
     """
 
-    __slots__ = ("asked_at", "ended", "ending", "gang", "is_made", "job", "may_be_made", "namespace", "pod", "since", "slow", "told")
+    __slots__ = ("asked_at", "ended", "ending", "gang", "is_made", "job", "namespace", "pod", "since", "slow", "told")
 
     def __init__(self, job: str, namespace: str, at: float, gang: Gang | None = None) -> None:
         self.job = job
@@ -63,7 +62,6 @@ class Known:
         self.ending = False
         self.ended = False
         self.is_made = False
-        self.may_be_made = False
         self.slow = ""
 
     @property

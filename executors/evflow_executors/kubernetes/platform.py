@@ -88,6 +88,7 @@ class KubernetesPlatform:
         self._hands = asyncio.Semaphore(_HANDS)
         self._begun = False
         self._told_of_gangs = False
+        self._unsure: set[str] = set()  # whose submit was not answered
         self._in_trouble = False  # the next submit begins with one call, which tells whether that is over
 
     # --- what the executor asks for ----------------------------------------------------------------------------
@@ -106,15 +107,17 @@ class KubernetesPlatform:
         async def one(job: Job) -> None:
             async with at_once:
                 trouble = next((problem for problem in problems.values() if _is_of_all(problem)), None)
-                if trouble is not None:
+                if trouble is not None:  # that this one was not asked for is what "throttled" says
                     text = "Kubernetes asked for fewer calls." if trouble.throttled else trouble.message
-                    may_be_made = any(self._may_be_made(node) for node in job.nodes or (job,))
-                    problems[job.name] = PlatformProblem(text, transient=True, throttled=not may_be_made)
+                    problems[job.name] = PlatformProblem(text, transient=True, throttled=job.name not in self._unsure)
                     return
                 try:
                     await (self._submit_gang(job) if job.nodes else self._submit(job))
+                    self._unsure.discard(job.name)
                 except PlatformProblem as error:
                     problems[job.name] = error
+                    if _may_be_done(error):
+                        self._unsure.add(job.name)
                 except EvflowError as error:
                     problems[job.name] = PlatformProblem(error.message, error.hint)
 
@@ -266,22 +269,14 @@ class KubernetesPlatform:
             await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest, unread=True)
         except CallRefused as error:
             if error.status != 409:
-                _may_be_there(made, error.status >= 500)
                 if not error.transient:
                     for name in (job.name,) if gang is None else gang.nodes:
                         self._known.pop(name, None)
                     self._gangs.pop(job.name, None)
                 raise
-        except PlatformProblem:
-            _may_be_there(made, True)
-            raise
         for known in made:
             known.is_made = True
             known.since = known.asked_at = anyio.current_time()
-
-    def _may_be_made(self, job: Job) -> bool:
-        known = self._known.get(job.name)
-        return known is not None and known.may_be_made
 
     async def _submit_gang(self, job: Job) -> None:
         """As one Job; else as one for each node, of which a refusal leaves none."""
@@ -488,18 +483,25 @@ class KubernetesPlatform:
         except PlatformProblem as error:
             diagnostics.debug("a Job cannot be asked for", job=job_name, why=error.message)
             return
-        if not is_gone and any(_has_ended(known.by_job(job)) for known in nodes.values() if known.pod is None):
-            # Its pods say more, and the watch may be behind.
-            try:
-                pods, _ = await self._api.items(*self._pods_of(job_name, first.namespace))
-            except PlatformProblem as error:
-                diagnostics.debug("the pods of a Job cannot be asked for", job=job_name, why=error.message)
-                return
-            for pod in pods:
-                await self._pod(first.namespace, PodEvent("seen", pod))
+        if not is_gone and await self._told_by_pod(job_name, first, job):
+            return
         for name, known in nodes.items():
             if known.pod is None:  # none has come meanwhile
                 await self._tell(name, known, known.by_job(job, gone=is_gone) or PodSeen("waiting", note=note))
+
+    async def _told_by_pod(self, job_name: str, known: Known, job: Mapping[str, Any]) -> bool:
+        """Where a Job has ended, have its pod speak for it, which says more, and of which the watch may not have told yet."""
+        seen = known.by_job(job)
+        if known.gang is not None or known.pod is not None or seen is None or seen.phase != "ended":
+            return False
+        try:
+            pods, _ = await self._api.items(*self._pods_of(job_name, known.namespace))
+        except PlatformProblem as error:
+            diagnostics.debug("the pods of a Job cannot be asked for", job=job_name, why=error.message)
+            return True  # it is asked again
+        if pods:
+            await self._pod(known.namespace, PodEvent("seen", pods[-1]))
+        return bool(pods)
 
     def _jobs_state(self, name: str, job: Mapping[str, Any], known: Known) -> JobSeen:
         """A Job as its pod, or else it itself, says."""
@@ -648,13 +650,9 @@ class KubernetesPlatform:
         task.add_done_callback(done)
 
 
-def _may_be_there(jobs: Iterable[Known], is_so: bool) -> None:
-    for known in jobs:
-        known.may_be_made |= is_so
-
-
-def _has_ended(seen: PodSeen | None) -> bool:
-    return seen is not None and seen.phase == "ended"
+def _may_be_done(problem: PlatformProblem) -> bool:
+    """Whether a call may have been carried out all the same: there was no answer, or one of a server in trouble."""
+    return problem.transient and not problem.throttled and (not isinstance(problem, CallRefused) or problem.status >= 500)
 
 
 def _is_of_all(problem: PlatformProblem) -> bool:

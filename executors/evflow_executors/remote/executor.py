@@ -393,9 +393,9 @@ class RemoteExecutor:
     async def _drop_cancelled(
         self, jobs: dict[str, Job], outs: Mapping[str, Sequence[_Out]], problems: Mapping[str, PlatformProblem]
     ) -> None:
-        """Take out what is not to be submitted any more: what was cancelled and cannot be there, and what is over for another reason."""
+        """Take out what is not to be submitted any more: what was cancelled and cannot be there, and what is over or was seen meanwhile."""
         for name in list(jobs):
-            if all(out.name not in self._out for out in outs[name]):
+            if not any(map(self._is_unseen, outs[name])):
                 del jobs[name]
             elif any(map(_is_cancelled, outs[name])) and not self._may_exist(problems[name]):
                 del jobs[name]
