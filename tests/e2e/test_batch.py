@@ -246,6 +246,18 @@ def test_a_password_of_the_log_is_in_no_job_and_what_to_do_is_told(batch: BatchS
     assert "topsecret" not in done.stderr + done.stdout
 
 
+def test_a_run_whose_service_is_gone_says_what_it_waits_for_and_ends_at_ctrl_c(batch: BatchServer) -> None:
+    write()
+    batch.faults.away = True
+    owner = a_run("--with", "batch")
+    said = Path("run.log")
+    wait_until(lambda: "InternalError: away. It is tried again." in said.read_text(), "it says what it waits for", WITHIN_S)
+    os.kill(owner.pid, signal.SIGINT)
+    assert owner.wait(WITHIN_S) == 1, said.read_text()
+    assert "Run Sums/1 cancelled" in said.read_text()
+    assert not batch.jobs
+
+
 # --- where containers are containers ------------------------------------------------------------------------------
 
 TRIES = """if self.input == 1 and current.retry_count == 0:
