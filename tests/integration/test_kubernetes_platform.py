@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import anyio
 import pytest
 from anyio import to_thread
 
@@ -17,7 +18,9 @@ from evflow_executors.kubernetes.operator import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
 from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import GANG_ENDED
+from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
+from tests.fakes.kubernetes_cluster import stamp
 from tests.kubernetes_world import a_gang, a_job, a_platform
 from tests.waiting import wait_until
 
@@ -202,6 +205,32 @@ async def test_a_pod_whose_volume_cannot_be_mounted_says_why_and_waits_until_the
         end = await watched.ended(job.name)
         assert (end.verdict.kind, end.verdict.code) == ("failed", "container-broken")
         assert 'configmap "no" not found' in end.verdict.text
+
+
+async def test_a_job_whose_attempt_is_over_is_deleted_though_the_platform_is_closed_at_once(
+    server: FakeKubernetes, kubeconfig: Path
+) -> None:
+    server.faults.images["nothing:1"] = "manifest for nothing:1 not found"
+    job = a_job("true", image="nothing:1")
+    async with a_platform(kubeconfig, rate=3) as watched:  # so the deletion has to wait for its turn
+        await watched.platform.submit([job])
+        await watched.ended(job.name)
+    assert server.jobs() == {}
+
+
+async def test_lines_of_two_streams_that_come_out_of_order_are_all_told(
+    server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del server
+    stamps = iter(["2026-01-01T00:00:02.000000Z", "2026-01-01T00:00:01.900000Z", "2026-01-01T00:00:02.100000Z"])
+    monkeypatch.setattr(kubernetes_api, "stamp", lambda *, nano=False: next(stamps) if nano else stamp())
+    job = a_job("echo one; echo two; echo three; sleep 60")
+    async with a_platform(kubeconfig) as watched:
+        await watched.platform.submit([job])
+        async with aclosing(watched.platform.logs(job.name)) as lines:
+            with anyio.fail_after(60):
+                assert [(await anext(lines)).text for _ in range(3)] == ["one", "two", "three"]
+        await watched.platform.terminate(job.name, "the test is over", 1)
 
 
 async def test_each_right_of_the_role_is_used(server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,8 @@ LOOK_S: Final = 5.0
 SIDECAR_S: Final = 10.0
 """What a sidecar may take to end by itself when the step is over."""
 ENDED_KEPT: Final = 1_000
+LAST_DELETIONS_S: Final = 5.0
+"""What deletions may take that are under way when the platform is closed: a pod that waits would run after all once what it waits for is there."""
 LOG_AGAIN_S: Final = 1.0
 _HANDS: Final = 8
 _NO_LOG_YET: Final = b"unable to retrieve container logs for "
@@ -84,6 +86,7 @@ class KubernetesPlatform:
         self._seen = asyncio.Queue[JobSeen | None]()  # at most a few for each Job that is out
         self._error: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deletions: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._hands = asyncio.Semaphore(_HANDS)
         self._begun = False
@@ -191,7 +194,7 @@ class KubernetesPlatform:
     async def logs(self, name: str) -> AsyncGenerator[LogText]:
         """What its container prints, as it comes; where the connection is cut it goes on behind the last line."""
         after_us, failures = 0, 0
-        last: set[str] = set()
+        last: set[bytes] = set()
         while True:
             known = self._known.get(name)
             pod = known.pod if known is not None else None
@@ -202,6 +205,7 @@ class KubernetesPlatform:
                 await self._change()
                 continue
             query = {"container": CONTAINER, "follow": "true", "timestamps": "true"}
+            told_us, told = after_us, frozenset(last)
             if after_us:
                 query["sinceTime"] = datetime.fromtimestamp(after_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             path = path_of(namespace=pod["metadata"]["namespace"], kind="pods", name=pod["metadata"]["name"], sub="log")
@@ -212,13 +216,13 @@ class KubernetesPlatform:
                         if line.startswith(_NO_LOG_YET):
                             break
                         at_us, text = stamped(line)
-                        key = line.decode(errors="replace")
-                        if at_us < after_us or key in last:
-                            continue
+                        if at_us < told_us or (at_us == told_us and line in told):
+                            continue  # from before the cut; on one connection lines of two streams may come a moment out of order
                         if at_us > after_us:
                             after_us = at_us
                             last.clear()
-                        last.add(key)
+                        if at_us == after_us:
+                            last.add(line)
                         yield LogText(at_us, text)
             except CallRefused as error:
                 # 400: it has not started; 404: its pod is gone, or a kubelet has not heard of it yet. The watch tells which.
@@ -248,7 +252,9 @@ class KubernetesPlatform:
             return str(part(container_state(known.pod), "terminated").get("message") or "")
 
     async def aclose(self) -> None:
-        """Stop watching. Jobs go on."""
+        """Stop watching. Jobs go on, but those whose attempts are over: their deletion is under way, and gets a moment."""
+        if self._deletions:
+            await asyncio.wait(self._deletions, timeout=LAST_DELETIONS_S)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -628,7 +634,9 @@ class KubernetesPlatform:
                         return
                     await anyio.sleep(LOOK_S)
 
-        self._spawn(delete())
+        deletion = self._spawn(delete())
+        self._deletions.add(deletion)
+        deletion.add_done_callback(self._deletions.discard)
 
     async def _change(self) -> None:
         await self._changed.wait()  # a pod's change, or whoever waits is cancelled
@@ -637,7 +645,7 @@ class KubernetesPlatform:
         known = self._known.get(name)
         return known is None or known.ended
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
 
@@ -648,6 +656,7 @@ class KubernetesPlatform:
                 self._seen.put_nowait(None)
 
         task.add_done_callback(done)
+        return task
 
 
 def _may_be_done(problem: PlatformProblem) -> bool:
