@@ -7,6 +7,7 @@ import click
 
 from evflow import config
 from evflow.cli.output import count, size, write_json
+from evflow.errors import UsageError
 from evflow.store import open_store
 from evflow.store.copying import Copied, copy, verify
 from evflow.store.probing import probe
@@ -37,7 +38,16 @@ def _check(url: str | None, every: bool, as_json: bool) -> None:
 
 
 def _copy(source: str, target: str, as_json: bool) -> None:
-    done = copy(open_store(_url(source), cached=False), open_store(_url(target), cached=False), _progress)
+    here, there = open_store(_url(source), cached=False), open_store(_url(target), cached=False)
+    where = config.shown("store", here.url)
+    if here.url == there.url:
+        raise UsageError(f"Both stores are '{where}'.", "Name the one to copy from, and the one to copy to.")
+    done = copy(here, there, _progress)
+    if not (done.objects or done.files or done.there or done.damaged):
+        raise UsageError(
+            f"Nothing is in the store '{where}', so nothing was copied.",
+            "Compare its name; `evflow config store` has that of the settings.",
+        )
     if as_json:
         write_json(done._asdict())
     else:

@@ -37,6 +37,7 @@ from evflow.store.protocol import (
     StoreFull,
     StoreUnusable,
     UnknownStore,
+    digest_named,
     name_parts,
 )
 
@@ -205,8 +206,11 @@ class FileStore:
             if not self._objects.exists():
                 return
             for folder in self._objects.iterdir():
+                if not folder.is_dir():
+                    continue
                 for path in folder.iterdir():
-                    yield Digest(bytes.fromhex(folder.name + path.name))
+                    if (digest := digest_named(folder.name + path.name)) is not None:
+                        yield digest
 
     def confirm(self, digest: bytes) -> bool:
         """See `ObjectStore.confirm`."""
@@ -336,7 +340,7 @@ class FileStore:
         """See `NamedFiles.list_named`."""
         top = self._named_path(prefix) if prefix else self._named
         names: list[str] = []
-        for folder, _, files in os.walk(top):
+        for folder, _, files in os.walk(top, onerror=_unless_missing):
             names.extend((Path(folder) / file).relative_to(self._named).as_posix() for file in files)
         return sorted(names)
 
@@ -535,6 +539,13 @@ def _size(path: Path) -> int | None:
             return None
 
 
+def _unless_missing(error: OSError) -> None:
+    """What cannot be listed is not as if it were empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        with translated(str(error.filename)):
+            raise error
+
+
 def _make_folder(path: Path, root: Path) -> None:
     """Make a folder and those above it, durably.
 
@@ -546,9 +557,11 @@ def _make_folder(path: Path, root: Path) -> None:
     except FileExistsError:
         return
     except FileNotFoundError:
-        _make_folder(path.parent, root)
-        _make_folder(path, root)
-        return
+        if not path.parent.exists():
+            _make_folder(path.parent, root)
+            _make_folder(path, root)
+            return
+        raise  # a file system that has no new folders, as /proc
     _sync_folder(path.parent)
 
 

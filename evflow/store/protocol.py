@@ -5,6 +5,7 @@ the same content, checked when they are read. **Named files** (captured logs, ar
 somebody chose. One contract suite runs over every implementation.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -113,6 +114,7 @@ class BadName(UsageError):
         )
 
 
+_OBJECT_NAME = re.compile("[0-9a-f]{64}")
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=+~%")
 
 
@@ -126,6 +128,11 @@ def name_parts(name: str) -> list[str]:
     if not all(part and part[0] != "." and _NAME_CHARACTERS.issuperset(part) for part in parts):
         raise BadName(name)
     return parts
+
+
+def digest_named(name: str) -> Digest | None:
+    """The digest whose hexadecimal digits a name is; None for what others put beside objects: `.nfs…`, `.DS_Store`, the folders of a console."""
+    return Digest(bytes.fromhex(name)) if _OBJECT_NAME.fullmatch(name) else None
 
 
 class ObjectStore(Protocol):

@@ -40,6 +40,21 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (moment, moment))
 
 
+def test_what_others_put_beside_objects_is_none(store: FileStore) -> None:
+    """Network file systems and desktops do."""
+    digest = store.put([b"content"])
+    beside = store.root / "objects"
+    for path in (beside / ".DS_Store", beside / digest.hex()[:2] / ".nfs0000001", beside / digest.hex()[:2] / "ab"):
+        path.write_bytes(b"")
+    assert list(store.digests()) == [one for one, _, _ in store.written()] == [digest]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, where nobody makes folders")
+def test_a_file_system_without_new_folders_is_told() -> None:
+    with pytest.raises(StoreUnusable, match="/proc/"):
+        FileStore(Path("/proc/evflow")).write_named("a", [b"1"])
+
+
 def test_processes_that_write_the_same_objects_at_once_all_succeed(store: FileStore) -> None:
     code = f"""
 import hashlib

@@ -217,6 +217,9 @@ def test_a_store_is_checked_and_copied(world: S3World, root: Path, monkeypatch: 
     assert copied["objects"] == len([*world.store.digests()])
     again = json.loads(evflow("store", "copy", "-", str(root / "copy"), "--json").stdout)
     assert (again["objects"], again["files"]) == (0, 0)
+    for source, target, told in ((root / "mistyped", "-", "Nothing is in the store"), ("-", world.store.url, "Both stores are")):
+        refused = evflow("store", "copy", str(source), str(target))
+        assert (refused.returncode, told in refused.stderr) == (1, True)
 
     damaged = max(world.store.written(), key=lambda one: one[2])[0]
     world.overwrite(damaged, world.raw(damaged)[:-1] + b"!")

@@ -166,6 +166,14 @@ def test_uploads_of_dead_writers_are_swept_when_they_are_old(world: S3World, sto
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=world.bucket)
 
 
+def test_what_others_put_beside_objects_is_none(world: S3World, store: S3Store) -> None:
+    """Consoles of S3 make empty objects as folders."""
+    digest = store.put([b"content"])
+    for key in ("objects/", "objects/ab/", "objects/ab/cd"):
+        world.aws.put(world.bucket, store.address.key(*key.split("/")), b"")
+    assert list(store.digests()) == [digest]
+
+
 def test_content_that_is_there_is_not_sent_again(world: S3World, store: S3Store) -> None:
     for content in (b"x" * (2 << 20), LARGE):
         store.put([content])

@@ -26,6 +26,7 @@ from evflow.store.protocol import (
     ObjectMissing,
     StoreFull,
     StoreUnusable,
+    digest_named,
     name_parts,
 )
 from evflow.store.s3 import loop, removal, transfers
@@ -238,8 +239,9 @@ class S3Store:
         """See `ObjectStore.written`: a request for each thousand."""
         top = self.address.key("objects", "")
         for entry in self._listed(top):
-            name = entry["Key"].removeprefix(top).replace("/", "")
-            yield Digest(bytes.fromhex(name)), Micros(removal.us_of(entry["LastModified"])), int(entry["Size"])
+            digest = digest_named(entry["Key"].removeprefix(top).replace("/", ""))
+            if digest is not None:
+                yield digest, Micros(removal.us_of(entry["LastModified"])), int(entry["Size"])
 
     def _listed(self, prefix: str, part: str = "Contents", delimiter: str = "") -> Iterator[dict[str, Any]]:
         pages = self._bucket.pages(prefix, delimiter=delimiter)
