@@ -38,6 +38,7 @@ from evflow.store.protocol import (
     StoreUnusable,
     UnknownStore,
     digest_named,
+    is_name,
     name_parts,
 )
 
@@ -342,7 +343,7 @@ class FileStore:
         names: list[str] = []
         for folder, _, files in os.walk(top, onerror=_unless_missing):
             names.extend((Path(folder) / file).relative_to(self._named).as_posix() for file in files)
-        return sorted(names)
+        return sorted(filter(is_name, names))
 
     def list_folders(self, prefix: str = "") -> list[str]:
         """See `NamedFiles.list_folders`."""

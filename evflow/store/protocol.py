@@ -124,10 +124,14 @@ def name_parts(name: str) -> list[str]:
     Raises:
         BadName: It could lead elsewhere, or is no name in some kind of store.
     """
-    parts = name.split("/")
-    if not all(part and part[0] != "." and _NAME_CHARACTERS.issuperset(part) for part in parts):
+    if not is_name(name):
         raise BadName(name)
-    return parts
+    return name.split("/")
+
+
+def is_name(name: str) -> bool:
+    """Whether a file of the store can have this name; what else is found there is somebody else's."""
+    return all(part and part[0] != "." and _NAME_CHARACTERS.issuperset(part) for part in name.split("/"))
 
 
 def digest_named(name: str) -> Digest | None:

@@ -43,6 +43,9 @@ def age(path: Path, seconds: float) -> None:
 def test_what_others_put_beside_objects_is_none(store: FileStore) -> None:
     """Network file systems and desktops do."""
     digest = store.put([b"content"])
+    store.write_named("logs/a", [b"1"])
+    (store.root / "named" / "logs" / ".DS_Store").write_bytes(b"")
+    assert store.list_named() == ["logs/a"]
     beside = store.root / "objects"
     for path in (beside / ".DS_Store", beside / digest.hex()[:2] / ".nfs0000001", beside / digest.hex()[:2] / "ab"):
         path.write_bytes(b"")

@@ -172,6 +172,9 @@ def test_what_others_put_beside_objects_is_none(world: S3World, store: S3Store) 
     for key in ("objects/", "objects/ab/", "objects/ab/cd"):
         world.aws.put(world.bucket, store.address.key(*key.split("/")), b"")
     assert list(store.digests()) == [digest]
+    store.write_named("logs/a", [b"1"])
+    world.aws.put(world.bucket, store.address.key("named", "logs", ""), b"")
+    assert store.list_named() == ["logs/a"]
 
 
 def test_content_that_is_there_is_not_sent_again(world: S3World, store: S3Store) -> None:

@@ -27,6 +27,7 @@ from evflow.store.protocol import (
     StoreFull,
     StoreUnusable,
     digest_named,
+    is_name,
     name_parts,
 )
 from evflow.store.s3 import loop, removal, transfers
@@ -350,7 +351,8 @@ class S3Store:
         """See `NamedFiles.list_named`."""
         top = self.address.key("named", "")
         with self._said(self.url):
-            return sorted(entry["Key"].removeprefix(top) for entry in self._listed(self._folder(prefix)))
+            found = (entry["Key"].removeprefix(top) for entry in self._listed(self._folder(prefix)))
+            return sorted(filter(is_name, found))
 
     def list_folders(self, prefix: str = "") -> list[str]:
         """See `NamedFiles.list_folders`."""
