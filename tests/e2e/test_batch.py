@@ -224,6 +224,17 @@ def test_a_queue_that_does_not_exist_and_none_are_told(batch: BatchServer, monke
     assert done.stderr.count("Steps with @batch run on this machine") == 1
 
 
+def test_a_container_that_cannot_use_the_store_says_so(batch: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does whose role has no right to the bucket."""
+    del batch
+    write()
+    monkeypatch.setenv("EVFLOW_CONTAINER_STORE", "file:///proc/evflow")
+    done = python("sums.py", "run", "--with", "batch")
+    assert done.returncode == 1
+    assert "The store does not take the attempt's report from the container: evflow: " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_containers_that_reach_the_log_report_to_it(batch: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVFLOW_REPORT_VIA", "log")
     write()

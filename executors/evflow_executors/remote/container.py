@@ -38,14 +38,14 @@ from evflow.errors import EvflowError
 from evflow.log import commands
 from evflow.log.errors import LogUnavailable
 from evflow.log.link import Link
-from evflow.store import open_store
+from evflow.store import StoreFull, StoreUnusable, open_store
 from evflow.worker.report import place_of
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.packages import PackagedExecutor
 from evflow_executors.pool_orders import PoolOrder, settle, unsettled
 from evflow_executors.protocol import Observation
 from evflow_executors.remote import meeting, reports, sheets
-from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER
+from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER, EXIT_NO_STORE
 from evflow_executors.remote.command import ARRAY_INDEX, ATTEMPT, NODES, ORDER, ORDER_AT, ORDERS_AT
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED
 
@@ -116,6 +116,7 @@ async def run(variables: Mapping[str, str]) -> int:
     Raises:
         OrderMissing: They name none.
         LogUnavailable: The log cannot be reached, or did not take a report.
+        StoreUnusable, StoreFull: The store did not take the report that was to go there.
     """
     attempt, order = await anyio.to_thread.run_sync(read_order, variables)
     home = Path(variables.get("EVFLOW_HOME") or "/tmp/evflow")  # noqa: S108 - the container's own
@@ -319,6 +320,9 @@ def main() -> int:
     except LogUnavailable as error:
         _note(f"{error.message} After {(now_us() - began_us) / 1e6:.0f} s. EVFLOW_REPORT_VIA=store needs no log in containers")
         return EXIT_NO_LOG
+    except (StoreUnusable, StoreFull) as error:
+        _note(f"the report cannot be left in the store: {error.message} {error.hint}")
+        return EXIT_NO_STORE
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.ids import AttemptId
 from evflow.core.values import value
-from evflow_executors.remote.bootstrap import EXIT_NO_EVFLOW, EXIT_NO_LOG, EXIT_NO_ORDER, EXIT_NO_PYTHON
+from evflow_executors.remote.bootstrap import EXIT_NO_EVFLOW, EXIT_NO_LOG, EXIT_NO_ORDER, EXIT_NO_PYTHON, EXIT_NO_STORE
 
 _SIGNALLED: Final = 128
 """Shells and container engines give the exit code 128 + n to what signal n ended."""
@@ -49,8 +49,9 @@ UNFIT: Final = {
     EXIT_NO_EVFLOW: "evflow could not be had in the container",
     EXIT_NO_ORDER: "The container could not read what it is to do",
     EXIT_NO_LOG: "The log cannot be reached from the container",
+    EXIT_NO_STORE: "The store does not take the attempt's report from the container",
 }
-"""Exit codes of the bootstrap: the attempt has not begun."""
+"""Exit codes of ours: the attempt has not begun, or nothing can be told of it."""
 
 
 @value
