@@ -12,7 +12,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
@@ -20,14 +19,14 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from evflow import diagnostics
-from evflow.aws import pause_s
 from evflow.errors import EvflowError
-from evflow_executors.kubernetes.answers import container_state, lean, part, rows
+from evflow_executors.kubernetes import output
+from evflow_executors.kubernetes.answers import lean, part, rows
 from evflow_executors.kubernetes.api import CallRefused, Cluster, KubernetesApi, path_of, selector
-from evflow_executors.kubernetes.known import Gang, Known, has_failed, index_of, is_bad, job_of, job_seen, stamped
-from evflow_executors.kubernetes.manifest import CONTAINER, FAILURE_POLICY_SINCE, INDEXED_SINCE, TTL_SINCE
+from evflow_executors.kubernetes.known import Gang, Known, has_failed, index_of, is_bad, job_of, job_seen
+from evflow_executors.kubernetes.manifest import FAILURE_POLICY_SINCE, INDEXED_SINCE, TTL_SINCE
 from evflow_executors.kubernetes.operator import Operator, manifest_of
-from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, is_silent, overdue, pod_seen
+from evflow_executors.kubernetes.reasons import DISRUPTIONS_SINCE, PodSeen, is_silent, overdue
 from evflow_executors.kubernetes.warned import why_podless, why_slow
 from evflow_executors.kubernetes.watching import PodEvent, pod_events
 from evflow_executors.remote.names import LABELS
@@ -50,10 +49,7 @@ SIDECAR_S: Final = 10.0
 ENDED_KEPT: Final = 1_000
 LAST_DELETIONS_S: Final = 5.0
 """What deletions may take that are under way when the platform is closed: a pod that waits would run after all once what it waits for is there."""
-LOG_AGAIN_S: Final = 1.0
 _HANDS: Final = 8
-_NO_LOG_YET: Final = b"unable to retrieve container logs for "
-"""What a kubelet says in place of a log, with success, while its container's engine is not as far."""
 
 
 class KubernetesPlatform:
@@ -191,65 +187,14 @@ class KubernetesPlatform:
         if not pods:
             await self._tell(name, known, PodSeen("ended", EXITED))
 
-    async def logs(self, name: str) -> AsyncGenerator[LogText]:
+    def logs(self, name: str) -> AsyncGenerator[LogText]:
         """What its container prints, as it comes; where the connection is cut it goes on behind the last line."""
-        after_us, failures = 0, 0
-        last: set[bytes] = set()
-        while True:
-            known = self._known.get(name)
-            pod = known.pod if known is not None else None
-            over = known is None or known.ended
-            if pod is None or pod_seen(pod).phase == "waiting":
-                if over:
-                    return
-                await self._change()
-                continue
-            query = {"container": CONTAINER, "follow": "true", "timestamps": "true"}
-            told_us, told = after_us, frozenset(last)
-            if after_us:
-                query["sinceTime"] = datetime.fromtimestamp(after_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            path = path_of(namespace=pod["metadata"]["namespace"], kind="pods", name=pod["metadata"]["name"], sub="log")
-            try:
-                async with self._api.lines(path, query) as lines:
-                    failures = 0
-                    async for line in lines:
-                        if line.startswith(_NO_LOG_YET):
-                            break
-                        at_us, text = stamped(line)
-                        if at_us < told_us or (at_us == told_us and line in told):
-                            continue  # from before the cut; on one connection lines of two streams may come a moment out of order
-                        if at_us > after_us:
-                            after_us = at_us
-                            last.clear()
-                        if at_us == after_us:
-                            last.add(line)
-                        yield LogText(at_us, text)
-            except CallRefused as error:
-                # 400: it has not started; 404: its pod is gone, or a kubelet has not heard of it yet. The watch tells which.
-                if error.status not in (400, 404) and not error.transient:
-                    raise
-                if over or self._is_over(name):
-                    return
-            except PlatformProblem as error:
-                failures += 1
-                diagnostics.debug("a log of Kubernetes was cut", job=name, why=error.message)
-            else:
-                if over or self._is_over(name):
-                    return
-            await anyio.sleep(max(LOG_AGAIN_S, pause_s(failures) if failures else 0.0))
+        return output.followed(self._api, name, lambda: self._known.get(name), self._change)
 
     async def log_tail(self, name: str, lines: int) -> str:
         """The last lines of its container; the message of its end where there is no log any more."""
         known = self._known.get(name)
-        if known is None or known.pod is None:
-            return ""
-        metadata = known.pod["metadata"]
-        path = path_of(namespace=metadata["namespace"], kind="pods", name=metadata["name"], sub="log")
-        try:
-            return str(await self._api.call("GET", path, {"container": CONTAINER, "tailLines": str(lines)}))
-        except PlatformProblem as error:
-            diagnostics.debug("the last lines of a pod cannot be had", job=name, why=error.message)
-            return str(part(container_state(known.pod), "terminated").get("message") or "")
+        return "" if known is None or known.pod is None else await output.tail(self._api, name, known.pod, lines)
 
     async def aclose(self) -> None:
         """Stop watching. Jobs go on, but those whose attempts are over: their deletion is under way, and gets a moment."""
@@ -583,7 +528,7 @@ class KubernetesPlatform:
         return known is None or known.ending or known.ended
 
     def _is_over_for_all(self, gang: Gang) -> bool:
-        return gang.fallen or all(map(self._is_over, gang.nodes))
+        return gang.fallen or all(known is None or known.ended for known in map(self._known.get, gang.nodes))
 
     async def _jobs_in(self, namespace: str, wanted: set[str], gangs: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
         """The Jobs of a namespace that have these names, and those of gangs that have such nodes."""
@@ -640,10 +585,6 @@ class KubernetesPlatform:
 
     async def _change(self) -> None:
         await self._changed.wait()  # a pod's change, or whoever waits is cancelled
-
-    def _is_over(self, name: str) -> bool:
-        known = self._known.get(name)
-        return known is None or known.ended
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -1,6 +1,6 @@
 """Attempts in containers of a platform: what AWS Batch and Kubernetes have in common.
 
 * `names`: what an attempt is called there. `command`: what its container runs. `verdicts`: what its end means. All pure.
-* `platform`: what a platform has to be able to do. `executor`: the executor over any platform.
+* `platform`: what a platform has to be able to do. `records`: what is kept of an attempt. `executor`: the executor over any platform. `sheets`: the orders of what goes as one.
 * `bootstrap`, `container`: what runs inside of the container.
 """

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from signal import SIGTERM
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -34,6 +34,7 @@ from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
 from evflow_executors.remote.names import gang_name, job_name
 from evflow_executors.remote.platform import Job, JobSeen, Platform, PlatformProblem
+from evflow_executors.remote.records import Dispatch, Gang, Out
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, GANG_ENDED, UNFIT, Verdict, end_of
 
 SUBMIT_PATIENCE_S: Final = 900.0
@@ -63,95 +64,6 @@ _MOST_SAID: Final = 1_000
 T = TypeVar("T")
 
 
-class Dispatch(Protocol):
-    """What the executor needs of its owner; see `owner.OwnerDispatch`."""
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the owner of now."""
-        ...
-
-    def log_of(self, attempt: AttemptId) -> str:
-        """The identity of the log, for names."""
-        ...
-
-    async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, "Job | EvflowError"]:
-        """What is to be submitted, by name; the error where there cannot be such a job."""
-        ...
-
-    async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> "Job | EvflowError":
-        """A gang as it is to be submitted under its name, its nodes by index; the error where there cannot be such jobs."""
-        ...
-
-    async def forget_gang(self, control: AttemptId) -> None:
-        """Remove what the nodes of a gang told each other; its node 0 is named."""
-        ...
-
-    async def is_owner(self) -> bool:
-        """Whether the shard is still this process's."""
-        ...
-
-    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
-        """Bring what the container left in the store into the inbox, but for an exit with this reason; nothing where it reports to the log."""
-        ...
-
-    def is_ours(self, seen: JobSeen) -> bool:
-        """Whether a job is of this owner's shard."""
-        ...
-
-    def asked_by(self, attempts: Sequence[AttemptId]) -> Sequence[Mapping[str, Any]]:
-        """What the steps of these attempts' runs ask of the platform."""
-        ...
-
-
-class _Out:
-    """An attempt that was launched or adopted, and has not been observed to end."""
-
-    __slots__ = (
-        "asked",
-        "attempt",
-        "cancelled",
-        "ending",
-        "gang",
-        "insisted",
-        "name",
-        "order",
-        "started",
-        "submitted",
-        "tail",
-        "terminating",
-        "told",
-    )
-
-    def __init__(self, name: str, attempt: AttemptId, order: AttemptOrder | None, gang: "_Gang | None") -> None:
-        self.name = name
-        self.attempt = attempt
-        self.order = order
-        self.gang = gang
-        self.asked = asyncio.Event() if gang is not None else None  # the run asked for the end of this node
-        self.submitted = order is None
-        self.started = False
-        self.ending = False
-        self.insisted = False
-        self.terminating: asyncio.Task[None] | None = None
-        self.cancelled: float | None = None
-        self.tail: asyncio.Task[None] | None = None
-        self.told = ""
-
-
-class _Gang:
-    """A gang some of whose nodes are out; `left` are those that have not ended, `telling` is held by the one whose end is told."""
-
-    __slots__ = ("control", "left", "name", "nodes", "telling")
-
-    def __init__(self, name: str, control: AttemptId, nodes: Sequence[str]) -> None:
-        self.name = name
-        self.control = control
-        self.nodes = tuple(nodes)
-        self.left: set[str] = set()
-        self.telling = asyncio.Lock()
-
-
 class RemoteExecutor:
     """The attempts of one shard on one platform.
 
@@ -170,10 +82,10 @@ class RemoteExecutor:
         self._dispatch = dispatch
         self._live = live
         self._on_notice = on_notice
-        self._out: dict[str, _Out] = {}
+        self._out: dict[str, Out] = {}
         self._names: dict[AttemptId, str] = {}
-        self._queued: dict[str, Sequence[_Out]] = {}  # by the name of the job, which is a gang's where it has several
-        self._gangs: dict[str, _Gang] = {}  # by the names of their nodes
+        self._queued: dict[str, Sequence[Out]] = {}  # by the name of the job, which is a gang's where it has several
+        self._gangs: dict[str, Gang] = {}  # by the names of their nodes
         self._unsure: list[str] = []  # adopted while the platform could not be asked
         self._found: list[JobSeen] = []  # when they were adopted
         self._strays: set[str] = set()
@@ -214,7 +126,7 @@ class RemoteExecutor:
         for nodes in gangs:
             log = self._dispatch.log_of(nodes[0])
             names = [job_name(log, attempt) for attempt in nodes]
-            self._gangs.update(dict.fromkeys(names, _Gang(gang_name(log, nodes[0]), nodes[0], names)))
+            self._gangs.update(dict.fromkeys(names, Gang(gang_name(log, nodes[0]), nodes[0], names)))
 
     async def cancel(self, attempt: AttemptId, *, grace_s: float) -> None:
         """Take it back before it is submitted, else have the platform end it; the second time, without grace. Unknown names are ignored.
@@ -346,7 +258,7 @@ class RemoteExecutor:
 
     # --- submitting ------------------------------------------------------------------------------------------
 
-    async def _submit(self, outs: Mapping[str, Sequence[_Out]]) -> None:
+    async def _submit(self, outs: Mapping[str, Sequence[Out]]) -> None:
         """Submit until each is there, was refused, or has been tried for too long.
 
         Args:
@@ -391,7 +303,7 @@ class RemoteExecutor:
                 await self._drop_cancelled(jobs, outs, problems)
 
     async def _drop_cancelled(
-        self, jobs: dict[str, Job], outs: Mapping[str, Sequence[_Out]], problems: Mapping[str, PlatformProblem]
+        self, jobs: dict[str, Job], outs: Mapping[str, Sequence[Out]], problems: Mapping[str, PlatformProblem]
     ) -> None:
         """Take out what is not to be submitted any more: what was cancelled and cannot be there, and what is over or was seen meanwhile."""
         for name in list(jobs):
@@ -401,7 +313,7 @@ class RemoteExecutor:
                 del jobs[name]
                 await self._give_up(outs[name], "", may_exist=False)
 
-    async def _jobs(self, outs: Mapping[str, Sequence[_Out]]) -> Mapping[str, Job | EvflowError]:
+    async def _jobs(self, outs: Mapping[str, Sequence[Out]]) -> Mapping[str, Job | EvflowError]:
         orders = {name: [(out.name, out.attempt, out.order) for out in some if out.order is not None] for name, some in outs.items()}
         made = dict(await self._dispatch.jobs([some[0] for name, some in orders.items() if outs[name][0].gang is None]))
         for name, some in orders.items():
@@ -409,16 +321,16 @@ class RemoteExecutor:
                 made[name] = await self._dispatch.gang(name, some)
         return made
 
-    def _is_unseen(self, out: _Out) -> bool:
+    def _is_unseen(self, out: Out) -> bool:
         return out.name in self._out and not out.submitted
 
-    async def _unfit(self, outs: Sequence[_Out], error: EvflowError) -> None:
+    async def _unfit(self, outs: Sequence[Out], error: EvflowError) -> None:
         """There can be no job of these attempts."""
         text = f"{error.message} {error.hint}".strip()[:2_000]
         for out in outs:
             await self._over(out.name, AttemptFailed(out.attempt.task, out.attempt.attempt, "container", error.code, text))
 
-    async def _give_up(self, outs: Sequence[_Out], why: str, *, may_exist: bool) -> None:
+    async def _give_up(self, outs: Sequence[Out], why: str, *, may_exist: bool) -> None:
         """These attempts count as never started; nodes of a gang that are there all the same are ended."""
         for out in outs:
             if out.name in self._out:
@@ -456,7 +368,7 @@ class RemoteExecutor:
             else:
                 return
 
-    async def _insist(self, name: str, out: _Out) -> None:
+    async def _insist(self, name: str, out: Out) -> None:
         """Have a job end at once, or leave it behind: whoever asks twice does not wait for a platform that does not answer."""
         if out.terminating is not None:
             out.terminating.cancel()
@@ -524,7 +436,7 @@ class RemoteExecutor:
             self._strays.add(seen.name)
             self._do(self._terminate(seen.name, "its owner is gone, and its attempt was given up", 0.0))
 
-    async def _end(self, out: _Out, seen: JobSeen) -> None:
+    async def _end(self, out: Out, seen: JobSeen) -> None:
         """Tell an attempt's end, behind all that it printed and reported."""
         if out.tail is not None:
             await asyncio.wait([out.tail], timeout=LAST_LINES_S)
@@ -539,7 +451,7 @@ class RemoteExecutor:
         async with out.gang.telling:
             await self._tell_end(out, seen, _fate_of(out, seen))
 
-    async def _tell_end(self, out: _Out, seen: JobSeen, verdict: Verdict) -> None:
+    async def _tell_end(self, out: Out, seen: JobSeen, verdict: Verdict) -> None:
         # A container knows that it was told to end. By whom, and that it would be again, the platform knows better.
         await self._dispatch.carry(out.attempt, unless=CONTAINER_STOPPED if verdict.kind == "failed" else "")
         log = await self._platform.log_tail(seen.name, TAIL_LINES) if verdict.kind == "exited" and seen.exit_code in UNFIT else ""
@@ -555,9 +467,9 @@ class RemoteExecutor:
             except PlatformProblem as error:
                 self._tell(f"{self.name}: the output of {attempt} cannot be followed: {error.message}")
 
-    def _put_out(self, name: str, attempt: AttemptId, order: AttemptOrder | None) -> _Out:
+    def _put_out(self, name: str, attempt: AttemptId, order: AttemptOrder | None) -> Out:
         gang = self._gangs.get(name)
-        out = self._out[name] = _Out(name, attempt, order, gang)
+        out = self._out[name] = Out(name, attempt, order, gang)
         self._names[attempt] = name
         if gang is not None:
             gang.left.add(name)
@@ -574,7 +486,7 @@ class RemoteExecutor:
                 self._part(out)
             await self._seen.put(Observation(out.attempt, event))
 
-    def _part(self, out: _Out) -> None:
+    def _part(self, out: Out) -> None:
         """A node has ended; behind the last one nobody asks for the gang any more."""
         assert out.gang is not None
         out.gang.left.discard(out.name)
@@ -606,11 +518,11 @@ async def _closing(stream: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]
                 await stream.aclose()
 
 
-def _is_cancelled(out: _Out) -> bool:
+def _is_cancelled(out: Out) -> bool:
     return out.cancelled is not None
 
 
-def _fate_of(out: _Out, seen: JobSeen) -> Verdict:
+def _fate_of(out: Out, seen: JobSeen) -> Verdict:
     """What the end of a node means.
 
     It may have been lost although its end was asked for: then the others failed of that. What nobody asked for is a loss as well, where all that is seen

@@ -1,0 +1,99 @@
+"""What the executor of a platform keeps of attempts and gangs, and what it needs of its owner."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from evflow.core.ids import AttemptId
+from evflow.errors import EvflowError
+from evflow.worker.spec import AttemptOrder
+from evflow_executors.remote.platform import Job, JobSeen
+
+
+class Dispatch(Protocol):
+    """What the executor needs of its owner; see `owner.OwnerDispatch`."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the owner of now."""
+        ...
+
+    def log_of(self, attempt: AttemptId) -> str:
+        """The identity of the log, for names."""
+        ...
+
+    async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, "Job | EvflowError"]:
+        """What is to be submitted, by name; the error where there cannot be such a job."""
+        ...
+
+    async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> "Job | EvflowError":
+        """A gang as it is to be submitted under its name, its nodes by index; the error where there cannot be such jobs."""
+        ...
+
+    async def forget_gang(self, control: AttemptId) -> None:
+        """Remove what the nodes of a gang told each other; its node 0 is named."""
+        ...
+
+    async def is_owner(self) -> bool:
+        """Whether the shard is still this process's."""
+        ...
+
+    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
+        """Bring what the container left in the store into the inbox, but for an exit with this reason; nothing where it reports to the log."""
+        ...
+
+    def is_ours(self, seen: JobSeen) -> bool:
+        """Whether a job is of this owner's shard."""
+        ...
+
+    def asked_by(self, attempts: Sequence[AttemptId]) -> Sequence[Mapping[str, Any]]:
+        """What the steps of these attempts' runs ask of the platform."""
+        ...
+
+
+class Out:
+    """An attempt that was launched or adopted, and has not been observed to end."""
+
+    __slots__ = (
+        "asked",
+        "attempt",
+        "cancelled",
+        "ending",
+        "gang",
+        "insisted",
+        "name",
+        "order",
+        "started",
+        "submitted",
+        "tail",
+        "terminating",
+        "told",
+    )
+
+    def __init__(self, name: str, attempt: AttemptId, order: AttemptOrder | None, gang: "Gang | None") -> None:
+        self.name = name
+        self.attempt = attempt
+        self.order = order
+        self.gang = gang
+        self.asked = asyncio.Event() if gang is not None else None  # the run asked for the end of this node
+        self.submitted = order is None
+        self.started = False
+        self.ending = False
+        self.insisted = False
+        self.terminating: asyncio.Task[None] | None = None
+        self.cancelled: float | None = None
+        self.tail: asyncio.Task[None] | None = None
+        self.told = ""
+
+
+class Gang:
+    """A gang some of whose nodes are out; `left` are those that have not ended, `telling` is held by the one whose end is told."""
+
+    __slots__ = ("control", "left", "name", "nodes", "telling")
+
+    def __init__(self, name: str, control: AttemptId, nodes: Sequence[str]) -> None:
+        self.name = name
+        self.control = control
+        self.nodes = tuple(nodes)
+        self.left: set[str] = set()
+        self.telling = asyncio.Lock()
