@@ -71,9 +71,12 @@ def printed(state: RunState, reference: Reference, attempt: int | None, stream: 
         NoSuchStep, NoSuchTask, NoSuchAttempt: There is none.
     """
     folder = log_folder(state)
-    for task in tasks_of(state, reference):
-        if attempt is not None and reference.task is not None and attempt >= len(task.attempts):
-            raise NoSuchAttempt(pathspec(state, task), attempt, len(task.attempts))
+    tasks = tasks_of(state, reference)
+    most = max(tasks, key=lambda task: len(task.attempts), default=None)
+    is_one_step = bool(reference.step) or reference.task is not None
+    if attempt is not None and is_one_step and most is not None and attempt >= len(most.attempts):
+        raise NoSuchAttempt(pathspec(state, most), attempt, len(most.attempts))  # none of them has
+    for task in tasks:
         number = attempt if attempt is not None else max((found.number for found in task.attempts), default=0)
         for line in read_log(folder, task.id, number, stream) if folder else ():
             yield Printed(task, number, line)

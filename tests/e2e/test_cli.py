@@ -372,6 +372,7 @@ def test_a_flow_s_own_commands_know_its_steps_by_their_names() -> None:
         assert [task["task"] for task in (found if isinstance(found, list) else [found])] == [wanted]
     said = python("sums.py", "logs", "edn")
     assert (said.returncode, "Run 'Sums/2' has no step 'edn'. Did you mean 'end'?" in said.stderr) == (1, True)
+    assert "has no attempt 5" in python("sums.py", "logs", "end", "--attempt", "5").stderr
     assert python("sums.py", "show", "--json").returncode == 2
     assert "1 log scrubbed" in python("sums.py", "logs", "scrub", "end").stderr
     assert python("sums.py", "logs", "1/end").stdout == "[end/6] total 6\n"
