@@ -69,6 +69,7 @@ def test_a_sidecar_that_lives_on_does_not_keep_a_step_from_being_over() -> None:
         (waiting("InvalidImageName", "couldn't parse"), "failed", "image-pull", "'python:3.99'"),
         (waiting("ErrImagePull", "manifest for python:3.99 not found"), "failed", "image-pull", "manifest for python:3.99 not found."),
         (waiting("ErrImagePull", "pull access denied"), "failed", "image-pull", "denied"),
+        (waiting("CreateContainerConfigError", "couldn't find key url in Secret jobs/db"), "failed", "container-broken", "find key url"),
         (waiting("CreateContainerConfigError", 'secret "db" not found'), "failed", "container-broken", 'secret "db" not found.'),
         (
             waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),

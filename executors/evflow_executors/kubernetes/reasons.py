@@ -66,6 +66,7 @@ _HOPELESS: Final = (
     "not found",
     "not exist",
     "no such",
+    "find key",
     "denied",
     "unauthorized",
     "authentication",
