@@ -1,11 +1,14 @@
 """How an API server is reached, and what is kept of its answers."""
 
+from pathlib import Path
+
 import pytest
 
 from evflow_executors.kubernetes.answers import lean
-from evflow_executors.kubernetes.api import _proxy_of, from_json, to_json
+from evflow_executors.kubernetes.api import Cluster, KubernetesApi, NoCluster, _proxy_of, from_json, to_json
 from evflow_executors.kubernetes.manifest import CONTAINER
 from evflow_executors.kubernetes.reasons import pod_seen
+from evflow_executors.remote.rate import CallRate
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +53,12 @@ def test_what_is_kept_of_a_pod_says_as_much_as_the_pod() -> None:
     assert "nobody/nothing" in pod_seen(kept).note
     assert "managedFields" not in kept["metadata"]
     assert "env" not in kept["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize("text", ["{a: b: c}", "just text", "- a", "{}", "current-context: a\ncontexts: [{name: a, context: text}]"])
+@pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
+async def test_a_kubeconfig_that_is_none_is_told_as_one(tmp_path: Path, text: str) -> None:
+    pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
+    (tmp_path / "kubeconfig").write_text(text)
+    with pytest.raises(NoCluster, match="There is no way to a Kubernetes cluster: "):
+        await KubernetesApi.connect(Cluster(str(tmp_path / "kubeconfig")), CallRate(1_000))

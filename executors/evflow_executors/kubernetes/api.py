@@ -285,6 +285,7 @@ async def _client(cluster: Cluster) -> tuple[Any, str]:
     configuration.connection_pool_maxsize = _MOST_CONNECTIONS
     in_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and await anyio.Path(f"{_TOKEN}/token").exists()
     named = cluster.config or os.environ.get("KUBECONFIG", "")
+    no_yaml: type[Exception] = import_module("yaml").YAMLError  # the client has read it already
     try:
         if in_pod and not named and not cluster.context:
             await anyio.to_thread.run_sync(config.load_incluster_config, configuration)
@@ -295,7 +296,9 @@ async def _client(cluster: Cluster) -> tuple[Any, str]:
                 config_file=named or None, context=cluster.context or None, client_configuration=configuration
             )
             namespace = _namespace_in(loader)
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except no_yaml as error:
+        raise NoCluster(f"{named or '~/.kube/config'} is no YAML: {' '.join(str(error).split())}") from error
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoCluster(str(error).strip().rstrip(".") or type(error).__name__) from error
     if configuration.proxy is None:
         configuration.proxy = await anyio.to_thread.run_sync(_proxy_of, configuration.host)
