@@ -47,6 +47,7 @@ from evflow_executors.protocol import Observation
 from evflow_executors.remote import meeting, reports, sheets
 from evflow_executors.remote.bootstrap import EXIT_NO_LOG, EXIT_NO_ORDER, EXIT_NO_STORE
 from evflow_executors.remote.command import ARRAY_INDEX, ATTEMPT, NODES, ORDER, ORDER_AT, ORDERS_AT
+from evflow_executors.remote.memory import TOO_LITTLE, killed_for_memory
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED
 
 STOPPED: Final = CONTAINER_STOPPED
@@ -193,7 +194,7 @@ class _Container:
         scope.cancel()
 
     async def _work(self) -> AttemptFailed | AttemptExited:
-        order = self._order.order
+        order, killed = self._order.order, await anyio.to_thread.run_sync(killed_for_memory)
         is_control = order.gang is not None and order.gang[0] == 0
         try:
             if is_control:  # before anything that takes long: the others wait for it
@@ -221,6 +222,9 @@ class _Container:
                 end = seen.event
                 if isinstance(end, AttemptExited) and end.exit_code != 0 and self._stopped:
                     return self._exited(end.exit_code, end.signal)
+                is_killed = isinstance(end, AttemptExited) and end.signal == signal.SIGKILL
+                if is_killed and await anyio.to_thread.run_sync(killed_for_memory) > killed:
+                    return AttemptFailed(end.task, end.attempt, "container", "container-out-of-memory", TOO_LITTLE)
                 return end
             else:
                 await self._told.say(seen.event)
