@@ -105,6 +105,7 @@ class World:
         self.skew_us = 0
         self.excused: set[tuple[RunId, TaskId]] = set()  # tasks that may run beside a twin, by a flaw that is known
         self._told_the_dead: list[dict[RunId, int]] = []  # up to which event of each run the server said to have it
+        self._told: dict[RunId, int] | None = None  # likewise, to the owner of now, who may be suspended until another one has the shard
         self._plan: dict[int, list[Fault]] = {}
         for fault in self.scenario.faults:
             self._plan.setdefault(fault.point, []).append(fault)
@@ -207,7 +208,7 @@ class World:
         self.beyond_repair = self.beyond_repair or isinstance(error, LogLostTooMuch | RunVanished)
 
     def _see_what_is_lost_for_good(self) -> None:
-        """Whether the server has less than it told an owner that is dead and cannot write it again: nobody knows what it launched."""
+        """Whether the server has less than it told an owner that is dead, or was followed by another: it cannot write it again, and nobody knows what it launched."""
         held = self.server.state.shard(SHARD).runs
         lost = [run for told in self._told_the_dead for run, seq in told.items() if run not in held or held[run].head.seq < seq]
         self.beyond_repair = self.beyond_repair or bool(lost)
@@ -217,6 +218,10 @@ class World:
         writer = ShardWriter(log, SHARD, process.name)
         try:
             await writer.take(wait_s=2 * LEASE_S)
+            if self._told is not None:  # whoever had the shard may still be there, suspended: what it does from now on is refused
+                self._told_the_dead.append(dict(self._told))
+                self._see_what_is_lost_for_good()
+            self._told = log.acknowledged
             self.trace.append(f"owner {process.number} has the shard")
             places = self._places(process, writer, executor)
             try:
