@@ -50,6 +50,14 @@ def text_of(raw: Any) -> str:
     return raw
 
 
+def _store(raw: Any) -> str:
+    """A folder or a URL; one with a slash too few would be a folder of that name."""
+    text = text_of(raw)
+    if text.startswith(("s3:", "file:")) and "://" not in text:
+        raise ValueError
+    return text
+
+
 def name_of(raw: Any) -> str:
     """A text of printable characters."""
     if not text_of(raw).isprintable():  # neither is a byte of the environment that is no UTF-8: no event could hold it
@@ -209,6 +217,7 @@ def _shards(raw: Any) -> tuple[int, ...]:
 
 NAME = Kind("a text of printable characters", name_of)
 PATH = Kind("a path", text_of, is_path=True)
+STORE = Kind("a folder, file:///folder or s3://bucket/prefix", _store, is_path=True)
 PATIENCE = Kind("a number of seconds, at least 2", _patience)
 TIMEOUT = Kind("a number of seconds, at least 0.1", number(0.1).read)
 SECONDS = Kind("a number of seconds, at least 0", _seconds)

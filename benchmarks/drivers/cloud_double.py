@@ -12,6 +12,7 @@ import json
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import suppress
 from typing import Any
@@ -32,7 +33,7 @@ ARN = "arn:aws:batch:eu-west-1:123456789012"
 STAMP = "2026-11-27T12:00:00Z"
 
 
-class Double:
+class Double(ABC):
     """What both have: jobs, and their ends."""
 
     def __init__(self, log_url: str) -> None:
@@ -80,17 +81,21 @@ class Double:
             payload = encode_report(event, principal="worker:double:1")
             await self._link.repeated(commands.report(found.context.shard, RunId.parse(found.run), payload), 60.0)
 
+    @abstractmethod
     def variables(self, name: str) -> dict[str, str]:
-        raise NotImplementedError
+        """The environment of a job's container."""
 
+    @abstractmethod
     def started(self, name: str) -> None:
-        raise NotImplementedError
+        """Its container runs."""
 
+    @abstractmethod
     def ended(self, name: str) -> None:
-        raise NotImplementedError
+        """It has ended well."""
 
+    @abstractmethod
     def answer(self, method: str, path: str, query: str, body: bytes, transport: asyncio.Transport) -> tuple[int, bytes] | None:
-        raise NotImplementedError
+        """The status and body of an answer; None where it goes on over the connection."""
 
 
 class Batch(Double):

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import click
 
-from evflow import config, diagnostics
+from evflow import config
 from evflow.cli import session
 from evflow.cli.complete import of_runs
 from evflow.cli.jobs import JobRow, KillWhat, chosen, leave_word, of_user, show, tell_killed, user_of
@@ -97,18 +97,13 @@ async def _look(log: LogClient, prefix: str, queues: set[str]) -> list[JobRow]:
 
 def _members_of_array(log: LogClient, prefix: str, sheet: bytes, size: int) -> Sequence[str] | None:
     """The members of an array of the run whose jobs' names begin so; None where there is no such run, or their list is gone."""
-    from evflow.store import ObjectDamaged, ObjectMissing, open_store
-    from evflow_executors.remote.sheets import SheetUnreadable, members_of
+    from evflow_executors.remote.sheets import members_if_there
 
     identity, number = log.installation(), prefix.split("-")[-2]
     runs = [RunId(flow, RunNumber(int(number))) for flow in log.flows()] if number.isdecimal() else []
     run = next((run for run in runs if run_prefix(identity, run) == prefix and log.run(run) is not None), None)
     store = session.folded_or_new(log, run)[1].header.get("store") if run is not None else None
-    try:
-        return members_of(open_store(str(store)), sheet, size) if store else None
-    except (ObjectMissing, ObjectDamaged, SheetUnreadable) as error:
-        diagnostics.warning("the members of an array cannot be told", of=prefix, why=error.message)
-        return None
+    return members_if_there(str(store), sheet, size, prefix) if store else None
 
 
 async def _kill(rows: Sequence[JobRow], why: str) -> None:
@@ -116,9 +111,8 @@ async def _kill(rows: Sequence[JobRow], why: str) -> None:
 
     batch = platform()
     try:
-        for job_id in dict.fromkeys(
-            row.id.partition(":")[0] for row in rows
-        ):  # an array's members are of one run, so all of them are meant
+        # An array's members are of one run, so all of them are meant.
+        for job_id in dict.fromkeys(row.id.partition(":")[0] for row in rows):
             await batch.end(job_id, why)
     finally:
         await batch.aclose()

@@ -27,7 +27,8 @@ from typing import Any, BinaryIO, Final, Literal
 
 from evflow.core.ids import RunId
 from evflow.core.values import value
-from evflow.store.files import root_of, translated
+from evflow.store.disk import translated
+from evflow.store.files import root_of
 from evflow.store.remote_output import is_remote, overwrite, place_of, read
 
 Stream = Literal["stdout", "stderr"]

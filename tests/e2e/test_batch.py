@@ -214,7 +214,7 @@ def test_a_queue_that_does_not_exist_and_none_are_told(batch: BatchServer, monke
     write()
     done = python("sums.py", "run", "--with", "batch:queue=nowhere")
     assert done.returncode == 1
-    assert "there is no queue 'nowhere'" in done.stderr + done.stdout
+    assert "Step start cannot run on AWS Batch: there is no queue 'nowhere'" in done.stderr + done.stdout
     monkeypatch.delenv("EVFLOW_BATCH_JOB_QUEUE")
     done = python("sums.py", "run", "--with", "batch", "--fallback", "error")
     assert done.returncode == 1

@@ -237,7 +237,7 @@ async def test_each_right_of_the_role_is_used(server: FakeKubernetes, kubeconfig
     """The server grants no other; so the Role in `ops/kubernetes` is what evflow needs, and no more."""
     monkeypatch.setattr(platform, "PODLESS_S", 0.1)
     monkeypatch.setattr(platform, "LOOK_S", 0.05)
-    monkeypatch.setattr(platform, "FEW", 1)
+    monkeypatch.setattr(api, "FEW", 1)
     one, podless = a_job("echo one; sleep 60", 1), a_job("true", 2)
     async with a_platform(kubeconfig) as watched:
         await watched.platform.submit([one])

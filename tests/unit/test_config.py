@@ -67,6 +67,7 @@ def test_an_option_decides_over_everything(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("max_workers", "many", "whole number"),
         ("max_workers", "0", "at least 1"),
+        ("store", "s3:/bucket/prefix", "s3://bucket/prefix"),
         ("linger_s", "-1", "seconds"),
         ("linger_s", "nan", "seconds"),
         ("durability", "always", "everysec, fsync, replicated"),

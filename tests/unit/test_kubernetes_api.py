@@ -1,5 +1,6 @@
 """How an API server is reached, and what is kept of its answers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from evflow_executors.kubernetes.answers import lean
 from evflow_executors.kubernetes.api import Cluster, KubernetesApi, NoCluster, _proxy_of, from_json, to_json
 from evflow_executors.kubernetes.manifest import CONTAINER
 from evflow_executors.kubernetes.reasons import pod_seen
+from evflow_executors.remote.platform import PlatformProblem
 from evflow_executors.remote.rate import CallRate
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +65,23 @@ async def test_a_kubeconfig_that_is_none_is_told_as_one(tmp_path: Path, text: st
     (tmp_path / "kubeconfig").write_text(text)
     with pytest.raises(NoCluster, match="There is no way to a Kubernetes cluster: "):
         await KubernetesApi.connect(Cluster(str(tmp_path / "kubeconfig")), CallRate(1_000))
+
+
+@pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
+async def test_a_call_that_could_not_be_sent_has_done_nothing_and_says_so(tmp_path: Path) -> None:
+    """So a run that is cancelled while nobody listens there waits for no answer."""
+    pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{free_port()}"}}],
+        "users": [{"name": "u", "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    api = await KubernetesApi.connect(Cluster(str(tmp_path / "kubeconfig")), CallRate(1_000))
+    try:
+        with pytest.raises(PlatformProblem, match="does not answer") as raised:
+            await api.greet()
+    finally:
+        await api.aclose()
+    assert (raised.value.transient, raised.value.throttled) == (True, True)

@@ -15,7 +15,6 @@ from evflow.flow.decorators.fields import as_number, missed_bound
 from evflow.flow.decorators.resources import Resources
 from evflow.flow.pod_templates import TemplateUnreadable, read_template
 
-"""An executor of containers, and its name for people."""
 MERGED: Final = ("cpu", "gpu", "memory", "disk", "shared_memory")
 """The fields that `@resources` has as well."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from evflow.store.files import Draft, TooShort, read_file, sweep_drafts
+from evflow.store.disk import Draft, TooShort, read_file, sweep_drafts
 from evflow.store.protocol import StoreFull, StoreUnusable
 
 KEPT_OF_TEN: Final = 9

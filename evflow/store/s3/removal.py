@@ -54,7 +54,7 @@ def note_key(bucket: Bucket, digest: bytes) -> str:
 async def remove(bucket: Bucket, digest: bytes, written_before_us: int, *, listed: bool = False) -> int:
     """Remove an object, unless it counts as written at that time or later; the bytes that became free."""
     key, note = bucket.address.object(digest), note_key(bucket, digest)
-    if not listed and not await _is_old(bucket, key, written_before_us):  # this spares what is not a note
+    if not listed and not await _is_old(bucket, key, written_before_us):  # what is young needs no note
         return 0
     began_s = monotonic_s()
     try:

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from evflow.core.ids import Digest, Micros
-from evflow.store.files import STEP_BYTES, Draft, read_file, steps, take
+from evflow.store.disk import STEP_BYTES, Draft, read_file, steps, take
 from evflow.store.protocol import (
     Buffer,
     NameMissing,

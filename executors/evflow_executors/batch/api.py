@@ -119,7 +119,6 @@ class BatchPlatform:
         names = {job.name for job in new}
         unsure = {array.name: array for name in names if (array := self._unsure_arrays.get(name)) is not None}
         queues, kinds, definitions = await self._defined(new, problems)
-        problems.update({name: self._not_submitted(name, problem) for name, problem in problems.items()})
         fresh = [job for job in new if job.name in kinds and job.name not in self._unsure_arrays]
         arrays, alone = grouped(fresh, self.together, {name: kind for name, kind in kinds.items() if name not in self._unsure})
         submits: list[tuple[Sequence[str], Callable[[], Awaitable[None]]]] = []
@@ -137,12 +136,12 @@ class BatchPlatform:
             async with at_once:
                 trouble = next((problem for problem in problems.values() if problem.transient), None)
                 if trouble is not None:  # the others would meet the same
-                    problems.update({name: self._not_submitted(name, trouble) for name in names})
+                    problems.update(dict.fromkeys(names, trouble))
                     return
                 try:
                     await work()
                 except EvflowError as error:
-                    problems.update({name: self._not_submitted(name, problem_of(error)) for name in names})
+                    problems.update(dict.fromkeys(names, problem_of(error)))
 
         probes = 1 if self._in_trouble else 0
         for some_names, work in submits[:probes]:
@@ -152,13 +151,7 @@ class BatchPlatform:
                 group.start_soon(one, some_names, work)
         self._in_trouble = any(problem.transient for problem in problems.values())
         self._something.set()
-        return {name: self._if_sure(name, problem) for name, problem in problems.items()}
-
-    def _if_sure(self, name: str, problem: PlatformProblem) -> PlatformProblem:
-        """A problem of a submit; one that is over before AWS heard of the job says so, and whoever cancels the job need not wait for AWS."""
-        if not problem.transient or name in self._unsure or name in self._unsure_arrays:
-            return problem
-        return PlatformProblem(problem.message, problem.hint, throttled=True, retry_after_s=problem.retry_after_s)
+        return {name: self._not_submitted(name, problem) for name, problem in problems.items()}
 
     async def find(
         self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
@@ -373,7 +366,7 @@ class BatchPlatform:
             array.left.add(name)
 
     def _not_submitted(self, name: str, problem: PlatformProblem) -> PlatformProblem:
-        """A transient problem of a job: "throttled" where it was certainly not submitted, so that nobody has to look whether it is there."""
+        """A transient problem of a job: "throttled" where it was certainly not submitted, so that whoever cancels it need not wait for AWS."""
         if not problem.transient:
             return problem
         is_sure = name not in self._unsure and name not in self._unsure_arrays

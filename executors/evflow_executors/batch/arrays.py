@@ -73,9 +73,9 @@ class Array:
         self.end: asyncio.Task[None] | None = None  # of all of it
         self.kept_at_s = 0.0
 
-    def ids(self, wanted: set[str] | None = None) -> dict[str, str]:
-        """The ids of its members, or of those that are wanted, by name."""
-        return {name: f"{self.id}:{index}" for index, name in enumerate(self.names) if wanted is None or name in wanted}
+    def ids(self) -> dict[str, str]:
+        """The ids of its members by name."""
+        return {name: f"{self.id}:{index}" for index, name in enumerate(self.names)}
 
     def member(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
         """A member of `DescribeJobs` as a job of its own would be: with its name and its tags."""

@@ -43,7 +43,7 @@ class Registered:
         return found
 
     async def _defined(self, job: Job, queue: str) -> str:
-        wanted = definition_of(job, self._defaults, fargate=await self._is_fargate(queue))
+        wanted = definition_of(job, self._defaults, fargate=await self._is_fargate(queue, job.step))
         name = str(wanted["jobDefinitionName"])
         if name in self._arns:
             return self._arns[name]
@@ -57,7 +57,7 @@ class Registered:
                 self._arns[name] = str(found[0]["jobDefinitionArn"])
         return self._arns[name]
 
-    async def _is_fargate(self, queue: str) -> bool:
+    async def _is_fargate(self, queue: str, step: str) -> bool:
         """Where a queue leads, by the first of its compute environments; they are all of one kind.
 
         Raises:
@@ -66,14 +66,14 @@ class Registered:
         if queue not in self._queues:
             async with self._defining:
                 if queue not in self._queues:
-                    self._queues[queue] = await self._ask_where(queue)
+                    self._queues[queue] = await self._ask_where(queue, step)
         return self._queues[queue]
 
-    async def _ask_where(self, queue: str) -> bool:
+    async def _ask_where(self, queue: str, step: str) -> bool:
         answer = await self._calls.batch("describe_job_queues", f"look at the queue {queue}", jobQueues=[queue])
         if not answer["jobQueues"]:
             raise BatchUnfit(
-                "of the run", f"there is no queue '{queue}'", "Compare its name, and the region, with `aws batch describe-job-queues`."
+                step, f"there is no queue '{queue}'", "Compare its name, and the region, with `aws batch describe-job-queues`."
             )
         order: Sequence[Mapping[str, Any]] = answer["jobQueues"][0].get("computeEnvironmentOrder") or []
         if not order:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import Any, Final
@@ -34,6 +34,8 @@ CONNECT_S: Final = 10.0
 SILENCE_S: Final = 330.0
 """A stream that says nothing for so long is dead: a watch ends by itself before that, and a log may be followed anew."""
 PAGE: Final = 500
+FEW: Final = 20
+"""So many Jobs are asked for one by one."""
 _MOST_CONNECTIONS: Final = 64
 _TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 _READ_BYTES: Final = 2**21
@@ -178,6 +180,36 @@ class KubernetesApi:
             if not metadata.get("continue"):
                 return found, str(metadata.get("resourceVersion", ""))
             query = {**query, "continue": metadata["continue"]}
+
+    async def jobs(self, namespace: str, names: Collection[str], selector: str) -> dict[str, dict[str, Any]]:
+        """The Jobs of these names that there are: few are asked for one by one, of more all that the selector finds are listed.
+
+        Raises:
+            PlatformProblem: The server does not answer, or refuses.
+        """
+        if len(names) > FEW:
+            listed, _ = await self.items(path_of(namespace=namespace, kind="jobs"), selector)
+            return {job["metadata"]["name"]: job for job in listed if job["metadata"]["name"] in names}
+        found: dict[str, dict[str, Any]] = {}
+        for name in names:
+            try:
+                found[name] = await self.call("GET", path_of(namespace=namespace, kind="jobs", name=name))
+            except CallRefused as error:
+                if error.status != 404:
+                    raise
+        return found
+
+    async def delete(self, kind: str, namespace: str, name: str, options: Mapping[str, Any]) -> None:
+        """Delete a thing; one that is gone is fine.
+
+        Raises:
+            PlatformProblem: The server does not answer, or refuses.
+        """
+        try:
+            await self.call("DELETE", path_of(namespace=namespace, kind=kind, name=name), body=options)
+        except CallRefused as error:
+            if error.status != 404:
+                raise
 
     @asynccontextmanager
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[AsyncGenerator[bytes]]:
@@ -366,7 +398,8 @@ def _version_in(said: Mapping[str, Any]) -> tuple[int, int]:
 
 def _unanswered(host: str, error: BaseException) -> PlatformProblem:
     why = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True)
+    unsent = isinstance(error, import_module("aiohttp").ClientConnectorError)  # so it has done nothing
+    return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True, throttled=unsent)
 
 
 async def _lines_of(response: Any) -> AsyncGenerator[bytes]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from evflow.core.values import value
 from evflow_executors.kubernetes.answers import container_state, part, rows
-from evflow_executors.kubernetes.api import CallRefused, KubernetesApi, path_of, selector
+from evflow_executors.kubernetes.api import KubernetesApi, path_of, selector
 from evflow_executors.kubernetes.reasons import PodSeen, pod_seen, told_by_job
 from evflow_executors.remote.names import LABELS
 
@@ -66,11 +66,7 @@ async def remove(api: KubernetesApi, namespace: str, name: str) -> None:
     Raises:
         PlatformProblem: The server does not answer, or refuses.
     """
-    try:
-        await api.call("DELETE", path_of(namespace=namespace, kind="jobs", name=name), body={"propagationPolicy": "Background"})
-    except CallRefused as error:
-        if error.status != 404:
-            raise
+    await api.delete("jobs", namespace, name, {"propagationPolicy": "Background"})
 
 
 def _there(namespace: str, job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> JobThere:

@@ -37,8 +37,6 @@ from evflow_executors.remote.verdicts import EXITED, GANG_ENDED
 NAME: Final = "kubernetes"
 SUBMITS_AT_ONCE: Final = 32
 """Calls that are on their way together; their rate is bounded elsewhere."""
-FEW: Final = 20
-"""So many Jobs are asked for one by one; of more, all of the log are listed."""
 PODLESS_S: Final = 20.0
 """A Job without a pod for so long is asked why (a quota, a webhook), and so is a pod that does not start (a volume, a network)."""
 SLOW_AT_ONCE: Final = 4
@@ -107,7 +105,9 @@ class KubernetesPlatform:
             async with at_once:
                 trouble = next((problem for problem in problems.values() if _is_of_all(problem)), None)
                 if trouble is not None:  # that this one was not asked for is what "throttled" says
-                    text = "Kubernetes asked for fewer calls." if trouble.throttled else trouble.message
+                    text = (
+                        "Kubernetes asked for fewer calls." if isinstance(trouble, CallRefused) and trouble.throttled else trouble.message
+                    )
                     problems[job.name] = PlatformProblem(text, transient=True, throttled=job.name not in self._unsure)
                     return
                 try:
@@ -167,13 +167,13 @@ class KubernetesPlatform:
         diagnostics.debug("a Job of Kubernetes is deleted", job=name, why=why)
         gang = known.gang
         if gang is None:
-            await self._delete("jobs", known.namespace, name, {"propagationPolicy": "Background"})
+            await self._api.delete("jobs", known.namespace, name, {"propagationPolicy": "Background"})
         else:
             await anyio.lowlevel.checkpoint()  # who ends a gang ends all nodes in a row
             if not (gang.deleted or gang.failed) and all(self._is_ending(node) for node in gang.nodes):
                 gang.deleted = True
                 try:
-                    await self._delete("jobs", known.namespace, known.job, {"propagationPolicy": "Background"})
+                    await self._api.delete("jobs", known.namespace, known.job, {"propagationPolicy": "Background"})
                 except PlatformProblem:
                     gang.deleted = False
                     raise
@@ -183,7 +183,7 @@ class KubernetesPlatform:
             known.pod = pod
             # The Job's deletion takes its pods along with the grace that they have; ours may be shorter.
             grace = {"gracePeriodSeconds": max(1, round(grace_s))}
-            await self._delete("pods", known.namespace, pod["metadata"]["name"], grace)
+            await self._api.delete("pods", known.namespace, pod["metadata"]["name"], grace)
         if not pods:
             await self._tell(name, known, PodSeen("ended", EXITED))
 
@@ -533,27 +533,10 @@ class KubernetesPlatform:
     async def _jobs_in(self, namespace: str, wanted: set[str], gangs: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
         """The Jobs of a namespace that have these names, and those of gangs that have such nodes."""
         names = wanted | {gang for gang, nodes in gangs.items() if wanted.intersection(nodes)}
-        if len(names) > FEW:
-            found, _ = await self._api.items(path_of(namespace=namespace, kind="jobs"), self._selector)
-            return {job["metadata"]["name"]: job for job in found if job["metadata"]["name"] in names}
-        jobs: dict[str, dict[str, Any]] = {}
-        for name in names:
-            try:
-                jobs[name] = await self._api.call("GET", path_of(namespace=namespace, kind="jobs", name=name))
-            except CallRefused as error:
-                if error.status != 404:
-                    raise
-        return jobs
+        return await self._api.jobs(namespace, names, self._selector)
 
     def _pods_of(self, name: str, namespace: str) -> tuple[str, str]:
         return path_of(namespace=namespace, kind="pods"), f"job-name={name}"
-
-    async def _delete(self, kind: str, namespace: str, name: str, options: Mapping[str, Any]) -> None:
-        try:
-            await self._api.call("DELETE", path_of(namespace=namespace, kind=kind, name=name), body=options)
-        except CallRefused as error:
-            if error.status != 404:
-                raise
 
     def _away(self, known: Known) -> None:
         """Delete a Job whose attempt is over."""
@@ -569,7 +552,7 @@ class KubernetesPlatform:
             async with self._hands:
                 for _ in range(3):
                     try:
-                        await self._delete("jobs", known.namespace, known.job, options)
+                        await self._api.delete("jobs", known.namespace, known.job, options)
                     except CallRefused as error:
                         if error.status == 409:
                             return

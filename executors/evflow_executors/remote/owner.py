@@ -14,7 +14,7 @@ from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
 from evflow.log import commands
 from evflow.log.link import Link
-from evflow.store import ObjectDamaged, ObjectMissing, open_store
+from evflow.store import open_store
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_orders import NoPackage
 from evflow_executors.remote import meeting, reports, sheets
@@ -127,11 +127,7 @@ class OwnerDispatch:
         store_url = self._store_of(prefix)
         if store_url is None:
             return None
-        try:
-            return await anyio.to_thread.run_sync(sheets.members_of, open_store(store_url), digest, size)
-        except (ObjectMissing, ObjectDamaged, sheets.SheetUnreadable) as error:
-            diagnostics.warning("the members of an array cannot be told", of=prefix, why=error.message)
-            return None
+        return await anyio.to_thread.run_sync(sheets.members_if_there, store_url, digest, size, prefix)
 
     async def keep_sheet(self, prefix: str, digest: bytes) -> None:
         """See `platform.Sheets`."""

@@ -10,9 +10,10 @@ The sheet is durable before the array is submitted: there is no array whose memb
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from evflow import diagnostics
 from evflow.core.ids import Digest
 from evflow.errors import InternalError
-from evflow.store import ObjectStore
+from evflow.store import ObjectDamaged, ObjectMissing, ObjectStore, open_store
 from evflow.store.items import load_item, pack_items
 
 
@@ -55,6 +56,19 @@ def members_of(store: ObjectStore, digest: bytes, size: int) -> Sequence[str]:
     if not isinstance(found, list) or len(cast("list[object]", found)) != size:
         raise SheetUnreadable(store.where(digest), f"its last entry does not list {size} members")
     return [str(member) for member in cast("list[object]", found)]
+
+
+def members_if_there(store_url: str, digest: bytes, size: int, prefix: str) -> Sequence[str] | None:
+    """As `members_of`, of a store by its URL; None where the sheet is gone or damaged, and a line about the run whose jobs are called so.
+
+    Raises:
+        UnknownStore, StoreUnusable: The store cannot be read.
+    """
+    try:
+        return members_of(open_store(store_url), digest, size)
+    except (ObjectMissing, ObjectDamaged, SheetUnreadable) as error:
+        diagnostics.warning("the members of an array cannot be told", of=prefix, why=error.message)
+        return None
 
 
 def variables_of(store: ObjectStore, digest: bytes, index: int) -> Mapping[str, str]:
