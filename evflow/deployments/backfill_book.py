@@ -27,6 +27,7 @@ from evflow.deployments.offers import offer_again
 from evflow.deployments.request import Asked, Ready, make_ready, offer
 from evflow.errors import Conflict, EvflowError
 from evflow.log.errors import LogUnavailable
+from evflow.log.flow_commands import FlowLogForked
 from evflow.log.keys import shared_shard
 from evflow.log.protocol import BackfillChange, LogClient
 from evflow.store import Store, open_store
@@ -51,13 +52,24 @@ class _Flow:
         name: Its name.
         seq: Where its log ended.
         backfills: Those that are not over, by number.
+        packed: The same as the log has them.
         runs: The runs of its backfills that are not known to be over, by the positions of their requests.
     """
 
     name: FlowName
     seq: Seq
     backfills: dict[int, Backfill] = field(default_factory=dict[int, Backfill])
+    packed: dict[int, bytes] = field(default_factory=dict[int, bytes])
     runs: dict[int, RunRequested] = field(default_factory=dict[int, RunRequested])
+
+    def change(self, then: Backfill) -> BackfillChange:
+        """The change of a backfill of which it is now what it is known to be."""
+        return BackfillChange(then.number, pack(then), self.packed[then.number])
+
+    def moved(self, then: Backfill, change: BackfillChange) -> None:
+        """Know that a change was made, by an event at the log's end."""
+        self.seq = Seq(self.seq + 1)
+        self.backfills[then.number], self.packed[then.number] = then, change.packed
 
 
 class BackfillBook:
@@ -97,8 +109,7 @@ class BackfillBook:
     def _look(self, is_mine: Callable[[FlowName], bool]) -> float:
         mine = [flow for flow in self._log.backfilled() if is_mine(flow)]
         for gone in self._flows.keys() - set(mine):
-            self._forget(gone)
-            self._offered.pop(gone, None)
+            self._distrust(gone)
         if not mine:
             return LOOK_EVERY_S
         wait_s = LOOK_EVERY_S
@@ -110,6 +121,9 @@ class BackfillBook:
                 running = self._of_flow(name, end)
                 if running:
                     wait_s = min(wait_s, _SOON_S + running * _EACH_S)
+            except FlowLogForked:
+                self._distrust(name)
+                wait_s = 0.0
             except Conflict:  # somebody else appended: what is left is decided on what they left
                 self._forget(name)
                 wait_s = 0.0
@@ -132,9 +146,17 @@ class BackfillBook:
         self._known.pop(name, None)
         self._aside.pop(name, None)
 
+    def _distrust(self, name: FlowName) -> None:
+        """Forget also what was offered: that may be lost, or another process's runs may stand in its place."""
+        self._forget(name)
+        self._offered.pop(name, None)
+
     def _of_flow(self, name: FlowName, end: Seq) -> int:
         """Bring a flow up to date and carry its backfills on; returns how many runs of theirs are not over."""
         flow = self._flows.get(name)
+        if flow is not None and end < flow.seq:  # the server lost what was read
+            self._distrust(name)
+            flow = None
         if flow is None or flow.seq != end:
             flow = self._flows[name] = self._load(name, end)
         for number in list(flow.backfills):
@@ -151,7 +173,7 @@ class BackfillBook:
                 diagnostics.warning("a backfill cannot be read", backfill=str(Name(name, number)), why=str(error))
                 continue
             if not backfill.is_over:
-                flow.backfills[number] = backfill
+                flow.backfills[number], flow.packed[number] = backfill, packed
         offered = self._offered.setdefault(name, set())
         for backfill in flow.backfills.values():
             for seq in backfill.running:
@@ -234,11 +256,11 @@ class BackfillBook:
         seq = Seq(flow.seq + 1)
         then = after(backfill, requested, 0, asked.principal, seq)
         assert then is not None
-        change = BackfillChange(backfill.number, pack(then))
+        change = flow.change(then)
         run = take_number(
             self._log, flow.name, requested, principal=asked.principal, expected=flow.seq, change=change, store=ready.deployment.store
         )
-        flow.seq, flow.backfills[backfill.number] = seq, then
+        flow.moved(then, change)
         flow.runs[seq] = RunRequested(run.number, asked.user, trigger=asked.trigger)
         offer(self._log, ready, run, patience_s=0.0)
         self._offered[flow.name].add(seq)
@@ -250,5 +272,6 @@ class BackfillBook:
         then = after(backfill, event, at_us, _PRINCIPAL, flow.seq + 1)
         assert then is not None
         payload = flow_events.encode(event, at_us=at_us, principal=_PRINCIPAL)
-        flow.seq = self._log.append_flow(flow.name, flow.seq, payload, BackfillChange(backfill.number, pack(then)))
-        flow.backfills[backfill.number] = then
+        change = flow.change(then)
+        self._log.append_flow(flow.name, flow.seq, payload, change)
+        flow.moved(then, change)

@@ -322,8 +322,9 @@ def _append(log: LogClient, flow: FlowName, event_of: Callable[[Mapping[int, byt
         before = unpacked(known[number]) if number in known else None
         now = after(before, event, at_us, principal, expected + 1)
         assert now is not None  # what is not there cannot be cancelled, and what is asked for is there
+        changed = BackfillChange(number, pack(now), known.get(number, b""))
         try:
-            log.append_flow(flow, expected, flow_events.encode(event, at_us=at_us, principal=principal), BackfillChange(number, pack(now)))
+            log.append_flow(flow, expected, flow_events.encode(event, at_us=at_us, principal=principal), changed)
         except Conflict:
             continue
         return now

@@ -22,6 +22,7 @@ from evflow.deployments.ledger import Known, Ledger
 from evflow.deployments.ticks import ASIDE_US, Scheduled, decide_ticks, scheduled
 from evflow.errors import Conflict
 from evflow.log.errors import LogUnavailable
+from evflow.log.flow_commands import FlowLogForked
 from evflow.log.protocol import LogClient, PublishedEvent
 from evflow.store import Store, open_store
 
@@ -170,6 +171,8 @@ class Book:
         try:
             flow = self._flows.get(name)
             if flow is None or end not in (None, flow.known.seq):
+                if flow is not None and end is not None and end < flow.known.seq:  # the server lost what was read
+                    self._ledger.forget(name)
                 end = self._end_of(name) if end is None else end
                 flow = self._flows[name] = self._load(name, end, now_us, flow)
             for tick in flow.scheduled:
@@ -177,6 +180,9 @@ class Book:
                     decide_ticks(self._ledger, flow.known, tick, now_us)
             for one in flow.listeners:
                 self._listen(flow, one, read_us, batch)
+        except FlowLogForked:
+            self._flows.pop(name, None)
+            self._ledger.forget(name)
         except Conflict:  # somebody else appended: what is left is decided on what they left
             if end is None:
                 self._bring_up_to_date(name, self._end_of(name), now_us, batch, read_us)

@@ -185,9 +185,8 @@ def change(log: LogClient, wanted: Reference, decide: Callable[[Deployment | Non
         now = after(before, event, at_us, principal)
         payload = flow_events.encode(event, at_us=at_us, principal=principal)
         try:
-            seq = log.append_flow(
-                wanted.flow, expected, payload, DeploymentChange(wanted.name, pack(now) if now else b"", (*marks, expected + 1))
-            )
+            changed = DeploymentChange(wanted.name, pack(now) if now else b"", (*marks, expected + 1), packed or b"")
+            seq = log.append_flow(wanted.flow, expected, payload, changed)
         except Conflict:
             continue
         return Change(FlowRecord(seq, at_us, principal, event), now)

@@ -94,10 +94,10 @@ def _change(log: LogClient, flow: FlowName, asked: RunRequested, end: Seq) -> De
     if deployments.began_by_itself(asked):
         packed = log.deployments(flow).get(asked.deployment)
         then = None if packed is None else deployments.after(deployments.unpacked(packed), asked, 0, PRINCIPAL, end + 1)
-        return None if then is None else DeploymentChange(asked.deployment, deployments.pack(then))
+        return None if then is None else DeploymentChange(asked.deployment, deployments.pack(then), before=packed)
     number = backfill.number_of(asked)
     held = None if number is None else log.backfills(flow).get(number)
     if number is None or held is None:
         return None
     carried = backfill.after(backfill.unpacked(held), asked, 0, PRINCIPAL, end + 1)
-    return None if carried is None else BackfillChange(number, backfill.pack(carried))
+    return None if carried is None else BackfillChange(number, backfill.pack(carried), held)

@@ -45,11 +45,13 @@ class Known:
         name: Its name.
         seq: Where its log ended.
         deployments: What is deployed then, by name.
+        packed: The same as the log has it, which may say more to a later version than to this one.
     """
 
     name: FlowName
     seq: Seq
     deployments: dict[str, Deployment] = field(default_factory=dict[str, Deployment])
+    packed: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 class Ledger:
@@ -79,7 +81,9 @@ class Ledger:
 
     def load(self, name: FlowName, end: Seq) -> Known:
         """Read what is deployed, after the end that is known: a change between the two is a conflict of the next decision."""
-        flow = Known(name, end, {deployment.name: deployment for deployment in self._readable(name)})
+        flow = Known(name, end)
+        for deployment, packed in self._readable(name):
+            flow.deployments[deployment.name], flow.packed[deployment.name] = deployment, packed
         requests = {deployment.asked_seq for deployment in flow.deployments.values()}
         if name not in self._offered:
             requests |= self._last_requests(name, end)
@@ -94,9 +98,14 @@ class Ledger:
         """Forget all other flows, which somebody else may have looked after meanwhile; returns those."""
         gone = [name for name in self._offered if name not in flows]
         for name in gone:
-            del self._offered[name]
+            self.forget(name)
         self.unconfirmed.keep(flows)
         return gone
+
+    def forget(self, flow: FlowName) -> None:
+        """Forget a flow: what was read of its log, and offered, may not be what its server has."""
+        self._offered.pop(flow, None)
+        self.unconfirmed.forget(flow)
 
     def ready(self, deployment: Deployment, parameters: Mapping[str, object], trigger: dict[str, Any]) -> Ready:
         """Do all that can go wrong with a run's start before it is decided.
@@ -151,16 +160,16 @@ class Ledger:
     def _change(self, flow: Known, name: str, event: Event, principal: str) -> DeploymentChange:
         then = after(flow.deployments[name], event, 0, principal, flow.seq + 1)
         assert then is not None  # neither a tick nor an event undeploys anything
-        return DeploymentChange(name, pack(then))
+        return DeploymentChange(name, pack(then), before=flow.packed[name])
 
     def _decided(self, flow: Known, change: DeploymentChange) -> None:
         flow.seq = Seq(flow.seq + 1)
-        flow.deployments[change.name] = unpacked(change.packed)
+        flow.deployments[change.name], flow.packed[change.name] = unpacked(change.packed), change.packed
 
-    def _readable(self, flow: FlowName) -> Iterable[Deployment]:
+    def _readable(self, flow: FlowName) -> Iterable[tuple[Deployment, bytes]]:
         for name, packed in self.log.deployments(flow).items():
             try:
-                yield unpacked(packed)
+                yield unpacked(packed), packed
             except UnreadableEvent as error:
                 diagnostics.warning("a deployment cannot be read", deployment=shown(flow, name), why=str(error))
 

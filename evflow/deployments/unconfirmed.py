@@ -10,13 +10,16 @@ from typing import Final
 
 from evflow import diagnostics
 from evflow.core import flow_events
+from evflow.core.backfill import number_of, unpacked
 from evflow.core.codec import UnreadableEvent
 from evflow.core.deployments import began_by_itself
 from evflow.core.flow_events import RunArchived, RunForgotten, RunRefused, RunRequested
 from evflow.core.ids import FlowName, RunNumber, Seq
 from evflow.core.summary import OVER
 from evflow.core.values import entity, field
+from evflow.deployments.backfills import asked_at
 from evflow.deployments.offers import offer_again
+from evflow.deployments.request import Asked
 from evflow.log.protocol import LogClient
 from evflow.store import Store
 from evflow.store.protocol import StoreFull, StoreUnusable
@@ -80,7 +83,11 @@ class Unconfirmed:
     def keep(self, flows: Collection[FlowName]) -> None:
         """Forget all other flows."""
         for name in [name for name in self._flows if name not in flows]:
-            del self._flows[name]
+            self.forget(name)
+
+    def forget(self, flow: FlowName) -> None:
+        """Forget a flow."""
+        self._flows.pop(flow, None)
 
     def look(self, now_us: int) -> None:
         """Offer what should have begun by now.
@@ -91,9 +98,12 @@ class Unconfirmed:
         for name, flow in self._flows.items():
             for number, one in [(number, one) for number, one in flow.waiting.items() if one.next_us <= now_us]:
                 try:
-                    done = offer_again(self._log, self._stores, name, one.asked)
+                    done = offer_again(self._log, self._stores, name, one.asked, self._as_asked(name, one.asked))
                 except (StoreFull, StoreUnusable) as error:  # it may come back
                     diagnostics.warning("a request waits for the store", flow=name, run=number, why=str(error))
+                    done = False
+                except UnreadableEvent as error:
+                    diagnostics.warning("a request of a backfill that cannot be read waits", flow=name, run=number, why=str(error))
                     done = False
                 if done:
                     del flow.waiting[number]
@@ -108,10 +118,16 @@ class Unconfirmed:
             diagnostics.debug("an event of a flow's log cannot be read", seq=seq, why=str(error))
             return
         event = record.event
-        if isinstance(event, RunRequested) and (event.offer is not None or began_by_itself(event)):
+        if isinstance(event, RunRequested) and (event.offer is not None or began_by_itself(event) or number_of(event) is not None):
             flow.waiting[event.number] = _Waiting(event, record.at_us + PATIENCE_US)
         elif isinstance(event, RunArchived | RunForgotten | RunRefused):
             flow.waiting.pop(event.number, None)
+
+    def _as_asked(self, name: FlowName, requested: RunRequested) -> Asked | None:
+        """What a backfill asked for, whose requests do not say it all; None for all others."""
+        number = number_of(requested)
+        packed = None if number is None else self._log.backfills(name).get(number)
+        return None if packed is None else asked_at(unpacked(packed), (requested.trigger or {})["tick_us"])
 
     def _strike_what_is_over(self, name: FlowName, flow: _Flow) -> None:
         """Ask after many runs at once: most were over long ago."""

@@ -14,7 +14,7 @@ from evflow.log.scripts import invocation
 from evflow.log.wire import Command, type_of_reply
 
 _TAKEN, _CHANGED, _UNNUMBERED = 1, -1, -2
-"""What `request_run.lua` answers, besides 0."""
+"""What `request_run.lua` and `flow_append.lua` answer, besides 0."""
 LOOK_AFTER_US = 3_600_000_000
 """How often a run is looked at whose end is not in its line: see `look_at_us`."""
 
@@ -28,6 +28,18 @@ class FlowLogMoved(Conflict):
         super().__init__(f"The log of flow '{flow}' ends at event {found}, not at {expected}.", "Read its tail and decide again.")
         self.expected = expected
         self.found = found
+
+
+class FlowLogForked(Conflict):
+    """The flow's log ends where it was expected to, and is another one: the server lost its last events, and got others."""
+
+    code = "flow-log-forked"
+
+    def __init__(self, flow: FlowName) -> None:
+        super().__init__(
+            f"The server lost what was read of the log of flow '{flow}', and has other events in its place.",
+            "Read it anew and decide again.",
+        )
 
 
 class DeploymentMoved(Conflict):
@@ -64,7 +76,7 @@ def request_run(
     change: DeploymentChange | BackfillChange | None = None,
     deployed: Deployed | None = None,
 ) -> Operation[RunNumber]:
-    """Register the flow, then take a number and append the request: raises FlowLogMoved, DeploymentMoved, NumbersUnknown."""
+    """Register the flow, then take a number and append the request: raises FlowLogMoved, FlowLogForked, DeploymentMoved, NumbersUnknown."""
     if deployed is not None and isinstance(change, BackfillChange):
         raise ValueError("a backfill's request looks at its backfill, not at what is deployed")  # one hash beside the log
     before, behind = split_at_number(payload)
@@ -72,7 +84,7 @@ def request_run(
     beside, field, value = _beside(flow, change)
     place = (keys.log, keys.meta, beside)
     least, at = "" if minimum is None else minimum, "" if expected is None else expected
-    request = invocation("request_run", place, before, behind, least, at, field, value, *(deployed or ("", b"")))
+    request = invocation("request_run", place, before, behind, least, at, field, value, *(deployed or _before(change, field)))
 
     def parse(replies: list[type_of_reply]) -> RunNumber:
         done, found = replies[1]
@@ -80,13 +92,15 @@ def request_run(
             return RunNumber(found)
         if done == _CHANGED and deployed is not None:
             raise DeploymentMoved(flow, deployed.name, found)
+        if done == _CHANGED:
+            raise FlowLogForked(flow)
         raise NumbersUnknown(flow) if done == _UNNUMBERED else FlowLogMoved(flow, expected or 0, found)
 
     return Operation((("SADD", FLOWS, flow), request), parse)
 
 
 def append_flow(flow: FlowName, expected: int, payload: bytes, change: FlowChange | None) -> Operation[Seq]:
-    """Append to a flow's log: raises FlowLogMoved. A deployment registers the flow first, which may never have run."""
+    """Append to a flow's log: raises FlowLogMoved, FlowLogForked. A deployment registers the flow first, which may never have run."""
     keys = flow_keys(flow)
     beside, field, value = _beside(flow, change)
     register: tuple[Command, ...] = (("SADD", FLOWS, flow),) if isinstance(change, DeploymentChange) else ()
@@ -94,13 +108,15 @@ def append_flow(flow: FlowName, expected: int, payload: bytes, change: FlowChang
         register = (("SADD", BACKFILLED, flow),)
 
     def parse(replies: list[type_of_reply]) -> Seq:
-        done, seq = replies[-1]
+        done, found = replies[-1]
+        if done == _CHANGED:
+            raise FlowLogForked(flow)
         if not done:
-            raise FlowLogMoved(flow, expected, seq)
-        return Seq(seq)
+            raise FlowLogMoved(flow, expected, found)
+        return Seq(found)
 
     marks = msgpack.packb(change.marks) if isinstance(change, DeploymentChange) and change.marks else b""
-    append = invocation("flow_append", (keys.log, keys.meta, beside), expected, payload, field, value, marks)
+    append = invocation("flow_append", (keys.log, keys.meta, beside), expected, payload, field, value, marks, *_before(change, field))
     return Operation((*register, append), parse)
 
 
@@ -140,6 +156,12 @@ def _beside(flow: FlowName, change: FlowChange | None) -> tuple[str, str, bytes]
     if isinstance(change, BackfillChange):
         return keys.backfills, str(change.number), change.packed
     return (keys.deployments, change.name, change.packed) if change is not None else (keys.deployments, "", b"")
+
+
+def _before(change: FlowChange | None, field: str) -> tuple[str, bytes]:
+    """The field that must have a value before the change, and that value; no field where any will do."""
+    before = change.before if isinstance(change, DeploymentChange | BackfillChange) else None
+    return ("", b"") if before is None else (field, before)
 
 
 # --- what is kept beside it -------------------------------------------------------------------------------

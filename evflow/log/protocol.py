@@ -294,6 +294,7 @@ class LogClient(Protocol):
 
         Raises:
             FlowLogMoved: The log has moved on: read the tail and decide again.
+            FlowLogForked: It ends there, but what the change was made of is not what is there: the server lost what was read.
             DeploymentMoved: Something else is deployed, or nothing.
             NumbersUnknown: No number is known, and no minimum was given.
         """
@@ -368,7 +369,7 @@ class LogClient(Protocol):
         """Append to a flow's log, which has no owner, and change what it leads to beside the log, in one act.
 
         Raises:
-            Conflict: The log has moved on: read the tail and decide again.
+            Conflict: The log has moved on, or is another one by now: read it and decide again.
         """
         ...
 

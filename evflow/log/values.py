@@ -202,11 +202,13 @@ class DeploymentChange:
         name: The deployment's name.
         packed: What is deployed under it (`evflow.core.deployments.pack`), or no bytes where nothing is any more.
         marks: For an event about a deployment the positions of all such events, its own the last; none for a tick's or an event's decision.
+        before: What was deployed when that was decided, as the log has it (no bytes: nothing); None: it is what it is.
     """
 
     name: str
     packed: bytes
     marks: tuple[int, ...] = ()
+    before: bytes | None = None
 
 
 class Deployed(NamedTuple):
@@ -236,10 +238,12 @@ class BackfillChange:
     Attributes:
         number: The backfill's number.
         packed: What it is (`evflow.core.backfill.pack`).
+        before: What it was when that was decided, as for `DeploymentChange`.
     """
 
     number: int
     packed: bytes
+    before: bytes | None = None
 
 
 FlowChange = TagChange | DeploymentChange | ArchiveChange | BackfillChange

@@ -16,7 +16,7 @@ from evflow.core.ids import FlowName, RunId, RunNumber, Seq
 from evflow.core.line import Rank
 from evflow.log.archived import SEGMENT_EVENTS, Projection
 from evflow.log.commands import after
-from evflow.log.flow_commands import DeploymentMoved, FlowLogMoved, NumbersUnknown
+from evflow.log.flow_commands import DeploymentMoved, FlowLogForked, FlowLogMoved, NumbersUnknown
 from evflow.log.keys import own_shard
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
@@ -246,6 +246,7 @@ class State:
             raise FlowLogMoved(flow, expected, log.seq)
         if deployed is not None and (found := log.deployments.get(deployed.name, b"")) != deployed.packed:
             raise DeploymentMoved(flow, deployed.name, found)
+        _check_before(flow, log, change)
         if minimum is None and not log.runs:
             raise NumbersUnknown(flow)
         if isinstance(change, BackfillChange):
@@ -323,6 +324,7 @@ class State:
         log = self.flow(flow)
         if expected != log.seq:
             raise FlowLogMoved(flow, expected, log.seq)
+        _check_before(flow, log, change)
         log.events.append(FlowEvent(expected + 1, payload))
         if isinstance(change, TagChange):
             log.tags[change.run.number] = change.tags
@@ -389,6 +391,14 @@ def entry_id(entry: bytes) -> tuple[int, int]:
     """A stream's id as what it compares as."""
     time_ms, _, number = entry.partition(b"-")
     return int(time_ms), int(number or 0)
+
+
+def _check_before(flow: FlowName, log: FlowState, change: FlowChange | None) -> None:
+    """That what a change was made of is what is there."""
+    if isinstance(change, DeploymentChange | BackfillChange) and change.before is not None:
+        found = log.backfills.get(change.number, b"") if isinstance(change, BackfillChange) else log.deployments.get(change.name, b"")
+        if found != change.before:
+            raise FlowLogForked(flow)
 
 
 def _put(kept: dict[str, bytes], name: str, packed: bytes) -> None:

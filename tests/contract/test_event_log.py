@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from evflow.errors import Conflict
 from evflow.log.client import RedisLogClient
 from evflow.log.embedded import EmbeddedServer
 from evflow.log.errors import AppendTooLarge
-from evflow.log.flow_commands import DeploymentMoved, NumbersUnknown
+from evflow.log.flow_commands import DeploymentMoved, FlowLogForked, NumbersUnknown
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
@@ -621,6 +622,27 @@ def test_a_backfill_changes_with_its_event_or_its_run_or_not_at_all(client: LogC
     assert list(client.backfills(flow).items()) == [(2, b"asked"), (10, b"ten")]
     assert client.backfilled() == ["Flow"]
     assert client.deployments(flow) == {}
+
+
+@pytest.mark.parametrize("change", [DeploymentChange("nightly", b"then", before=b"was"), BackfillChange(1, b"then", before=b"was")])
+def test_a_change_that_was_made_of_something_else_than_what_is_there_is_refused(
+    client: LogClient, change: DeploymentChange | BackfillChange
+) -> None:
+    """As after a fail-over that lost events, and others that stand in their place: the position alone says nothing."""
+    flow = FlowName("Flow")
+    for end, there in enumerate((b"", b"other")):
+        if there:
+            client.append_flow(flow, Seq(0), b"event", replace(change, packed=there, before=b""))
+        with pytest.raises(FlowLogForked):
+            client.append_flow(flow, Seq(end), b"event", change)
+        with pytest.raises(FlowLogForked):
+            client.request_run(flow, request(), expected=Seq(end), change=change)
+    assert client.flow_seq(flow) == 1
+    with pytest.raises(FlowLogForked):
+        client.append_flow(flow, Seq(1), b"event", replace(change, before=b""))
+    assert client.append_flow(flow, Seq(1), b"event", replace(change, packed=b"was", before=b"other")) == 2
+    assert client.request_run(flow, request(), expected=Seq(2), change=change) == 1
+    assert [*client.deployments(flow).values(), *client.backfills(flow).values()] == [b"then"]
 
 
 def test_a_flow_is_listed_once_it_is_deployed(client: LogClient) -> None:

@@ -245,11 +245,11 @@ async def test_warm_fork_servers_beyond_the_memory_for_them_are_stopped_oldest_f
     async with a_packaged_world() as world:
         for context in flows:
             await world.run(context)
-            await world.executor.release(run_of(context))
         servers_now = [psutil.Process(pid) for pid in world.executor.fork_servers]
-        await wait_until_async(
-            _async(lambda: all(len(server.children()) == 1 for server in servers_now)), "a process of each waits for an order"
-        )
+        for server in servers_now:
+            await a_process_waits(server)
+        for context in flows:
+            await world.executor.release(run_of(context))
         size_bytes = max(idle_sizes_bytes([server.pid for server in servers_now]))
         assert size_bytes > max(server.memory_full_info().pss for server in servers_now), "the process that waits counts"
     async with a_packaged_world(warm_bytes=int(2.5 * size_bytes)) as world:
@@ -269,10 +269,9 @@ async def test_the_process_that_waits_for_the_next_run_is_told_of_that_run_and_b
         context = a_flow(root, "one", "print(current.run_id, self.alpha)", head="from evflow import current\n")
         given = [save(open_store(context.store_url), {"alpha": alpha}).manifest for alpha in ("first", "later")]
         assert await world.run(replace(context, parameters=given[0])) == "1 first"
-        await world.executor.release(run_of(context))
         [server] = world.executor.fork_servers
-        await wait_until_async(_async(lambda: len(psutil.Process(server).children()) == 1), "a process waits for an order")
-        [spare] = psutil.Process(server).children()
+        spare = await a_process_waits(psutil.Process(server))
+        await world.executor.release(run_of(context))
         name = await world.begin(replace(context, run=7, parameters=given[1]))
         assert (await world.started(name)).pid == spare.pid
         await world.end(name)
@@ -319,6 +318,13 @@ async def test_two_hundred_runs_leave_nothing_behind_in_the_executor_nor_in_its_
         assert (
             workshop.runs == set(workshop.local._contexts) == set(map(workshop.local._runs.get, workshop.local._runs)) == {run_of(context)}
         )
+
+
+async def a_process_waits(server: psutil.Process) -> psutil.Process:
+    """The process that a fork server made ahead: it does while it has nothing else to do, and a run of its code is not released."""
+    await wait_until_async(_async(lambda: len(server.children()) == 1), "a process waits for an order")
+    [spare] = server.children()
+    return spare
 
 
 def _async(predicate: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:

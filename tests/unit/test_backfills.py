@@ -12,7 +12,7 @@ from evflow import config
 from evflow.core.backfill import Backfill, fold, number_of, unpacked
 from evflow.core.codec import decode_report, encode
 from evflow.core.events import RunCancelRequested, RunStarted
-from evflow.core.flow_events import BackfillTicksSkipped, FlowPaused, FlowUndeployed, RunGivenUp, RunRequested
+from evflow.core.flow_events import BackfillTicksSkipped, FlowPaused, FlowUndeployed, FlowUnpaused, RunGivenUp, RunRequested
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.backfill_book import BackfillBook
 from evflow.deployments.backfills import (
@@ -379,6 +379,44 @@ def test_a_run_whose_request_was_lost_with_those_of_ticks_before_it_is_asked_for
     world.play_all()
     assert world.ticks == [(-hour, "run") for hour in (4, 3, 2, 1, 0)]
     assert [record.event.number for record in world.records if isinstance(record.event, RunGivenUp)] == [two.number]
+    world.check()
+
+
+def test_what_was_read_of_a_log_that_its_server_lost_since_decides_nothing(world: BackfillWorld) -> None:
+    """The log ends where it did, by events of others: who slept meanwhile, and lost no connection, reads it anew."""
+    world.ask(max_parallel=2)
+    sleeper = world.backfills()
+    world.carry_on(sleeper)
+    first, _ = world.requested
+    while world.requested:
+        world.server.regress(1)
+    world.change(FlowPaused("default"))
+    world.change(FlowUnpaused("default"))
+    world.play(first)
+    for _ in range(3):
+        world.carry_on(sleeper)
+        world.check()
+    world.play_all(sleeper)
+    assert world.ticks == [(-hour, "run") for hour in (4, 3, 2, 1, 0)]
+    assert find(world.log, FIRST).succeeded == 5
+
+
+def test_an_offer_that_the_server_lost_is_made_again_though_its_request_is_there(world: BackfillWorld) -> None:
+    """Who asked lost no connection, and takes the run for one that others carry out."""
+    world.ask(max_parallel=1, parameters={"size": "7"})
+    slept = world.backfills()
+    world.carry_on(slept)
+    [run] = world.requested
+    while world.offers(run):
+        world.server.regress(1)
+    assert world.requested == [run]
+    book = world.book()
+    for _ in range(2):
+        world.carry_on(slept)
+        world.look(book)
+        world.now_us += MINUTE_US
+    [offered] = world.offers(run)
+    assert offered.parameters_shown == {"size": "7"}
     world.check()
 
 

@@ -347,6 +347,24 @@ def test_wherever_a_process_dies_each_tick_is_decided_once_and_each_run_offered(
     pytest.fail("it never came to its end")
 
 
+def test_what_was_read_of_a_log_that_its_server_lost_since_decides_no_tick(world: TickWorld) -> None:
+    """The log ends where it did, by an event of another: who slept meanwhile, and lost no connection, reads it anew."""
+    world.schedule()
+    world.now_us += HOUR_US
+    sleeper = world.book()
+    world.look(sleeper)
+    end = world.log.flow_seq(TICKING)
+    while world.requested:
+        world.server.regress(1)
+    world.change(FlowPaused("default"))
+    assert world.log.flow_seq(TICKING) == end
+    world.now_us += HOUR_US
+    for _ in range(3):
+        world.look(sleeper)
+        world.check()
+    assert (world.requested, world.deployment.paused) == ([], True)
+
+
 def test_a_run_that_can_never_be_offered_does_not_hold_up_the_ticks_after_it(world: TickWorld) -> None:
     """Its version is not deployed any more, and the log that would tell of it has something else in it."""
     world.schedule()

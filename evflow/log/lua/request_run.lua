@@ -7,6 +7,7 @@
 --         or '' where nobody has asked what was before: then a flow without a number gets none
 --       4 expected seq, or '' for any  5 field of 3, or '' to change none  6 its value after the event
 --       7 field of 3 that must have a value, or '' for none  8 that value
+--       A position says where a log ends, and not of which log: a server that lost its last events, and got others, ends there too
 -- Result: {1, number}      {0, seq found}      {-1, value found, or ''}: it has another value      {-2, 0}: no number was ever taken
 -- Atomicity: the checks stand before the first write; number, event and deployment are one act: no number is used without a
 -- trace, none twice. The caller registers the flow's name (another slot) before this call, so that a crash between the two
