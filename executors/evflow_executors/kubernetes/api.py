@@ -259,8 +259,7 @@ class KubernetesApi:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unanswered(client.configuration.host, error) from error
         finally:
-            # A stream that is left early has more to come: its connection is of no use to others.
-            response.release() if response.content.at_eof() else response.close()
+            response.release() if response.content.at_eof() else _cut(response)
 
     async def _renew(self, refused: Any) -> None:
         """Take the credentials anew: tokens of clouds live for minutes, and a login helper gives another one."""
@@ -400,6 +399,17 @@ def _unanswered(host: str, error: BaseException) -> PlatformProblem:
     why = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     unsent = isinstance(error, import_module("aiohttp").ClientConnectorError)  # so it has done nothing
     return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True, throttled=unsent)
+
+
+def _cut(response: Any) -> None:
+    """End a stream that has more to come: its connection is of no use to others.
+
+    Over TLS to close it means to take leave and to wait for the server's: a stream that goes on says none, and the transport would outlive its loop.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 async def _lines_of(response: Any) -> AsyncGenerator[bytes]:
