@@ -40,6 +40,8 @@ SCHEDULERS = 3
 WORKERS = 4
 PATIENCE_S = 5.0
 """Of a worker: the default."""
+_TRIES = 3
+T = TypeVar("T")
 M = TypeVar("M", bound=Member)
 
 
@@ -103,6 +105,18 @@ class Fleet:
     def log(self) -> "closing[LogClient]":
         """A connection past the proxy."""
         return closing(connect(f"redis://127.0.0.1:{self.server.port}"))
+
+    def settle(self) -> None:
+        """Wait until it is known which server is the primary: here there is one."""
+
+    def ask(self, question: Callable[[LogClient], T]) -> T:
+        """Ask the log; once more where a fail-over cut the connection: on a busy machine one comes that nobody ordered."""
+        for _ in range(_TRIES):
+            self.settle()
+            with suppress(LogUnavailable), self.log() as log:
+                return question(log)
+        with self.log() as log:
+            return question(log)
 
     # --- the work ------------------------------------------------------------------------------------------
 

@@ -41,7 +41,12 @@ def disturb(fleet: Fleet, length_s: float) -> None:
         fleet.strike()
 
 
-def settled(fleet: Fleet, log: LogClient) -> bool:
+def in_pool(log: LogClient) -> str:
+    """What the pool has left."""
+    return left_in_pool(log.url, POOL)
+
+
+def settled(log: LogClient) -> bool:
     """Whether nothing is left to do."""
     return all(found.is_over for _, found in backfills.listed(log, FLOW)) and not open_runs(log, FLOW)
 
@@ -49,21 +54,19 @@ def settled(fleet: Fleet, log: LogClient) -> bool:
 def calm(fleet: Fleet, *, lost: bool = False) -> Found:
     """Let everything come to its end, end the schedulers, and look."""
     fleet.calm_down()
-    with fleet.log() as log:
-        try:
-            wait_until(lambda: settled(fleet, log), "everything is over", WITHIN_S)
-        except TimeoutError as error:
-            stuck = open_runs(log, FLOW)
-            raise AssertionError(
-                f"{stuck} are open after: {fleet.story()}\n{left_in_pool(log.url, POOL)}\n{last_events(log, stuck)}\n{fleet.last_lines(stuck)}"
-            ) from error
-        try:
-            wait_until(lambda: not left_in_pool(log.url, POOL), "no order and no claim is left", POOL_WITHIN_S)
-        except TimeoutError as error:
-            raise AssertionError(f"the pool has {left_in_pool(log.url, POOL)} left after: {fleet.story()}") from error
-        fleet.end()
-        disconnect()
-        found = inspect(log, FLOW, fleet.book, lost=lost, may_have_twins=fleet.may_have_twins)
+    try:
+        wait_until(lambda: fleet.ask(settled), "everything is over", WITHIN_S)
+    except TimeoutError as error:
+        stuck = fleet.ask(lambda log: open_runs(log, FLOW))
+        said = fleet.ask(lambda log: f"{left_in_pool(log.url, POOL)}\n{last_events(log, stuck)}")
+        raise AssertionError(f"{stuck} are open after: {fleet.story()}\n{said}\n{fleet.last_lines(stuck)}") from error
+    try:
+        wait_until(lambda: not fleet.ask(in_pool), "no order and no claim is left", POOL_WITHIN_S)
+    except TimeoutError as error:
+        raise AssertionError(f"the pool has {fleet.ask(in_pool)} left after: {fleet.story()}") from error
+    fleet.end()
+    disconnect()
+    found = fleet.ask(lambda log: inspect(log, FLOW, fleet.book, lost=lost, may_have_twins=fleet.may_have_twins))
     for shard in shared_shards():
         keys = shard_keys(shard)
         if fleet.server.call("SCARD", keys.active) or (fleet.server.call("XLEN", keys.inbox) and not lost):
