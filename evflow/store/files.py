@@ -34,12 +34,12 @@ from evflow.store.disk import (
     read_file,
     reason_of,
     size_of,
-    steps,
     sweep_drafts,
     sync_folder,
     take,
     translated,
     unless_missing,
+    write_digested,
 )
 from evflow.store.protocol import (
     Buffer,
@@ -119,15 +119,11 @@ class FileStore:
         return Digest(digest)
 
     def _put_large(self, head: list[Buffer], rest: Iterable[Buffer]) -> Digest:
-        sha = hashlib.sha256()
         with Draft(self.root) as draft:
-            for step in steps(chain(head, rest)):
-                sha.update(step)
-                draft.write(step)
-            digest = sha.digest()
+            digest = write_digested(draft, chain(head, rest))
             if not self._confirm(digest, draft.size):
                 self._publish(draft, digest)
-        return Digest(digest)
+        return digest
 
     def _confirm(self, digest: bytes, size: int) -> bool:
         """Whether the object is there; it counts as written now, and its name is durable.

@@ -71,16 +71,18 @@ def test_every_size_comes_back_whole_and_is_counted_right(objects: ObjectStore, 
     assert (bytes(objects.get(digest)), objects.size(digest)) == (content[:size], size)
 
 
-@pytest.mark.parametrize("size", [10_000, LARGE])
-def test_a_chunks_memory_may_be_used_again_for_the_next(objects: ObjectStore, size: int) -> None:
+@pytest.mark.parametrize(("size", "of_each"), [(10_000, 1_000), (LARGE, 1_000), (3 * IN_PARTS, 1_000), (3 * IN_PARTS, 1_000_000)])
+def test_a_chunks_memory_may_be_used_again_for_the_next(objects: ObjectStore, size: int, of_each: int) -> None:
     def chunks() -> Iterator[bytearray]:
-        memory = bytearray(1000)
-        for index in range(size // 1000):
-            memory[:] = index.to_bytes(4, "big") * 250
+        memory = bytearray(of_each)
+        for index in range(size // of_each):
+            memory[:] = index.to_bytes(4, "big") * (of_each // 4)
             yield memory
 
     digest = objects.put(chunks())
-    assert bytes(objects.get(digest)) == b"".join(index.to_bytes(4, "big") * 250 for index in range(size // 1000))
+    content = b"".join(index.to_bytes(4, "big") * (of_each // 4) for index in range(size // of_each))
+    assert digest == hashlib.sha256(content).digest()
+    assert bytes(objects.get(digest)) == content
 
 
 @pytest.mark.parametrize(

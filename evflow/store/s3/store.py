@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import mmap
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from evflow.core.ids import Digest, Micros
-from evflow.store.disk import STEP_BYTES, Draft, read_file, steps, take
+from evflow.store.disk import STEP_BYTES, Draft, read_file, steps, take, write_digested
 from evflow.store.protocol import (
     Buffer,
     NameMissing,
@@ -93,14 +92,8 @@ class S3Store:
             loop.run(self._put_small(digest, data))
             self._cache.keep(digest, data)
             return digest
-        sha = hashlib.sha256()
-        # Both leave the interpreter to others: side by side they last as long as the longer one.
-        with Draft(self._spool, durable=False) as draft, ThreadPoolExecutor(1, "evflow-draft") as writer:
-            for step in steps(chain(head, rest)):
-                written = writer.submit(draft.write, step)
-                sha.update(step)
-                written.result()
-            digest = Digest(sha.digest())
+        with Draft(self._spool, durable=False) as draft:
+            digest = write_digested(draft, chain(head, rest))
             loop.run(self._put_file(digest, draft))
             if self._cache.takes(draft.size):
                 self._cache.adopt(draft, digest, draft.size)
