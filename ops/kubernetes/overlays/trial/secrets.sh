@@ -1,6 +1,5 @@
 #!/bin/sh
-# Prints the secrets of the trial, with new passwords: `./secrets.sh | kubectl create -f -`, once. The users are those of ops/redis/users.acl,
-# whose comments a server does not read.
+# Prints the secrets of the trial, with new passwords: `./secrets.sh | kubectl create -f -`, once. The users are those of ops/redis/users.acl.
 set -eu
 acl=$(dirname "$0")/../../../redis/users.acl
 password() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
