@@ -440,6 +440,8 @@ def check_permissions(server: Server) -> Iterator[Finding]:
     unwell = next((error for _, error in refused if error.transient), None)
     if unwell is not None:  # a replica, no memory, a full disk: it says nothing about rights
         yield Finding("writes", "error", unwell.message, unwell.hint)
+    elif refused and (part := _part_of(server, tag)) is not None:
+        yield Finding("permissions", "warning", *part)
     elif refused:
         advice = (
             "Give the user `~evflow:* ~{evflow:* +@read +@write +@stream +@scripting +@connection +time +info +wait +waitaof +config|get`."
@@ -450,6 +452,30 @@ def check_permissions(server: Server) -> Iterator[Finding]:
     if not server.has_waitaof and not server.embedded:
         advice = "For `--durability fsync` set `appendfsync always`, or use Redis 7.2 or newer, or Valkey."
         yield Finding("waitaof", "warning", "the server has no WAITAOF", advice)
+
+
+def _part_of(server: Server, tag: str) -> tuple[str, str] | None:
+    """What a user that may not do everything is good for, and what to know of that: the other users of `ops/redis`. None: for nothing."""
+    inbox, live = f"{tag}:inbox", f"{tag}:live"
+    script, *_ = _trials(inbox, live, "", "")
+    looks = (("XRANGE", inbox, "-", "+", "COUNT", 1), ("HGETALL", live), ("SMEMBERS", "evflow:flows"), ("TIME",))
+    if any(_refusal(server, command) is not None for command in looks):
+        return None
+    if _refusal(server, _add(f"{tag}:stream")) is None:  # one that may write runs, and lacks something
+        _refusal(server, ("DEL", f"{tag}:stream"))
+        return None
+    if _refusal(server, _add(inbox)) is not None:
+        return "this user reads and writes nothing", "That is enough to look. Whoever does more needs another user: ops/redis."
+    reports = all(_refusal(server, command) is None for command in (("DEL", inbox, live), script))
+    _refusal(server, ("DEL", inbox, live))
+    if not reports:
+        return None
+    advice = "That is enough for `evflow worker`. Whoever runs, deploys or schedules needs the user of a scheduler: ops/redis."
+    return "this user reads, works for pools and reports, and does nothing else", advice
+
+
+def _add(stream: str) -> tuple[Argument, ...]:
+    return ("XADD", stream, "2-0", "e", "x")
 
 
 def _trials(stream: str, table: str, names: str, ranked: str) -> Sequence[tuple[Argument, ...]]:

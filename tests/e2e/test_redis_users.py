@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evflow.log.diagnose import diagnose
 from evflow.log.errors import LogAccessDenied, LogUnavailable
 from evflow.log.transport import connect_blocking
 from evflow.log.url import parse
@@ -114,6 +115,20 @@ def test_what_a_user_may_not_do(port: int, user: str, command: tuple[str, ...]) 
             wire.call(*command)
     finally:
         wire.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "level", "said"),
+    [("scheduler", "ok", "all commands"), ("worker", "warning", "works for pools"), ("reader", "warning", "reads and writes nothing")],
+)
+def test_the_doctor_knows_what_each_user_is_for_and_asks_for_no_more_rights(
+    port: int, root: Path, user: str, level: str, said: str
+) -> None:
+    (found,) = [each for each in diagnose(url(port, user), root / "home", f"file://{root}/store") if each.name == "permissions"]
+    assert (found.level, said in found.seen) == (level, True)
+    assert "+@write" not in found.advice
+    with closing(Wire.connect(url(port, "admin"))) as admin:
+        assert [key for key in admin.call("KEYS", "*") if b"doctor" in key] == []
 
 
 def test_nobody_comes_in_without_a_name(port: int) -> None:
