@@ -146,7 +146,13 @@ def test_probes_and_monitors_ask_for_what_a_scheduler_answers() -> None:
     (container,) = pods(all_resources())["evflow-scheduler"]["spec"]["containers"]
     paths = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
     assert paths == {"startupProbe": "/live", "livenessProbe": "/live", "readinessProbe": "/ready"}
-    (monitor,) = (each["spec"]["endpoints"] for each in all_resources() if each["kind"] == "ServiceMonitor")
+    (spec,) = (each["spec"] for each in all_resources() if each["kind"] == "ServiceMonitor")
+    monitor = spec["endpoints"]
+    (service,) = (each for each in all_resources() if each["kind"] == "Service" and each["metadata"]["name"] == "evflow-scheduler")
+    assert matches(spec["selector"], service["metadata"]["labels"])
+    # What the operator writes into the label `job`, by which alerts find schedulers.
+    job = service["metadata"]["labels"][spec["jobLabel"]]
+    assert set(re.findall(r'job="(.*?)"', (REPOSITORY / "ops" / "alerts" / "evflow.yaml").read_text())) == {job}
     assert all(f"| `{path}` |" in page for path in [*paths.values(), monitor[0]["path"]])
     (port,) = container["ports"]
     asked = {container[name]["httpGet"]["port"] for name in paths} | {monitor[0]["port"]}
