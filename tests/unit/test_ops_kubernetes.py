@@ -165,6 +165,23 @@ def test_what_is_told_to_end_has_longer_than_it_drains() -> None:
         assert pods(all_resources())[name]["spec"]["terminationGracePeriodSeconds"] > drain_s
 
 
+def mebibytes(text: str) -> float:
+    """A quantity of Kubernetes, or a size of Redis."""
+    number, unit = re.fullmatch(r"(\d+)(\w+)", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"Mi": 1, "Gi": 1024, "mb": 1, "gb": 1024}[unit]
+
+
+def test_what_is_kept_and_what_is_remembered_fit_into_what_there_is_for_it() -> None:
+    """A pod that fills a volume is evicted, a server that fills its memory killed."""
+    found = pods(all_resources())
+    for name in ("evflow-scheduler", "evflow-worker"):
+        (home,) = [volume["emptyDir"]["sizeLimit"] for volume in found[name]["spec"]["volumes"] if volume["name"] == "home"]
+        assert int(settings()["base"]["EVFLOW_S3_CACHE_MB"]) <= mebibytes(home) / 2
+    (redis,) = found["evflow-redis"]["spec"]["containers"]
+    said = redis["command"][redis["command"].index("--maxmemory") + 1]
+    assert mebibytes(said) <= mebibytes(redis["resources"]["limits"]["memory"]) / 2
+
+
 def test_accounts_exist_and_only_schedulers_have_a_token() -> None:
     accounts = {each["metadata"]["name"]: each for each in all_resources() if each["kind"] == "ServiceAccount"}
     used = {pod["spec"].get("serviceAccountName", "") for pod in pods(all_resources()).values()} - {""}
@@ -276,3 +293,15 @@ def test_overlays_are_built_and_each_name_in_them_is_found(overlay: Path, comman
             found = [pod for pod in running.values() if matches({"matchLabels": each["spec"]["selector"]}, pod["metadata"]["labels"])]
             ports = {port["name"] for pod in found for container in pod["spec"]["containers"] for port in container.get("ports", ())}
             assert {port["targetPort"] for port in each["spec"]["ports"]} <= ports
+
+
+@pytest.mark.skipif(not BUILDERS, reason="neither kustomize nor kubectl is installed")
+def test_another_namespace_is_the_one_of_everything(overlay: Path) -> None:
+    """By what the page says: `namespace:` in the overlay, and the name in base/namespace.yaml."""
+    said, base = overlay / "kustomization.yaml", overlay.parents[1] / "base" / "namespace.yaml"
+    said.write_text(re.sub(r"^namespace: evflow$", "namespace: other", said.read_text(), flags=re.MULTILINE))
+    base.write_text(base.read_text().replace("name: evflow\n", "name: other\n"))
+    made = built(overlay, BUILDERS[0])
+    assert [each["metadata"]["name"] for each in made if each["kind"] == "Namespace"] == ["other"]
+    assert {each["metadata"].get("namespace", "other") for each in made} == {"other"}
+    assert {subject["namespace"] for each in made for subject in each.get("subjects", ())} == {"other"}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the secrets of the trial, with new passwords: `./secrets.sh | kubectl create -f -`, once. The users are those of ops/redis/users.acl.
+# Prints the secrets of the trial, with new passwords: `./secrets.sh | kubectl -n evflow create -f -`, once. The users are those of ops/redis/users.acl.
 set -eu
 acl=$(dirname "$0")/../../../redis/users.acl
 password() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -10,7 +10,6 @@ apiVersion: v1
 kind: Secret
 metadata:
   name: evflow-redis
-  namespace: evflow
 stringData:
   scheduler: redis://scheduler:$scheduler@evflow-redis:6379/0
   worker: redis://worker:$worker@evflow-redis:6379/0
@@ -19,7 +18,6 @@ apiVersion: v1
 kind: Secret
 metadata:
   name: evflow-redis-users
-  namespace: evflow
 stringData:
   users.acl: |
 END
