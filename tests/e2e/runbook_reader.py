@@ -127,16 +127,20 @@ class Operator(Reader):
             "bind": "127.0.0.1",
             "dir": folder,
             "appendonly": "yes",
-            "save": "",
+            "save": '""',
             "repl-diskless-sync-delay": 0,
         }
         if primary := self.primaries[name]:
             options["replicaof"] = f"127.0.0.1 {self.ports[primary]}"
+        configuration = folder / "redis.conf"
+        if not configuration.exists():  # else it may have been written anew, by CONFIG REWRITE
+            configuration.write_text("".join(f"{option} {value}\n" for option, value in options.items()))
         program = _in_wheel() or shutil.which("valkey-server") or shutil.which("redis-server")
         assert program is not None
-        arguments = [word for option, value in options.items() for word in (f"--{option}", *(str(value).split() or [""]))]
         quiet = subprocess.DEVNULL
-        self.servers[name] = subprocess.Popen([program, *arguments], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        self.servers[name] = subprocess.Popen(
+            [program, str(configuration)], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        )
         for one in [name, *(other for other in self.servers if self.primaries[other] == name)]:
             wait_until(partial(self.is_there, one), f"{one} answers, and has what its primary has")
 
