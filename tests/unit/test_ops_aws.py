@@ -259,5 +259,9 @@ def test_it_can_be_deployed(chosen: dict[str, str], monkeypatch: pytest.MonkeyPa
         }
         queues = {one["jobQueueArn"] for one in boto3.client("batch", "eu-west-1").describe_job_queues()["jobQueues"]}
         assert {settings["EVFLOW_BATCH_JOB_QUEUE"], outputs["OnDemandQueueArn"], outputs["FargateQueueArn"]} == queues
+        for name, least in (("SchedulerPolicies", 2), ("StorePolicies", 1)):
+            of_a_role = outputs[name].split(",")
+            assert len(of_a_role) == least + bool(chosen)
+            assert any("StoreKeyAccess" in one for one in of_a_role) == bool(chosen)  # without the key the store is of no use
         last = "EVFLOW_BATCH_SECRETS=EVFLOW_REDIS_URL=arn:" if chosen else "EVFLOW_REPORT_VIA=store"
         assert outputs["Settings"].splitlines()[-1].startswith(last)
