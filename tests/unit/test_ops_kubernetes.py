@@ -284,7 +284,7 @@ def test_overlays_are_built_and_each_name_in_them_is_found(overlay: Path, comman
         assert list(unrestricted(pod["spec"])) == []
     places = {name: {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]} for name, pod in running.items()}
     for name in ("evflow-scheduler", "evflow-worker"):
-        assert {"/tmp", "/var/lib/evflow", *(["/store"] if overlay.name == "trial" else [])} <= places[name]
+        assert {"/tmp", "/var/lib/evflow", "/store" if overlay.name == "trial" else "/etc/evflow/redis-ca"} <= places[name]
     for each in made:
         if each["kind"] in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
             labels = running.get(each["metadata"]["name"], {"metadata": {"labels": {}}})["metadata"]["labels"]
