@@ -71,7 +71,17 @@ def test_containers_are_told_of_another_s3_server_and_how_it_encrypts(monkeypatc
     settings = container_settings("s3://bucket", "redis://log:6379/0", secrets=(), how="")
     env = command_of("Flow/1/7.2", b"x", settings).env
     assert {name: env.get(name) for name in said} == said
-    assert "EVFLOW_S3_CACHE" not in env
+    assert env.keys() & {"EVFLOW_S3_CACHE", "EVFLOW_S3_CACHE_MB"} == set()
+
+
+@pytest.mark.parametrize(("said", "told"), [("0", "0"), ("4000", "4000"), ("90000", None)])
+def test_containers_keep_no_more_copies_than_was_said_and_not_what_a_large_disk_of_this_machine_takes(
+    said: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVFLOW_S3_CACHE_MB", said)
+    monkeypatch.setenv("EVFLOW_CONTAINER_INSTALL", "evflow")
+    settings = container_settings("s3://bucket", "redis://log:6379/0", secrets=(), how="")
+    assert command_of("Flow/1/7.2", b"x", settings).env.get("EVFLOW_S3_CACHE_MB") == told
 
 
 def test_the_bootstrap_asks_the_s3_server_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

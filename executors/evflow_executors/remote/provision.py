@@ -82,9 +82,15 @@ def container_settings(store_url: str, log_url: str, *, secrets: Collection[str]
         env=env,
         aws_endpoint=config.get("aws_endpoint") or "",
         aws_region=config.get("aws_region") or "",
-        s3={name: str(config.get(name)) for name in _OF_S3 if config.get(name)},
+        s3={**{name: str(config.get(name)) for name in _OF_S3 if config.get(name)}, **_smaller_cache()},
         grace_s=config.get("container_grace"),
     )
+
+
+def _smaller_cache() -> dict[str, str]:
+    """Containers keep no more copies than somebody has said, who may know their disks; a large disk of this machine says nothing of theirs."""
+    said_mb: int = config.get("s3_cache_mb")
+    return {"s3_cache_mb": str(said_mb)} if said_mb < config.SETTINGS["s3_cache_mb"].default else {}
 
 
 def report_via(log_url: str) -> Literal["log", "store"]:
