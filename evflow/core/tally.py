@@ -25,7 +25,7 @@ class Tally(NamedTuple):
 
     Attributes:
         running: Their body is at work.
-        starting: They have a slot, and their process is about to exist.
+        starting: They have a slot, and their body has not begun: their process is about to exist, or a worker or a container is waited for.
         waiting: Reason to number; joins that wait are no tasks yet, and counted all the same.
     """
 

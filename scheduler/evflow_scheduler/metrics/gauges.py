@@ -59,7 +59,7 @@ class Gauges(Collector):
         yield _gauge("evflow_slots_taken", "Attempts that have a slot.", census.slots_taken)
         yield _labelled("evflow_runs", "Runs of the owned shards that are not over.", "state", census.runs)
         yield _gauge("evflow_tasks_running", "Tasks whose body is at work.", census.tasks.running)
-        yield _gauge("evflow_tasks_starting", "Tasks with a slot whose process is about to exist.", census.tasks.starting)
+        yield _gauge("evflow_tasks_starting", "Tasks with a slot whose body has not begun.", census.tasks.starting)
         waiting = {**dict.fromkeys(REASONS, 0), **census.tasks.waiting}
         yield _labelled("evflow_tasks_waiting", "Tasks that wait, by what they wait for.", "reason", waiting)
         yield _labelled("evflow_fork_servers", "Processes that have a flow loaded.", "state", {"warm": census.warm, "busy": census.busy})
