@@ -305,3 +305,28 @@ def test_another_namespace_is_the_one_of_everything(overlay: Path) -> None:
     assert [each["metadata"]["name"] for each in made if each["kind"] == "Namespace"] == ["other"]
     assert {each["metadata"].get("namespace", "other") for each in made} == {"other"}
     assert {subject["namespace"] for each in made for subject in each.get("subjects", ())} == {"other"}
+
+
+@pytest.mark.skipif(not BUILDERS, reason="neither kustomize nor kubectl is installed")
+def test_workers_of_two_pools_live_side_by_side(overlay: Path) -> None:
+    """By what the component says: a copy of it, with another name."""
+    first = overlay.parents[1] / "components" / "pool-worker"
+    second = first.with_name("pool-gpu")
+    shutil.copytree(first, second)
+    (edit,) = re.findall(r"^#   (sed .*)$", (first / "kustomization.yaml").read_text(), re.MULTILINE)
+    subprocess.run(["sh", "-c", edit], cwd=second, check=True)
+    said = overlay / "kustomization.yaml"
+    said.write_text(re.sub(r"^( *- )(.*)pool-worker$", r"\1\2pool-worker\n\1\2pool-gpu", said.read_text(), flags=re.MULTILINE))
+    made = built(overlay, BUILDERS[0])
+    workers = {
+        each["metadata"]["name"]: each["spec"] for each in made if each["kind"] == "Deployment" and "worker" in each["metadata"]["name"]
+    }
+    assert {name: spec["template"]["spec"]["containers"][0]["args"][3] for name, spec in workers.items()} == {
+        "evflow-worker": "default",
+        "evflow-worker-gpu": "gpu",
+    }
+    accounts = {each["metadata"]["name"] for each in made if each["kind"] == "ServiceAccount"}
+    assert {spec["template"]["spec"]["serviceAccountName"] for spec in workers.values()} == set(workers) == accounts & set(workers)
+    for name, spec in workers.items():
+        found = {other for other, its in workers.items() if matches(spec["selector"], its["template"]["metadata"]["labels"])}
+        assert found == {name}
