@@ -41,13 +41,13 @@ class CoreRun:
         now: The instant of the last turn, in microseconds.
     """
 
-    def __init__(self, *nodes: Node, **options: Any) -> None:
+    def __init__(self, *nodes: Node, logic: int = LOGIC, **options: Any) -> None:
         self.state = RunState()
         self.records: list[Record] = []
         self.now = 1_000 * SECOND
         end = "end" if any(item.name == "end" for item in nodes) else nodes[-1].name
         graph = Graph({item.name: item for item in nodes}, end=end)
-        self.turn(ev.RunStarted("TestFlow", 1, LOGIC, graph.to_plain(), b"p" * 32, {}, options, {}, "ada", ""))
+        self.turn(ev.RunStarted("TestFlow", 1, logic, graph.to_plain(), b"p" * 32, {}, options, {}, "ada", ""))
 
     def turn(self, *facts: ev.Event, later_us: int = 1_000) -> list[ev.Event]:
         """A turn of these facts; returns what was decided."""

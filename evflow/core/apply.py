@@ -22,6 +22,7 @@ from evflow.errors import InternalError
 
 _Item = TypeVar("_Item")
 
+RETRIES_FIRST_SINCE = 5
 HARD_TIMEOUT_GRACE_US = 10_000_000
 """How long after the limit an attempt may still end by itself before its group is killed."""
 
@@ -187,8 +188,7 @@ def _task_queued(state: RunState, event: ev.TaskQueued) -> None:
         task.retry_at_us = 0
         task.attempts += (Attempt(event.attempt, event.mode, event.executor, at_us),)
     gangs.begin(first)
-    state.waiting.update(dict.fromkeys(numbers))
-    state.lines.setdefault(event.executor, {}).update(dict.fromkeys(numbers))
+    state.line_up(numbers, event.executor, first=event.attempt > 0 and state.logic >= RETRIES_FIRST_SINCE)
 
 
 def _slot_granted(state: RunState, event: ev.SlotGranted) -> None:

@@ -23,9 +23,10 @@ from evflow.core.ids import Micros, Seq
 from evflow.core.retry import after_failure, next_mode
 from evflow.core.state import RunState, Task
 
-LOGIC = 4
+LOGIC = 5
 """The version of the rules that new runs record. 2: tasks can be held, retried and skipped (`evflow.core.control`). 3 decides as 2 does;
-the state that is sealed has the attempts' cards. 4: gangs (`evflow.core.gangs`); the state that is sealed says what was cached."""
+the state that is sealed has the attempts' cards. 4: gangs (`evflow.core.gangs`); the state that is sealed says what was cached. 5 decides as 4 does; what is tried
+again waits before what was never tried."""
 
 SCHEDULER = "scheduler"
 """The principal of a decision."""

@@ -5,7 +5,7 @@ attempts, times, reasons) the state keeps an **agenda**: what needs a decision, 
 changed and not what exists. At the end of a turn the agenda holds nothing but timers.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -260,7 +260,7 @@ class RunState:
         cancelling: The request to cancel, or None.
         tasks: By id, from 1; position 0 stands for the parameters and leads to the first step.
         splits: By the id of the task that split.
-        waiting: Queued tasks, in the order in which they were queued.
+        waiting: Queued tasks, in the order in which they get slots: as they were queued, but what is tried again comes first.
         lines: The same by the executor that they wait for; none of them is empty.
         live: Tasks whose current attempt has a slot, in the order of their grants.
         steps: Step to the number of its tasks, in the order in which they were first reached.
@@ -294,8 +294,8 @@ class RunState:
     outcome: Ending | None = None
     tasks: list[Task] = field(default_factory=list[Task])
     splits: dict[int, Split] = field(default_factory=dict[int, Split])
-    waiting: dict[int, None] = field(default_factory=dict[int, None])
-    lines: dict[str, dict[int, None]] = field(default_factory=dict[str, dict[int, None]])
+    waiting: OrderedDict[int, None] = field(default_factory=OrderedDict[int, None])
+    lines: dict[str, OrderedDict[int, None]] = field(default_factory=dict[str, OrderedDict[int, None]])
     live: dict[int, None] = field(default_factory=dict[int, None])
     steps: dict[str, Counts] = field(default_factory=dict[str, Counts])
     held: dict[int, None] = field(default_factory=dict[int, None])
@@ -340,6 +340,14 @@ class RunState:
     def phase(self) -> str:
         """Its status for people: `paused` while it waits for somebody, else `status`."""
         return "paused" if self.paused else self.status
+
+    def line_up(self, tasks: range, executor: str, *, first: bool) -> None:
+        """Queued tasks wait for an executor; `first`: before all others of the run that do."""
+        for line in (self.waiting, self.lines.setdefault(executor, OrderedDict())):
+            line.update(dict.fromkeys(tasks))
+            if first:
+                for number in reversed(tasks):
+                    line.move_to_end(number, last=False)
 
     def wait_no_more(self, task: Task) -> None:
         """A queued task waits no more; before its attempt is said to run elsewhere than it waited for."""

@@ -494,3 +494,34 @@ class Hooked(FlowSpec):
 if __name__ == "__main__":
     Hooked()
 '''
+
+
+AGAIN = """
+from evflow import FlowSpec, current, retry, step
+
+
+class Again(FlowSpec):
+    @step
+    def start(self):
+        self.items = [1, 2, 3]
+        self.next(self.work, foreach="items")
+
+    @retry(times=1, minutes_between_retries=0)
+    @step
+    def work(self):
+        if not current.retry_count:
+            raise ValueError("not at once")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    Again()
+"""

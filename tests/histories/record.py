@@ -190,6 +190,12 @@ def _waits_again(world: World, times: int) -> bool:
     return _count(world, "RunPaused", "Mended/1") == times
 
 
+def _again(name: str) -> World:
+    world = World(name, flows.AGAIN)
+    world.run("run", "--max-workers", "1")
+    return world
+
+
 def _mended(name: str) -> World:
     world = World(name, flows.MENDED)
     process = world.start("run", "--on-failure", "pause", "--priority", "2")
@@ -217,6 +223,7 @@ RECORDS: dict[str, tuple[str, str, Callable[[str], World]]] = {
     "continued": ("The foreground process is killed while two members run; evflow continue.", "Slow/1", _continued),
     "failed": ("A member of a foreach raises; what runs beside it is ended.", "Slow/1", _failed),
     "paused": ("A run is paused while two members run, gets another priority, and is resumed.", "Slow/1", _paused),
+    "again": ("Each item fails at first, and is tried again before the next one.", "Again/1", _again),
     "overdue": ("Two members wait for something that never comes, until the run's time is over.", "Slow/1", _overdue),
     "mended": ("What fails is held: tried again twice, skipped; a join that chooses is skipped to a step.", "Mended/1", _mended),
     "cached": ("What a run before had done is taken; one item, and the join of all, are new.", "Reckoned/2", _cached),

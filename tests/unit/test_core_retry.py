@@ -9,7 +9,7 @@ from evflow.core.apply import HARD_TIMEOUT_GRACE_US
 from evflow.core.graph import Policy
 from evflow.core.retry import MAX_DELAY_US, MAX_LOSSES, delay_us
 from evflow_scheduler.orders import order_of
-from tests.core_run import SECOND, CoreRun, kinds, node
+from tests.core_run import SECOND, CoreRun, fan, kinds, node
 
 
 def one(**policy: Any) -> CoreRun:
@@ -51,6 +51,17 @@ def test_a_retry_waits_and_is_queued_when_its_time_has_come() -> None:
     assert run.wait(120 * SECOND - 1) == []
     assert run.wait(1) == [ev.TaskQueued(1, 1, 1, "local", "run")]
     assert run.state.next_timer_us() is None
+
+
+@pytest.mark.parametrize(("logic", "line"), [(4, [4, 5, 6, 2, 3]), (5, [3, 2, 4, 5, 6])])
+def test_what_is_tried_again_comes_before_what_was_never_tried(logic: int, line: list[int]) -> None:
+    """A mistake that all items make is seen after a few of them; runs that are older fold as they did."""
+    run = CoreRun(*fan(node("body", "join", retry_times=1, retry_explicit=True)), logic=logic)
+    run.done(1, "body", splits=5)
+    run.begin(2, 3)
+    run.fail(2)
+    run.fail(3)
+    assert list(run.state.waiting) == list(run.state.lines["local"]) == line
 
 
 @pytest.mark.parametrize(("scale", "waits_s"), [(1.0, [10, 20, 40, 60, 60]), (0.5, [5, 10, 20, 30, 30]), (0, [0] * 5)])
