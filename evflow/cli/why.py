@@ -92,7 +92,7 @@ def why_command(run: str, as_json: bool) -> None:
         return
     for text in _because(found, request, trigger):
         click.echo(text)
-    for text in _lines(entries):
+    for text in lines(entries):
         click.echo(f"  {text}")
     if line is not None and gone:
         click.echo(RunGone(line).message)
@@ -151,7 +151,7 @@ def why_not_command(flow: str, at: str, span: str, most: int, as_json: bool) -> 
     for note in notes:
         click.echo(note)
     nearest = _nearest(entries, at_us, most)
-    for line in _lines(nearest):
+    for line in lines(nearest):
         click.echo(f"  {line}")
     if len(nearest) < len(entries):
         click.echo(f"  Those are the {most} nearest of {len(entries)}: --most shows more, --for looks less far.")
@@ -209,19 +209,21 @@ def said(reason: str) -> str:
     return _REASONS.get(reason, reason)
 
 
-def _lines(entries: "list[Entry]") -> list[str]:
+def lines(entries: "list[Entry]") -> list[str]:
+    """Entries as a table; the deployment is named where there are several."""
     import json
 
     rows: list[list[str]] = []
+    several = len({one.deployment for one in entries}) > 1
     for one in entries:
         payload = "" if one.payload is None else json.dumps(one.payload, ensure_ascii=False)[:80]
         late = f", decided {instant(one.decided_us)[:19]}: no scheduler was alive" if one.was_late else ""
         outcome = f"started {one.run}" if one.run else one.outcome
         rows.append([
-            instant(one.at_us), one.what, click.style(one.name, bold=True), one.id, click.style(outcome, fg=_COLORS.get(one.outcome)),
-            f"{said(one.reason)}{late}", payload,
+            instant(one.at_us), *([one.deployment] if several else []), one.what, click.style(one.name, bold=True), one.id,
+            click.style(outcome, fg=_COLORS.get(one.outcome)), f"{said(one.reason)}{late}", payload,
         ])  # fmt: skip
-    return table(["at", "what", "", "id", "outcome", "why", "payload"], rows) if rows else []
+    return table(["at", *(["deployment"] if several else []), "what", "", "id", "outcome", "why", "payload"], rows) if rows else []
 
 
 _FEW = 5
