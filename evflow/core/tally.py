@@ -7,7 +7,8 @@ never its tasks. A reason that `explain` learns is counted here as well.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from evflow.core.state import RunState
+from evflow.core.graph import pool_of
+from evflow.core.state import RunState, Task
 
 SLOT: Final = "slot"
 """Queued: `WaitsForSlot`, which nothing but slots are said of."""
@@ -17,7 +18,15 @@ RETRY: Final = "retry"
 """`WaitsForRetry`."""
 JOIN: Final = "join"
 """A split whose join waits for members: `WaitsForMembers`."""
-REASONS: Final = (SLOT, RESOURCES, RETRY, JOIN)
+WORKER: Final = "worker"
+"""Ordered of a pool, and no worker has begun it: `WaitsForWorker`."""
+PAUSE: Final = "pause"
+"""Queued, in a run that is paused: `WaitsForSlot.paused_by`."""
+HELD: Final = "held"
+"""Failed, and its run waits with it: `IsHeld`."""
+LIMIT: Final = "limit"
+"""Queued, and a limited name that the first one in its run needs is not to be had. Only the owner knows: a tally says `SLOT`."""
+REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, RETRY, HELD, JOIN)
 
 
 class Tally(NamedTuple):
@@ -25,7 +34,7 @@ class Tally(NamedTuple):
 
     Attributes:
         running: Their body is at work.
-        starting: They have a slot, and their body has not begun: their process is about to exist, or a worker or a container is waited for.
+        starting: They have a slot, and their body has not begun: their process is about to exist, or a container is waited for.
         waiting: Reason to number; joins that wait are no tasks yet, and counted all the same.
     """
 
@@ -38,15 +47,19 @@ def tally(state: RunState) -> Tally:
     """Count a run's tasks that are not over."""
     waiting: dict[str, int] = {}
     if not state.over:
-        running = sum(state.tasks[number].attempt.started_us > 0 for number in state.live)
+        live = [state.tasks[number] for number in state.live]
+        running, ordered = sum(task.attempt.started_us > 0 for task in live), sum(map(_waits_for_worker, live))
         queued = len(state.waiting)
         if queued:
             policy = state.graph[state.tasks[next(iter(state.waiting))].step].policy
-            waiting[RESOURCES if policy.cpu or policy.memory_mb or policy.gpu else SLOT] = queued
+            declares = policy.cpu or policy.memory_mb or policy.gpu
+            waiting[PAUSE if state.pause is not None else RESOURCES if declares else SLOT] = queued
+        _count(waiting, WORKER, ordered)
         _count(waiting, RETRY, sum(_still_waits(state, *timer[1:]) for timer in state.agenda.timers))
         if not state.stopping:
+            _count(waiting, HELD, len(state.held))
             _count(waiting, JOIN, sum(split.count < split.size for split in state.splits.values()))
-        return Tally(running, len(state.live) - running, waiting)
+        return Tally(running, len(live) - running - ordered, waiting)
     return Tally(0, 0, waiting)
 
 
@@ -64,6 +77,10 @@ def total(tallies: Iterable[Tally]) -> Tally:
 def _count(waiting: dict[str, int], reason: str, number: int) -> None:
     if number:
         waiting[reason] = number
+
+
+def _waits_for_worker(task: Task) -> bool:
+    return task.status == "launched" and pool_of(task.attempt.executor) is not None
 
 
 def _still_waits(state: RunState, task: int, attempt: int, kind: str) -> bool:

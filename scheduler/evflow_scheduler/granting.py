@@ -95,6 +95,11 @@ class Granting:
         for attempt in self._held.pop(name, {}).values():
             self._slots.free(attempt)
 
+    def lacks_a_name(self, run: OwnedRun) -> bool:
+        """Whether a limited name that the first attempt of a run's line needs was not to be had when it was last asked for."""
+        first = next(iter(run.state.waiting), None)
+        return first is not None and not self._names.free_for(run, run.state.tasks[first])
+
     async def let_go(self, name: RunId) -> None:
         """The run is sealed: it holds no name any more."""
         await self._names.give_back([name])

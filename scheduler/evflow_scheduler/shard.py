@@ -415,6 +415,10 @@ class Shard:
         self._let_go(run.id)
         host.dismiss(run.id)
 
+    def lacks_a_name(self, run: OwnedRun) -> bool:
+        """Whether what waits of a run waits for a limited name."""
+        return self._granting.lacks_a_name(run)
+
     def _let_go(self, name: RunId) -> OwnedRun:
         self._granting.free(name)
         self._hooking.pop(name, None)

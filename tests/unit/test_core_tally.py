@@ -5,9 +5,9 @@ from random import Random
 
 from hypothesis import given, strategies as st
 
-from evflow.core import explain
+from evflow.core import events as ev, explain
 from evflow.core.state import RunState
-from evflow.core.tally import JOIN, RESOURCES, RETRY, SLOT, Tally, tally, total
+from evflow.core.tally import HELD, JOIN, PAUSE, RESOURCES, RETRY, SLOT, WORKER, Tally, tally, total
 from tests.core_run import CoreRun, fan, node
 from tests.core_world import CoreWorld
 from tests.random_flows import grow
@@ -21,12 +21,16 @@ def one_by_one(state: RunState) -> Tally:
     waiting: Counter[str] = Counter()
     for task in explain.open_tasks(state):
         reason = next(explain.of_task(state, task))
-        if task.id in state.live:
+        if isinstance(reason, explain.WaitsForWorker):
+            waiting[WORKER] += 1
+        elif isinstance(reason, explain.IsHeld):
+            waiting[HELD] += 1
+        elif task.id in state.live:
             running, starting = running + (task.attempt.started_us > 0), starting + (task.attempt.started_us == 0)
         elif isinstance(reason, explain.WaitsForSlot):
             first = state.tasks[next(iter(state.waiting))]
             declares = not explain.Resources.of(state.graph[first.step].policy).nothing
-            waiting[RESOURCES if declares else SLOT] += 1
+            waiting[PAUSE if reason.paused_by else RESOURCES if declares else SLOT] += 1
         elif isinstance(reason, explain.WaitsForRetry):
             waiting[RETRY] += 1
     waiting[JOIN] += len(list(explain.open_splits(state)))
@@ -50,6 +54,23 @@ def test_tasks_behind_one_that_declares_resources_wait_for_resources() -> None:
     run.turn()
     run.done(1, "work", splits=3)
     assert tally(run.state) == Tally(0, 0, {RESOURCES: 3, JOIN: 1})
+
+
+def test_what_no_worker_has_begun_waits_for_one_and_does_not_start() -> None:
+    run = CoreRun(node("start", "end", executor="pool:gpu"), node("end"))
+    run.grant(1)
+    assert tally(run.state) == one_by_one(run.state) == Tally(0, 0, {WORKER: 1})
+    run.turn(ev.AttemptStarted(1, run.number(1), "box", 101, run.now))
+    assert tally(run.state) == one_by_one(run.state) == Tally(1, 0, {})
+
+
+def test_a_pause_and_a_failed_task_are_waits_of_their_own() -> None:
+    run = CoreRun(*fan(node("work", "join")), on_failure="pause")
+    run.done(1, "work", splits=3)
+    run.fail(2)
+    assert tally(run.state) == one_by_one(run.state) == Tally(0, 0, {SLOT: 2, HELD: 1, JOIN: 1})
+    run.turn(ev.RunPauseRequested("a look"))
+    assert tally(run.state) == one_by_one(run.state) == Tally(0, 0, {PAUSE: 2, HELD: 1, JOIN: 1})
 
 
 def test_tallies_add_up() -> None:

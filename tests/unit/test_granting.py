@@ -13,7 +13,7 @@ from evflow.core.events import Event, GangRefused, SlotGranted
 from evflow.core.gangs import lead_of
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow_scheduler.granting import MAX_WORKERS, Fact, Granting, whole
-from evflow_scheduler.names import NameLog, Names
+from evflow_scheduler.names import NameLog, Names, Refusal
 from evflow_scheduler.roster import Roster
 from evflow_scheduler.run import OwnedRun
 from tests.core_run import CoreRun, fan, node
@@ -164,3 +164,16 @@ def test_no_part_of_what_a_run_is_told_ends_within_a_gang(sizes: list[int], most
     assert all(0 < len(part) <= most for part in parts)
     leads = [{lead_of(run.task(cast("SlotGranted", event).task)) for event, _, _ in part} for part in parts]
     assert sum(map(len, leads)) == len(set().union(*leads))
+
+
+def test_a_run_lacks_a_name_while_what_the_first_of_its_line_needs_is_refused() -> None:
+    run = CoreRun(*fan(node("work", "join", limits={"warehouse": 1})))
+    run.done(1, "work", splits=2)
+    owned = cast("OwnedRun", SimpleNamespace(id=RUN, state=run.state))
+    names = Names(cast("NameLog", SimpleNamespace(shard="s0", log=None)))
+    granting = Granting(Roster(), Slots(Capacity(8)), names, lambda _: True, {}, MAX_WORKERS)
+    assert not granting.lacks_a_name(owned)
+    names.refused["key:warehouse"] = Refusal(1, run.now)
+    assert granting.lacks_a_name(owned)
+    run.begin(2, 3)
+    assert not granting.lacks_a_name(owned)
