@@ -22,6 +22,8 @@ from evflow_scheduler.run import OWNER, OwnedRun
 MAX_WORKERS: Final = "max_workers"
 """The option of a run that says how many attempts of it may be at work at once."""
 
+LOOK_AHEAD_US: Final = 1_000_000
+"""How often it is asked, for runs that wait for slots, whether others of their flow are at work."""
 ANSWERS_WITHIN_US: Final = 1_000_000
 """How long slots are left to another shard that was told of them: its server may be away, and it its own."""
 
@@ -68,6 +70,7 @@ class Granting:
         self._wake = wake
         self._rest = False  # some wait for slots, as the last round left them
         self._called_us = 0
+        self._looked_us = self._ahead_us = 0  # for runs that would not wait for others: when, and when again
         self._left_us = 0  # when slots were left to others, before attempts of this shard
         self._never: dict[tuple[RunId, int], str] = {}  # first nodes of gangs that cannot ever run here, and why
         self._held: dict[RunId, dict[int, AttemptId]] = {}  # by task, slots of this machine: a round asks its own runs only, of thousands
@@ -132,6 +135,7 @@ class Granting:
     def again_us(self) -> int | None:
         """When to look again: names that were refused may be had, or a shard that slots were left to has not taken them; None where neither is."""
         again = [] if self._names.again_us is None else [self._names.again_us]
+        again += [self._ahead_us] if self._ahead_us else []
         return min([*again, self._left_us + ANSWERS_WITHIN_US + 1] if self._left_us else again, default=None)
 
     async def take_back(self, concerned: Iterable[RunId]) -> None:
@@ -159,7 +163,7 @@ class Granting:
             woken: Somebody says that names were given back.
             grant: Slots are given at all.
         """
-        self._called_us = 0
+        self._called_us = self._ahead_us = 0
         again_us = self._names.again_us
         if woken or (again_us is not None and again_us <= now_us):
             await self._names.look_again()
@@ -171,6 +175,7 @@ class Granting:
         if grant:
             admission = await self._grant_here(facts, now_us)
             await self._grant_elsewhere(facts, now_us)
+            await self._look_ahead(now_us, rest=admission.rest)
             if self._names.refused:
                 await self._say_to_the_stuck(facts)
         else:
@@ -266,6 +271,17 @@ class Granting:
         reason = "; ".join(filter(None, (grant.reason, self._names.taken(attempt), why)))
         event = ev.SlotGranted(attempt.task, attempt.attempt, grant.slot, reason, "" if why is None else LOCAL)
         facts.setdefault(attempt.run, []).append((event, OWNER, 0))
+
+    async def _look_ahead(self, now_us: int, *, rest: bool) -> None:
+        """Whether others are at work is asked with the grant of a slot; where some wait for slots, each second as well."""
+        if not rest:
+            return
+        if 0 <= now_us - self._looked_us < LOOK_AHEAD_US:
+            self._ahead_us = self._looked_us + LOOK_AHEAD_US
+            return
+        self._looked_us = now_us
+        if await self._names.look_ahead([run for run in self._roster.waiting() if not run.state.live]):
+            self._ahead_us = now_us + LOOK_AHEAD_US
 
     async def _say_to_the_stuck(self, facts: dict[RunId, list[Fact]]) -> None:
         """Runs that may not begin beside those that are at work: they wait, or give up, or have the others end."""

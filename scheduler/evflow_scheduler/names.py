@@ -126,6 +126,25 @@ class Names:
         refusal = self.refused.get(own.limit.name)
         return own if refusal is not None and refusal.held >= own.limit.most else None
 
+    async def look_ahead(self, runs: Iterable[OwnedRun]) -> bool:
+        """Ask in the place of runs that would rather not wait for others at work (`skip`, `cancel`), so that they need no slot to learn of them.
+
+        Returns:
+            Whether there are such runs that nobody is in the way of.
+        """
+        free: set[str] = set()
+        for run in runs:
+            own = limits.of_run(run.state, self._table)
+            if own is None or own.when_busy == "queue" or own.limit.name in self._held.get(str(run.id), ()):
+                continue
+            if own.limit.name in self.refused or own.limit.name in free:
+                continue
+            held = await self._do(partial(self._log.holders, own.limit.name))
+            rank = Rank(run.state.priority, run.state.started_us)
+            if len(held) < own.limit.most or await self._acquire(own.limit, str(run.id), rank):
+                free.add(own.limit.name)
+        return bool(free)
+
     async def take(self, runs: Mapping[RunId, OwnedRun], attempts: Iterable[AttemptId]) -> set[AttemptId]:
         """Hold what attempts need, each all of it or nothing; the nodes of a gang, which follow on each other, all of theirs or nothing.
 

@@ -161,6 +161,23 @@ async def test_one_run_at_a_time(when_busy: str, statuses: str, key: str | None)
     assert len(reasons) == statuses.count("c")
 
 
+@pytest.mark.parametrize(("when_busy", "cancelled"), [("skip", 2), ("cancel", 1)])
+async def test_a_run_that_would_not_wait_for_others_needs_no_slot_to_know_of_them(when_busy: str, cancelled: int) -> None:
+    """The other one has all slots: with a wide foreach it keeps them until it is over."""
+    house = Busy(slots=1)
+    runs: dict[str, Any] = {"at_most": 1, "when_busy": when_busy, "key": None}
+    house.ask(named(1), ALONE, runs=runs)
+    async with house.owned():
+        await anyio.sleep(2)
+        house.ask(named(2), ALONE, runs=runs)
+        await anyio.sleep(3)
+        asked = [number for number in (1, 2) if any(isinstance(event, ev.RunCancelRequested) for event in house.events(named(number)))]
+        assert asked == [cancelled]
+        await anyio.sleep(60)
+    assert house.status(named(cancelled)) == "cancelled"
+    assert house.status(named(3 - cancelled)) == "succeeded"
+
+
 async def test_a_run_holds_its_place_over_the_death_of_its_owner() -> None:
     house = Busy(slots=16)
     runs: dict[str, Any] = {"at_most": 1, "when_busy": "queue", "key": None}
