@@ -61,7 +61,7 @@ def said(log: LogClient, state: RunState, shared: Sharing) -> Iterator[str]:
     """Who holds the slots, and who comes first, in sentences."""
     run = f"{state.flow}/{state.number}"
     if shared.runs:
-        held, unread, of_namespace, taken = _held(log, shared.runs)
+        held, unread, of_namespace, taken, large = _held(log, shared.runs)
         named = ", ".join(held[:_MOST_NAMED]) + (", …" if len(held) > _MOST_NAMED else "")
         at_least = "at least " if unread else ""
         holders = f"; {at_least}{count(len(held), 'slot')} {'is' if len(held) == 1 else 'are'} held by {named}" if held else ""
@@ -73,6 +73,8 @@ def said(log: LogClient, state: RunState, shared: Sharing) -> Iterator[str]:
             yield f"Between runs of a priority slots go to the namespace that has the fewest: {each}; {own}, the run's own, has {of_namespace[own]}."
         if not taken.nothing and any(not Resources.of(state.graph[state.tasks[number].step].policy).nothing for number in state.waiting):
             yield f"What its tasks ask for of the machine's cores and memory is taken in part: running tasks of the other runs asked for {amounts(taken)}."
+        for name, asks in large[:_MOST_NAMED]:
+            yield f"{name} asks for {amounts(asks)} and waits until that is free: what comes after it gets no slot before it does."
     if shared.before:
         come = "comes" if shared.before == 1 else "come"
         yield (
@@ -81,9 +83,13 @@ def said(log: LogClient, state: RunState, shared: Sharing) -> Iterator[str]:
         )
 
 
-def _held(log: LogClient, runs: list[RunEntry]) -> tuple[list[str], bool, Counter[str], Resources]:
-    """The tasks that hold slots of the machine, whether some runs were not looked at, how many each namespace has, and what they asked for."""
+def _held(log: LogClient, runs: list[RunEntry]) -> tuple[list[str], bool, Counter[str], Resources, list[tuple[str, Resources]]]:
+    """The tasks that hold slots of the machine, whether some runs were not looked at, how many each namespace has, and what they asked for.
+
+    Beside them those that wait, first in their run, and ask for something.
+    """
     held: list[str] = []
+    large: list[tuple[str, Resources]] = []
     of_namespace: Counter[str] = Counter()
     policies: list[Policy] = []
     for other in runs[:_MOST_READ]:
@@ -95,7 +101,13 @@ def _held(log: LogClient, runs: list[RunEntry]) -> tuple[list[str], bool, Counte
         held += [_name(other.run, state, number) for number in here]
         of_namespace[str(state.header["namespace"])] += len(here)
         policies += [state.graph[state.tasks[number].step].policy for number in here]
-    return held, len(runs) > _MOST_READ, of_namespace, Resources.of(*policies)
+        if state.takes_slots:
+            number = next(iter(state.waiting))
+            policy = state.graph[state.tasks[number].step].policy
+            asks = Resources.of(policy)
+            if policy.executor == LOCAL and not policy.limits and not asks.nothing:
+                large.append((_name(other.run, state, number), asks))
+    return held, len(runs) > _MOST_READ, of_namespace, Resources.of(*policies), large
 
 
 def amounts(resources: Resources) -> str:

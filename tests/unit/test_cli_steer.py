@@ -6,13 +6,13 @@ from typing import Any, cast
 import pytest
 
 from evflow.cli.deployments import is_run
-from evflow.cli.explain_slots import sharing
+from evflow.cli.explain_slots import Sharing, said, sharing
 from evflow.cli.steer import Asked, Watch, _came_of
 from evflow.core import events as ev
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.state import RunState
 from evflow.log.protocol import LogClient, RunEntry, StoredEvent
-from tests.core_run import CoreRun, fan
+from tests.core_run import CoreRun, fan, node
 
 ME = "test"
 """The principal of `CoreRun`."""
@@ -112,3 +112,15 @@ def test_runs_of_the_same_scheduler_share_its_slots_and_those_of_higher_priority
     assert sharing(log, lines[0], run.state) is None
     run.turn(ev.RunPauseRequested(""))
     assert sharing(log, lines[0], run.state) is None
+
+
+def test_a_task_that_waits_for_more_than_is_free_is_named_to_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, large = CoreRun(*fan()), CoreRun(node("start", "end", cpu=64.0), node("end"))
+    entry = RunEntry(RunId(FlowName("Large"), RunNumber(1)), "s0", {})
+    found = entry, large.state
+    monkeypatch.setattr("evflow.cli.session.folded", lambda _log, _run: found)  # pyright: ignore[reportUnknownLambdaType]
+    log = cast("LogClient", None)
+    sentence = "Large/1/start/1 asks for 64 cpu and waits until that is free: what comes after it gets no slot before it does."
+    assert sentence in list(said(log, mine.state, Sharing("box:7", [entry], 0)))
+    large.begin(1)
+    assert sentence not in list(said(log, mine.state, Sharing("box:7", [entry], 0)))
