@@ -8,7 +8,7 @@ import pytest
 from evflow.testing.simulation.checks import check
 from evflow.testing.simulation.world import World
 from tests.effort import SEED, scaled
-from tests.random_flows import grow
+from tests.random_flows import RandomFlow, Step, grow
 from tests.simulation.scenario import Scenario
 
 STRIDE = 10
@@ -37,4 +37,28 @@ def test_a_crash_at_every_single_act_is_survived(number: int, *, outlives: bool)
         world = World(scenario, crash_at=point, each_turn=point % 7 == 0)
         world.play()
         assert world.crashes == 1, f"nothing passed point {point} of seed {scenario.seed}"
+        check(world)
+
+
+FIXED = RandomFlow(
+    [
+        Step("start", "foreach", ("work",), items=2),
+        Step("work", "linear", ("join",), fails=1, retries=1),
+        Step("join", "linear", ("end",), joins=True),
+        Step("end", "end"),
+    ]
+)
+
+
+@pytest.mark.parametrize("outlives", [False, True], ids=["attempts-die-with-their-owner", "attempts-outlive-their-owner"])
+@pytest.mark.timeout(600)
+def test_every_crash_point_of_a_fixed_flow_is_survived(*, outlives: bool) -> None:
+    """A foreach whose bodies fail once, and its join: both points of each act, each day, at whatever scale."""
+    scenario = Scenario(0, (FIXED,), 2, "everysec", outlives, wild=False)
+    points = World(scenario).play().points
+    assert points > 100
+    for point in range(points):
+        world = World(scenario, crash_at=point, each_turn=point % 7 == 0)
+        world.play()
+        assert world.crashes == 1, f"nothing passed point {point}"
         check(world)
