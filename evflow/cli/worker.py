@@ -9,7 +9,7 @@ from evflow.cli.complete import of_pools
 from evflow.cli.setting_option import setting_option, take_given_of_service
 from evflow.core.graph import DEFAULT_POOL
 
-_SETTINGS = ("worker_patience", "warm_memory", "drain_timeout", "log_level")
+_SETTINGS = ("worker_patience", "warm_memory", "drain_timeout", "log_level", "log_format")
 
 
 @click.pass_context
@@ -53,6 +53,7 @@ command = click.Command(
         setting_option("warm_memory", "MB", "Memory that loaded flows without work may keep  [default: 1000]"),
         setting_option("drain_timeout", "SECONDS", "How long what runs may go on after SIGTERM  [default: until it ends]"),
         setting_option("log_level", "debug|info|warning|error", "What it says on stderr  [default: info]"),
+        setting_option("log_format", "auto|json|text", "How it says it  [default: text in a terminal, else json]"),
     ],
     help="Run tasks of a pool on this machine, those of steps with @pool(NAME), until Ctrl-C or SIGTERM: then what runs may end, and nothing "
     "new begins; a second one ends it, and it is started again elsewhere. It needs the log (EVFLOW_REDIS_URL) and the store of the "
