@@ -83,7 +83,7 @@ command = click.Group(
     help="List what only so many attempts or runs may hold at once, who holds it, and set such limits.",
     short_help="List and set limits that span runs.",
 )
-_KINDS = "NAME is key:KEY of a step's @limit, flow:FLOW, step:FLOW/STEP, tag:TAG or namespace:NAME, which attempts hold, or runs:FLOW, which runs hold."
+_KINDS = "NAME is key:KEY of a step's @limit, flow:FLOW, step:FLOW/STEP, pool:NAME, tag:TAG or namespace:NAME, which attempts hold, or runs:FLOW, which runs hold."
 
 
 @command.command(

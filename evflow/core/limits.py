@@ -8,6 +8,7 @@ the operator's table alone, so that it is never stored: whoever asks for slots, 
 | `key:NAME` | attempts of steps with `@limit("NAME", …)` | the flow's, which the operator's replaces |
 | `flow:FLOW` | attempts of the flow | the operator's |
 | `step:FLOW/STEP` | attempts of the step | the operator's |
+| `pool:NAME` | attempts of steps of the pool | the operator's |
 | `tag:TAG` | attempts of runs with the tag at their start | the operator's |
 | `namespace:NAME` | attempts of runs of the namespace | the operator's |
 | `runs:FLOW[:KEY]` | runs of the flow, from their first attempt to their end | `@concurrency`'s, which the operator's replaces |
@@ -16,12 +17,13 @@ the operator's table alone, so that it is never stored: whoever asks for slots, 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
+from evflow.core.graph import pool_of
 from evflow.core.state import RunState, Task
 from evflow.core.values import value
 
 WhenBusy = Literal["queue", "skip", "cancel"]
 WHEN_BUSY: Final = ("queue", "skip", "cancel")
-KINDS: Final = ("key", "flow", "step", "tag", "namespace", "runs")
+KINDS: Final = ("key", "flow", "step", "pool", "tag", "namespace", "runs")
 MOST_NAME_CHARS: Final = 200
 
 
@@ -77,6 +79,8 @@ def _names(state: RunState, task: Task) -> Iterator[str]:
     """The names that only the operator limits."""
     yield f"flow:{state.flow}"
     yield f"step:{state.flow}/{task.step}"
+    if (pool := pool_of(state.graph[task.step].policy.executor)) is not None:
+        yield f"pool:{pool}"
     yield f"namespace:{state.header['namespace']}"
     for tag in state.header["tags"]:
         yield f"tag:{tag}"

@@ -35,6 +35,11 @@ def test_an_attempt_needs_what_its_step_says_and_what_the_operator_limits() -> N
     assert limits.of_attempt(state, task_of(state), table) == (
         Limit("flow:Train", 3), Limit("key:db", 5), Limit("key:gpu", 1), Limit("step:Train/start", 2), Limit("tag:big", 1),
     )  # fmt: skip
+    pooled = RunState(
+        flow="Train", graph=Graph({"start": Node("start", "end", policy=Policy(executor="pool:gpu"))}, end="start"), header=state.header
+    )
+    assert limits.of_attempt(pooled, task_of(pooled), {"pool:gpu": 2, "pool:cpu": 1}) == (Limit("pool:gpu", 2),)
+    assert limits.of_attempt(state, task_of(state), {"pool:gpu": 2})[1:] == (Limit("key:gpu", 1),)
     assert limits.of_attempt(state, task_of(state), {"namespace:user:ada": 4})[-1] == Limit("namespace:user:ada", 4)
 
 
