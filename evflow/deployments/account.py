@@ -242,6 +242,7 @@ def _unstarted_events(
     log: LogClient, told: list[FlowRecord], since_us: int, until_us: int, decided: set[tuple[str, str]]
 ) -> Iterator[Entry]:
     """Published events that a trigger in force names, and that its deployment has no decision about."""
+    changes = [record for record in told if type(record.event) in _DID]  # each event asks them anew: of a flood no decision is among them
     after_us = since_us - 1
     while chunk := log.published(after_us, 1_000):
         for event in chunk:
@@ -249,12 +250,12 @@ def _unstarted_events(
                 return
             made = _readable(event)
             if made is not None:
-                yield from _unstarted(told, event, made, decided)
+                yield from _unstarted(changes, event, made, decided)
         after_us = chunk[-1].at_us
 
 
-def _unstarted(told: list[FlowRecord], event: PublishedEvent, made: Publication, decided: set[tuple[str, str]]) -> Iterator[Entry]:
-    for deployment in deployments_at(told, event.at_us).values():
+def _unstarted(changes: list[FlowRecord], event: PublishedEvent, made: Publication, decided: set[tuple[str, str]]) -> Iterator[Entry]:
+    for deployment in deployments_at(changes, event.at_us).values():
         if (deployment.name, event.id) in decided:
             continue
         for trigger in _triggers(deployment):

@@ -9,6 +9,7 @@ import pytest
 
 from evflow import config
 from evflow.core import flow_events
+from evflow.core.deployments import Deployments
 from evflow.core.flow_events import FlowPaused, FlowUnpaused, RunRequested, RunTagged
 from evflow.core.ids import FlowName, RunNumber
 from evflow.deployments.account import around, chain, deployments_at
@@ -60,6 +61,24 @@ def test_each_event_of_a_time_is_told_with_what_became_of_it(world: ListenWorld)
     assert told(world) == [
         "deployed", "event a1 not-wanted n is 1, wanted > 1", "event a3 started event Listening/1", "event a4 skipped throttled", "event a5 undecided",
     ]  # fmt: skip
+
+
+def test_a_flood_of_events_is_told_at_the_cost_of_each(world: ListenWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event had folded all decisions anew: three thousand of them took half a minute."""
+    world.listen({"event": "a", "throttle": "1h"})
+    for _ in range(60):
+        world.publish("a")
+        world.look()
+    folds, apply = 0, Deployments.apply
+
+    def counted(self: Deployments, record: FlowEvent) -> None:
+        nonlocal folds
+        folds += 1
+        apply(self, cast("Any", record))
+
+    monkeypatch.setattr(Deployments, "apply", counted)
+    assert sum(line.endswith("skipped throttled") for line in told(world)) == 59
+    assert folds < 60 * 10
 
 
 def test_what_nobody_was_there_to_decide_is_told_as_late(world: ListenWorld) -> None:
