@@ -112,7 +112,8 @@ class NoSuchStep(UsageError):
     code = "step-not-found"
 
     def __init__(self, run: str, step: str, steps: Sequence[str]) -> None:
-        super().__init__(f"Run '{run}' has no step '{step}'.{did_you_mean(step, steps)}", f"Its steps are {', '.join(steps)}.")
+        known = f"Its steps are {', '.join(steps)}." if steps else "It has not begun: `evflow explain` says what it waits for."
+        super().__init__(f"Run '{run}' has no step '{step}'.{did_you_mean(step, steps)}", known)
 
 
 class NoSuchTask(UsageError):

@@ -61,9 +61,12 @@ class DeploymentIsElsewhere(EnvironmentProblem):
     code = "deployment-is-elsewhere"
 
     def __init__(self, deployment: Deployment, here: str, missing: ObjectMissing) -> None:
+        what = f"'{deployment.name}', version {deployment.version}, was deployed on {deployment.host}, "
+        if deployment.host == here:
+            super().__init__(f"{what}this machine, and is not there any more: {missing.message}", "Deploy it again. No run was started.")
+            return
         super().__init__(
-            f"'{deployment.name}', version {deployment.version}, was deployed on {deployment.host}, and this machine, {here}, does not have it: "
-            f"{missing.message}",
+            f"{what}and this machine, {here}, does not have it: {missing.message}",
             f"Ask for the run on {deployment.host}, or deploy with a store that both machines see (EVFLOW_STORE). No run was started.",
         )
 

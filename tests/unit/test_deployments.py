@@ -383,6 +383,9 @@ def test_a_deployment_whose_objects_are_elsewhere_names_the_host(world: World, t
     other = open_store(str(tmp_path / "other"))
     with pytest.raises(DeploymentIsElsewhere, match=r"was deployed on box, and this machine, desk, does not have it"):
         request_run(world.log, other, find(world.log, Reference(FLOW)), Asked({"day": "x"}, user="bob", host="desk"))
+    with pytest.raises(DeploymentIsElsewhere, match=r"was deployed on box, this machine, and is not there any more") as gone:
+        request_run(world.log, other, find(world.log, Reference(FLOW)), Asked({"day": "x"}, user="bob", host="box"))
+    assert gone.value.hint == "Deploy it again. No run was started."
     assert world.log.runs(FLOW) == []
 
 
