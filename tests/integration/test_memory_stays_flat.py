@@ -1,6 +1,6 @@
 """The server's memory does not grow with the number of runs that are over, but for a line and a note for each.
 
-`make soak` does it with six thousand runs.
+`make soak` does it with ten thousand runs.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.archive_world import FLOW, ArchiveWorld
 from tests.client_world import ClientWorld
 from tests.effort import scaled
 
-RUNS = scaled(600)
+RUNS = scaled(1_000)
 BATCHES = 5
 LINE_AND_NOTE_BYTES = 1_000
 """What is kept at the server of a run that is over."""
