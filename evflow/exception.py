@@ -51,12 +51,18 @@ class SwitchValueUnknown(InvalidNextException, RuntimeError):
 
 
 class FunctionIsNoArtifact(UsageError):
-    """A function stands where an artifact should: it could not be kept."""
+    """A function stands where an artifact should: it could not be kept.
+
+    Attributes:
+        names: The artifacts.
+    """
 
     code = "function-is-no-artifact"
 
     def __init__(self, flow: str, step: str, names: Iterable[tuple[str, object]]) -> None:
-        shown = [f"self.{name} ({_called(value)})" for name, value in names]
+        named = dict(names)
+        self.names = tuple(named)
+        shown = [f"self.{name} ({_called(value)})" for name, value in named.items()]
         one = len(shown) == 1
         super().__init__(
             f"Step {step} of {flow} assigned {'a function' if one else 'functions'} to {', '.join(shown)}: "

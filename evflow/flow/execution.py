@@ -4,7 +4,8 @@
     done = run_step(flow, timeout_s=, last=)      decorators, body, `self.next`; or what @catch made of it
     outcome = collect(flow)                       what is to be kept, by value and by reference
 
-or `record_crash(flow, crash)` in place of `run_step`, for the attempt that only tells `@catch` of a crash. Nothing
+or `record_crash(flow, crash)` in place of `run_step`, for the attempt that only tells `@catch` of a crash, and
+`leave_out(flow, names, error, done)` where `@catch` takes that something cannot be kept. Nothing
 here does I/O but by the views that it is given. An exception of the body leaves as it is; `tracebacks` shows it.
 """
 
@@ -24,7 +25,7 @@ from evflow.flow.scope import IMMUTABLE, AnyFlow, Entry, Frame, LoadItem, Scope,
 from evflow.flow.steps import facts, is_function, is_kept
 from evflow.flow.transitions import END, Transition, finish
 
-__all__ = ["Done", "Frame", "Outcome", "Transition", "collect", "instantiate", "record_crash", "run_step"]
+__all__ = ["Done", "Frame", "Outcome", "Transition", "collect", "instantiate", "leave_out", "record_crash", "run_step"]
 
 
 class Done(NamedTuple):
@@ -131,6 +132,32 @@ def record_crash(flow: FlowSpec, crash: str) -> Done:
     if not _is_taken(flow, facts(type(flow)).decorators(scope.step), error):
         raise error
     return Done(_way_on(flow, scope), f"{class_name(error)}: {crash}")
+
+
+def leave_out(flow: FlowSpec, names: Iterable[str], error: Exception, done: Done) -> Done:
+    """Let `@catch` take that some artifacts cannot be kept: they are deleted, the others stay.
+
+    What `@catch` took before stays in its variable.
+
+    Raises:
+        Exception: `error`, where no `@catch` stands on the step, or the artifacts are not the step's to delete.
+    """
+    scope = scope_of(flow)
+    decorators = facts(type(flow)).decorators(scope.step)
+    if not any(decorator.name == "catch" for decorator in decorators) or done.transition.items is not None:
+        raise error
+    for name in names:
+        if name not in flow.__dict__:
+            raise error
+        delattr(flow, name)
+    error.__cause__ = error.__context__ = None  # what pickle said; the message says why
+    if done.caught is not None:
+        from evflow.flow.tracebacks import show, user_traceback
+
+        show(user_traceback(error))
+        return done
+    _is_taken(flow, decorators, error)
+    return Done(done.transition, f"{class_name(error)}: {text_of(error)}")
 
 
 def collect(flow: FlowSpec, *, resumed: bool = False) -> Outcome:

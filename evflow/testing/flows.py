@@ -46,7 +46,7 @@ from evflow.flow.parameter_values import resolve
 from evflow.flow.steps import facts
 from evflow.store.artifacts import ArtifactView, pack_items, save
 from evflow.store.memory import MemoryStore
-from evflow.worker.report import explained, failure, instance, success
+from evflow.worker.report import explained, failure, instance, kept
 from evflow.worker.spec import AttemptOrder
 from evflow_scheduler.orders import order_of
 from evflow_scheduler.request import RunRequest
@@ -401,7 +401,7 @@ def _attempt(
             stage = "exception"
             done = record_crash(task, order.crash) if order.mode == "catch" else run_body(task, timeout_s=order.timeout_s, last=order.last)
             stage = "artifact"
-            return success(task, order, store, done, began), None
+            return kept(task, order, store, done, began)[0], None
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the report, and is raised if it fails the run
             text = explained(error, stage)
             if not order.last:

@@ -23,7 +23,7 @@ from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.errors import EvflowError, UsageError
 from evflow.flow import current, dialect
-from evflow.flow.execution import Done, collect, record_crash, run_step
+from evflow.flow.execution import Done, record_crash, run_step
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts, is_mutated
 from evflow.imports import framework_view, set_user_folder, user_view
@@ -231,8 +231,7 @@ class AttemptRunner:
         progress.stage = "artifact"
         with user_view():  # pickle looks classes up by their modules' names
             code = Code(os.path.basename(context.flow_file), context.package)  # noqa: PTH119
-            outcome = collect(flow, resumed=context.origin is not None)
-            ended = report.success(flow, order, ready.store, done, started_us, code=code, outcome=outcome)
+            ended, outcome = report.kept(flow, order, ready.store, done, started_us, code=code, resumed=context.origin is not None)
             if cache is not None:
                 progress.keep = partial(cache.keep, outcome)  # with its cards, which are not there yet
             return ended

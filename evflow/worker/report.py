@@ -12,13 +12,14 @@ from typing import Final, cast
 from evflow.clock import now_us
 from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.errors import EnvironmentProblem, EvflowError
-from evflow.exception import InvalidNextException, TimeoutException, class_name, text_of
-from evflow.flow.execution import Done, Outcome, collect, instantiate
+from evflow.exception import FunctionIsNoArtifact, InvalidNextException, TimeoutException, class_name, text_of
+from evflow.flow.execution import Done, Outcome, collect, instantiate, leave_out
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.scope import AnyFlow
 from evflow.masking import masked
 from evflow.store import ObjectStore
 from evflow.store.artifacts import ArtifactView, Code, Entry, load_item, pack_items, save
+from evflow.store.diagnosis import ArtifactNotSerializable
 from evflow.worker.spec import AttemptOrder
 
 MESSAGE_CHARS: Final = 2_000
@@ -121,6 +122,26 @@ def success(
         started_us=started_us,
         ended_us=now_us(),
     )
+
+
+def kept(
+    flow: FlowSpec, order: AttemptOrder, store: ObjectStore, done: Done, started_us: int, *, code: Code | None = None, resumed: bool = False
+) -> tuple[AttemptSucceeded, Outcome]:
+    """Store what the step leaves, as `success`; at the last attempt of a step with `@catch`, without what cannot be kept.
+
+    Raises:
+        FunctionIsNoArtifact, ArtifactNotSerializable: Something cannot be kept, and no `@catch` takes that.
+        StoreFull, StoreUnusable: The store cannot be written.
+    """
+    while True:  # as often as there is something to leave out
+        try:
+            outcome = collect(flow, resumed=resumed)
+            return success(flow, order, store, done, started_us, code=code, outcome=outcome), outcome
+        except (ArtifactNotSerializable, FunctionIsNoArtifact) as error:
+            if not order.last:
+                raise
+            names = error.names if isinstance(error, FunctionIsNoArtifact) else (error.name,)
+            done = leave_out(flow, names, error, done)
 
 
 def leave(folder: str, ended: AttemptSucceeded | AttemptFailed, payload: bytes) -> None:

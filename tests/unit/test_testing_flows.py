@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -155,6 +156,53 @@ def test_catch_takes_an_exception() -> None:
     result = run_flow(Catches)
     assert result["start"][0].caught == "ValueError: after all was said"
     assert "after all was said" in str(result.data.failure)
+
+
+class KeepsWhatCannotBeKept(FlowSpec):
+    @retry(times=1)
+    @catch(var="failure")
+    @step
+    def start(self) -> None:
+        self.kept, self.lock, self.items = 1, threading.Lock(), [len, lambda: 0]
+        self.function = lambda: 0
+        self.next(self.raises)
+
+    @catch(var="later")
+    @step
+    def raises(self) -> None:
+        self.lock = threading.Lock()
+        if self.kept:
+            raise ValueError("no such luck")
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_catch_takes_that_artifacts_cannot_be_kept_and_the_others_stay() -> None:
+    result = run_flow(KeepsWhatCannotBeKept)
+    assert [one.caught is not None for one in result["start"]] == [True]
+    assert result["start"][0].attempts == 2, "another attempt may have something that can be kept"
+    assert set(result.data) == {"kept", "failure", "later"}
+    assert "self.function" in result.data.failure.exception
+    assert result.data.later.exception == "no such luck", "the first exception counts"
+
+
+class KeepsALock(FlowSpec):
+    @step
+    def start(self) -> None:
+        self.lock = threading.Lock()
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        pass
+
+
+def test_without_catch_an_artifact_that_cannot_be_kept_fails_the_step() -> None:
+    with pytest.raises(ArtifactNotSerializable, match="'lock' cannot be stored"):
+        run_flow(KeepsALock)
 
 
 class Waits(FlowSpec):
