@@ -20,7 +20,7 @@ from evflow.flow.graph import edge_step, read_graph
 from evflow.flow.parameters import mistakes as parameter_mistakes
 from evflow.flow.source import StepSource, class_line, read_step
 from evflow.flow.split_walk import Edge, Walk, walk
-from evflow.flow.steps import INFO, RESERVED_FOR_STEPS, Where, facts
+from evflow.flow.steps import INFO, LANGUAGE, RESERVED_FOR_STEPS, Where, facts
 
 _STEP_NAME = re.compile(r"[a-z0-9_]+")
 
@@ -283,6 +283,17 @@ def _catch(flow: _Flow, name: str, decorator: StepDecorator) -> Iterator[Problem
             name,
             f"@catch is on step {name}, which {why}: where should the flow go on after a failure?",
             "Move what can fail to a step with one plain self.next().",
+        )
+    var = decorator.value("var")
+    if isinstance(var, str) and var in flow.facts.fixed:
+        what = "a step" if var in flow.steps else "a word of the flow language" if var in LANGUAGE else "a parameter or a constant"
+        yield _at(
+            flow,
+            "catch-var-fixed",
+            decorator.where,
+            name,
+            f"Step {name}: @catch keeps the exception in '{var}', which is {what} and cannot be set.",
+            "Choose another name as var.",
         )
 
 

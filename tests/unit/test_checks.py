@@ -567,6 +567,23 @@ def test_catch_on_a_static_split_is_clear() -> None:
 
 
 @pytest.mark.parametrize(
+    ("var", "what"), [("end", "a step"), ("size", "a parameter or a constant"), ("input", "a word of the flow language")]
+)
+def test_catch_keeps_the_exception_where_a_step_may_write(var: str, what: str) -> None:
+    class Flow(Ends):
+        size = 3
+
+        @catch(var=var)
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+    [problem] = check(Flow)
+    assert problem.code == "catch-var-fixed"
+    assert problem.message == f"Step start: @catch keeps the exception in '{var}', which is {what} and cannot be set."
+
+
+@pytest.mark.parametrize(
     ("decorator", "message"),
     [
         (retry(times=-1), "@retry takes a whole number of at least 0 as times, not -1"),
