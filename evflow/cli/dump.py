@@ -45,7 +45,7 @@ def _options() -> list[click.Parameter]:
         ),
         click.Option(["--include"], metavar="A,B", help="Only these."),
         click.Option(["--file"], type=click.Path(dir_okay=False), help="Write {task: {name: value}} to this file, pickled."),
-        click.Option(["--json", "as_json"], is_flag=True, help="Names, types, sizes and digests as JSON."),
+        click.Option(["--json", "as_json"], is_flag=True, help="As JSON; values that are JSON-like, up to --max-value-size."),
     ]
 
 
@@ -76,7 +76,7 @@ def _dump(
     if file:
         _write(state, found, file)
     elif as_json:
-        write_json({pathspec(state, task): {name: _plain(view, name) for name in names} for task, view, names in found})
+        write_json({pathspec(state, task): {name: _plain(view, name, max_value_size) for name in names} for task, view, names in found})
     else:
         for task, view, names in found:
             _print(pathspec(state, task), view, names, max_value_size)
@@ -103,9 +103,17 @@ def _views(state: RunState, tasks: list[Task]) -> Iterator[tuple[Task, "Artifact
             yield task, ArtifactView.open(store, task.manifest, main=main)
 
 
-def _plain(view: "ArtifactView", name: str) -> dict[str, Any]:
+def _plain(view: "ArtifactView", name: str, max_value_size: int) -> dict[str, Any]:
+    from evflow.store import plain
+
     entry = view.entry(name)
-    return {"type": entry.type, "size": entry.size, "serializer": entry.serializer, "sha256": entry.digest}
+    shown: dict[str, Any] = {"type": entry.type, "size": entry.size, "serializer": entry.serializer, "sha256": entry.digest}
+    if entry.serializer == plain.NAME and entry.size <= max_value_size:  # nothing is unpickled for a program that reads JSON
+        try:
+            shown["value"] = view.load(name)
+        except EvflowError as error:
+            shown["problem"] = error.message
+    return shown
 
 
 def _print(task: str, view: "ArtifactView", names: list[str], max_value_size: int) -> None:

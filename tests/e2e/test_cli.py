@@ -370,6 +370,10 @@ def test_a_flow_s_own_commands_know_its_steps_by_their_names() -> None:
         assert [*json.loads(python("sums.py", "dump", what, "--json").stdout)] == [wanted]
         found = json.loads(python("sums.py", "show", what, "--json").stdout)
         assert [task["task"] for task in (found if isinstance(found, list) else [found])] == [wanted]
+    [dumped] = json.loads(python("sums.py", "dump", "1/end", "--json").stdout).values()
+    assert (dumped["total"]["type"], dumped["total"]["value"]) == ("int", 6)
+    [dumped] = json.loads(python("sums.py", "dump", "1/end", "--json", "--max-value-size", "0").stdout).values()
+    assert "value" not in dumped["total"], "it is larger"
     said = python("sums.py", "logs", "edn")
     assert (said.returncode, "Run 'Sums/2' has no step 'edn'. Did you mean 'end'?" in said.stderr) == (1, True)
     assert "has no attempt 5" in python("sums.py", "logs", "end", "--attempt", "5").stderr
