@@ -404,15 +404,21 @@ def _load(path: str) -> _File:
 
     try:
         text = data.decode()
-        return _File(tomllib.loads(text), text)
+        return _File({_known(key): value for key, value in tomllib.loads(text).items()}, text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigUnreadable(path, str(error)) from error
+
+
+def _known(key: str) -> str:
+    """A key as its setting is called: `max-workers` is read as well, as the options have it."""
+    name = key.replace("-", "_")
+    return name if name in SETTINGS else key
 
 
 def _line(file: _File, name: str) -> int:
     """The line of a top-level key, 1 where it is written in a way that this simple search does not see."""
     for place, line in enumerate(file.text.splitlines(), start=1):
         key = line.partition("=")[0].strip().strip("\"'")
-        if key in (name, f"[{name}]"):
+        if key in (name, f"[{name}]") or _known(key) == name:
             return place
     return 1

@@ -45,6 +45,12 @@ def test_the_nearest_project_file_with_the_key_decides() -> None:
     assert (config.get("max_workers"), config.get("task_budget")) == (5, 9)
 
 
+def test_a_key_may_be_written_as_its_option_is() -> None:
+    path = write(Path.cwd() / "evflow.toml", "task_budget = 9\nmax-workers = 4\nno-such = 1\n")
+    assert config.source("max_workers") == (4, "project", f"{path}:2")
+    assert config.unknown_keys() == [(f"{path}:3", "no-such")]
+
+
 def test_a_variable_decides_over_files(monkeypatch: pytest.MonkeyPatch) -> None:
     write(Path.cwd() / "evflow.toml", "max_workers = 4\n")
     monkeypatch.setenv("EVFLOW_MAX_WORKERS", "6")
