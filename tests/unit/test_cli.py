@@ -193,7 +193,9 @@ def test_a_run_that_nobody_runs_any_more_is_interrupted(server: SimulatedServer)
 
 def test_a_run_that_is_being_run_is_running(server: SimulatedServer) -> None:
     Story(TWO_STEPS).start().write_to(server, owned=True)
-    assert [run["status"] for run in json.loads(evflow("runs", "--json").stdout)] == ["running"]
+    [run] = json.loads(evflow("runs", "--json").stdout)
+    assert run["status"] == "running"
+    assert run["tasks"] is None, "the index has the number of the run's beginning"
 
 
 def test_runs_are_filtered_by_status(server: SimulatedServer) -> None:
