@@ -9,7 +9,9 @@ from evflow.core.graph import Graph, Node
 from evflow.core.state import Task
 from evflow.flow.foreach_frame import ForeachFrame
 
-NAMES: Final = frozenset({"_current_step", "_foreach_stack", "_graph_info", "_success", "_task_ok", "_transition"})
+NAMES: Final = frozenset(
+    {"_current_step", "_exception", "_foreach_stack", "_graph_info", "_iteration_stack", "_success", "_task_ok", "_transition"}
+)
 _TYPES: Final = {"split": "split-static", "foreach": "split-foreach", "switch": "split-switch"}
 
 
@@ -32,14 +34,22 @@ class RecordedArtifact(DataArtifact):
             return (list(task.next_steps), node.foreach if node else None) if task.next_steps else None
         if self.id == "_current_step":
             return task.step
+        if self.id == "_exception":
+            from evflow.client.task import Task as TaskOfClient
+
+            return TaskOfClient.of(self.parts[:4], history, self._attempt).exception
+        if self.id == "_iteration_stack":
+            node = history.known().graph.nodes.get(task.step)
+            return [task.iteration] if node is not None and task.step in node.out else []
         return task.status == "succeeded" and (self.id == "_task_ok" or task.caught is None)
 
 
 def _foreach_stack(history: RunHistory, task: Task) -> list[ForeachFrame]:
     frames = [frame for frame in task.frames() if frame.split.kind == "foreach"]
+    nodes = history.known().graph.nodes
     return [
         ForeachFrame(
-            frame.split.step,
+            nodes[frame.split.step].out[0],  # the step that runs for each item, as in Metaflow
             frame.split.variable,
             frame.split.size,
             frame.index,

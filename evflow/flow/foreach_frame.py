@@ -7,7 +7,7 @@ class ForeachFrame(NamedTuple):
     """A foreach around a task.
 
     Attributes:
-        step: The step that split.
+        step: The step that runs for each item.
         var: The artifact that it split over.
         num_splits: How many items that has.
         index: The task's item, from 0.

@@ -23,7 +23,7 @@ class NodeView(NamedTuple):
         type: `start`, `linear`, `split`, `foreach`, `split-switch`, `join`, `conditional` or `end`.
         in_funcs: The steps that lead to it.
         out_funcs: The steps that it leads to.
-        split_parents: The splits around it, outermost first.
+        split_parents: The splits around it, outermost first; of a join also the one that it joins.
         parallel_step: It is `@parallel`.
         parallel_foreach: It leads to such a step, with `num_parallel`; its type is `foreach` then.
     """

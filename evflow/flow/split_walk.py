@@ -71,13 +71,18 @@ def walk(graph: Graph, calls: Mapping[str, Sequence[NextCall]]) -> Walk:
 
 
 def split_parents(graph: Graph) -> dict[str, list[str]]:
-    """The splits around each step, outermost first, by the shortest way to it."""
+    """The splits around each step, outermost first, by the shortest way to it; of a join also the one that it joins, as in Metaflow."""
     calls = {
         name: [NextCall(node.line, node.kind, node.out)] for name, node in graph.nodes.items() if all(step in graph for step in node.out)
     }
     if graph.start not in graph:
         return {}
-    return {step: [opened.step for opened in stacks[0]] for step, stacks in walk(graph, calls).stacks.items()}
+    seen = walk(graph, calls)
+    found = {step: stacks[0] for step, stacks in seen.stacks.items()}
+    for edge, stacks in reversed(seen.arrivals.items()):  # the first way to a join is the one that stays
+        if graph[edge.target].takes_inputs:
+            found[edge.target] = stacks[0]
+    return {step: [opened.step for opened in stack] for step, stack in found.items()}
 
 
 def _leave(

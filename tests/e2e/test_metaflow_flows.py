@@ -225,6 +225,7 @@ first = sorted(run["inner"], key=lambda task: task.index)[0]
         first["_foreach_stack"].data, first["_foreach_stack"].data[0].var, run["end"].task["_foreach_stack"].data,
         run["join"].task["_current_step"].data, run["join"].task["_success"].data, run["join"].task["_task_ok"].data,
         told(lambda: run["join"].task["_nothing"]), [a.id for a in run["start"].task if a.id.startswith("_")],
+        [run["join"].task["_exception"].data, run["join"].task["_iteration_stack"].data],
         ]""",
         setup,
         **AT_ONCE,
@@ -232,7 +233,7 @@ first = sorted(run["inner"], key=lambda task: task.index)[0]
     types = {"start": "split-foreach", "inner": "linear", "join": "join", "end": "end"}
     assert found == [
         "start", "end", types, "start", "end", [["inner"], "items"], [["end"], None], None,
-        [["start", "items", 3, 0, "a"]], "items", [], "join", True, True, "none", [],
+        [["inner", "items", 3, 0, "a"]], "items", [], "join", True, True, "none", [], [None, []],
     ]  # fmt: skip
 
 
@@ -378,7 +379,7 @@ def told(question):
     try:
         question()
     except (MetaflowException, KeyError, AttributeError) as error:
-        return f"{type(error).__module__}.{type(error).__name__}", isinstance(error, MetaflowException)
+        return f"{type(error).__module__}.{type(error).__name__}", isinstance(error, MetaflowException), error.headline
 run = Flow("Current").latest_run
 def elsewhere():
     namespace("no such namespace")
@@ -386,11 +387,11 @@ def elsewhere():
 """
     questions = 'lambda: Flow("None"), lambda: Run("Current/7"), lambda: Task("Current/1"), lambda: run.add_tag(""), elsewhere'
     assert asked(folder, f"[told(q) for q in ({questions})]", setup, **AT_ONCE) == [
-        ["metaflow.exception.MetaflowNotFound", True],
-        ["metaflow.exception.MetaflowNotFound", True],
-        ["metaflow.exception.MetaflowInvalidPathspec", True],
-        ["metaflow.exception.MetaflowTaggingError", True],
-        ["metaflow.exception.MetaflowNamespaceMismatch", True],
+        ["metaflow.exception.MetaflowNotFound", True, "Object not found"],
+        ["metaflow.exception.MetaflowNotFound", True, "Object not found"],
+        ["metaflow.exception.MetaflowInvalidPathspec", True, "Invalid pathspec"],
+        ["metaflow.exception.MetaflowTaggingError", True, "Tagging error"],
+        ["metaflow.exception.MetaflowNamespaceMismatch", True, "Object not in the current namespace"],
     ]
 
 

@@ -423,5 +423,6 @@ def test_the_graph_of_an_inert_flow_is_there_by_step() -> None:
     assert graph["join_inner"].type == "join"
     assert graph["deeper"].in_funcs == {"inner"}
     assert graph["deeper"].split_parents == ["start", "outer"]
+    assert graph["join_inner"].split_parents == ["start", "outer"]
     assert graph["start"].out_funcs == ["outer"]
     assert not graph["start"].parallel_step

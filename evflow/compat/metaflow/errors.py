@@ -34,6 +34,28 @@ _NAMES: Final = {
 }
 """A class's module and name here, and there."""
 
+_HEADLINES: Final = {
+    "CommandException": "Invalid command",
+    "ExternalCommandFailed": "External command failed",
+    "FailureHandledByCatch": "Task execution failed but @catch handled it",
+    "InvalidDecoratorAttribute": "Unknown decorator attribute",
+    "InvalidNextException": "Invalid self.next() transition detected",
+    "LintWarn": "Validity checker found an issue",
+    "MetaflowDataMissing": "Data missing",
+    "MetaflowInternalError": "Internal error",
+    "MetaflowInvalidPathspec": "Invalid pathspec",
+    "MetaflowNamespaceMismatch": "Object not in the current namespace",
+    "MetaflowNotFound": "Object not found",
+    "MetaflowTaggingError": "Tagging error",
+    "MetaflowUnknownUser": "Unknown user",
+    "MissingInMergeArtifactsException": "Missing artifacts in merge",
+    "ParameterFieldFailed": "Parameter field failed",
+    "ParameterFieldTypeMismatch": "Parameter field with a mismatching type",
+    "TimeoutException": "@timeout",
+    "UnhandledInMergeArtifactsException": "Unhandled artifacts in merge",
+}
+"""What Metaflow puts above an error, which programs read as `error.headline`."""
+
 
 class ExternalCommandFailed(EnvironmentProblem):
     """A program that was started failed; for code that raises or catches it."""
@@ -115,3 +137,6 @@ def _rename(cls: type) -> None:
 
 def _give_name(cls: type, module: str, name: str) -> None:
     cls.__module__, cls.__name__, cls.__qualname__ = module, name, name
+    if name in _HEADLINES:
+        named: Any = cls
+        named.headline = _HEADLINES[name]
