@@ -1,9 +1,10 @@
 """Cards of tasks, as they lie in the store: `get_cards`."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from evflow import config
 from evflow.client.errors import EvflowInvalidPathspec
@@ -33,15 +34,16 @@ class Card:
     Attributes:
         type: Its kind: `default`, `blank`, ...
         id: The name that its step gave it, or None.
-        hash: What tells it from all others: SHA-256 of its page, in hexadecimal digits.
-        size: The size of its page, in bytes.
+        hash: What tells it from all others: SHA-256 of its page, in hexadecimal digits; empty while the task goes on.
+        size: The size of its page, in bytes; 0 while the task goes on.
         failed: It could not be rendered, and its page says why.
         from_resumed: The task was taken over from another run, and the card with it.
         origin_pathspec: The task that it was made of.
     """
 
-    def __init__(self, task: Task, card: RecordedCard) -> None:
+    def __init__(self, task: Task, card: RecordedCard, live: Path | None = None) -> None:
         self._task = task
+        self._live = live
         self._page = card.page
         self.type = card.type
         self.id = card.id or None
@@ -57,17 +59,26 @@ class Card:
 
     @property
     def html(self) -> str:
-        """The page.
+        """The page; of a task that goes on, as it was drawn last.
 
         Raises:
             DataElsewhere: It lies on another machine.
             ObjectMissing: It is nowhere.
         """
-        return self._task.text(self._page)
+        return self._live.read_text("utf-8", "replace") if self._live is not None else self._task.text(self._page)
 
     def get(self) -> str:
         """The page, as `html`."""
         return self.html
+
+    def get_data(self) -> Any:
+        """What the card's class had for programs that follow it when it was drawn last while the task went on; None where that is nothing."""
+        if self._live is None:
+            same = [card for card in self._task.drawn_cards() if (card.type, card.id or None) == (self.type, self.id)]
+            beside = Path(same[0].path).with_suffix(".json") if same else None
+        else:
+            beside = self._live.with_suffix(".json")
+        return json.loads(beside.read_text("utf-8", "replace")) if beside is not None and beside.exists() else None
 
     @property
     def path(self) -> str:
@@ -76,6 +87,8 @@ class Card:
         Raises:
             CacheUnwritable: It cannot be written.
         """
+        if self._live is not None:
+            return str(self._live)
         name = "-".join(part for part in (self.type, self.id, self.hash[:_DIGITS]) if part)
         return str(cached(name, lambda: self.html))
 
@@ -120,7 +133,7 @@ class CardContainer(Sequence[Card]):
 
 
 def get_cards(task: "str | Task", id: str | None = None, type: str | None = None, follow_resumed: bool = True) -> CardContainer:  # noqa: A002 - as in Metaflow
-    """The cards of a task: those of the attempt that counts.
+    """The cards of a task: those of the attempt that counts; while it goes on, those that it has drawn so far.
 
     Args:
         task: A task, or its pathspec `Flow/run/step/task`.
@@ -138,8 +151,11 @@ def get_cards(task: "str | Task", id: str | None = None, type: str | None = None
         raise EvflowInvalidPathspec("Task", "/".join(FORMS[:4]), task)
     if task.origin_pathspec is not None and not follow_resumed:
         return CardContainer([])
-    found = task.recorded_cards()
-    return CardContainer([Card(task, card) for card in found if id in (None, card.id) and type in (None, card.type)])
+    found = [Card(task, card) for card in task.recorded_cards()]
+    if not found or task.finished_at is None:  # it goes on, or was killed
+        live = [Card(task, RecordedCard(card.type, card.id, b""), Path(card.path)) for card in task.drawn_cards()]
+        found = live or found
+    return CardContainer([card for card in found if id in (None, card.id) and type in (None, card.type)])
 
 
 def page_of(store: Store, card: RecordedCard) -> str:

@@ -9,6 +9,7 @@ from evflow.client.errors import DataElsewhere
 from evflow.client.history import RunHistory
 from evflow.core.state import Task
 from evflow.errors import UsageError
+from evflow.store.live_cards import LiveCard, live_cards
 from evflow.store.logs import STREAMS, Stream, find_folder, folder_of, read_log, read_text
 
 
@@ -44,6 +45,12 @@ class LogText(NamedTuple):
                 parts.clear()
         if parts:
             yield start_us, "".join(parts)
+
+
+def drawn(history: RunHistory, task: Task, attempt: int) -> list[LiveCard]:
+    """The cards of an attempt as it drew them last while it went on; none where its output cannot be seen from here."""
+    folder = find_folder(history.known().header.get("store", ""), history.run, config.get("store"))
+    return [card for card in live_cards(folder) if (card.task, card.attempt) == (task.id, attempt)]
 
 
 def output_of(history: RunHistory, task: Task, attempt: int, stream: str) -> LogText:

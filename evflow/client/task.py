@@ -9,7 +9,7 @@ from evflow.client.data import RunData
 from evflow.client.errors import EvflowNotFound, NoSuchAttempt
 from evflow.client.history import PARAMETERS, RunHistory, ended_us
 from evflow.client.objects import Parent, local_time, split
-from evflow.client.output import LogText, output_of
+from evflow.client.output import LogText, drawn, output_of
 from evflow.core import state as core
 from evflow.core.gangs import PARALLEL
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evflow.client.step import Step
     from evflow.core.cards import RecordedCard
     from evflow.exception import ExceptionWrapper
+    from evflow.store.live_cards import LiveCard
 
 _RUNTIME = "runtime:"
 
@@ -303,6 +304,10 @@ class Task(Parent[DataArtifact]):
         from evflow.core.cards import of_task
 
         return of_task(self._history.task(self._number), self._attempt)
+
+    def drawn_cards(self) -> "list[LiveCard]":
+        """The cards of its attempt as they were drawn last while that went on; see `evflow.cards.get_cards`."""
+        return drawn(self._history, self._history.task(self._number), self.current_attempt)
 
     def text(self, digest: bytes) -> str:
         """A text among the objects of its run's store.

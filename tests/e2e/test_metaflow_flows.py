@@ -400,7 +400,7 @@ def test_a_card_is_made_and_got(folder: Path) -> None:
         folder,
         """
         from metaflow import FlowSpec, card, current, step
-        from metaflow.cards import Artifact, Markdown, MetaflowCardComponent, ProgressBar, Table, VegaChart
+        from metaflow.cards import Artifact, Markdown, MetaflowCardComponent, ProgressBar, Table, VegaChart, get_cards
         from metaflow.plugins.cards.card_modules.components import Image
 
         class Cards(FlowSpec):
@@ -410,7 +410,9 @@ def test_a_card_is_made_and_got(folder: Path) -> None:
             def start(self):
                 current.card.append(Markdown("# Hello"))
                 current.card["a"].extend([Table([[1, Artifact({"x": 2})]], headers=["n", "v"]), ProgressBar(max=3)])
-                current.card.refresh()
+                current.card.refresh(force=True)
+                (live,) = get_cards(current.pathspec, type="default")
+                self.live = ["Hello" in live.get(), live.get_data()]
                 self.kind = issubclass(Markdown, MetaflowCardComponent)
                 self.next(self.end)
 
@@ -423,11 +425,24 @@ def test_a_card_is_made_and_got(folder: Path) -> None:
         """,
     )
     run("flow.py", "--with", "card", **AT_ONCE)
-    setup = "from metaflow.cards import get_cards\nt = Run('Cards/1')['start'].task\nc = get_cards(t)"
+    setup = """
+from metaflow.cards import get_cards
+from metaflow.plugins.cards.exception import CardNotPresentException
+t = Run('Cards/1')['start'].task
+c = get_cards(t)
+def none():
+    try:
+        return get_cards(t, id="b")
+    except CardNotPresentException as error:
+        return str(error).splitlines()[0]
+"""
     found = asked(
-        folder, "[len(c), 'Hello' in get_cards(t, type='default')[0].get(), get_cards(t, id='a')[0].type, t.data.kind]", setup, **AT_ONCE
+        folder,
+        "[len(c), 'Hello' in get_cards(t, type='default')[0].get(), get_cards(t, id='a')[0].type, t.data.kind, t.data.live, none()]",
+        setup,
+        **AT_ONCE,
     )
-    assert found == [2, True, "blank", True]
+    assert found == [2, True, "blank", True, [True, None], "'Cards/1/start/1' has no card with id='b': none of its 2 cards fits."]
     assert "<html" in through("flow.py", "card", "get", "1/end", **AT_ONCE).stdout
 
 

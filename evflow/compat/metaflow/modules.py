@@ -73,7 +73,8 @@ _COMPONENTS: Final = _of(
 _CARDS: Final = {
     **_COMPONENTS,
     "MetaflowCardComponent": "evflow.cards:CardComponent",
-    **_of("evflow.cards", "BlankCard DefaultCard ErrorCard MetaflowCard PageComponent get_cards"),
+    **_of("evflow.cards", "BlankCard DefaultCard ErrorCard MetaflowCard PageComponent"),
+    "get_cards": _PLUS + "cards",
 }
 _TRIGGER: Final = {"MetaflowEvent": "evflow.flow.started_by:TriggerEvent", "Trigger": "evflow.flow.started_by:StartedBy"}
 
@@ -147,7 +148,7 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.plugins.argo": {},
     "metaflow.plugins.argo.argo_events": _ARGO_EVENT,
     "metaflow.plugins.cards": {},
-    "metaflow.plugins.cards.card_client": {"get_cards": "evflow.cards", **_of("evflow.client.cards", "Card CardContainer")},
+    "metaflow.plugins.cards.card_client": {"get_cards": _PLUS + "cards", **_of("evflow.client.cards", "Card CardContainer")},
     "metaflow.plugins.cards.card_modules": _of("evflow.cards", "MetaflowCard"),
     "metaflow.plugins.cards.card_modules.basic": {
         **_of("evflow.cards", "BlankCard DefaultCard ErrorCard PageComponent"),
