@@ -55,8 +55,13 @@ class DeployedFlow:
         return made
 
     @classmethod
-    def from_deployment(cls, identifier: str) -> "DeployedFlow":
+    def from_deployment(cls, identifier: str, metadata: str | None = None, impl: str | None = None) -> "DeployedFlow":
         """What is deployed under a name, `Flow:name`, or `Flow` for the one called `default`.
+
+        Args:
+            identifier: The name.
+            metadata: Metaflow's, accepted and not used: here there is one log.
+            impl: As `metadata`: there is one scheduler.
 
         Raises:
             DeploymentNameInvalid: The name is of another form.
@@ -65,8 +70,8 @@ class DeployedFlow:
         return cls(identifier)
 
     @classmethod
-    def list_deployed_flows(cls, flow_name: str | None = None) -> Iterator["DeployedFlow"]:
-        """All that is deployed, of one flow if one is named, in the order of their names."""
+    def list_deployed_flows(cls, flow_name: str | None = None, impl: str | None = None) -> Iterator["DeployedFlow"]:
+        """All that is deployed, of one flow if one is named, in the order of their names; `impl` as in `from_deployment`."""
         log = shared_log()
         if not log.exists():
             return
@@ -76,12 +81,14 @@ class DeployedFlow:
                 yield cls.of(Reference(flow, name))
 
     @classmethod
-    def get_triggered_run(cls, identifier: str, run_id: str | int) -> TriggeredRun:
+    def get_triggered_run(cls, identifier: str, run_id: str | int, metadata: str | None = None, impl: str | None = None) -> TriggeredRun:
         """A run that was asked for.
 
         Args:
             identifier: The deployment.
             run_id: The run's number, or its pathspec.
+            metadata: As in `from_deployment`.
+            impl: As in `from_deployment`.
 
         Raises:
             EvflowNotFound: There is no such run.

@@ -24,6 +24,7 @@ from evflow.errors import EnvironmentProblem, UsageError
 from evflow.flow.invocation import command
 from evflow.flow.steps import facts
 from evflow.imports import framework_view
+from evflow.runner.words import top_words
 
 if TYPE_CHECKING:
     from evflow.flow.flowspec import FlowSpec
@@ -76,9 +77,11 @@ class Deployer:
         config_value: Configurations by their values, or as texts that a file would hold.
         branch: The branch of the flow's project that it is deployed in.
         production: Deploy for production; of a project's flow, in its production branch.
+        top_level: More options that stand before the command, as for `Runner`: `pylint=False`. Not for a class.
 
     Raises:
         FlowFileMissing: There is no such file.
+        ArgumentUnfit: A value of an option is none that can be given.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Deployer:
         config_value: "Mapping[str, Any] | Iterable[tuple[str, Any]]" = (),
         branch: str | None = None,
         production: bool = False,
+        **top_level: Any,
     ) -> None:
         del profile
         self._class = flow if isinstance(flow, type) else None
@@ -105,6 +109,7 @@ class Deployer:
         self._cwd = cwd
         self._configs, self._config_values = dict(config), dict(config_value)
         self._branch, self._production = branch, production
+        self._words = [*top_words(top_level)]
         self._decospecs = (decospecs,) if isinstance(decospecs, str) else tuple(decospecs)
 
     def scheduler(self, name: str | None = None) -> "SchedulerDeployer":
@@ -162,7 +167,7 @@ class Deployer:
             config_values.settle(flow, config_values.resolve(flow, self._configs, self._config_values, user=config.get("user")))
 
     def _in_its_own_process(self, name: str | None, *, production: bool, tags: tuple[str, ...], options: Mapping[str, Any]) -> DeployedFlow:
-        words = [*command(str(self._file)), *self._config_words(), "deploy", "--json"]
+        words = [*command(str(self._file)), *self._words, *self._config_words(), "deploy", "--json"]
         words += ["--name", name] if name is not None else []
         words += ["--branch", self._branch] if self._branch is not None else []
         words += ["--production"] if production else []

@@ -304,7 +304,7 @@ def test_a_request_that_meets_another_deployment_is_made_anew_of_what_it_met(flo
 
 def test_a_flow_written_for_metaflow_is_deployed_as_it_is(flow_file: Path, root: Path) -> None:
     flow_file.write_text(flow_file.read_text().replace("from evflow import", "from metaflow import"))
-    triggered = Deployer(flow_file).scheduler().create().trigger(rows=5)
+    triggered = Deployer(flow_file, pylint=False, environment="local").scheduler().create().trigger(rows=5)
     with scheduler(root):
         run = triggered.wait_for_run(timeout=WITHIN_S)
         wait_until(lambda: run.finished, "the run is over")
