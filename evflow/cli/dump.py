@@ -69,17 +69,33 @@ def _dump(
         (task, view, [name for name in sorted(view.names()) if private or not name.startswith("_")])
         for task, view in _views(state, tasks_of(state, reference))
     ]
+    made = {task.id: _recorded(pathspec(state, task), wanted) for task, _, _ in found} if private and dialect.is_metaflow() else {}
     if wanted is not None:
         if not dialect.is_metaflow():  # programs that were written for Metaflow ask so whether a task has it
             _check(what, wanted, [names for _, _, names in found])
         found = [(task, view, [name for name in names if name in wanted]) for task, view, names in found]
     if file:
-        _write(state, found, file)
+        _write(state, found, file, made)
     elif as_json:
         write_json({pathspec(state, task): {name: _plain(view, name, max_value_size) for name in names} for task, view, names in found})
     else:
         for task, view, names in found:
             _print(pathspec(state, task), view, names, max_value_size)
+            for name, value in made.get(task.id, {}).items():
+                click.echo(f"  {click.style(name, fg='cyan')}  = {_cut(repr(value), max_value_size)}")
+
+
+def _recorded(task: str, wanted: set[str] | None) -> dict[str, Any]:
+    """What Metaflow keeps beside the user's artifacts, and `task["_success"]` in the client has too; made of the log."""
+    from evflow.client.recorded import NAMES
+    from evflow.client.task import Task as TaskOfClient
+
+    there = TaskOfClient(task, _namespace_check=False)
+    return {name: there[name].data for name in sorted(NAMES) if wanted is None or name in wanted}
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text.encode()) <= most else "too large to show"
 
 
 def _check(what: str, wanted: set[str], has: list[list[str]]) -> None:
@@ -139,11 +155,13 @@ def _shown(view: "ArtifactView", name: str) -> str:
         return click.style(f"cannot be shown: its __repr__ raised {type(error).__name__}: {error}", fg="red")
 
 
-def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]], file: str) -> None:
+def _write(
+    state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]], file: str, made: dict[int, dict[str, Any]]
+) -> None:  # fmt: skip
     import pickle
     from pathlib import Path
 
-    values = {_key(pathspec(state, task)): {name: view.load(name) for name in names} for task, view, names in found}
+    values = {_key(pathspec(state, task)): {name: view.load(name) for name in names} | made.get(task.id, {}) for task, view, names in found}
     try:
         Path(file).write_bytes(pickle.dumps(values, protocol=5))
     except OSError as error:

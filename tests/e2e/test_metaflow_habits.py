@@ -125,6 +125,13 @@ def test_what_a_task_does_not_have_is_not_dumped(folder: Path) -> None:
     [(task, values)] = pickle.loads((folder / "dumped").read_bytes()).items()
     assert (task, [*values]) == ("1/start/1", ["seen"])
     assert through("flow.py", "dump", "--include", "absent", "1/start").stderr == ""
+    # what Metaflow keeps beside the user's artifacts is there with --private
+    names = "--include", "_current_step,_success,_foreach_stack"
+    through("flow.py", "dump", "--private", *names, "--file", "dumped", "1/start")
+    [(_, values)] = pickle.loads((folder / "dumped").read_bytes()).items()
+    assert values == {"_current_step": "start", "_success": True, "_foreach_stack": []}
+    assert "_current_step  = 'start'" in through("flow.py", "dump", "--private", *names, "1/start").stdout
+    assert "_current_step" not in through("flow.py", "dump", *names, "1/start").stdout
 
 
 def test_a_task_that_fails_when_it_is_spun_is_an_error_of_its_program(folder: Path) -> None:
