@@ -29,7 +29,8 @@ def facts_of(history: RunHistory, task: Task) -> Iterator[Fact]:
         yield fact("script-name", file.rpartition("/")[2])
     store: str = header.get("store") or ""
     if store:
-        yield fact("ds-type", store.partition("://")[0] if "://" in store else "file")
+        kind = store.partition("://")[0] if "://" in store else "file"
+        yield fact("ds-type", "local" if kind == "file" else kind)  # as Metaflow calls a folder
         yield fact("ds-root", store)
     if header.get("origin"):
         yield fact("origin-run-id", header["origin"].rpartition("/")[2])

@@ -174,12 +174,13 @@ def code_of(flow_file: str, package: bytes | None) -> dict[str, Any]:
 
 
 def runtime_tags(runtime: str, project: Project | None = None) -> tuple[str, ...]:
-    """The system tags that say what runs it, and which branch of which project it is of."""
+    """The system tags that say what runs it, and which branch of which project it is of; under Metaflow's rules also its version's."""
     import evflow
 
     return (
         *(project.tags if project is not None else ()),
         f"evflow_version:{evflow.__version__}",
+        *([f"metaflow_version:{evflow.__version__}"] if dialect.is_metaflow() else []),
         f"python_version:{python_version()}",
         f"runtime:{runtime}",
     )

@@ -14,7 +14,7 @@ METAFLOW: Final = "metaflow"
 OPTION: Final = "dialect"
 """The option of a run that names it; left out for evflow's own."""
 
-_SYSTEM_TAGS: Final = ("evflow_version:", "project:", "project_branch:", "python_version:", "runtime:", "user:")
+_SYSTEM_TAGS: Final = ("evflow_version:", "metaflow_version:", "project:", "project_branch:", "python_version:", "runtime:", "user:")
 
 _MODULE: Final = "evflow.compat.metaflow"
 

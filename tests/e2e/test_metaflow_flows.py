@@ -167,6 +167,7 @@ def test_a_run_is_read_through_the_client_as_there(folder: Path) -> None:
     run("flow.py", "--tag", "刺身 means sashimi", **AT_ONCE)
     setup = """
 from flow import Current
+from metaflow.metaflow_version import get_version
 flow = Current(use_cli=False)
 run = Flow("Current").latest_run
 task = run["start"].task
@@ -184,7 +185,9 @@ namespace(None)
         "children": len(list(task.child_tasks)), "steps": [s.id for s in run], "names": sorted(run.end_task.artifacts._fields),
         "objects": [task.data.task_obj.pathspec, task.data.run_obj.pathspec], "out": run.end_task.stdout,
         "state": [run.successful, run.finished, task.exception, run.end_task.finished_at >= run.created_at],
-        "tags": [sorted(run.user_tags), "user:tester" in run.system_tags], "graph": [flow._graph[s.name].type for s in flow],
+        "tags": [sorted(run.user_tags), "user:tester" in run.system_tags, task.metadata_dict["metaflow_version"] == get_version(),
+            task.metadata_dict["ds-type"]],
+        "graph": [flow._graph[s.name].type for s in flow],
         "one": [DataArtifact(run.end_task.pathspec + "/kept").data, Task(task.pathspec, attempt=0).data.fixed, "kept" in run.data],
         "edges": [s.id for s in run["join"].parent_steps] + [s.id for s in run["join"].child_steps],
         }""",
@@ -199,7 +202,7 @@ namespace(None)
         "parents": True, "children": 3, "steps": ["end", "join", "inner", "start"],
         "names": ["fixed", "has", "kept", "lineage", "pathspecs", "run_obj", "seen", "task_obj", "who"],
         "objects": ["Current/1/start/1", "Current/1"], "out": "the end\n", "state": [True, True, None, True],
-        "tags": [[tag], True], "graph": ["foreach", "linear", "join", "end"], "one": [[1, 3], {"a": 1}, True], "edges": ["inner", "end"],
+        "tags": [[tag], True, True, "local"], "graph": ["foreach", "linear", "join", "end"], "one": [[1, 3], {"a": 1}, True], "edges": ["inner", "end"],
     }  # fmt: skip
 
 
