@@ -516,7 +516,7 @@ def test_public_modules_have_their_names(folder: Path) -> None:
         from metaflow.decorators import InvalidDecoratorAttribute, step as other
         from metaflow.exception import MetaflowInternalError, MetaflowNotFound
         from metaflow.flowspec import FlowSpec as Again, InvalidNextException
-        from metaflow.includefile import IncludeFile as Included
+        from metaflow.includefile import IncludeFile as Included, IncludedFile
         from metaflow.lint import LintWarn
         from metaflow.metaflow_config import DATASTORE_SYSROOT_S3, DEFAULT_DATASTORE, MAX_ATTEMPTS
         from metaflow.metaflow_current import current as now
@@ -526,7 +526,11 @@ def test_public_modules_have_their_names(folder: Path) -> None:
         from metaflow.plugins.cards.exception import CardClassFoundException, CardNotPresentException
         from metaflow.runner.deployer import Deployer as D
         from metaflow.user_configs.config_parameters import Config as C
-        from metaflow.util import get_username, resolve_identity
+        from metaflow.tagging_util import MAX_TAG_SIZE, MAX_USER_TAG_SET_SIZE
+        from metaflow.tuple_util import ForeachFrame
+        from metaflow.util import get_username, is_stringish, resolve_identity, to_bytes, to_unicode
+        assert (MAX_TAG_SIZE, MAX_USER_TAG_SET_SIZE, ForeachFrame._fields[0]) == (500, 50, "step") and not isinstance("x", IncludedFile)
+        assert is_stringish("a") and not is_stringish(1) and to_bytes(to_unicode(b"a")) == b"a"
         assert Again is FlowSpec and other is step and now is current and P is Parameter and D is Deployer and C is Config
         assert MarkdownComponent is cards.Markdown and issubclass(CardNotPresentException, MetaflowException := exception.MetaflowException)
         assert issubclass(CardClassFoundException, MetaflowException) and Card and CardContainer

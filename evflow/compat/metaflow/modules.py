@@ -124,7 +124,7 @@ MODULES: Final[Mapping[str, Names]] = {
         **_MERGING,
     },
     "metaflow.graph": {"FlowGraph": "evflow.flow.graph_view:GraphView"},
-    "metaflow.includefile": {"IncludeFile": "evflow"},
+    "metaflow.includefile": {"IncludeFile": "evflow", "IncludedFile": _PLUS + "util"},
     "metaflow.integrations": {"ArgoEvent": _PLUS + "argo_events"},
     "metaflow.lint": {"LintWarn": "evflow.flow.checks:FlowInvalid"},
     "metaflow.metaflow_config": _of(
@@ -174,6 +174,11 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.runner.metaflow_runner": _of("evflow", "ExecutingRun ExecutingTask Runner"),
     "metaflow.runner.nbdeploy": {"NBDeployer": "evflow"},
     "metaflow.runner.nbrun": {"NBRunner": "evflow"},
+    "metaflow.tagging_util": {
+        "MAX_TAG_SIZE": "evflow.core.tags:MOST_TAG_CHARS",
+        "MAX_USER_TAG_SET_SIZE": "evflow.core.tags:MOST_TAGS",
+    },
+    "metaflow.tuple_util": {"ForeachFrame": "evflow.flow.foreach_frame"},
     "metaflow.unbounded_foreach": {"UnboundedForeachInput": "evflow"},
     "metaflow.user_configs": _CONFIGS,
     "metaflow.user_configs.config_parameters": _CONFIGS,
@@ -182,7 +187,10 @@ MODULES: Final[Mapping[str, Names]] = {
     "metaflow.user_decorators.mutable_step": {"MutableStep": "evflow.flow.mutators"},
     "metaflow.user_decorators.user_flow_decorator": {"FlowMutator": "evflow"},
     "metaflow.user_decorators.user_step_decorator": {name: place for name, place in _USER_DECORATORS.items() if name != "FlowMutator"},
-    "metaflow.util": _of(_PLUS + "settings", "get_username resolve_identity"),
+    "metaflow.util": {
+        **_of(_PLUS + "settings", "get_username resolve_identity"),
+        **_of(_PLUS + "util", "is_stringish to_bytes to_unicode"),
+    },
 }
 """Module to its public names. Each module above one of them is there, too."""
 
