@@ -408,9 +408,13 @@ def test_a_card_is_made_and_got(folder: Path) -> None:
 
         class Cards(FlowSpec):
             @card(type="blank", id="a")
+            @card(type="test_editable_card", id="plain")
             @card(customize=True)
             @step
             def start(self):
+                from metaflow.plugins.cards.card_modules.test_cards import TestStringComponent
+
+                current.card["plain"].append(TestStringComponent("<4711>"))
                 current.card.append(Markdown("# Hello"))
                 current.card["a"].extend([Table([[1, Artifact({"x": 2})]], headers=["n", "v"]), ProgressBar(max=3)])
                 current.card.refresh(force=True)
@@ -441,11 +445,13 @@ def none():
 """
     found = asked(
         folder,
-        "[len(c), 'Hello' in get_cards(t, type='default')[0].get(), get_cards(t, id='a')[0].type, t.data.kind, t.data.live, none()]",
+        "[len(c), 'Hello' in get_cards(t, type='default')[0].get(), get_cards(t, id='a')[0].type, t.data.kind, t.data.live, none(),"
+        " '&lt;4711&gt;' in get_cards(t, id='plain')[0].get()]",
         setup,
         **AT_ONCE,
     )
-    assert found == [2, True, "blank", True, [True, None], "'Cards/1/start/1' has no card with id='b': none of its 2 cards fits."]
+    none = "'Cards/1/start/1' has no card with id='b': none of its 3 cards fits."
+    assert found == [3, True, "blank", True, [True, None], none, True]
     assert "<html" in through("flow.py", "card", "get", "1/end", **AT_ONCE).stdout
 
 

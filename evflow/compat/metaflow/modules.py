@@ -159,6 +159,9 @@ MODULES: Final[Mapping[str, Names]] = {
         "MetaflowCardComponent": "evflow.cards:CardComponent",
     },
     "metaflow.plugins.cards.card_modules.components": {**_COMPONENTS, "UserComponent": "evflow.cards:CardComponent"},
+    "metaflow.plugins.cards.card_modules.test_cards": _of(
+        _PLUS + "plain_cards", "TestEditableCard TestEditableCard2 TestNonEditableCard TestStringComponent"
+    ),
     "metaflow.plugins.cards.exception": {
         "CardClassFoundException": "evflow.cards.types:NoSuchCardType",
         "CardNotPresentException": "evflow.cli.card:NoCards",
