@@ -70,9 +70,10 @@ class FlowContext:
         config_values: Those that were given as texts: name to text.
         branch: The branch of the flow's project, where one was named before the command.
         production: Its production branch was asked for there.
+        triggers: The runs that are to look as if they had started this one.
     """
 
-    __slots__ = ("branch", "config_files", "config_values", "configured", "file", "flow", "production", "quiet", "with_specs")
+    __slots__ = ("branch", "config_files", "config_values", "configured", "file", "flow", "production", "quiet", "triggers", "with_specs")
 
     def __init__(self, flow: type, file: str) -> None:
         self.flow = flow
@@ -83,6 +84,7 @@ class FlowContext:
         self.config_files: dict[str, str] = {}
         self.config_values: dict[str, str] = {}
         self.branch: str | None = None
+        self.triggers: tuple[str, ...] = ()
         self.production = False
 
     def say(self, text: str, **style: Any) -> None:
@@ -247,7 +249,8 @@ def _of_habit() -> list[click.Option]:
         return [click.Option([f"--{name}"], type=click.Choice(["local"]), hidden=True, expose_value=False) for name in names]
     from evflow.compat.metaflow.options import without_effect
 
-    return [*map(without_effect, (*names, "mode"))]
+    trigger = click.Option(["--trigger"], multiple=True, hidden=True, expose_value=False, callback=_attribute("triggers"))
+    return [*map(without_effect, (*names, "mode")), trigger]
 
 
 def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, tuple[tuple[str, str], ...]], None]:

@@ -208,12 +208,34 @@ def _start(context: FlowContext, given: Mapping[str, Any], *, parameters: Mappin
         **wishes(context, given, fallback=config.get("fallback")),
         run_id_file=given["run_id_file"],
         attribute_file=given["runner_attribute_file"],
+        trigger=_started_by(context.triggers),
         quiet=context.quiet,
         view=_view(context),
         **origin,
     )
     code = foreground.run(context.flow, request)
     click.get_current_context().exit(code)
+
+
+def _started_by(runs: tuple[str, ...]) -> dict[str, Any] | None:
+    """What a run is told that was given `--trigger Flow/3`: those runs' ends started it, as they start a deployed one.
+
+    Raises:
+        EvflowNotFound: There is no such run.
+        EvflowInvalidPathspec: It is no run's name.
+    """
+    if not runs:
+        return None
+    from evflow.client import Run
+    from evflow.core.published import finished_id, finished_name
+
+    events: list[dict[str, Any]] = []
+    for name in runs:
+        run = Run(name, _namespace_check=False)
+        flow, number = run.path_components
+        at = run.finished_at or run.created_at
+        events.append({"id": finished_id(flow, int(number)), "name": finished_name(flow), "at_us": int(at.timestamp() * 1e6)})
+    return {"kind": "event", "events": events}
 
 
 def take_settings(given: Mapping[str, Any]) -> None:

@@ -65,6 +65,7 @@ class RunRequest:
         changed: What a resumed run is given anew, by the parameter's name.
         resume_step: The step from which on a resumed run works anew, or None: from what failed.
         clone_only: A resumed run takes over what it can, and ends: nothing is run.
+        trigger: What the run is told that it was started by (`current.trigger`), or None.
         quiet: Nothing but the tasks' own output and errors is shown.
         view: Shows what happens, or None.
     """
@@ -83,5 +84,6 @@ class RunRequest:
     changed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     resume_step: str | None = None
     clone_only: bool = False
+    trigger: Mapping[str, Any] | None = None
     quiet: bool = False
     view: RunView | None = None

@@ -93,7 +93,7 @@ def started_event(
         tags=tuple(sorted(set(tags))),
         system_tags=(*runtime_tags("dev", request.options.project), f"user:{request.user}"),
         origin=str(request.origin) if request.origin else None,
-        trigger=None,
+        trigger=dict(request.trigger) if request.trigger else None,
         host=host,
         installation=installation,
         store=store,

@@ -491,6 +491,8 @@ def test_metaflow_s_options_before_the_command_are_accepted(folder: Path) -> Non
     assert "--datastore s3 has no effect: artifacts are kept in evflow's store (EVFLOW_STORE)." in loud.stderr
     assert (folder / "store").is_dir()
     assert through("flow.py", "--pylint", "check").returncode == 0
+    assert through("flow.py", "--trigger", "Linear/1", "run").returncode == 0
+    assert asked(folder, "[run.trigger.run.pathspec, run.trigger.event.type]", "run = Flow('Linear').latest_run") == ["Linear/1", "run"]
 
 
 def test_metaflow_s_variables_are_read_and_evflow_s_win(folder: Path) -> None:
