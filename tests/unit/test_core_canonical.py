@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from collections import OrderedDict
 from dataclasses import fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_the_order_of_the_queue_counts() -> None:
     run = CoreRun(*fan())
     run.done(1, "body", splits=3)
     before = canonical.digest(run.state)
-    run.state.waiting = dict.fromkeys(reversed(run.state.waiting))
+    run.state.waiting = OrderedDict((number, None) for number in reversed(run.state.waiting))
     assert canonical.digest(run.state) != before
 
 
