@@ -65,6 +65,7 @@ class Fleet:
         self._moments: list[str] = []
         self.unknown = 0  # requests of which nobody knows whether they arrived
         self.may_have_twins: set[str] = set()  # names of tasks
+        self.torn: list[tuple[int, int]] = []  # spans, in microseconds, in which two servers took writes
         self.proxies: list[Proxy] = []
         self._over = threading.Event()
         self._asking = threading.Thread(target=self._ask, name="requests")
@@ -99,6 +100,7 @@ class Fleet:
         """Start a server and its replica; answers the URL at which evflow finds them."""
         self.server.start()
         self.replica.start(self.server)
+        self.replica.follow_up()
         self.proxies = [Proxy(self.server.port).__enter__()]
         return f"redis://127.0.0.1:{self.proxies[0].port}"
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from evflow.clock import now_us
 from tests.chaos.fleet import Fleet
 from tests.chaos.members import Worker
 from tests.chaos.proxy import Proxy
@@ -80,6 +81,7 @@ class SentinelFleet(Fleet):
             one.known_as = proxy.port
         self.server.start()
         self.replica.start(self.server)
+        self.replica.follow_up()
         for sentinel in self.sentinels:
             sentinel.watch(self.server, self.replica)
         wait_until(lambda: all(one.others() == SENTINELS - 1 for one in self.sentinels), "the Sentinels know each other", _WITHIN_S)
@@ -113,6 +115,7 @@ class SentinelFleet(Fleet):
         wait_until(lambda: self._agreed() == self.replica.known_as, "the Sentinels promote the replica", _WITHIN_S)
         self._swap()
         self.replica.start(self.server)
+        self.settle()  # on a busy machine the Sentinels may already think otherwise
 
     def pause_server(self) -> None:
         """The server sleeps for less or for longer than the Sentinels wait; in the second case it wakes up as a primary beside another."""
@@ -121,9 +124,11 @@ class SentinelFleet(Fleet):
         self.may_have_twins |= super().claimed()
         self.server.pause()
         time.sleep(self.random.choice((0.5, 3.0)))
+        awake_us = now_us()
         self.server.resume()
         self.server.call("CLIENT", "UNPAUSE")
         self.settle()
+        self.torn.append((awake_us, now_us()))
 
     def kill_sentinel(self) -> None:
         """Kill -9 of one, which comes back."""

@@ -37,8 +37,10 @@ class TcpServer:
             ["redis-server", *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         wait_until(self.answers, "the server answers")
-        if replica_of is not None:
-            wait_until(lambda: "master_link_status:up" in self.info(), "the replica has what there is")
+
+    def follow_up(self) -> None:
+        """Wait until a replica has what there is."""
+        wait_until(lambda: "master_link_status:up" in self.info(), "the replica has what there is")
 
     def kill(self) -> None:
         """Kill -9."""

@@ -66,7 +66,7 @@ def calm(fleet: Fleet, *, lost: bool = False) -> Found:
         raise AssertionError(f"the pool has {fleet.ask(in_pool)} left after: {fleet.story()}") from error
     fleet.end()
     disconnect()
-    found = fleet.ask(lambda log: inspect(log, FLOW, fleet.book, lost=lost, may_have_twins=fleet.may_have_twins))
+    found = fleet.ask(lambda log: inspect(log, FLOW, fleet.book, lost=lost, may_have_twins=fleet.may_have_twins, torn=fleet.torn))
     for shard in shared_shards():
         keys = shard_keys(shard)
         if fleet.server.call("SCARD", keys.active) or (fleet.server.call("XLEN", keys.inbox) and not lost):
