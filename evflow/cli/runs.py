@@ -70,10 +70,10 @@ def _runs(log: LogClient, flow: str | None, limit: int, status: str | None, tags
 def as_it_is(log: LogClient, entry: RunEntry, changed: tuple[str, ...] | None) -> RunEntry:
     """The entry with what its owner did not write: tags that changed later, and `interrupted` where nobody runs it.
 
-    Without what it wrote at the run's beginning and may not be so any more: how many tasks there are.
+    Without what it wrote when the run began, or went on, and may not be so any more: how many tasks there are.
     """
     summary = dict(entry.summary)
-    if not summary.get("finished_us"):
+    if summary.get("status") == "running":
         summary.pop("tasks", None)
     if changed is not None:
         summary["tags"] = list(changed)

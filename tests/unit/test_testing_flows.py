@@ -158,19 +158,22 @@ def test_catch_takes_an_exception() -> None:
     assert "after all was said" in str(result.data.failure)
 
 
+LOCK, FUNCTIONS = threading.Lock(), [len, lambda: 0]
+
+
 class KeepsWhatCannotBeKept(FlowSpec):
     @retry(times=1)
     @catch(var="failure")
     @step
     def start(self) -> None:
-        self.kept, self.lock, self.items = 1, threading.Lock(), [len, lambda: 0]
-        self.function = lambda: 0
+        self.kept, self.lock, self.items = 1, LOCK, FUNCTIONS
+        self.function = FUNCTIONS[1]
         self.next(self.raises)
 
     @catch(var="later")
     @step
     def raises(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = LOCK
         if self.kept:
             raise ValueError("no such luck")
         self.next(self.end)
@@ -192,7 +195,7 @@ def test_catch_takes_that_artifacts_cannot_be_kept_and_the_others_stay() -> None
 class KeepsALock(FlowSpec):
     @step
     def start(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = LOCK
         self.next(self.end)
 
     @step
