@@ -136,6 +136,7 @@ class ShardWriter:
         self._lease: Lease | None = None
         self._leased_s = 0.0
         self._generation = 0
+        self._repairs = 0  # begun, and ended
         self._proven_epoch = 0
         self._heads: dict[RunId, Head] = {}
         self._known: set[RunId] = set()
@@ -266,13 +267,15 @@ class ShardWriter:
             return
         self._waits = True
         while True:
-            written = self._number
+            written, before = self._number, (self._generation, self._repairs)
             await self.patiently(partial(self.log.wait_durable, level))
-            if self.log.generation == self._generation:
+            async with self._writing:  # a repair that is under way writes behind what was waited for
+                pass
+            if (self.log.generation, self._repairs) == before:
                 while self._kept and self._kept[0].number <= written:
                     self._forget()
                 return
-            # A new connection: what it waited for may not be what was written.
+            # A new connection, or something was written again: what was waited for may not be all that was written.
             await self._repair_after_reconnection()
 
     async def index_run(self, entry: RunEntry) -> None:
@@ -343,11 +346,19 @@ class ShardWriter:
                 await self._repair()
 
     async def _repair(self, *, fence: bool = False) -> None:
-        """Bring the server back to what was written; begin again when it fails in the middle of it.
+        """Bring the server back to what was written, under the lock of writing.
 
         Args:
             fence: Take the shard anew first, because the server does not know our lease.
         """
+        self._repairs += 1
+        try:
+            await self._mend(fence=fence)
+        finally:
+            self._repairs += 1
+
+    async def _mend(self, *, fence: bool) -> None:
+        """One repair; it begins again where the server goes away in the middle of it."""
         taken: RunNumberTaken | None = None
         while True:
             generation = self.log.generation

@@ -46,6 +46,19 @@ FOUND: dict[str, Scenario] = {
     "a run got a slot in the turn in which its gang was refused, and nobody took it back": replace(
         Scenario.of(11000321).with_gangs(), wild=False, offered=False, faults=()
     ),
+    "a wait for durability counted for events that were written again while its answer was under way": replace(
+        Scenario.of(20261129002091),
+        wild=False,
+        offered=False,
+        steered=False,
+        faults=(
+            Fault(2, "crash", 0.909370557916686),
+            Fault(35, "regress", 0.48874820187267354),
+            Fault(41, "stall", 0.16676935850081331),
+            Fault(42, "crash", 0.6984496687342283),
+            Fault(43, "delay", 0.832744475806519),
+        ),
+    ),
 }
 """What went wrong to the smallest scenario in which it did."""
 
