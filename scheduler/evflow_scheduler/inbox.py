@@ -56,12 +56,14 @@ class Accepted:
         facts: Run to `(event, principal, cause)`, in the order of arrival.
         consumed: Run to the ids of the entries that became its facts, in the same order: an entry is struck off in the
             act that writes its own event, since a crash may come between the appends of two runs.
+        starts: Run to the starts that its successes tell of: a short attempt's report overtakes what the executor saw, which is then too late.
         useless: Ids of the entries that became none.
         dropped: Reason to number of those.
     """
 
     facts: dict[RunId, list[tuple[Event, str, int]]] = field(default_factory=dict[RunId, list[tuple[Event, str, int]]])
     consumed: dict[RunId, list[bytes]] = field(default_factory=dict[RunId, list[bytes]])
+    starts: dict[RunId, list[tuple[Event, str, int]]] = field(default_factory=dict[RunId, list[tuple[Event, str, int]]])
     useless: list[bytes] = field(default_factory=list[bytes])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -117,6 +119,9 @@ def accept(entries: list[Inbound], named: Callable[[str], OwnedRun | None], begu
             if isinstance(event, AttemptStarted | AttemptExited) and not _is_news(run, event, begun, ended):
                 accepted.useless.append(entry.id)  # what usually happens is no reason to count anything
             elif event is not None:
+                started = _start_of(run, event, principal, begun, ended)
+                if started is not None:
+                    accepted.starts.setdefault(run.id, []).append((started, principal, 0))
                 _note(run, event, begun, ended)
                 accepted.facts.setdefault(run.id, []).append((event, principal, 0))
                 accepted.consumed.setdefault(run.id, []).append(entry.id)
@@ -138,6 +143,22 @@ def _is_news(run: OwnedRun, event: AttemptStarted | AttemptExited, begun: set[At
         return False
     name = AttemptId(run.id, TaskId(task.id), event.attempt)
     return name not in ended and (isinstance(event, AttemptExited) or not (name in begun or task.attempt.started_us))
+
+
+def _start_of(
+    run: OwnedRun, event: Event, principal: str, begun: Collection[AttemptId], ended: Collection[AttemptId]
+) -> AttemptStarted | None:
+    """The start of an attempt that says of itself that it succeeded (`worker:HOST:PID`) before anybody said that it began."""
+    if not isinstance(event, AttemptSucceeded):
+        return None
+    name = AttemptId(run.id, TaskId(event.task), event.attempt)
+    _, host, pid = principal.split(":") if principal.count(":") == 2 else ("", "", "")
+    if name in begun or name in ended or not host or not pid.isdecimal():
+        return None
+    task = run.state.tasks[event.task]
+    if task.id not in run.state.live or task.attempt.number != event.attempt or task.attempt.started_us:
+        return None
+    return AttemptStarted(event.task, event.attempt, host, int(pid), event.started_us or event.ended_us)
 
 
 def _note(run: OwnedRun, event: Event, begun: set[AttemptId], ended: set[AttemptId]) -> None:

@@ -399,7 +399,7 @@ class Shard:
         """Make the turns of what came in for a run."""
         if run.state.sealed:
             return
-        run.turn(facts, now)
+        run.turn([*facts, *accepted.starts.get(run.id, ())], now)
         reports, ids = accepted.facts.get(run.id, []), accepted.consumed.get(run.id, [])
         for first in range(0, len(reports), TURN_LIMIT):
             run.turn(reports[first : first + TURN_LIMIT], now, ids[first : first + TURN_LIMIT])

@@ -51,3 +51,18 @@ def test_what_is_no_news_is_struck_off_and_not_counted(told: list[ev.Event], kep
 def test_a_start_that_was_seen_in_the_same_round_is_no_news() -> None:
     story = Story(cross_validation()).start()
     assert facts(accepted(story, STARTED, begun=(AttemptId.parse(f"{RUN}/1.0"),))) == []
+
+
+def test_a_success_that_overtook_its_start_says_where_the_attempt_was() -> None:
+    succeeded = ev.AttemptSucceeded(1, 0, b"m", "linear", ("train",), started_us=5, ended_us=6)
+    found = accepted(Story(cross_validation()).start(), succeeded, STARTED)
+    assert facts(found) == [succeeded]  # what the executor saw comes too late
+    assert found.starts == {RUN: [(ev.AttemptStarted(1, 0, "box", 1, 5), "worker:box:1", 0)]}
+    assert [len(found.consumed[RUN]), len(found.useless)] == [1, 1]
+
+
+def test_a_success_behind_its_start_tells_no_other_one() -> None:
+    succeeded = ev.AttemptSucceeded(1, 0, b"m", "linear", ("train",))
+    assert accepted(Story(cross_validation()).start(), STARTED, succeeded, succeeded).starts == {}
+    begun = (AttemptId.parse(f"{RUN}/1.0"),)
+    assert accepted(Story(cross_validation()).start(), succeeded, begun=begun).starts == {}
