@@ -40,8 +40,15 @@ _CODE = re.compile(rf"(?:^|(?<=\) failed: ))({'|'.join(code for code in CLAUSES 
 """A code at the beginning of a text, or behind the words with which a run's reason quotes a task's; and a sentence after it."""
 
 
+_AS_IF_REPORTED = "the log's server has no report; did it lose its tail?"
+_OR_LEFT = " Or did the body end its process itself, by os._exit?"
+"""Exit code 0 without a report looks the same from outside, and the words of the decision stay as they are."""
+
+
 def said(reason: str) -> str:
     """A reason in words: `the run's own process died` for `owner-died`; what is no code stays as it is."""
+    if _AS_IF_REPORTED in reason:
+        reason = reason.replace(_AS_IF_REPORTED, f"{_AS_IF_REPORTED}{_OR_LEFT}", 1)
     return CLAUSES.get(reason) or _CODE.sub(lambda found: CLAUSES[found[1]] + (". " if found[0].endswith(" ") else ""), reason, count=1)
 
 

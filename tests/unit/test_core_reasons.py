@@ -11,6 +11,8 @@ from evflow.core.reasons import CLAUSES, next_attempt, said
 from evflow.core.state import Task
 from tests.core_run import CoreRun, fan, pack, stored
 
+UNREPORTED = "ended as if reported, but the log's server has no report; did it lose its tail?"
+
 
 @pytest.mark.parametrize("code", CLAUSES)
 def test_a_code_is_said_in_words(code: str) -> None:
@@ -27,6 +29,10 @@ def test_a_code_is_said_in_words(code: str) -> None:
         ),
         ("never-started: Cannot allocate memory", "its process could not be started: Cannot allocate memory"),
         ("killed (signal 9); out of memory?", "killed (signal 9); out of memory?"),
+        (
+            f"{UNREPORTED} Its worker died 4 times.",
+            f"{UNREPORTED} Or did the body end its process itself, by os._exit? Its worker died 4 times.",
+        ),
         ("ValueError: owner-died", "ValueError: owner-died"),
         ("owner-dies-never", "owner-dies-never"),
     ],
