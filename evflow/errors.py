@@ -16,9 +16,11 @@ class EvflowError(Exception):
         code: A stable name of the condition, for programs (`--json`) and searches.
         message: What happened and where, in one or more full sentences.
         hint: What to do next, or an empty string.
+        exit_code: What a command that raises it ends with: 2 where what was typed is wrong, whatever the log or the flow has.
     """
 
     code: ClassVar[str] = "evflow-error"
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -33,7 +33,7 @@ def checked(context: FlowContext) -> Graph:
 
     Raises:
         FlowInvalid: The flow cannot run; the error names the file and the line.
-        DecoratorInvalid: `--with` names no decorator.
+        SpecInvalid: `--with` names no decorator.
     """
     from evflow.flow import graph_of
 

@@ -32,6 +32,7 @@ class BadReference(UsageError):
     """The text names no run, step or task."""
 
     code = "bad-reference"
+    exit_code = 2
 
     def __init__(self, text: str) -> None:
         super().__init__(

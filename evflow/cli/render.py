@@ -2,7 +2,7 @@
 
 | What was raised | What is shown | Exit code |
 |---|---|---|
-| `EvflowError` | its message, its hint | 1 |
+| `EvflowError` | its message, its hint | its own: 1, or 2 where what was typed is wrong; 1 in flows for Metaflow, as there |
 | click's usage errors | the usage line, what is wrong | 2 |
 | Ctrl-C | nothing | 130 |
 | a reader that went away (`evflow runs | head`) | nothing | 141 |
@@ -63,8 +63,10 @@ def outcome(body: Callable[[], Any]) -> int:
         to_nowhere(stdout)
         return EXIT_PIPE
     except EvflowError as error:
+        from evflow.flow import dialect
+
         show_error(error)
-        return EXIT_FAILED
+        return EXIT_FAILED if dialect.is_metaflow() else error.exit_code
     except OSError as error:
         if error.errno not in _UNWRITABLE or error.filename is not None:
             show_internal_error(error)

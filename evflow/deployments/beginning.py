@@ -66,6 +66,7 @@ class TagInvalid(UsageError):
     """A run cannot have this tag, or so many."""
 
     code = "tag-invalid"
+    exit_code = 2
 
     def __init__(self, what: str) -> None:
         super().__init__(what, f"A run has at most {MOST_TAGS} tags of 1 to {MOST_TAG_CHARS} printable characters. No run was started.")

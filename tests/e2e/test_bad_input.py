@@ -154,6 +154,21 @@ if __name__ == "__main__":
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("run --with nope", "there is no decorator 'nope'"),
+        ("--with retry:times=x check", "takes a whole number of at least 0 as times, not 'x'"),
+        ("run --tag=", "A tag cannot be empty"),
+    ],
+)
+def test_what_was_typed_wrongly_exits_with_2_and_in_a_flow_for_metaflow_as_there(typed: str, said: str) -> None:
+    is_clean(python("sums.py", *typed.split()), said, code=2)
+    Path("theirs.py").write_text(Path("sums.py").read_text().replace("from evflow import", "from metaflow import"))
+    is_clean(python("-m", "evflow.compat.metaflow", "theirs.py", *typed.split()), said)
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()
     Path("sums.py").write_text(source.replace('"n_items", default=3', '"n_items", type=int, required=True'))

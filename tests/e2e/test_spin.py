@@ -262,7 +262,7 @@ def test_inspecting_a_folder_without_spins_says_so(root: Path) -> None:
         ("choose", 1, "None of the newest runs of 'Fit' has come to step 'choose'"),
         ("1/choose", 1, "Run 'Fit/1' has not come to step 'choose'"),
         ("Other/1/fit", 1, "There is no run 'Other/1/fit'."),
-        ("1//fit", 1, "does not name a run, a step or a task"),
+        ("1//fit", 2, "does not name a run, a step or a task"),
     ],
 )
 def test_what_cannot_be_spun_is_told(path: str, code: int, text: str) -> None:

@@ -260,7 +260,7 @@ def test_a_paused_deployment_runs_when_a_person_asks(world: World) -> None:
         ([], 1, "Give: --param day=VALUE"),
         (["-p", "day=x", "-p", "alpha=many"], 1, "'many' is not an integer"),
         (["-p", "day=x", "-p", "alhpa=1"], 1, "Did you mean 'alpha'?"),
-        (["-p", "day=x", "--tag", ""], 1, "A tag cannot be empty"),
+        (["-p", "day=x", "--tag", ""], 2, "A tag cannot be empty"),
     ],
 )
 def test_a_request_that_does_not_fit_makes_no_run(world: World, arguments: list[str], code: int, text: str) -> None:

@@ -18,6 +18,12 @@ _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 _BETWEEN_FIELDS = re.compile(r",(?=\s*\w+\s*=)")
 
 
+class SpecInvalid(DecoratorInvalid):
+    """`--with` names no decorator, or not with such fields or values."""
+
+    exit_code = 2
+
+
 def from_spec(text: str) -> Any:
     """The decorator that a text of `--with` names.
 
@@ -90,10 +96,13 @@ def apply_with(cls: type, specs: Iterable[str]) -> None:
     The class itself is changed in what `facts` says of it, never its functions, which other flows may share.
 
     Raises:
-        DecoratorInvalid: As for `from_spec`.
+        SpecInvalid: As for `from_spec`.
     """
     found = facts(cls)
-    made: list[Any] = list(map(from_spec, specs))
+    try:
+        made: list[Any] = list(map(from_spec, specs))
+    except DecoratorInvalid as error:
+        raise SpecInvalid(error.message, error.hint) from None
     users: dict[Any, Any] = {type(decorator): decorator for decorator in made if not isinstance(decorator, StepDecorator)}
     wanted = {decorator.name: decorator for decorator in made if isinstance(decorator, StepDecorator)}
     for step, function in found.steps.items():
