@@ -169,7 +169,8 @@ def start(module: str, descriptors_of: Mapping[int, int | None], *arguments: str
     """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     # First out of the way of each other, then to their places; what is not named here is closed by the exec.
-    moved = {number: fcntl.fcntl(null if own is None else own, fcntl.F_DUPFD_CLOEXEC, 64) for number, own in descriptors_of.items()}
+    above = max(descriptors_of, default=0) + 1  # and no higher: few may be allowed
+    moved = {number: fcntl.fcntl(null if own is None else own, fcntl.F_DUPFD_CLOEXEC, above) for number, own in descriptors_of.items()}
     try:
         python = sys.executable if of is None else of.python
         return os.posix_spawn(

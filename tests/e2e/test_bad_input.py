@@ -169,6 +169,13 @@ def test_what_was_typed_wrongly_exits_with_2_and_in_a_flow_for_metaflow_as_there
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_run_of_fresh_interpreters_goes_where_few_files_may_be_open() -> None:
+    allow = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    done = python("-c", allow, "sums.py", "run", EVFLOW_START_METHOD="spawn")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()
     Path("sums.py").write_text(source.replace('"n_items", default=3', '"n_items", type=int, required=True'))
