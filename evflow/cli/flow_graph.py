@@ -175,8 +175,24 @@ def described(flow: type, graph: Graph) -> Iterator[str]:
     yield from _section("Parameters", _parameters(flow))
     yield ""
     yield click.style("Steps", bold=True)
-    for node in graph.nodes.values():
-        yield from _step(node)
+    for name in along(graph):
+        yield from _step(graph.nodes[name])
+
+
+def along(graph: Graph) -> list[str]:
+    """The steps as a run meets them, branches in the order of their `self.next`: an inherited step stands where it runs, too."""
+    met, behind = {graph.start: None}, list[str]()
+    way = [(graph.start, reversed(graph[graph.start].out))]
+    while way:
+        name, ahead = way[-1]
+        step = next((step for step in ahead if step in graph.nodes and step not in met), None)
+        if step is None:
+            behind.append(name)
+            way.pop()
+        else:
+            met[step] = None
+            way.append((step, reversed(graph[step].out)))
+    return [*reversed(behind), *(name for name in graph.nodes if name not in met)]
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:

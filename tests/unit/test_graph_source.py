@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from evflow import FlowSpec, catch, exit_hook, resources, retry, schedule, step, timeout, trigger
+from evflow.cli.flow_graph import along
 from evflow.core.graph import Graph
 from evflow.flow import graph_of
 from evflow.flow.decorators.of_class import decorators_of, written
@@ -271,3 +272,33 @@ def test_a_file_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read_graph(Rich)
     monkeypatch.delattr(ast, "parse")
     read_graph(Rich)
+
+
+def test_steps_are_shown_along_the_graph_wherever_they_are_defined() -> None:
+    class Base(FlowSpec):
+        @step
+        def start(self) -> None:
+            self.next(self.fit)
+
+        @step
+        def end(self) -> None:
+            pass
+
+    class Child(Base):
+        @step
+        def join(self, inputs: Any) -> None:
+            self.next(self.end)
+
+        @step
+        def b(self) -> None:
+            self.next(self.join)
+
+        @step
+        def a(self) -> None:
+            self.next(self.join)
+
+        @step
+        def fit(self) -> None:
+            self.next(self.a, self.b)
+
+    assert along(read_graph(Child)) == ["start", "fit", "a", "b", "join", "end"]
