@@ -46,7 +46,7 @@ def deploy_command(_: type) -> click.Command:
         with session.own_log() as log:
             found = deploy(log, request, prepared).deployment
         assert found is not None  # it was deployed just now
-        warnings = [*filter(None, [prepared.package.warning]), *far_store()]
+        warnings = [*filter(None, [prepared.package.warning]), *far_store(), *own_end(context.flow.__name__, found)]
         for warning in warnings:
             context.say(f"Note: {warning}", fg="yellow")
         _tell(context, found, warnings, as_json=as_json, reference=shown(context.flow.__name__, deployed_as))
@@ -92,6 +92,15 @@ def far_store() -> Iterator[str]:
             f"The log is on another machine, and the store is the folder {store} of {os.uname().nodename}: only a scheduler that "
             "sees this folder can run the flow. EVFLOW_STORE names another one."
         )
+
+
+def own_end(flow: str, found: Deployment) -> Iterator[str]:
+    """What to say where a deployment's runs start its runs."""
+    from evflow.core.published import finished_name
+
+    own = finished_name(flow)
+    if any(wanted["event"] == own for trigger in found.triggers for wanted in trigger["wanted"]):
+        yield f"{flow} listens for the end of its own runs: each may start the next one, for ever. `evflow pause {flow}` stops that."
 
 
 def _tell(context: FlowContext, found: Deployment, warnings: list[str], *, as_json: bool, reference: str) -> None:

@@ -1,6 +1,8 @@
 """`evflow run`: ask schedulers for a run of a deployed flow."""
 
 import os
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,7 +11,7 @@ from evflow import config
 from evflow.cli import explain_owner, session
 from evflow.cli.complete import of_deployments
 from evflow.cli.output import write_json
-from evflow.deployments.catalog import find, parse
+from evflow.deployments.catalog import DeploymentNotFound, find, parse
 from evflow.log.owners import seen_owner
 from evflow.log.protocol import LogClient, shown_owner
 
@@ -62,7 +64,7 @@ def command(
     given = dict(pair(text) for text in parameters)
     wished = {"priority": priority, "on_failure": on_failure, "cache": False if no_cache else None}
     options = {name: value for name, value in wished.items() if value is not None}
-    with session.log() as log:
+    with _log_of(deployment) as log:
         requested = _request(log, deployment, given, tags, options)
         owner = seen_owner(log, requested.shard)
         if as_json:
@@ -75,6 +77,21 @@ def command(
 
         state = follow_run(log, requested.run, requested.shard, quiet=quiet or as_json)
     ctx.exit(0 if state.status == "succeeded" else 1)
+
+
+@contextmanager
+def _log_of(deployment: str) -> Generator[LogClient]:
+    """The log; where there is none yet, nothing is deployed in it.
+
+    Raises:
+        DeploymentNotFound: There is none.
+    """
+    with ExitStack() as opened:
+        try:
+            log = opened.enter_context(session.log())
+        except session.NoRunsYet:
+            raise DeploymentNotFound(*parse(deployment), {}) from None
+        yield log
 
 
 def pair(text: str) -> tuple[str, str]:

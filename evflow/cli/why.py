@@ -233,6 +233,7 @@ _COLORS = {"started": "green", "skipped": "yellow", "undecided": "red", "given-u
 
 
 def _notes(flow: str, deployed: Mapping[str, Any], at_us: int) -> list[str]:
+    from evflow.cli.deployments import schedule_of
     from evflow.core.spans import shown_span
 
     if not deployed:
@@ -243,6 +244,8 @@ def _notes(flow: str, deployed: Mapping[str, Any], at_us: int) -> list[str]:
             found.append(f"{name} was paused, by {one.paused_by} since {instant(one.paused_us)[:19]}.")
         if one.schedule is None and not one.triggers:
             found.append(f"{name} has neither a schedule nor a trigger: only people start runs of it.")
+        if one.schedule is not None:
+            found.append(f"{name} has a schedule: {schedule_of(one)}.")
         for trigger in one.triggers:
             names = f" {'and' if trigger['need'] == 'all' else 'or'} ".join(wanted["event"] for wanted in trigger["wanted"])
             spans = "".join(f", {span} {shown_span(trigger[f'{span}_us'])}" for span in _SPANS if f"{span}_us" in trigger)

@@ -1,6 +1,7 @@
 """Filters of payloads: declared, not programmed, so that a deployment can hold them and everybody reads them in the same way.
 
-A filter maps fields of the payload to what they must be. A field is a name, or a path of names with dots. What it must be is
+A filter maps fields of the payload to what they must be. A field is a name, or a path of names with dots, in which an item of a list goes by
+its number from 0 (`items.0.name`). What it must be is
 
 * a plain value: it is equal;
 * a list: it is one of them;
@@ -10,13 +11,15 @@ A field that is missing fits nothing but `{"exists": False}`; values that cannot
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 MISSING: Final = object()
 """What a payload has where it lacks a field."""
 MOST_FIELDS: Final = 20
+_MOST_DIGITS: Final = 9
+"""Of an item's number: no payload has more items, and `int` refuses far longer texts."""
 _ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType({
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 })  # fmt: skip
@@ -32,6 +35,11 @@ def look_up(payload: object, path: str) -> Any:
         first, dot, rest = path.partition(".")
         if dot and first in held:
             return look_up(held[first], rest)
+    elif isinstance(payload, list | tuple):
+        items = cast("Sequence[Any]", payload)
+        first, dot, rest = path.partition(".")
+        if first.isascii() and first.isdecimal() and len(first) <= _MOST_DIGITS and int(first) < len(items):
+            return look_up(items[int(first)], rest) if dot else items[int(first)]
     return MISSING
 
 

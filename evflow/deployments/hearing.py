@@ -136,5 +136,7 @@ def _carry_out(ledger: Ledger, flow: Known, one: Listener, decision: Decision) -
             return True
     ledger.record(flow, one.name, record_of(decision, deployment.name, deployment.version, one.number))
     if decision.kind == "skip":
-        diagnostics.info("event is skipped", deployment=about, published=[ref.id for ref in decision.refs[-1:]], reason=decision.reason)
+        diagnostics.info(
+            "event is skipped", deployment=about, published=decision.refs[-1].id if decision.refs else None, reason=decision.reason
+        )
     return taken

@@ -239,6 +239,12 @@ def test_to_a_list_nothing_is_wrong_with_a_fresh_machine(command: str, nothing: 
     assert not evflow_home.exists()
 
 
+def test_where_no_log_is_yet_nothing_is_deployed_in_it() -> None:
+    result = evflow("run", "Nope")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "Error: 'Nope' is not deployed.")
+    assert "Nothing is deployed in this log." in result.stderr
+
+
 def test_a_run_is_shown_with_its_tasks(server: SimulatedServer) -> None:
     finished().write_to(server)
     shown = json.loads(evflow("show", "TrainFlow/3", "--json").stdout)

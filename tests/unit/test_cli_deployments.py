@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from evflow import config
+from evflow import FlowSpec, config, schedule, step, trigger_on_finish
 from evflow.cli import session
 from evflow.cli.complete import of_deployments
-from evflow.cli.flow_deploy import far_store
+from evflow.cli.flow_deploy import far_store, own_end
 from evflow.cli.follow import follow
 from evflow.cli.run_deployed import command as run_command
 from evflow.core.ids import RunId, RunNumber
@@ -443,3 +443,19 @@ def test_to_look_at_a_dead_scheduler_s_shards_changes_nothing(world: World) -> N
     own(world, "s3", f"{os.uname().nodename}:{gone.pid}:1:ff")
     assert json.loads(evflow("scheduler", "status", "--json").stdout)["schedulers"] == []
     assert world.log.owner("s3") is not None
+
+
+def test_a_flow_that_listens_for_its_own_end_is_told_so_and_why_not_names_its_schedule(world: World) -> None:
+    @trigger_on_finish(flow="Nightly")
+    @schedule(cron="0 3 * * *")
+    class Nightly(FlowSpec):
+        @step
+        def start(self) -> None:
+            pass
+
+    change = world.deploy(Nightly)
+    assert change.deployment is not None
+    assert [note.partition(":")[0] for note in own_end("Nightly", change.deployment)] == ["Nightly listens for the end of its own runs"]
+    assert list(own_end("Other", change.deployment)) == []
+    told = json.loads(evflow("why-not", "Nightly", "--at", "9000-01-01 00:00", "--json").stdout)
+    assert told["notes"][:2] == ["default has a schedule: 0 3 * * * (UTC).", "default listens for evflow.finished.Nightly."]

@@ -8,14 +8,15 @@ from evflow.core.codec import UnreadableEvent
 from evflow.core.filters import fault, mismatch
 from evflow.core.published import Publication, decode, encode, finished, id_fault, name_fault, plain
 
-PAYLOAD = {"size": 5, "kind": "new", "deep": {"er": [1]}, "a.b": 1, "yes": True, "none": None}
+PAYLOAD = {"size": 5, "kind": "new", "deep": {"er": [1]}, "a.b": 1, "yes": True, "none": None, "items": [{"name": "a"}, {"name": "b"}]}
 
 
 @pytest.mark.parametrize(
     "wanted",
     [
         {}, {"size": 5}, {"size": 5.0}, {"size": [4, 5]}, {"size": {">": 4, "<": 6}}, {"size": {">=": 5, "<=": 5, "!=": 4}},
-        {"kind": {"in": ["old", "new"]}}, {"kind": {"not in": ["old"]}}, {"deep.er": {"exists": True}}, {"deep.est": {"exists": False}},
+        {"kind": {"in": ["old", "new"]}}, {"kind": {"not in": ["old"]}}, {"deep.er": {"exists": True}}, {"deep.er.0": 1}, {"deep.er.1": {"exists": False}},
+        {"items.1.name": "b"}, {"items.x": {"exists": False}}, {f"items.{'9' * 5_000}": {"exists": False}}, {"deep.est": {"exists": False}},
         {"a.b": 1}, {"yes": True}, {"none": None}, {"kind": {">": "nap"}},
     ],
 )  # fmt: skip
