@@ -216,6 +216,16 @@ def knows_waitaof() -> Operation[bool]:
     return Operation((("COMMAND", "INFO", "WAITAOF"),), lambda replies: bool(replies[0] and replies[0][0]))
 
 
+def eviction_policy() -> Operation[str]:
+    """The server's `maxmemory-policy`; an empty string where it does not tell."""
+
+    def parse(replies: list[type_of_reply]) -> str:
+        text = replies[0] if isinstance(replies[0], str) else replies[0].decode()
+        return next((line.partition(":")[2] for line in text.splitlines() if line.startswith("maxmemory_policy:")), "")
+
+    return Operation((("INFO", "memory"),), parse)
+
+
 def replicas() -> Operation[int]:
     """How many replicas are connected to the server."""
 

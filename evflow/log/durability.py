@@ -3,7 +3,7 @@
 from typing import Final
 
 from evflow.log import commands
-from evflow.log.errors import LogAccessDenied, NotDurable
+from evflow.log.errors import LogAccessDenied, LogUnavailable, NotDurable
 from evflow.log.protocol import Durability
 from evflow.log.transport import connect_blocking, perform, servers_of
 from evflow.log.url import parse
@@ -44,6 +44,22 @@ def check(url: str, level: Durability) -> None:
         return  # what may not be looked at shows itself in the first wait
     finally:
         transport.close()
+
+
+def evicting(url: str) -> str:
+    """What to say of a server at a URL that removes keys when its memory is full; an empty string where none does, or it does not tell."""
+    try:
+        transport = connect_blocking(parse(url))
+        try:
+            found = [(server.where, perform(server, commands.eviction_policy())) for server in servers_of(transport)]
+        finally:
+            transport.close()
+    except LogUnavailable:
+        return ""  # whoever uses it next says so
+    where, policy = next(((where, policy) for where, policy in found if policy not in ("", "noeviction")), ("", ""))
+    if not policy:
+        return ""
+    return f"The log's server {where} has maxmemory-policy {policy}: it may delete parts of runs. Set `maxmemory-policy noeviction`."
 
 
 def _why_not_fsynced(transport: Transport) -> str:

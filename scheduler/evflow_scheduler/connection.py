@@ -58,6 +58,14 @@ class Connection:
         check(self.ready(), level)
         return self._url
 
+    def evicting(self) -> str:
+        """What to say where the log's server removes keys when its memory is full; of one that is not ours that is asked, in one request."""
+        if self._configured is None:
+            return ""
+        from evflow.log.durability import evicting
+
+        return evicting(self.ready())
+
     @property
     def restart(self) -> Callable[[], Awaitable[None]] | None:
         """Brings a killed embedded server back; None for a server that is not ours."""

@@ -132,6 +132,8 @@ def _serve(duty: Duty, face: Faceless) -> None:
     connection = Connection.begin()
     try:
         url = connection.require(duty.durability)
+        if evicting := connection.evicting():
+            diagnostics.warning("the log's server evicts", why=evicting)
         client = connect(url)
         try:
             installation = client.installation()

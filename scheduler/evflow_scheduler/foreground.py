@@ -126,6 +126,8 @@ def _start(request: RunRequest, connection: Connection, graph: Graph, early_sign
     if package.warning and view is not None:
         view.on_notice(package.warning)
     client = connect(connection.require(request.options.durability))
+    if request.view is not None and (evicting := connection.evicting()):
+        request.view.on_notice(evicting)
     try:
         instead = instead_of_pools(connection, graph, request.options.fallback, view)
         reuse = reuse_plan(client, request.origin, request.resume_step, graph, only=request.clone_only)

@@ -176,6 +176,17 @@ def test_a_run_of_fresh_interpreters_goes_where_few_files_may_be_open() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_run_says_at_its_start_that_the_server_evicts(redis_url: str, redis_server: DebianRedis) -> None:
+    redis_server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        done = python("sums.py", "run", EVFLOW_REDIS_URL=redis_url)
+    finally:
+        redis_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("has maxmemory-policy allkeys-lru: it may delete parts of runs.") == 1
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_missing_parameter_is_named() -> None:
     source = Path("sums.py").read_text()
     Path("sums.py").write_text(source.replace('"n_items", default=3', '"n_items", type=int, required=True'))
