@@ -16,7 +16,7 @@ from evflow_executors.protocol import GangExecutor, Observation
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.executor import FATE_S, RemoteExecutor
 from evflow_executors.remote.names import MOST_CHARS, gang_name, job_name
-from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem
+from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, Phase, PlatformProblem
 from evflow_executors.remote.verdicts import GANG_ENDED, Verdict
 
 pytestmark = pytest.mark.virtual_time
@@ -39,6 +39,8 @@ class Told:
         self.looked_for: Mapping[str, Sequence[str]] = {}
         self.problem: PlatformProblem | None = None
         self.there: set[str] = set()
+        self.phase: Phase = "running"
+        self.reads = frozenset[bytes]()
         self.says = asyncio.Queue[JobSeen]()
 
     async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:
@@ -49,7 +51,7 @@ class Told:
         self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
     ) -> Mapping[str, JobSeen]:
         self.looked_for = gangs
-        return {name: JobSeen(name, "running") for name in names if name in self.there}
+        return {name: JobSeen(name, self.phase, reads=self.reads) for name in names if name in self.there}
 
     async def watch(self) -> AsyncIterator[JobSeen]:
         while True:
@@ -81,12 +83,14 @@ class Owner:
 
     def __init__(self) -> None:
         self.forgotten: list[AttemptId] = []
+        self.kept: list[Mapping[AttemptId, frozenset[bytes]]] = []
+        self.variables: Mapping[str, str] = {}
 
     def log_of(self, attempt: AttemptId) -> str:
         return "log"
 
     async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
-        return {name: Job(name, attempt, "work", {}, ContainerCommand((), {}, {})) for name, attempt, _ in orders}
+        return {name: Job(name, attempt, "work", {}, ContainerCommand((), {}, self.variables)) for name, attempt, _ in orders}
 
     async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Job | EvflowError:
         nodes = [job for job in (await self.jobs(orders)).values() if isinstance(job, Job)]
@@ -100,6 +104,10 @@ class Owner:
 
     async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
         pass
+
+    async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
+        self.kept.append(waiting)
+        return True
 
     def is_ours(self, seen: JobSeen) -> bool:
         return True

@@ -50,8 +50,6 @@ MANY_OF_A_RUN: Final = 20
 MOST_PAGES: Final = 200
 TOGETHER_S: Final = 0.05
 """How long the end of a member waits for those of the others: all of them are one call."""
-KEEP_EVERY_S: Final = 1_800.0
-"""How often the sheets of arrays that are out are said to be in use: half of what `evflow gc` spares at least."""
 FORGIVEN: Final = 2
 """So many looks in a row may fail before people are told."""
 _UNSENT: Final = ("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError")
@@ -351,7 +349,6 @@ class BatchPlatform:
             raise
         job_id = str(answer["jobId"])
         self._arrays[job_id] = Array(job_id, planned.name, planned.names, given["tags"])
-        self._arrays[job_id].kept_at_s = anyio.current_time()
         self._answered(planned, job_id)
 
     def _answered(self, planned: PlannedArray, job_id: str) -> None:
@@ -381,7 +378,6 @@ class BatchPlatform:
             if self._sweep_at_s and self._sweep_at_s[0] <= anyio.current_time():
                 del self._sweep_at_s[0]
                 ids += await self._swept()
-            await self._keep_sheets()
             found: list[JobSeen] = []
             for job in await self._calls.describe(ids):
                 name, job_id = str(self._as_its_own(job)["jobName"]), str(job["jobId"])
@@ -418,18 +414,6 @@ class BatchPlatform:
                     found.append(job_id)
         return found
 
-    async def _keep_sheets(self) -> None:
-        now_s = anyio.current_time()
-        for array in list(self._arrays.values()):
-            if self._sheets is not None and array.left and now_s - array.kept_at_s >= KEEP_EVERY_S and (parts := parts_of(array.name)):
-                array.kept_at_s = now_s
-                try:
-                    await self._sheets.keep_sheet(*parts)
-                except EvflowError as error:
-                    diagnostics.warning(
-                        "the orders of an array could not be kept from being collected", array=array.name, why=error.message
-                    )
-
     def _sweep_soon(self) -> None:
         self._sweep_at_s = sorted([*self._sweep_at_s, *(anyio.current_time() + after_s for after_s in STRAYS_AFTER_S)])
 
@@ -447,8 +431,9 @@ class BatchPlatform:
         await asyncio.sleep(max(LOOK_EVERY_S, LOOK_EVERY_S_A_JOB * len(self._ids), calls / (self._per_s * LOOK_PART)))
 
     def _note(self, job: Mapping[str, Any]) -> JobSeen:
+        array = self._arrays.get(str(job["jobId"]).partition(":")[0])
         job = self._as_its_own(job)
-        seen = seen_of(job)
+        seen = seen_of(job, frozenset() if array is None else array.reads)
         container: Mapping[str, Any] = job.get("container") or {}
         group, stream = log_group_of(container), container.get("logStreamName")
         if group and stream:

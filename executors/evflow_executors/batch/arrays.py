@@ -60,6 +60,7 @@ class Array:
         name: Its name.
         names: Of its members, in order.
         labels: What all of them carry.
+        reads: The digest of its sheet, which is in its name.
         left: The names of those that are waited for.
     """
 
@@ -68,10 +69,11 @@ class Array:
         self.name = name
         self.names = names
         self.labels = labels
+        parts = parts_of(name)
+        self.reads = frozenset[bytes]() if parts is None else frozenset({parts[1]})
         self.left: set[str] = set()
         self.ending: set[str] = set()  # of which somebody wants to be ended
         self.end: asyncio.Task[None] | None = None  # of all of it
-        self.kept_at_s = 0.0
 
     def ids(self) -> dict[str, str]:
         """The ids of its members by name."""

@@ -5,9 +5,10 @@ ECS developer guide, "Stopped tasks error codes".
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from evflow_executors.remote.command import objects_read
 from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import JobSeen, Phase
 from evflow_executors.remote.verdicts import EXITED, Verdict
@@ -28,13 +29,19 @@ _BROKEN: Final = (
 _TRANSIENT: Final = ("DockerTimeoutError", "InternalError", "AgentError", "Task failed to start", "ServerException", "Timeout waiting for")
 
 
-def seen_of(job: Mapping[str, Any]) -> JobSeen:
-    """A job of `DescribeJobs`."""
+def seen_of(job: Mapping[str, Any], reads: frozenset[bytes] = frozenset()) -> JobSeen:
+    """A job of `DescribeJobs`.
+
+    Args:
+        job: The job.
+        reads: What its container will read first, beside what its variables say.
+    """
     status = str(job.get("status", ""))
     container: Mapping[str, Any] = job.get("container") or {}
     ended = status in ENDED
     phase: Phase = "ended" if ended else "running" if status == "RUNNING" else "waiting"
     given: Mapping[str, Any] = job.get("tags") or {}
+    variables: Sequence[Mapping[str, Any]] = container.get("environment") or ()
     tags = {name: str(text) for name, text in given.items()}
     epoch = tags.get(LABELS[2], "")
     return JobSeen(
@@ -48,6 +55,7 @@ def seen_of(job: Mapping[str, Any]) -> JobSeen:
         epoch=int(epoch) if epoch.isdecimal() else 0,
         place=str(job.get("jobArn") or container.get("taskArn") or job["jobId"]),
         labels=tags,
+        reads=reads | objects_read({str(one["name"]): str(one.get("value", "")) for one in variables}),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from evflow_executors.kubernetes.manifest import CONTAINER
+from evflow_executors.remote.command import OF_OBJECTS
 
 
 def part(thing: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -35,14 +36,16 @@ _OF_METADATA: Final = (
 )
 
 
+def _lean_container(container: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": container.get("name"), "image": container.get("image")}
+    variables = [dict(each) for each in rows(container, "env") if each.get("name") in OF_OBJECTS]
+    return {**found, "env": variables} if variables else found
+
+
 def lean(pod: Mapping[str, Any]) -> dict[str, Any]:
     """What of a pod is looked at again: a tenth of it. Thousands of whole ones keep the garbage collector busy."""
     metadata, spec = part(pod, "metadata"), part(pod, "spec")
-    containers = {
-        kind: [{"name": each.get("name"), "image": each.get("image")} for each in rows(spec, kind)]
-        for kind in ("containers", "initContainers")
-        if kind in spec
-    }
+    containers = {kind: [_lean_container(each) for each in rows(spec, kind)] for kind in ("containers", "initContainers") if kind in spec}
     return {
         "metadata": {name: metadata[name] for name in _OF_METADATA if name in metadata},
         "spec": {"nodeName": spec.get("nodeName"), **containers},

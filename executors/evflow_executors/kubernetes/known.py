@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from evflow.clock import now_us
 from evflow_executors.kubernetes.answers import container_state, part, rows
+from evflow_executors.kubernetes.manifest import CONTAINER
 from evflow_executors.kubernetes.reasons import PodSeen, pod_seen, told_by_job
+from evflow_executors.remote.command import objects_read
 from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import JobSeen
 from evflow_executors.remote.verdicts import EXITED, GANG_ENDED, Verdict
@@ -136,6 +138,19 @@ def job_seen(name: str, thing: Mapping[str, Any], seen: PodSeen, namespace: str)
         epoch=int(epoch) if epoch.isdecimal() else 0,
         place=f"{namespace}/{part(thing, 'metadata').get('name') or name}",
         labels={key: text for key, text in labels.items() if key in LABELS},
+        reads=_reads(thing),
+    )
+
+
+def _reads(thing: Mapping[str, Any]) -> frozenset[bytes]:
+    spec = part(thing, "spec")
+    pod = part(part(spec, "template"), "spec") or spec
+    return frozenset[bytes]().union(
+        *(
+            objects_read({str(one.get("name")): str(one.get("value")) for one in rows(each, "env")})
+            for each in rows(pod, "containers")
+            if each.get("name") == CONTAINER
+        )
     )
 
 

@@ -30,6 +30,10 @@ ORDERS_AT: Final = "EVFLOW_ORDERS_AT"
 ARRAY_INDEX: Final = "AWS_BATCH_JOB_ARRAY_INDEX"
 NODES: Final = "EVFLOW_NODES"
 """How many nodes a gang has whose orders the container is told; not set for one attempt by itself."""
+FRAMEWORK: Final = "EVFLOW_FRAMEWORK"
+OF_OBJECTS: Final = (ORDER_AT, ORDERS_AT, FRAMEWORK)
+"""The variables that name an object of the store."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OURS: Final = re.compile(r"EVFLOW_|PYTHONPATH$")
 _SHELL: Final = (
     'p=$(command -v python3 || command -v python) || { echo "evflow: this image has no Python; evflow needs 3.11 or newer." >&2; exit 176; }; '
@@ -137,6 +141,12 @@ def command_of(
     return ContainerCommand(argv, shared, own)
 
 
+def objects_read(variables: Mapping[str, str]) -> frozenset[bytes]:
+    """The digests of what a container with these variables reads from the store before anything else: its order, its sheet, the archive of evflow."""
+    found = (variables.get(name, "").rpartition("#sha256=")[2] for name in OF_OBJECTS)
+    return frozenset(bytes.fromhex(text) for text in found if _DIGEST.fullmatch(text))
+
+
 def unfit_variables(names: Sequence[str]) -> list[str]:
     """Which variables nobody but us may set in a container."""
     return [name for name in names if _OURS.match(name) and name not in ("EVFLOW_REDIS_URL", "EVFLOW_HOME")]
@@ -163,7 +173,7 @@ def _variables(settings: ContainerSettings) -> dict[str, str]:
         "EVFLOW_STORE": settings.store,
         "EVFLOW_REPORT_VIA": settings.report_via,
         "EVFLOW_REDIS_URL": settings.redis_url,
-        "EVFLOW_FRAMEWORK": settings.framework,
+        FRAMEWORK: settings.framework,
         "EVFLOW_REQUIREMENTS": "\n".join(settings.requirements),
         "EVFLOW_INSTALL": settings.install,
         "EVFLOW_AWS_ENDPOINT": settings.aws_endpoint,

@@ -32,6 +32,8 @@ from evflow.errors import EvflowError
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
+from evflow_executors.remote.command import objects_read
+from evflow_executors.remote.keeping import Keeping
 from evflow_executors.remote.names import gang_name, job_name
 from evflow_executors.remote.platform import Job, JobSeen, Platform, PlatformProblem
 from evflow_executors.remote.records import Dispatch, Gang, Out
@@ -86,6 +88,7 @@ class RemoteExecutor:
         self._names: dict[AttemptId, str] = {}
         self._queued: dict[str, Sequence[Out]] = {}  # by the name of the job, which is a gang's where it has several
         self._gangs: dict[str, Gang] = {}  # by the names of their nodes
+        self._keeping = Keeping(dispatch, lambda: self._out)
         self._unsure: list[str] = []  # adopted while the platform could not be asked
         self._found: list[JobSeen] = []  # when they were adopted
         self._strays: set[str] = set()
@@ -206,6 +209,7 @@ class RemoteExecutor:
             # Plain tasks, which `aclose` ends: a task group in a generator would be left in another task than it was entered.
             self._spawn(self._drive())
             self._spawn(self._follow())
+            self._spawn(self._keeping.go_on())
         async for seen in self._seen.take():
             yield seen
 
@@ -230,6 +234,8 @@ class RemoteExecutor:
     async def _drive(self) -> None:
         for seen in self._found:
             await self._see(seen)
+        if self._found:
+            self._keeping.soon()
         self._found.clear()
         if self._unsure:
             self._spawn(self._make_sure())
@@ -268,6 +274,8 @@ class RemoteExecutor:
         for name, made in (await self._jobs(outs)).items():
             if isinstance(made, Job):
                 jobs[name] = made
+                for out in outs[name]:
+                    out.reads = objects_read(made.command.env)
             else:
                 await self._unfit(outs[name], made)
         deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
@@ -401,6 +409,7 @@ class RemoteExecutor:
                     await self._dispatch.carry(out.attempt)
                     await self._over(name, AttemptExited(out.attempt.task, out.attempt.attempt, None, None, "job-gone"))
             self._unsure.clear()
+            self._keeping.soon()
             return
 
     # --- what is seen ----------------------------------------------------------------------------------------
@@ -413,6 +422,7 @@ class RemoteExecutor:
         if out.ending:
             return
         out.submitted = True
+        out.reads |= seen.reads
         if seen.message and seen.message != out.told:
             out.told = seen.message
             self._tell(f"{out.attempt} on {self.name}: {seen.message}")

@@ -21,7 +21,7 @@ from evflow_executors.remote import meeting, reports, sheets
 from evflow_executors.remote.command import MOST_ORDER_BYTES, ContainerSettings, command_of, packed_order
 from evflow_executors.remote.names import LABELS, NODES_LABEL, labels, run_prefix
 from evflow_executors.remote.platform import Job, JobSeen
-from evflow_executors.remote.provision import container_settings
+from evflow_executors.remote.provision import container_settings, keep_framework
 
 PATIENCE_S: Final = 120.0
 """How long the log may be away; as for the writer of a shard."""
@@ -129,10 +129,30 @@ class OwnerDispatch:
             return None
         return await anyio.to_thread.run_sync(sheets.members_if_there, store_url, digest, size, prefix)
 
-    async def keep_sheet(self, prefix: str, digest: bytes) -> None:
-        """See `platform.Sheets`."""
-        if (store_url := self._store_of(prefix)) is not None:
-            await anyio.to_thread.run_sync(open_store(store_url).confirm, digest)
+    async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
+        """See `executor.Dispatch`."""
+        return await anyio.to_thread.run_sync(self._keep, waiting)
+
+    def _keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
+        by_store: dict[str, set[bytes]] = {}
+        for attempt, digests in waiting.items():
+            if (context := self._contexts.get(attempt.run)) is not None:  # else so many runs were begun since that this one is long over
+                by_store.setdefault(context.store_url, set()).update(digests)
+        is_done = True
+        for store_url, digests in by_store.items():
+            try:
+                keep_framework(store_url)
+                store = open_store(store_url)
+                gone = [store.where(digest) for digest in sorted(digests) if not store.confirm(digest)]
+            except EvflowError as error:
+                diagnostics.warning(
+                    "what waiting jobs will read could not be kept from being collected", store=store_url, why=error.message
+                )
+                is_done = False
+                continue
+            if gone:
+                diagnostics.warning("what waiting jobs will read is not in the store", store=store_url, objects=len(gone), first=gone[0])
+        return is_done
 
     def _store_of(self, prefix: str) -> str | None:
         """The store of the run whose jobs' names begin so, where the run is known."""

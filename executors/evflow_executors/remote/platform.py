@@ -80,6 +80,7 @@ class JobSeen:
         epoch: Of the owner who submitted it (its label).
         place: Where people find it: an id, an ARN, a page.
         labels: What it carries.
+        reads: Digests of what its container will read first (`command.objects_read`), as far as the platform shows that.
     """
 
     name: str
@@ -92,6 +93,7 @@ class JobSeen:
     epoch: int = 0
     place: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    reads: frozenset[bytes] = frozenset()
 
 
 @value
@@ -119,10 +121,6 @@ class Sheets(Protocol):
         Raises:
             StoreUnusable: The store cannot be read.
         """
-        ...
-
-    async def keep_sheet(self, prefix: str, digest: bytes) -> None:
-        """Have the sheet count as written now, so that no collection takes what a waiting container will read."""
         ...
 
 

@@ -109,6 +109,21 @@ def pairs(texts: Collection[str]) -> Mapping[str, str]:
 _frameworks: Final[dict[str, Digest]] = {}
 
 
+def keep_framework(store_url: str) -> Digest | None:
+    """Have the archive of this evflow be in the store, as if it were written now; None where containers are told to use none.
+
+    Raises:
+        StoreFull, StoreUnusable: The store does not take it.
+    """
+    if config.get("container_install"):
+        return None
+    store = open_store(store_url)
+    digest = _frameworks.get(store_url)
+    if digest is None or not store.confirm(digest):
+        digest = _frameworks[store_url] = store.put([framework()])
+    return digest
+
+
 def framework_url(store_url: str, container_store: str) -> str:
     """Where containers find the archive of this evflow, which is put into the store; `…#sha256=…`."""
     store = open_store(store_url)

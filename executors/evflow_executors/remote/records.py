@@ -38,6 +38,14 @@ class Dispatch(Protocol):
         """Whether the shard is still this process's."""
         ...
 
+    async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
+        """Have objects count as written now that containers of these attempts will read, by their digests, and the archive of this evflow.
+
+        Returns:
+            False where a store did not answer.
+        """
+        ...
+
     async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
         """Bring what the container left in the store into the inbox, but for an exit with this reason; nothing where it reports to the log."""
         ...
@@ -63,6 +71,7 @@ class Out:
         "insisted",
         "name",
         "order",
+        "reads",
         "started",
         "submitted",
         "tail",
@@ -76,6 +85,7 @@ class Out:
         self.order = order
         self.gang = gang
         self.asked = asyncio.Event() if gang is not None else None  # the run asked for the end of this node
+        self.reads = frozenset[bytes]()  # see `platform.JobSeen`
         self.submitted = order is None
         self.started = False
         self.ending = False
