@@ -107,6 +107,53 @@ def test_a_registry_that_hangs_is_told_and_waited_for() -> None:
     assert "61 s" in late.verdict.text
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        'failed to do request: Head "https://registry.example/v2/x": dial tcp: lookup registry.example on 10.0.0.10:53: no such host',
+        "dial tcp: lookup registry.example: Temporary failure in name resolution",
+        "dial tcp 192.0.2.1:443: i/o timeout",
+        "dial tcp 192.0.2.1:443: connect: connection refused",
+        "net/http: TLS handshake timeout",
+        "failed to authorize: failed to fetch anonymous token: unexpected status: 503 Service Unavailable",
+        "unexpected status code https://registry.example/v2/x/manifests/1: 502 Bad Gateway",
+        "received unexpected HTTP status: 500 Internal Server Error",
+        "toomanyrequests: You have reached your pull rate limit.",
+    ],
+)
+def test_a_registry_that_is_away_or_busy_is_told_and_waited_for(message: str) -> None:
+    seen = pod_seen(waiting("ErrImagePull", message))
+    assert (seen.phase, seen.verdict, seen.code) == ("waiting", None, "image-pull")
+    assert message in seen.note
+    late = overdue(seen, 61, 60)
+    assert late.verdict is not None
+    assert late.verdict.code == "image-pull"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "manifest unknown",
+        "python:3.99: not found",
+        "pull access denied for python",
+        "unauthorized: authentication required",
+        "repository does not exist",
+    ],
+)
+def test_a_registry_that_says_no_ends_the_attempt(message: str) -> None:
+    assert pod_seen(waiting("ErrImagePull", message)).phase == "ended"
+
+
+@pytest.mark.parametrize("image", ["registry.invalid/denied:1", "registry.example/timeout/unauthorized:503@sha256:00", "not found"])
+def test_words_in_the_name_of_an_image_say_nothing(image: str) -> None:
+    seen = waiting("ErrImagePull", f'failed to pull "{image}": something else')
+    seen["spec"]["containers"][0]["image"] = image
+    assert pod_seen(seen).phase == "waiting"
+    seen = waiting("ErrImagePull", f'failed to pull "{image}": manifest unknown')
+    seen["spec"]["containers"][0]["image"] = image
+    assert pod_seen(seen).phase == "ended"
+
+
 def test_what_the_scheduler_says_is_told_and_waited_for() -> None:
     message = "0/3 nodes are available: 3 Insufficient memory."
     seen = pod_seen(

@@ -4,21 +4,17 @@ Sources of the texts: AWS Batch user guide, "Troubleshooting AWS Batch", "Automa
 ECS developer guide, "Stopped tasks error codes".
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from evflow_executors.remote.command import objects_read
 from evflow_executors.remote.names import LABELS
 from evflow_executors.remote.platform import JobSeen, Phase
-from evflow_executors.remote.verdicts import EXITED, Verdict
+from evflow_executors.remote.verdicts import EXITED, PASSING_PULL, Verdict
 
 ENDED: Final = ("SUCCEEDED", "FAILED")
 OURS: Final = "evflow: "
 """How the reason begins with which we end a job."""
-_PASSING_PULL: Final = re.compile(
-    r"timeout|timed out|toomanyrequests|rate exceeded|connection reset|TLS handshake|\b50[0234]\b|EOF|try again", re.IGNORECASE
-)
 _BROKEN: Final = (
     "CannotStartContainerError",
     "CannotCreateContainerError",
@@ -86,7 +82,7 @@ def verdict_of(job: Mapping[str, Any]) -> Verdict:
         text = "The container needed more memory than the step asks for. Ask for more: @resources(memory=…) or @batch(memory=…), in MB."
         return Verdict("failed", "container-out-of-memory", text)
     if "CannotPull" in said or "pull image" in said.lower():
-        if _PASSING_PULL.search(said):
+        if PASSING_PULL.search(said):
             return Verdict("lost", "image-pull", f"Its image could not be pulled this time: {said}")
         text = (
             f"Its image cannot be pulled: {said}. Is its name right, and may the execution role, or the instances' role, read its registry?"

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from evflow.core.values import value
 from evflow_executors.kubernetes.answers import container_state, part, rows
 from evflow_executors.kubernetes.manifest import CONTAINER
-from evflow_executors.remote.verdicts import EXITED, Code, Verdict
+from evflow_executors.remote.verdicts import EXITED, PASSING_PULL, Code, Verdict
 
 Phase = Literal["waiting", "running", "ended"]
 
@@ -270,16 +270,32 @@ def _gone(thing: Mapping[str, Any], *, ending: bool, by_hand: bool = True, what:
 
 def _stuck(waits: Mapping[str, Any], pod: Mapping[str, Any]) -> PodSeen:
     reason, message = str(waits.get("reason")), str(waits.get("message") or "")
-    hopeless = reason in _AT_ONCE or any(word in message.lower() for word in _HOPELESS)
     if reason in _IMAGE:
         name = waits.get("container") or CONTAINER
         spec = part(pod, "spec")
         containers = [*rows(spec, "containers"), *rows(spec, "initContainers")]
         image = next((each.get("image") for each in containers if each.get("name") == name), "")
         note = _with(f"The image '{image}' cannot be pulled ({reason})", message)
+        said = _without(message, str(image))
+        hopeless = reason in _AT_ONCE or (not PASSING_PULL.search(said) and _is_hopeless(said))
         return _ended_or_waiting("image-pull", note, hopeless=hopeless)
     note = _with(f"{_NO_START} ({reason})", message)
-    return _ended_or_waiting("container-broken", note, hopeless=hopeless)
+    return _ended_or_waiting("container-broken", note, hopeless=reason in _AT_ONCE or _is_hopeless(message))
+
+
+def _is_hopeless(message: str) -> bool:
+    return any(word in message.lower() for word in _HOPELESS)
+
+
+def _without(message: str, image: str) -> str:
+    """A message without the image's name, in which any word may be: whole, without its tag, and by its registry alone."""
+    plain = image.partition("@")[0]
+    before, colon, tag = plain.rpartition(":")
+    untagged = before if colon and "/" not in tag else plain
+    registry, slash, repository = untagged.partition("/")
+    for name in (image, plain, untagged, repository, registry if slash else ""):
+        message = message.replace(name, "…") if name else message
+    return message
 
 
 def _ended_or_waiting(code: Code, note: str, *, hopeless: bool) -> PodSeen:

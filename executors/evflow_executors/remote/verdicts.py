@@ -8,6 +8,7 @@ A platform says why a job ended in words of its own; its module maps them to a `
   It counts against `@retry`; where nobody but the flow's author can help, no further attempt is made.
 """
 
+import re
 from typing import Final, Literal
 
 from evflow.core.events import AttemptExited, AttemptFailed
@@ -44,6 +45,13 @@ CONTAINER_STOPPED: Final[Code] = "container-stopped"
 GANG_ENDED: Final[Code] = "gang-ended"
 """The code of a verdict on a node of a gang that its platform ended because another node had come to a bad end."""
 
+PASSING_PULL: Final = re.compile(
+    r"time(d )?out|deadline exceeded|too ?many ?requests|rate exceeded|connection (reset|refused)|no such host|name resolution|server misbehaving"
+    r"|network is unreachable|no route to host|tls: ?handshake|tls handshake|\bEOF\b|try again"
+    r"|\b50[0234] (internal|bad|service|gateway)|(status( code)?|http)\W{0,3}5\d\d\b",
+    re.IGNORECASE,
+)
+"""What a registry that is away, busy or not reached says, by way of a container engine: another pull may help."""
 UNFIT: Final = {
     EXIT_NO_PYTHON: "The image has no Python 3.11 or newer",
     EXIT_NO_EVFLOW: "evflow could not be had in the container",
