@@ -265,3 +265,14 @@ def test_it_can_be_deployed(chosen: dict[str, str], monkeypatch: pytest.MonkeyPa
             assert any("StoreKeyAccess" in one for one in of_a_role) == bool(chosen)  # without the key the store is of no use
         last = "EVFLOW_BATCH_SECRETS=EVFLOW_REDIS_URL=arn:" if chosen else "EVFLOW_REPORT_VIA=store"
         assert outputs["Settings"].splitlines()[-1].startswith(last)
+
+
+def test_a_scheduler_tags_nothing_but_with_all_tags_that_each_of_its_jobs_has() -> None:
+    statements = [
+        content
+        for key, found in walked(RESOURCES)
+        if key == "Statement"
+        for content in found
+        if content.get("Action") == "batch:TagResource"
+    ]
+    assert [one["Condition"] for one in statements] == [{"Null": {f"aws:RequestTag/{name}": "false" for name in LABELS[:6]}}]
