@@ -84,3 +84,10 @@ def test_systemd_takes_it(unit: Path, tmp_path: Path) -> None:
     copy.write_text(unit.read_text().replace("/opt/evflow/bin/evflow", sys.executable))  # it looks whether the program is there
     done = subprocess.run([analyze, "verify", "--man=no", copy], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_common_file_says_whose_user_it_names_and_where_workers_get_theirs() -> None:
+    text = (FOLDER / "evflow.env").read_text(encoding="utf-8")
+    assert "EVFLOW_REDIS_URL=redis://scheduler:" in text
+    own = says(FOLDER / "evflow-worker@.service", "EnvironmentFile")[-1].removeprefix("-").replace("%i", "POOL")
+    assert own in text
