@@ -139,11 +139,11 @@ class OwnerDispatch:
             if (context := self._contexts.get(attempt.run)) is not None:  # else so many runs were begun since that this one is long over
                 by_store.setdefault(context.store_url, set()).update(digests)
         is_done = True
-        for store_url, digests in by_store.items():
+        for store_url, needed in by_store.items():
             try:
                 keep_framework(store_url)
                 store = open_store(store_url)
-                gone = [store.where(digest) for digest in sorted(digests) if not store.confirm(digest)]
+                gone = [store.where(digest) for digest in sorted(needed) if not store.confirm(digest)]
             except EvflowError as error:
                 diagnostics.warning(
                     "what waiting jobs will read could not be kept from being collected", store=store_url, why=error.message
