@@ -62,9 +62,14 @@ class StoreFull(EnvironmentProblem):
 
 
 class StoreUnusable(EnvironmentProblem):
-    """The store cannot be read or written: permissions, a read-only file system, a failing disk."""
+    """The store cannot be read or written: permissions, a read-only file system, a failing disk.
+
+    Attributes:
+        is_transient: It is known to be away or busy: a repeat may help without anybody changing anything.
+    """
 
     code = "store-unusable"
+    is_transient = False
 
     def __init__(self, where: str, reason: str, hint: str = "") -> None:
         super().__init__(

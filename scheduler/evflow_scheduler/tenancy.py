@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from evflow import diagnostics
 from evflow.archives import connect
+from evflow.aws import pause_s
 from evflow.core.decide import LOGIC
 from evflow.core.events import AttemptExited, AttemptFailed, RunStarted
 from evflow.core.ids import AttemptId, RunId
@@ -27,6 +28,7 @@ from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.log.keys import shared_shard
 from evflow.store import open_store
 from evflow.store.packages import unpacked
+from evflow.store.protocol import StoreUnusable
 from evflow.worker import leftovers
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.mailbox import Mailbox
@@ -37,6 +39,8 @@ from evflow_scheduler.start import RunFolder, context_of, shared_context
 
 END_WITHIN_S: Final = 10.0
 """How long killed attempts may take to be gone, when their shard was lost."""
+STORE_PATIENCE_S: Final = 120.0
+"""How long a run that begins waits for a store that is away, before its attempts fail: as long as for the log."""
 _SEEN: Final = 1_000
 _TEXT_CHARS: Final = 2_000
 
@@ -284,7 +288,7 @@ class Tenancy:
             self._queued.pop(run, None)
             return
         try:
-            context = await anyio.to_thread.run_sync(self._context, run, started)
+            context = await self._context_once_stored(run, started)
             await self._executor.prepare(context)
         except Exception as error:  # noqa: BLE001 - what a package holds is its writer's: it fails its run, and no other of the shard
             diagnostics.warning("a run's code cannot be had", run=run, why=f"{type(error).__name__}: {error}")
@@ -301,6 +305,19 @@ class Tenancy:
             self._ready.add(run)
         else:  # it is over, or another scheduler's
             await self._executor.release(run)
+
+    async def _context_once_stored(self, run: RunId, started: RunStarted) -> RunContext:
+        """What the run's attempts are told. A store that is away is waited for, as the log is."""
+        deadline_s, failures = anyio.current_time() + STORE_PATIENCE_S, 0
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(self._context, run, started)
+            except StoreUnusable as error:
+                if not error.is_transient or run not in self._started or anyio.current_time() >= deadline_s:
+                    raise
+                failures += 1
+                diagnostics.warning("a run waits for its store to begin", run=run, why=error.message)
+                await anyio.sleep(pause_s(failures))
 
     def _context(self, run: RunId, started: RunStarted) -> RunContext:
         """What the run's attempts are told; its folders are made and its code is unpacked. Blocking."""

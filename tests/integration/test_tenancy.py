@@ -17,9 +17,11 @@ from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.log.keys import shared_shard
 from evflow.store import open_store
 from evflow.store.packages import build
+from evflow.store.s3.problems import Answer, S3Unusable
 from evflow.testing.simulated_executor import Fate, SimulatedExecutor, SimulatedMachine
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.protocol import Observation
+from evflow_scheduler import start, tenancy
 from evflow_scheduler.offers import OfferUnfit
 from evflow_scheduler.start import RunFolder
 from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
@@ -129,6 +131,50 @@ async def test_the_first_launch_fetches_the_code_and_the_shard_sees_its_own_atte
         context = here.executor.contexts[one]
     assert (context.shard, context.log_url) == ("s0", "unix:///nowhere")
     here.assert_ready(context)
+
+
+class Away:
+    """What writes the note that a log uses the store: S3 is away for some calls."""
+
+    def __init__(self, calls: int, status: int) -> None:
+        self.left, self.status, self.asked = calls, status, 0
+
+    def sign(self, *_: object) -> None:
+        self.asked += 1
+        if self.left:
+            self.left -= 1
+            kind = "ServiceUnavailable" if self.status == 503 else "AccessDenied"
+            raise S3Unusable("s3://bucket/evflow/named/installations/x", Answer(kind, "it says so", self.status), 7)
+
+
+def at_once(_failures: int) -> float:
+    return 0.0
+
+
+async def test_a_run_that_begins_while_its_store_is_away_waits_for_it(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    away, run = Away(2, 503), run_of("s0")
+    monkeypatch.setattr(start, "sign", away.sign)
+    monkeypatch.setattr(tenancy, "pause_s", at_once)
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        await tenant.launch(attempt_of(run), ORDER)
+        assert isinstance(await next_of(tenant), ev.AttemptStarted)
+    assert away.asked == 3
+
+
+@pytest.mark.parametrize(("status", "patience_s"), [(503, 0.0), (403, 120.0)], ids=["for-too-long", "refused"])
+async def test_a_store_that_is_away_for_too_long_or_refuses_fails_the_attempt(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, status: int, patience_s: float
+) -> None:
+    away, run = Away(1_000_000, status), run_of("s0")
+    monkeypatch.setattr(start, "sign", away.sign)
+    monkeypatch.setattr(tenancy, "STORE_PATIENCE_S", patience_s)
+    async with here.tenants("s0") as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        await tenant.launch(attempt_of(run), ORDER)
+        failed = await next_of(tenant)
+    assert isinstance(failed, ev.AttemptFailed)
+    assert (failed.kind, away.asked) == ("load", 1)
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,4 @@ class S3Unusable(StoreUnusable):
         super().__init__(where, self.reason, hint or "Ask whoever runs the bucket.")
         self.kind = kind
         self.where = where
+        self.is_transient = answer.is_transient
