@@ -40,6 +40,10 @@ class CardComponent:
         """It as HTML, which the page takes as it is: escape what comes from elsewhere."""
         raise NotImplementedError(f"{type(self).__name__} has no `render`.")
 
+    def plain(self) -> Any:
+        """What the class of a card of a type of one's own is told in place of the HTML, which then is not trusted in the page; None for nothing."""
+        return None
+
     def update(self, *given: Any, **named: Any) -> None:
         """Change what it shows; the arguments are those that it is made with."""
         cast("Any", type(self)).__init__(self, *given, **named)

@@ -55,6 +55,9 @@ class OwnCard:
         around: What its class is told.
         builtin: Gives the content of one of evflow's types, for a class below that one's.
 
+    Attributes:
+        raw: What the class gave when it was drawn last, as it is; None before that. It is not safe to look at.
+
     Raises:
         NoSuchCardType: Its type is not known.
     """
@@ -64,7 +67,10 @@ class OwnCard:
         if kind is None:
             raise NoSuchCardType(plan.type)
         self._kind, self._plan, self._around, self._builtin = kind, plan, around, builtin
-        self._trusted = [shown(component) for component in plan.components]
+        plain = [component.plain() for component in plan.components]
+        self._told = [shown(component) if told is None else told for component, told in zip(plan.components, plain, strict=True)]
+        self._trusted = [str(html) for html, told in zip(self._told, plain, strict=True) if told is None]
+        self.raw: str | None = None
 
     def final(self) -> str:
         """Its content when the task is done."""
@@ -92,11 +98,11 @@ class OwnCard:
         """What `render_runtime` and `refresh` are told."""
         names = [str(name) for name in self._plan.parts]
         mode = "render" if number == "final" else "render_runtime"
-        return {"user": self._plan.data, "components": dict(zip(names, self._trusted, strict=True)), "render_seq": number, "mode": mode}
+        return {"user": self._plan.data, "components": dict(zip(names, self._told, strict=True)), "render_seq": number, "mode": mode}
 
     def _made(self) -> CardType:
         given: dict[str, Callable[[], Any]] = {
-            "components": lambda: [*self._trusted] if self._kind.ALLOW_USER_COMPONENTS else [],
+            "components": lambda: [*self._told] if self._kind.ALLOW_USER_COMPONENTS else [],
             "graph": lambda: self._around.graph,
             "flow": lambda: self._around.flow,
         }
@@ -126,7 +132,8 @@ class OwnCard:
     def _safe(self, html: Any, method: str, token: str) -> str:
         if not isinstance(html, str):
             raise NothingRendered(self._kind, method, html)
-        return safe(html.replace(RELOAD_MARK, token), self._trusted)
+        self.raw = html.replace(RELOAD_MARK, token)
+        return safe(self.raw, self._trusted)
 
 
 def safe(html: str, trusted: list[str]) -> str:

@@ -28,16 +28,24 @@ def render(plan: CardPlan, task: TaskFacts, again_s: int = 0, around: Around | N
     Raises:
         NoSuchCardType: Its type is not known.
     """
+    return with_raw(plan, task, again_s, around)[0]
+
+
+def with_raw(plan: CardPlan, task: TaskFacts, again_s: int = 0, around: Around | None = None) -> tuple[str, str | None]:
+    """As `render`, with the text that the class of its type gave, as it is; None for types that make a page and no text."""
+    raw: str | None = None
     renderer = RENDERERS.get(plan.type)
     if renderer is not None:
         content = renderer(plan, task)
+        raw = _pathspec(task) if plan.type == "taskspec_card" else None
     elif around is None:
         raise NoSuchCardType(plan.type)
     elif task.status == "failed":  # its class is written for a task that has artifacts
         content = _error(plan, task)
     else:
-        content = own_card(plan, task, around).final()
-    return page_around(plan, task, content, again_s)
+        card = own_card(plan, task, around)
+        content, raw = card.final(), card.raw
+    return page_around(plan, task, content, again_s), raw
 
 
 def page_around(plan: CardPlan, task: TaskFacts, content: str, again_s: int = 0) -> str:
@@ -102,7 +110,11 @@ def _error(plan: CardPlan, task: TaskFacts) -> str:
 
 
 def _taskspec(plan: CardPlan, task: TaskFacts) -> str:
-    return f"<p>{escape('/'.join((task.flow, task.run, task.step, task.task)))}</p>"
+    return f"<p>{escape(_pathspec(task))}</p>"
+
+
+def _pathspec(task: TaskFacts) -> str:
+    return "/".join((task.flow, task.run, task.step, task.task))
 
 
 def _json(plan: CardPlan, task: TaskFacts) -> str:
@@ -116,7 +128,7 @@ def _json(plan: CardPlan, task: TaskFacts) -> str:
         ]
 
     what = {
-        "pathspec": "/".join((task.flow, task.run, task.step, task.task)),
+        "pathspec": _pathspec(task),
         "attempt": task.attempt,
         "status": task.status,
         "error": task.error or None,

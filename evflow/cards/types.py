@@ -6,6 +6,7 @@ has defined. The names and arguments are Metaflow's.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -17,6 +18,10 @@ from evflow.errors import UsageError, did_you_mean
 RELOAD_MARK: Final = "[METAFLOW_RELOAD_TOKEN]"
 
 _EXTENSIONS: Final = "metaflow_extensions"
+_RULES: Final = "evflow.compat.metaflow.rules"
+"""Loaded where Metaflow's rules are in force."""
+_PLAIN_CARDS: Final = "evflow.compat.metaflow.plain_cards"
+"""The types that Metaflow has for trials: known there without an import. By name, as that package stands above."""
 
 
 class NoSuchCardType(UsageError):
@@ -160,6 +165,8 @@ def known() -> list[str]:
 
 def own_type(name: str) -> type[CardType] | None:
     """The class of a type that is not evflow's own; None where there is none."""
+    if name not in _own and name not in TYPES and _RULES in sys.modules:
+        import_module(_PLAIN_CARDS)
     if name not in _own and name not in TYPES:
         for kind in _installed():
             _own.setdefault(str(kind.type), kind)

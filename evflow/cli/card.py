@@ -12,7 +12,7 @@ from evflow.cli.complete import of_what
 from evflow.cli.logs import log_folder
 from evflow.cli.naming import WHAT, Reference, meant, pathspec, tasks_of
 from evflow.cli.output import count, size, table, write_json
-from evflow.client.cards import cached, named, page_of
+from evflow.client.cards import cached, drawn_raw, named, page_of, raw_of
 from evflow.core.cards import RecordedCard, of_task
 from evflow.core.ids import RunId
 from evflow.core.state import RunState, Task
@@ -105,6 +105,14 @@ class Found(NamedTuple):
             return Path(self.live.path).read_text("utf-8", "replace")
         return page_of(session.store(self.state.header.get("store", "")), self.card)
 
+    def raw(self) -> str | None:
+        """What its class gave, under Metaflow's rules; None where that is not kept."""
+        if not dialect.is_metaflow():
+            return None
+        if self.live is not None:
+            return drawn_raw(Path(self.live.path))
+        return raw_of(session.store(self.state.header.get("store", "")), self.card)
+
     def news(self) -> str | None:
         """What its class has for programs that follow it while its task goes on, as JSON; None where that is nothing."""
         beside = Path(self.live.path).with_suffix(".json") if self.live is not None else None
@@ -194,12 +202,15 @@ def _view(what: str, flow: type | None, **chosen: Any) -> None:
 
 
 def _get(what: str, flow: type | None, file: str | None, **chosen: Any) -> None:
-    page = _one(what, flow, **chosen).page()
+    found = _one(what, flow, **chosen)
+    raw = found.raw()
+    text = found.page() if raw is None else raw
     if file is None or file == "-":
-        click.echo(page, nl=False)
+        click.echo(text, nl=False)
         return
-    _write(file, page)
-    click.echo(f"Written to {file}.", err=True)
+    _write(file, text)
+    unsafe = "" if raw is None else " It is what `render` gave, with any scripts in it; `card view` shows the page, where none run."
+    click.echo(f"Written to {file}.{unsafe}", err=True)
 
 
 def _list(what: str, flow: type | None, *, as_json: bool, file: str | None, **chosen: Any) -> None:

@@ -12,6 +12,7 @@ from evflow.client.objects import FORMS
 from evflow.client.task import Task
 from evflow.core.cards import RecordedCard
 from evflow.errors import EnvironmentProblem
+from evflow.flow import dialect
 from evflow.store import Store
 
 _FOLDER = "cards"
@@ -44,7 +45,7 @@ class Card:
     def __init__(self, task: Task, card: RecordedCard, live: Path | None = None) -> None:
         self._task = task
         self._live = live
-        self._page = card.page
+        self._page, self._raw = card.page, card.raw
         self.type = card.type
         self.id = card.id or None
         self.hash = card.page.hex()
@@ -68,8 +69,16 @@ class Card:
         return self._live.read_text("utf-8", "replace") if self._live is not None else self._task.text(self._page)
 
     def get(self) -> str:
-        """The page, as `html`."""
-        return self.html
+        """The page, as `html`. Under Metaflow's rules, of a card that its class made, the text that `render` returned, which is not safe to look at.
+
+        Raises:
+            DataElsewhere, ObjectMissing: As for `html`.
+        """
+        if not dialect.is_metaflow():
+            return self.html
+        if self._live is not None:
+            return drawn_raw(self._live) or self.html
+        return self._task.text(self._raw) if self._raw else self.html
 
     def get_data(self) -> Any:
         """What the card's class had for programs that follow it when it was drawn last while the task went on; None where that is nothing."""
@@ -165,6 +174,21 @@ def page_of(store: Store, card: RecordedCard) -> str:
         ObjectMissing: The store has it not.
     """
     return bytes(store.get(card.page)).decode("utf-8", "replace")
+
+
+def raw_of(store: Store, card: RecordedCard) -> str | None:
+    """What a card's class gave; None where that is not kept.
+
+    Raises:
+        ObjectMissing: The store has it not.
+    """
+    return bytes(store.get(card.raw)).decode("utf-8", "replace") if card.raw else None
+
+
+def drawn_raw(live: Path) -> str | None:
+    """What the class of a card gave that was drawn last into this file; None where that is not kept."""
+    beside = live.with_suffix(".raw")
+    return beside.read_text("utf-8", "replace") if beside.exists() else None
 
 
 def cached(name: str, page: Callable[[], str]) -> Path:

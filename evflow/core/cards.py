@@ -24,6 +24,7 @@ class RecordedCard(NamedTuple):
         page: Digest of its HTML in the store.
         size_bytes: The size of that.
         failed: It could not be rendered; the page says why.
+        raw: Digest of the text that the class of its type gave, as it is and not safe to look at; empty where that is not kept.
     """
 
     type: str
@@ -31,9 +32,10 @@ class RecordedCard(NamedTuple):
     page: bytes
     size_bytes: int = 0
     failed: bool = False
+    raw: bytes = b""
 
 
-_KINDS: Final = (str, str, bytes, int, bool)
+_KINDS: Final = (str, str, bytes, int, bool, bytes)
 
 
 def recorded(plain: Iterable[Sequence[Any]]) -> Iterator[RecordedCard]:

@@ -1,6 +1,7 @@
 """Cards of attempts that go on, as they were drawn last: files beside what the attempts print (`evflow.store.logs`).
 
-    <task>.<attempt>.<place>.<type>.<id>.html       the place among the step's cards, from 0; `~` for no id; `.json` beside it: what is new of it
+    <task>.<attempt>.<place>.<type>.<id>.html       the place among the step's cards, from 0; `~` for no id; beside it
+        `.json`: what is new of it; `.raw`: what the class of its type gave, in flows for Metaflow
 
 They are for whoever looks while a task runs, and what is left of one that was killed. The cards that count are objects of the store, which the
 attempt's report names. So these are replaced, not synced, and go when the run's output goes.
@@ -41,7 +42,7 @@ class LiveCard(NamedTuple):
 
 
 def write_live(folder: str, task: int, attempt: int, place: int, type_: str, id_: str, page: bytes, kind: str = "html") -> None:
-    """Write a card, whole or not at all; or (`json`) what is new of it, for programs that follow it.
+    """Write a card, whole or not at all; or, for programs, what is new of it (`json`) or what its class gave (`raw`).
 
     Raises:
         OSError: It cannot be written.

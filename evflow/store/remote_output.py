@@ -5,7 +5,7 @@ written there into the store, while it grows and at each attempt's end:
 
     logs/<Flow>/<number>/<task>.<attempt>.log.d/<offset>    a piece of a log that goes on: records from that byte on; never changed
     logs/<Flow>/<number>/<task>.<attempt>.log               the whole log, written at the attempt's end; its pieces go then
-    logs/<Flow>/<number>/<task>.<attempt>.….html, .json     a live card, as it was drawn last
+    logs/<Flow>/<number>/<task>.<attempt>.….html, .json, .raw  a live card, as it was drawn last
 
 A piece holds whole records, and offsets mean the same in both forms, so a follower goes on from one to the other.
 """
@@ -98,7 +98,7 @@ def fetch_cards(place: str, folder: str) -> None:
     os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib is a heavy import in an attempt
     for found in store.list_named(name):
         file = found.rpartition("/")[2]
-        if file.endswith((".html", ".json")):
+        if file.endswith((".html", ".json", ".raw")):
             with suppress(NameMissing), open(f"{folder}/{file}.part", "wb") as part:  # noqa: PTH123 - as above
                 part.write(store.read_named(found))
                 os.replace(part.name, f"{folder}/{file}")  # noqa: PTH105 - as above

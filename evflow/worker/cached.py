@@ -121,7 +121,7 @@ class TaskCache:
         base = cast("ArtifactView", outcome.base)
         entries = {**base.entries(), **cast("Mapping[str, Entry]", outcome.inherited), **{name: then.entry(name) for name in kept["own"]}}
         saved = save(store, outcome.values, entries, removed={*kept["removed"]} - {*kept["own"]})
-        cards = tuple(tuple(card) for card in kept["cards"] if store.confirm(card[2]))
+        cards = tuple(tuple(card) for card in kept["cards"] if all(store.confirm(digest) for digest in (card[2], *card[5:6])))
         items, splits = kept["items"], kept["splits"]
         if items is not None and kept["variable"] not in kept["own"]:  # the split is over what the task inherits
             items, splits = pack_items(store, getattr(self._flow, kept["variable"]), name=kept["variable"])

@@ -18,7 +18,7 @@ from evflow.cards.artifact import type_name
 from evflow.cards.collector import CardPlan, Cards, draw_with as draw_with, warn
 from evflow.cards.component import ours
 from evflow.cards.facts import Around, Shown, TaskFacts
-from evflow.cards.render import error_page, own_card, page_around, render
+from evflow.cards.render import error_page, own_card, page_around, render, with_raw
 from evflow.cards.types import CardType, own_type
 from evflow.clock import monotonic_s, now_us
 from evflow.core.cards import TYPES, RecordedCard
@@ -26,7 +26,7 @@ from evflow.core.events import AttemptFailed, AttemptSucceeded
 from evflow.core.graph import Graph
 from evflow.core.values import replaced
 from evflow.errors import EvflowError
-from evflow.flow import current
+from evflow.flow import current, dialect
 from evflow.flow.flowspec import FlowSpec
 from evflow.flow.steps import facts
 from evflow.imports import framework_view, user_view
@@ -46,6 +46,8 @@ _LEAST_S: Final = 1.0
 _MOST_ARTIFACTS: Final = 200
 _LOADED_BYTES: Final = 256 << 10
 """Values up to this size are loaded to be shown; larger ones are if the step had them in its hands."""
+_FIELDS: Final = 5
+"""What is recorded of every card; behind it the text that its class gave, where that is kept."""
 _STAGES: Final = ("Created", "Queued", "Granted", "Launched")
 
 
@@ -110,28 +112,36 @@ def _made(
         if left_us:
             limit_s = min(limit_s or _PAST_LIMIT_S, max(_LEAST_S, (left_us - now_us()) / 1e6))
         failed: BaseException | None = None
-        page = ""
+        page, raw = "", None
         try:
             with _limited(limit_s):
                 if task is None:
                     task = _facts(flow, context, order, ended, store)
                 with user_view():  # components may be the user's, and so are the values that are shown
-                    page = render(plan, task, around=_around(flow, context, order, ended))
+                    page, raw = with_raw(plan, task, around=_around(flow, context, order, ended))
         except (Exception, SystemExit, TookTooLong) as error:  # noqa: BLE001 - it becomes the page
             failed = TimeoutError(f"It took longer than {limit_s:.3g} s.") if isinstance(error, TookTooLong) else error
             warn(f"The card '{plan.id or plan.type}' could not be rendered: {type(failed).__name__}: {failed}")
             if not plan.save_errors:
                 continue
             page = error_page(plan, task or _bare(context, order, ended), failed)
-        data = masked_bytes(page.encode("utf-8", "backslashreplace"))
+        data = _bytes(page)
+        # Programs written for Metaflow get it as `Card.get()`; who looks at the card has the page.
+        text = _bytes(raw) if raw is not None and dialect.is_metaflow() else None
         try:
             digest = store.put([data])
+            given = () if text is None else (store.put([text]),)
         except (EvflowError, OSError) as error:
             warn(f"The card '{plan.id or plan.type}' could not be stored: {error}")
             continue
         if live is not None:
-            live.finish(place, plan, data)
-        yield tuple(RecordedCard(plan.type, plan.id or "", digest, len(data), failed is not None))
+            live.finish(place, plan, data, text)
+        yield (*RecordedCard(plan.type, plan.id or "", digest, len(data), failed is not None)[:_FIELDS], *given)
+
+
+def _bytes(text: str) -> bytes:
+    """A text as it is kept."""
+    return masked_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager
@@ -203,8 +213,9 @@ class LiveCards:
             self._draw_own(place, plan, kind, self._task, again_s)
             return
         with user_view():
-            page = render(plan, self._task, again_s=again_s)
-        self.write(place, plan, masked_bytes(page.encode("utf-8", "backslashreplace")))
+            page, raw = with_raw(plan, self._task, again_s)
+        self.write(place, plan, _bytes(page))
+        self._write_raw(place, plan, raw)
 
     def _draw_own(self, place: int, plan: CardPlan, kind: type[CardType], task: TaskFacts, again_s: int) -> None:
         """Draw a card of a type of one's own, as far as its class wants to be drawn now, and write what is new for programs."""
@@ -220,23 +231,30 @@ class LiveCards:
             news = card.news(number + 1)
         self._own[place] = (number + 1, token)
         if content is not None:
-            self.write(place, plan, masked_bytes(page_around(plan, task, content, again_s).encode("utf-8", "backslashreplace")))
+            self.write(place, plan, _bytes(page_around(plan, task, content, again_s)))
+            self._write_raw(place, plan, card.raw)
         if news is not None:
             self.write(place, plan, masked_bytes(news.encode()), "json")
 
+    def _write_raw(self, place: int, plan: CardPlan, raw: str | None) -> None:
+        if raw is not None and dialect.is_metaflow():
+            self.write(place, plan, _bytes(raw), "raw")
+
     def write(self, place: int, plan: CardPlan, page: bytes, kind: str = "html") -> None:
-        """Put a page where those who look while the task goes on find it, or (`json`) what is new of it.
+        """Put a page where those who look while the task goes on find it; or what is new of it (`json`), or what its class gave (`raw`).
 
         Raises:
             OSError: It cannot be written.
         """
         write_live(self._context.log_folder, self._order.task, self._order.attempt, place, plan.type, plan.id or "", page, kind)
 
-    def finish(self, place: int, plan: CardPlan, page: bytes) -> None:
+    def finish(self, place: int, plan: CardPlan, page: bytes, raw: bytes | None) -> None:
         """The last page, which asks for no other one: for who has the card open."""
         if place in self._drawn_s:
             with suppress(OSError):  # the card that counts is in the store
                 self.write(place, plan, page)
+                if raw is not None:
+                    self.write(place, plan, raw, "raw")
 
 
 # --- what is known of the task -----------------------------------------------------------------------------

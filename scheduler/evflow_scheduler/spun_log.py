@@ -15,6 +15,7 @@ import anyio
 from evflow.archives import connect
 from evflow.archives.users import sign
 from evflow.core import flow_events
+from evflow.core.cards import recorded
 from evflow.core.ids import RunId
 from evflow.core.state import Task
 from evflow.core.summary import summary
@@ -108,6 +109,6 @@ def _left(run: "OwnedRun", task: Task, source: ObjectStore) -> Iterator[bytes]:
     if task.items is not None:
         yield task.items
     for attempt in task.attempts:
-        yield from (page for _, _, page, *_ in attempt.cards)
+        yield from (digest for card in recorded(attempt.cards) for digest in (card.page, card.raw) if digest)
         if attempt.detail is not None:
             yield attempt.detail

@@ -428,13 +428,13 @@ def test_amounts_are_read_by_people() -> None:
 def test_cards_of_a_later_version_are_read_as_far_as_they_are_known() -> None:
     page = b"p" * 32
     plain: list[tuple[Any, ...]] = [
-        ("default", "a", page, 5, True, "new"),
+        ("default", "a", page, 5, True, b"r" * 32, "new"),
         ("blank", "", page),
         (1, 2),
         ("default", "b", "text", 1, False),
         (),
     ]
-    assert [*recorded(plain)] == [RecordedCard("default", "a", page, 5, True), RecordedCard("blank", "", page)]
+    assert [*recorded(plain)] == [RecordedCard("default", "a", page, 5, True, b"r" * 32), RecordedCard("blank", "", page)]
 
 
 def _luminance(colour: str) -> float:

@@ -160,7 +160,9 @@ MODULES: Final[Mapping[str, Names]] = {
     },
     "metaflow.plugins.cards.card_modules.components": {**_COMPONENTS, "UserComponent": "evflow.cards:CardComponent"},
     "metaflow.plugins.cards.card_modules.test_cards": _of(
-        _PLUS + "plain_cards", "TestEditableCard TestEditableCard2 TestNonEditableCard TestStringComponent"
+        _PLUS + "plain_cards",
+        "TestEditableCard TestEditableCard2 TestErrorCard TestImageCard TestJSONComponent TestMockCard TestNonEditableCard TestPathSpecCard "
+        "TestRefreshCard TestRefreshComponentCard TestStringComponent TestTimeoutCard _component_values_to_hash",
     ),
     "metaflow.plugins.cards.exception": {
         "CardClassFoundException": "evflow.cards.types:NoSuchCardType",
