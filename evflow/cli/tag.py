@@ -14,7 +14,20 @@ from evflow.cli.complete import of_runs
 from evflow.cli.naming import parse, resolve
 from evflow.cli.output import write_json
 from evflow.core.ids import FlowName, RunId
+from evflow.errors import UsageError
+from evflow.flow import dialect
 from evflow.log.protocol import LogClient, RunEntry
+
+
+class RunNotNamed(UsageError):
+    """Tags are to be changed, and it is not said of which run: Metaflow wants that said."""
+
+    code = "run-not-named"
+
+    def __init__(self, flow: str) -> None:
+        super().__init__(
+            "It is not said which run's tags are to change.", f"Name the run with --run-id; `evflow runs {flow}` lists the runs."
+        )
 
 
 class Tagged(NamedTuple):
@@ -100,10 +113,12 @@ def list_tags(run: str | None, hide_system_tags: bool, as_json: bool) -> None:
 
 
 def flow_tag(flow: type) -> click.Command:
-    """`tag add|remove|replace|list` of a flow's own command line; without --run-id its newest run is meant."""
+    """`tag add|remove|replace|list` of a flow's own command line; without --run-id its newest run is meant, but in flows for Metaflow."""
     name = flow.__name__
 
     def chosen(run_id: str | None) -> RunId:
+        if run_id is None and dialect.is_metaflow():
+            raise RunNotNamed(name)
         return _named(run_id or name, name)
 
     def add_tags(run_id: str | None, tags: tuple[str, ...], as_json: bool) -> None:
@@ -133,7 +148,7 @@ def flow_tag(flow: type) -> click.Command:
 
 def _run_options() -> list[click.Parameter]:
     return [
-        click.Option(["--run-id"], metavar="RUN", help="The run; the newest one if not given."),
+        click.Option(["--run-id"], metavar="RUN", help="The run; the newest one if not given (in flows for Metaflow it has to be given)."),
         click.Option(["--namespace"], hidden=True, expose_value=False),
     ]
 

@@ -48,6 +48,16 @@ def test_an_option_wins_over_its_variable(folder: Path) -> None:
     assert asked(folder, "Run('Branched/1').data.seen[0]") == "test.mine"
 
 
+def test_tags_are_changed_of_a_run_that_is_named(folder: Path) -> None:
+    flow(folder, BRANCHED.format(variable="METAFLOW_BRANCH", value="tried"))
+    run("flow.py")
+    refused = through("flow.py", "tag", "add", "xx")
+    assert refused.returncode == 1
+    assert "--run-id" in refused.stderr
+    assert through("flow.py", "tag", "add", "--run-id", "1", "yy").returncode == 0
+    assert asked(folder, "sorted(Run('Branched/1').user_tags)") == ["yy"]
+
+
 def test_a_run_is_quiet_where_metaflow_s_variable_says_so(folder: Path) -> None:
     flow(folder, BRANCHED.format(variable="METAFLOW_QUIET", value="1"))
     done = run("flow.py")
