@@ -143,7 +143,7 @@ class _ByName:
         if name not in task:
             names = [known for known in task.artifact_names() if not known.startswith("_")]
             raise NoSuchArtifact(task.pathspec, name, names, absence(task) if not names else "")
-        return DataArtifact.of_task(task, name)
+        return task._make(name)
 
     def _public(self) -> list[str]:
         return [artifact.id for artifact in self._task]

@@ -1,13 +1,17 @@
 """Artifacts that nobody set and that Metaflow's users ask for by name: `task["_graph_info"].data`, made of what the log has of the task."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 from evflow.client.artifact import DataArtifact
 from evflow.client.history import RunHistory
 from evflow.core.graph import Graph, Node
+from evflow.core.ids import Digest
 from evflow.core.state import Task
 from evflow.flow.foreach_frame import ForeachFrame
+from evflow.store.manifests import Entry
+from evflow.store.serializers import serialize
 
 NAMES: Final = frozenset(
     {"_current_step", "_exception", "_foreach_stack", "_graph_info", "_iteration_stack", "_success", "_task_ok", "_transition"}
@@ -24,6 +28,8 @@ class RecordedArtifact(DataArtifact):
     def data(self) -> Any:
         """The value."""
         history = self._history
+        if self.id == "name":  # public, unlike the others, and there under Metaflow's rules alone
+            return self.parts[0]
         task = history.task(int(self.parts[3]))
         if self.id == "_graph_info":
             return _graph_info(history)
@@ -42,6 +48,15 @@ class RecordedArtifact(DataArtifact):
             node = history.known().graph.nodes.get(task.step)
             return [task.iteration] if node is not None and task.step in node.out else []
         return task.status == "succeeded" and (self.id == "_task_ok" or task.caught is None)
+
+    @property
+    def _entry(self) -> Entry:
+        """What it would be if it were kept."""
+        value = self.data
+        made = serialize(self.id, value)
+        content = b"".join(made.chunks)
+        digest = Digest(hashlib.sha256(content).digest())
+        return Entry(digest, made.serializer, type(value).__name__, len(content), digest, 0, len(content))
 
 
 def _foreach_stack(history: RunHistory, task: Task) -> list[ForeachFrame]:

@@ -12,6 +12,7 @@ from evflow.client.objects import Parent, local_time, split
 from evflow.client.output import LogText, drawn, output_of
 from evflow.core import state as core
 from evflow.core.gangs import PARALLEL
+from evflow.flow import dialect
 
 if TYPE_CHECKING:
     from evflow.client.code import RunCode
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from evflow.store.live_cards import LiveCard
 
 _RUNTIME = "runtime:"
+_FLOW_NAME = "name"
 
 __all__ = ["Metadata", "Task", "TaskData", "environment_of"]
 
@@ -321,7 +323,7 @@ class Task(Parent[DataArtifact]):
     def artifact_names(self) -> tuple[str, ...]:
         """The names of its artifacts, sorted, private ones included."""
         manifest = self.manifest()
-        return self._history.data.names(manifest) if manifest is not None else ()
+        return self._with_name(self._history.data.names(manifest)) if manifest is not None else ()
 
     def _foreach_frames(self) -> list[core.Frame]:
         return [frame for frame in self._history.known().tasks[self._number].frames() if frame.split.kind in ("foreach", "parallel")]
@@ -333,12 +335,23 @@ class Task(Parent[DataArtifact]):
 
     def _names(self) -> Sequence[str]:
         manifest = self.manifest()
-        return self._history.data.public_names(manifest) if manifest is not None else ()
+        return self._with_name(self._history.data.public_names(manifest)) if manifest is not None else ()
+
+    def _with_name(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Under Metaflow's rules a task has the flow's name as an artifact, unless it has another one of that name."""
+        if not dialect.is_metaflow() or _FLOW_NAME in names:
+            return names
+        return tuple(sorted((*names, _FLOW_NAME)))
 
     def _has(self, name: str) -> bool:
         return name in self.artifact_names()
 
     def _make(self, name: str) -> DataArtifact:
+        manifest = self.manifest()
+        if name == _FLOW_NAME and dialect.is_metaflow() and manifest is not None and name not in self._history.data.names(manifest):
+            from evflow.client.recorded import RecordedArtifact
+
+            return RecordedArtifact.of_task(self, name)
         return DataArtifact.of_task(self, name)
 
     def _identity(self) -> tuple[Any, ...]:

@@ -202,7 +202,7 @@ namespace(None)
         "lineage": [[["start", "inner"]], "join"], "has": [False, True], "kept": [1, 3],
         "inner": [["a", 0, [[0, 3, "a"]]], ["b", 1, [[1, 3, "b"]]], ["c", 2, [[2, 3, "c"]]]], "index": [0, 1, 2], "other": [[1, 3], "1"],
         "parents": True, "children": 3, "steps": ["end", "join", "inner", "start"],
-        "names": ["fixed", "has", "kept", "lineage", "pathspecs", "run_obj", "seen", "task_obj", "who"],
+        "names": ["fixed", "has", "kept", "lineage", "name", "pathspecs", "run_obj", "seen", "task_obj", "who"],
         "objects": ["Current/1/start/1", "Current/1"], "out": "the end\n", "state": [True, True, None, True],
         "tags": [[tag], True, True, "local"], "graph": ["foreach", "linear", "join", "end"], "one": [[1, 3], {"a": 1}, True], "edges": ["inner", "end"],
     }  # fmt: skip

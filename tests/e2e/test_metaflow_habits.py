@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.metaflow_world import asked, flow, run, through
+from tests.real_runs import python
 
 BRANCHED = """
 import os
@@ -46,6 +47,36 @@ def test_an_option_wins_over_its_variable(folder: Path) -> None:
     flow(folder, BRANCHED.format(variable="METAFLOW_BRANCH", value="tried"))
     assert through("flow.py", "--branch", "mine", "run").returncode == 0
     assert asked(folder, "Run('Branched/1').data.seen[0]") == "test.mine"
+
+
+def test_a_task_has_its_flow_s_name_as_an_artifact_unless_it_made_one_of_that_name(folder: Path) -> None:
+    source = """
+        from metaflow import FlowSpec, step
+
+        class Named(FlowSpec):
+            @step
+            def start(self):
+                self.x = 1
+                self.next(self.end)
+
+            @step
+            def end(self):
+                self.name = "another"
+
+        if __name__ == "__main__":
+            Named()
+        """
+    flow(folder, source)
+    run("flow.py")
+    found = asked(
+        folder,
+        "[t.artifacts.name.data, t['name'].data, t.data.name, 'name' in t, 'name' in t.data, [a.id for a in t], t.artifacts.name.size,"
+        " pickle.loads(pickle.dumps(t['name'])).data, r.data.name, [a.id for a in r['end'].task]]",
+        "import pickle\nr = Run('Named/1')\nt = r['start'].task",
+    )
+    assert found == ["Named", "Named", "Named", True, True, ["name", "x"], 6, "Named", "another", ["name", "x"]]
+    (folder / "own.py").write_text("from evflow import Run\nprint([a.id for a in Run('Named/1')['start'].task])\n")
+    assert python("own.py").stdout == "['x']\n"  # evflow's own dialect has what the step set
 
 
 def test_tags_are_changed_of_a_run_that_is_named(folder: Path) -> None:
