@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,6 +20,38 @@ if TYPE_CHECKING:
 _STREAMS: Final = ("stdout", "stderr")
 _ENDING_S: Final = 30.0
 """Longer than a process takes that has to be killed: see `evflow.runner.process`."""
+
+
+class Command:
+    """The command behind a run, under the names that programs for Metaflow read (`ExecutingRun.command_obj`)."""
+
+    def __init__(self, process: FlowProcess) -> None:
+        self._process = process
+        self._folder: TemporaryDirectory[str] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """Its words."""
+        return [*self._process.command]
+
+    @property
+    def process(self) -> FlowProcess:
+        """The process: `returncode`, `pid`."""
+        return self._process
+
+    @property
+    def log_files(self) -> dict[str, str]:
+        """Files with what it has printed until now, as `stdout` and `stderr`; they are gone with this object.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="evflow-runner-")
+        files = {name: Path(self._folder.name, f"{name}.log") for name in _STREAMS}
+        for name, file in files.items():
+            file.write_text(getattr(self._process, name).text(), "utf-8")
+        return {name: str(file) for name, file in files.items()}
 
 
 class ExecutingProcess:
@@ -54,6 +87,11 @@ class ExecutingProcess:
     def stderr(self) -> str:
         """What it has printed so far on stderr: the lines of the run itself, and errors."""
         return self._process.stderr.text()
+
+    @cached_property
+    def command_obj(self) -> Command:
+        """Its command and process, as programs for Metaflow read them."""
+        return Command(self._process)
 
     @property
     def pid(self) -> int:

@@ -89,6 +89,18 @@ def test_tags_are_changed_of_a_run_that_is_named(folder: Path) -> None:
     assert asked(folder, "sorted(Run('Branched/1').user_tags)") == ["yy"]
 
 
+def test_the_command_behind_a_run_of_a_runner_has_its_words_its_end_and_its_output(folder: Path) -> None:
+    flow(folder, BRANCHED.format(variable="METAFLOW_BRANCH", value="tried"))
+    setup = "import os\nwith Runner('flow.py', show_output=False).run() as going:\n    c = going.command_obj\n    files = c.log_files"
+    found = asked(
+        folder,
+        "['run' in c.command, c.process.returncode, *[open(files[n]).read() == getattr(going, n) for n in files],"
+        " 'succeeded' in ''.join(open(files[n]).read() for n in files), sorted(files)]",
+        setup,
+    )
+    assert found == [True, 0, True, True, True, ["stderr", "stdout"]]
+
+
 def test_a_run_is_quiet_where_metaflow_s_variable_says_so(folder: Path) -> None:
     flow(folder, BRANCHED.format(variable="METAFLOW_QUIET", value="1"))
     done = run("flow.py")
