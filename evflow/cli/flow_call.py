@@ -75,7 +75,9 @@ def _of_options(flow: type, command: str, options: dict[str, click.Option], give
             shown = [name for name in own if not options[alike(name)].hidden]
             raise ArgumentUnknown(flow, command, typed, [one.name for one in parameters.values()], shown)
         option = options[key]
-        if key in parameters:
+        if key in parameters and parameters[key].is_several:
+            yield from _several(option.opts[0], parameters[key], value)
+        elif key in parameters:
             yield f"{option.opts[0]}={_text(parameters[key], value)}"
         else:
             yield from _of_option(typed, option, value)
@@ -98,6 +100,13 @@ def _of_option(typed: str, option: click.Option, value: Any) -> Iterator[str]:
         raise UsageError(f"{typed}={value!r}: it is one value.")
     else:
         yield f"{word}={value}"
+
+
+def _several(word: str, parameter: Parameter[Any], value: object) -> Iterator[str]:
+    """The words of a parameter that is given more than once, or with several words."""
+    fitting = cast("tuple[object, ...]", converted(parameter, value))
+    items = [json.dumps(item) if parameter.type is JSONType else str(item) for item in fitting]
+    yield from [word, *items] if parameter.nargs != 1 else (f"{word}={item}" for item in items)
 
 
 def _text(parameter: Parameter[Any], value: object) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evflow.flow.parameter_values import ParameterInvalid, converted, default_shown, resolve, type_name, variable
+from evflow.flow.parameter_values import ParameterInvalid, converted, default_shown, one, resolve, type_name, variable
 from evflow.flow.parameters import Parameter, of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ParameterOptions:
         sources = {} if context is None else {name: context.get_parameter_source(name) for name in self._parameters}
         self._from_variables = {self._parameters[name].name for name, source in sources.items() if source is _VARIABLE}
         values = {parameter.name: given.pop(name, None) for name, parameter in self._parameters.items()}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None and value != ()}
 
     def resolved(self, given: Mapping[str, Any], *, user: str) -> dict[str, Any]:
         """Every parameter's value by its attribute: what was given, else its default.
@@ -67,6 +67,8 @@ def _option_anew(name: str, parameter: Parameter[Any]) -> click.Option:
 
 def _flag(parameter: Parameter[Any]) -> dict[str, Any]:
     """Of a flag, its name alone says True; a value may follow all the same: a `Runner` gives one."""
+    if parameter.is_several:
+        return {"multiple": parameter.multiple, "nargs": max(1, parameter.nargs)}
     return {"is_flag": False, "flag_value": "True"} if parameter.is_flag else {}
 
 
@@ -98,7 +100,9 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since 8.5 onl
             return value  # it is read once, when the run starts
         source = param.name and ctx.get_parameter_source(param.name) if param and ctx else None
         try:
-            converted(self._parameter, value, source=variable(self._parameter.name) if source is _VARIABLE else "")
+            (one if self._parameter.is_several else converted)(
+                self._parameter, value, source=variable(self._parameter.name) if source is _VARIABLE else ""
+            )
         except ParameterInvalid as error:
             raise click.UsageError(error.message, ctx) from None
         return value

@@ -48,6 +48,8 @@ class ParameterSpec:
         case_sensitive: A `choice` tells cases apart.
         is_text: A `file` is text, else bytes.
         encoding: Of that text.
+        multiple: It may be given more than once, and its value is a tuple.
+        nargs: How many values it has, where its value is a tuple of so many; else 1.
     """
 
     name: str
@@ -61,8 +63,12 @@ class ParameterSpec:
     case_sensitive: bool = True
     is_text: bool = True
     encoding: str = ENCODING
+    multiple: bool = False
+    nargs: int = 1
 
 
+_SEVERAL: Final = {"multiple": False, "nargs": 1}
+"""Left out of a manifest where they say nothing: that of a flow without them is as it was."""
 _FIELDS = declared(ParameterSpec)
 
 
@@ -81,7 +87,7 @@ def spec_of(parameter: Parameter[Any], default_shown: str = "") -> ParameterSpec
     kind, choices, case_sensitive = _kind_of(parameter)
     return ParameterSpec(
         parameter.name, parameter.attribute, kind, is_required(parameter), parameter.separator, parameter.help or "",
-        default_shown, choices, case_sensitive,
+        default_shown, choices, case_sensitive, multiple=parameter.multiple, nargs=parameter.nargs,
     )  # fmt: skip
 
 
@@ -97,7 +103,7 @@ def stand_in(flow: str, specs: Iterable[ParameterSpec]) -> type:
 
 def to_plain(spec: ParameterSpec) -> dict[str, Any]:
     """As a manifest holds it."""
-    return {name: getattr(spec, name) for name in _FIELDS}
+    return {name: getattr(spec, name) for name in _FIELDS if name not in _SEVERAL or getattr(spec, name) != _SEVERAL[name]}
 
 
 def from_plain(plain: Mapping[str, Any]) -> ParameterSpec:
@@ -149,5 +155,6 @@ def _parameter(spec: ParameterSpec) -> Parameter[Any]:
         import click  # of flows without such a parameter nobody needs it
 
         kind = click.Choice(spec.choices, case_sensitive=spec.case_sensitive)
-    parameter: Parameter[Any] = Parameter(spec.name, type=kind, required=spec.required, help=spec.help, separator=spec.separator)
+    several: dict[str, Any] = {"multiple": spec.multiple, "nargs": spec.nargs} if spec.multiple or spec.nargs != 1 else {}
+    parameter: Parameter[Any] = Parameter(spec.name, type=kind, required=spec.required, help=spec.help, separator=spec.separator, **several)
     return parameter

@@ -5,7 +5,7 @@ of the command.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TextIO, cast
 
 from evflow.core.values import value
@@ -140,7 +140,7 @@ def resolve(
         elif parameter.required:
             missing.append(parameter.name)
         else:
-            values[attribute] = None
+            values[attribute] = () if parameter.multiple else None
     if missing:
         raise ParameterMissing(missing)
     return values
@@ -201,6 +201,8 @@ def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> 
         from evflow.flow import includefile
 
         return includefile.read(cast("includefile.IncludeFile[Any]", parameter), value, source)
+    if parameter.is_several:
+        return _several(parameter, value, source)
     if parameter.separator is not None and isinstance(value, list | tuple):
         items = list(cast("list[object]", value))
         if all(isinstance(item, str) for item in items):
@@ -210,6 +212,25 @@ def converted(parameter: Parameter[Any], value: object, *, source: str = "") -> 
     if parameter.separator is None or not isinstance(plain, str):
         return plain
     return plain.split(parameter.separator) if plain else []
+
+
+def _several(parameter: Parameter[Any], value: object, source: str) -> tuple[object, ...]:
+    """The values of a parameter that is given more than once, or with several words; a text is of a variable, and has spaces between them."""
+    if not isinstance(value, str | list | tuple):
+        raise ParameterInvalid(parameter.name, value, "a list", source)
+    items: list[object] = [*value.split()] if isinstance(value, str) else [*cast("Iterable[object]", value)]
+    if parameter.nargs != 1 and len(items) != parameter.nargs:
+        raise ParameterInvalid(parameter.name, items, f"{parameter.nargs} values", source)
+    return tuple(one(parameter, item, source=source) for item in items)
+
+
+def one(parameter: Parameter[Any], value: object, *, source: str = "") -> object:
+    """One of the values of a parameter that has several.
+
+    Raises:
+        ParameterInvalid: It does not fit.
+    """
+    return _plain(parameter, value, source)
 
 
 def _plain(parameter: Parameter[Any], value: object, source: str) -> object:
@@ -279,6 +300,8 @@ def _default(cls: type, parameter: Parameter[Any], user: str) -> object:
     value = called(cls, f"The default of parameter '{parameter.name}'", parameter.name, parameter.default, parameter.where, user)
     if value is None:
         return None
+    if parameter.is_several:
+        return converted(parameter, value)
     expected = {float: (float, int), JSONType: (str, dict, list, int, float, bool)}.get(parameter.type, (parameter.type,))
     wrong_bool = isinstance(value, bool) and parameter.type in (int, float, str)
     if all(isinstance(kind, type) for kind in expected) and (wrong_bool or not isinstance(value, cast("Any", expected))):

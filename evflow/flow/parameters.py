@@ -6,7 +6,7 @@ Values come, in this order, from the caller (the command line, a client), the va
 A user's import pays for this module; what only a starting run needs is in `evflow.flow.parameter_values`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from evflow.flow.steps import LANGUAGE, NOT_MODIFIABLE, SCOPE, Where, caller, facts
@@ -27,6 +27,7 @@ RESERVED: Final = frozenset(
 IGNORED: Final = frozenset({"hidden", "metavar", "show_choices", "show_envvar"})
 """Fields that Metaflow hands to click, and that change nothing but its `--help`."""
 _FLAG: Final = "is_flag"
+_SEVERAL: Final = ("multiple", "nargs")
 
 
 class JSONType:
@@ -46,7 +47,7 @@ class Parameter(Generic[T_co]):
         separator: The text is split there into a list.
         has_type: The type was given, and does not follow from the default.
         where: Where it is defined.
-        options: Other fields, which `check` tells of, but for `is_flag` and those of `IGNORED`.
+        options: Other fields, which `check` tells of, but for `is_flag`, `multiple`, `nargs` and those of `IGNORED`.
     """
 
     is_flow_parameter = True
@@ -156,7 +157,8 @@ class Parameter(Generic[T_co]):
             required: A run cannot start without it.
             show_default: Show the default in `--help`.
             separator: Split the text there: the value is a list of strings.
-            options: `is_flag=True`: the name alone says True on the command line; other fields: see `IGNORED`.
+            options: `is_flag=True`: the name alone says True on the command line; `multiple=True`: it may be given more than once; `nargs=2`: so many words
+                follow it. The value is a tuple with the last two. Other fields: see `IGNORED`.
         """
         for field in (name, type, separator, show_default):
             if getattr(field, "is_delayed", False):
@@ -169,7 +171,7 @@ class Parameter(Generic[T_co]):
         self.separator = separator
         self.options = options
         self.has_type = type is not None
-        self.type: Any = type_of(default) if type is None else type
+        self.type: Any = (_type_of_each(default) if self.is_several else type_of(default)) if type is None else type
         self.where = caller(1)
         self.attribute = ""
 
@@ -192,6 +194,22 @@ class Parameter(Generic[T_co]):
     def is_flag(self) -> bool:
         """On the command line its name alone says True, as in Metaflow with `is_flag=True`."""
         return bool(self.options.get(_FLAG))
+
+    @property
+    def multiple(self) -> bool:
+        """It may be given more than once, and its value is a tuple."""
+        return bool(self.options.get("multiple"))
+
+    @property
+    def nargs(self) -> int:
+        """How many words follow it; with more than one its value is a tuple."""
+        given = self.options.get("nargs", 1)
+        return given if isinstance(given, int) else 1
+
+    @property
+    def is_several(self) -> bool:
+        """Its value is a tuple."""
+        return self.multiple or self.nargs != 1
 
     @property
     def made(self) -> Callable[[object], object] | None:
@@ -256,8 +274,10 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
                 f"Parameter '{name}' is a flag, and its type is not bool.",
                 "Say type=bool or a default that is True or False, or leave is_flag out.",
             )
+        if parameter.is_several or parameter.options.get("nargs", 1) != 1:
+            yield from _several_mistakes(parameter)
         for option in parameter.options:
-            if option not in IGNORED and option != _FLAG:
+            if option not in IGNORED and option != _FLAG and option not in _SEVERAL:
                 yield (
                     "parameter-field",
                     parameter.where,
@@ -265,6 +285,34 @@ def mistakes(cls: type) -> Iterator[tuple[str, Where, str, str]]:
                     f"Its fields are: {', '.join(parameter.fields)}.{did_you_mean(option, parameter.fields)}",
                 )
         yield from _type_mistakes(parameter)
+
+
+def _several_mistakes(parameter: Parameter[Any]) -> Iterator[tuple[str, Where, str, str]]:
+    nargs: object = parameter.options.get("nargs", 1)
+    if not isinstance(nargs, int) or isinstance(nargs, bool) or nargs < 1:
+        yield (
+            "parameter-nargs",
+            parameter.where,
+            f"Parameter '{parameter.name}' has nargs={nargs!r}.",
+            "Say how many words follow it: 1 or more.",
+        )
+    beside = [name for name, there in (
+        ("separator", parameter.separator is not None), ("is_flag", parameter.is_flag), ("a file", parameter.reads_file),
+        ("nargs", parameter.multiple and parameter.nargs != 1),
+    ) if there]  # fmt: skip
+    if beside:
+        what = "multiple" if parameter.multiple else "nargs"
+        yield (
+            "parameter-several",
+            parameter.where,
+            f"Parameter '{parameter.name}' has {what} and {' and '.join(beside)}, which do not go together.",
+            "Leave one of them out.",
+        )
+
+
+def _type_of_each(default: object) -> Any:
+    values = list(cast("Iterable[object]", default)) if isinstance(default, list | tuple) else []
+    return type_of(values[0]) if values else str
 
 
 def type_of(default: object) -> Any:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_scheduler import scheduler
 from tests.metaflow_world import asked, flow, run, through
-from tests.real_runs import python
+from tests.real_runs import evflow, python
+from tests.waiting import wait_until
 
 BRANCHED = """
 import os
@@ -99,6 +101,51 @@ def test_the_command_behind_a_run_of_a_runner_has_its_words_its_end_and_its_outp
         setup,
     )
     assert found == [True, 0, True, True, True, ["stderr", "stdout"]]
+
+
+def test_a_parameter_is_given_more_than_once_or_with_several_words(folder: Path, root: Path) -> None:
+    flow(
+        folder,
+        """
+        from metaflow import FlowSpec, Parameter, step
+
+        class Several(FlowSpec):
+            tags = Parameter("labels", multiple=True, type=str)
+            sizes = Parameter("sizes", multiple=True, type=int, default=[1, 2])
+            pair = Parameter("pair", nargs=2, type=float, default=(0.5, 1))
+
+            @step
+            def start(self):
+                self.seen = [self.tags, self.sizes, self.pair]
+                self.next(self.end)
+
+            @step
+            def end(self):
+                pass
+
+        if __name__ == "__main__":
+            Several()
+        """,
+    )
+    run("flow.py")
+    run("flow.py", "--labels", "a b", "--labels", "c", "--sizes", "3", "--pair", "-1", "2.5")
+    run("flow.py", METAFLOW_RUN_SIZES="4 5")
+    assert "is not an integer" in through("flow.py", "run", "--sizes", "x").stderr
+    setup = "done = Runner('flow.py', show_output=False).run(labels=['x', 'y z'], sizes=(7,), pair=[1, 2])"
+    found = asked(folder, "[[*Run(f'Several/{n}')['start'].task.data.seen] for n in (1, 2, 3, done.run.id)]", setup)
+    assert found == [
+        [[], [1, 2], [0.5, 1.0]],
+        [["a b", "c"], [3], [-1.0, 2.5]],
+        [[], [4, 5], [0.5, 1.0]],
+        [["x", "y z"], [7], [1.0, 2.0]],
+    ]
+    with scheduler(root):
+        assert through("flow.py", "deploy").returncode == 0
+        asked(folder, "str(DeployedFlow.from_deployment('Several').trigger(labels=['d e', 'f'], pair=[3, 4]))")
+        assert evflow("run", "Several", "-p", "sizes=8 9", "--follow").returncode == 0
+        wait_until(lambda: asked(folder, "[Run(f'Several/{n}').finished for n in (5, 6)]") == [True, True], "both are over")
+    found = asked(folder, "[[*Run(f'Several/{n}')['start'].task.data.seen] for n in (5, 6)]")
+    assert found == [[["d e", "f"], [1, 2], [3.0, 4.0]], [[], [8, 9], [0.5, 1.0]]]
 
 
 def test_a_run_is_quiet_where_metaflow_s_variable_says_so(folder: Path) -> None:

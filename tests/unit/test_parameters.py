@@ -20,7 +20,7 @@ from evflow.flow.parameter_values import (
     ParameterUnknown,
     resolve,
 )
-from evflow.flow.parameters import of
+from evflow.flow.parameters import mistakes, of
 
 
 def flow_with(**parameters: Parameter[Any]) -> type[FlowSpec]:
@@ -253,3 +253,18 @@ def test_texts_for_people_are_short() -> None:
     assert values.default_shown(Parameter("p", default=computing(1), type=int)) is None
     assert values.shown(Parameter("p", separator=","), ["a", "b"]) == "a,b"
     assert json.loads(values.shown(Parameter("p", type=JSONType), {"a": 1})) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"multiple": True, "separator": ","}, "has multiple and separator, which do not go together"),
+        ({"multiple": True, "nargs": 2}, "has multiple and nargs, which do not go together"),
+        ({"nargs": -1}, "has nargs=-1"),
+    ],
+)
+def test_what_has_several_values_is_said_in_one_way(fields: dict[str, Any], said: str) -> None:
+    class Several(FlowSpec):
+        words = Parameter("words", type=str, **fields)
+
+    assert any(said in message for _, _, message, _ in mistakes(Several))
