@@ -70,6 +70,9 @@ class Dispatch:
     async def is_owner(self) -> bool:
         return True
 
+    async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
+        return True
+
     async def carry(self, attempt: AttemptId, *, unless: str = "") -> None: ...
 
     def is_ours(self, seen: JobSeen) -> bool:
