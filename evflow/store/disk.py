@@ -240,16 +240,17 @@ def make_folder(path: Path, root: Path) -> None:
     A store that we make is its user's alone. In one that somebody made and opened to others, folders have the
     rights that the user's mask leaves.
     """
+    mode = 0o777 if root in path.parents else 0o700
     try:
-        path.mkdir(0o777 if root in path.parents else 0o700)
+        path.mkdir(mode)
     except FileExistsError:
         return
     except FileNotFoundError:
         if not path.parent.exists():
             make_folder(path.parent, root)
-            make_folder(path, root)
-            return
-        raise  # a file system that has no new folders, as /proc
+        # Somebody else may have made the one above in this moment. A file system that has no new folders, as /proc, says the same again.
+        with suppress(FileExistsError):
+            path.mkdir(mode)
     sync_folder(path.parent)
 
 

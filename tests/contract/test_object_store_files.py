@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ for index in range({scaled(100, at_least=20)}):
     assert temporary(store) == []
     for digest in store.digests():
         store.get(digest)
+
+
+def test_a_store_that_is_not_there_yet_is_made_by_several_at_once(tmp_path: Path) -> None:
+    """Each may be the first to see that a folder lacks, and find it made by another one a moment later."""
+    with ThreadPoolExecutor(4) as writers:
+        for number in range(30):
+            stores = [FileStore(tmp_path / str(number) / "store") for _ in range(4)]
+            for written in [writers.submit(store.put, [bytes([each])]) for each, store in enumerate(stores)]:
+                written.result()
 
 
 def test_a_writer_that_dies_before_the_rename_leaves_a_temporary_file_only(store: FileStore) -> None:

@@ -229,7 +229,7 @@ def test_check_lists_every_problem_with_its_line(folder: Path) -> None:
 @pytest.mark.parametrize("command", [[], ["check"], ["check", "--json"]], ids=" ".join)
 def test_check_reads_the_decorators_of_with(command: list[str]) -> None:
     done = python("sums.py", "--with", "pool:reuse=-1", *command)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "--with pool:reuse=-1: reuse=-1: it is True, False" in done.stderr
     assert "sound" not in done.stderr
     assert python("sums.py", "--with", "retry:times=2", *command).returncode == 0

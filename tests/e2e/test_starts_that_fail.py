@@ -12,13 +12,13 @@ __all__ = ["folder"]
 
 @pytest.mark.usefixtures("folder")
 def test_a_start_that_is_refused_takes_no_number_and_leaves_no_run() -> None:
-    for option, value, says in (
-        ("--run-id-file", "no/such/folder", "cannot be written"),
-        ("--run-id-file", "x" * 300, "cannot be written"),
-        ("--tag", "x" * 501, "501 characters"),
+    for option, value, code, says in (
+        ("--run-id-file", "no/such/folder", 1, "cannot be written"),
+        ("--run-id-file", "x" * 300, 1, "cannot be written"),
+        ("--tag", "x" * 501, 2, "501 characters"),
     ):
         refused = python("sums.py", "run", option, value)
-        assert refused.returncode == 1, refused.stderr
+        assert refused.returncode == code, refused.stderr
         assert says in refused.stderr
         assert "Traceback" not in refused.stderr
     python("sums.py", "run", "--run-id-file", "number")
