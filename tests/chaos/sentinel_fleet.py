@@ -21,6 +21,7 @@ SENTINELS = 3
 DOWN_AFTER_MS = 1_000
 """Of silence, after which a Sentinel takes a server for dead."""
 _WITHIN_S = 60.0
+_CALM_MS = "600000"
 _LONG_MS = "60000"
 """Longer than a strike takes: writes wait until the server is dead, or until they are let go on."""
 
@@ -94,7 +95,10 @@ class SentinelFleet(Fleet):
             sentinel.kill()
 
     def calm_down(self) -> None:
-        """See the base."""
+        """See the base. From now on the Sentinels take no server for dead: what a fail-over lost after the last owner's end nobody could write again."""
+        self.settle()
+        for sentinel in self.sentinels:
+            sentinel.call("SENTINEL", "SET", SERVICE, "down-after-milliseconds", _CALM_MS)
         self.settle()
         super().calm_down()
 
