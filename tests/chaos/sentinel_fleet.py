@@ -6,6 +6,7 @@ a proxy that loses replies may make the Sentinels take a living server for dead.
 
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -172,6 +173,7 @@ class SentinelFleet(Fleet):
     def _swap(self) -> None:
         self.server, self.replica = self.replica, self.server
         self.fail_overs += 1
+        self._moments.append(f"{datetime.now(UTC):%H:%M:%S.%f} another primary")
 
     def _agreed(self) -> int | None:
         named = {sentinel.primary() for sentinel in self.sentinels}

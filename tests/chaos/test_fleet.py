@@ -87,7 +87,7 @@ def test_nothing_is_lost_or_done_twice_whatever_dies_sleeps_is_cut_off_or_full(r
         fleet.begin(minutes=30)
         disturb(fleet, LENGTH_S)
         found = calm(fleet)
-        assert found.problems == [], f"{fleet.story()}\n{fleet.twins()}"
+        assert found.problems == [], "\n".join([*found.problems, fleet.story(), fleet.twins()])
         assert len(found.never_begun) <= fleet.unknown, "a run that was asked for without an error was never offered"
         assert found.succeeded > 20
         with fleet.log() as log:
@@ -104,7 +104,7 @@ def test_fail_overs_that_lose_acknowledged_writes_leave_whole_logs(root: Path, n
         while not fleet.lost_bytes:
             fleet.fail_over()
         found = calm(fleet, lost=True)
-        assert found.problems == [], f"{fleet.story()}\n{fleet.twins()}"
+        assert found.problems == [], "\n".join([*found.problems, fleet.story(), fleet.twins()])
         assert found.succeeded > 10
 
 
