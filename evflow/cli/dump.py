@@ -16,6 +16,8 @@ from evflow.flow import dialect
 if TYPE_CHECKING:
     from evflow.store.artifacts import ArtifactView
 
+_TOO_LARGE = "too large to show"
+
 
 class NoSuchArtifact(UsageError):
     """`--include` names an artifact that none of the tasks has."""
@@ -95,7 +97,7 @@ def _recorded(task: str, wanted: set[str] | None) -> dict[str, Any]:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text.encode()) <= most else "too large to show"
+    return text if len(text.encode()) <= most else _TOO_LARGE
 
 
 def _check(what: str, wanted: set[str], has: list[list[str]]) -> None:
@@ -139,7 +141,7 @@ def _print(task: str, view: "ArtifactView", names: list[str], max_value_size: in
         entry = view.entry(name)
         head = f"  {click.style(name.ljust(width), fg='cyan')}  {click.style(f'[{entry.type}, {size(entry.size)}]', dim=True)}"
         if entry.size > max_value_size:
-            click.echo(f"{head} too large to show")
+            click.echo(f"{head} {_TOO_LARGE}")
         else:
             click.echo(f"{head} {_shown(view, name)}")
 
@@ -155,9 +157,7 @@ def _shown(view: "ArtifactView", name: str) -> str:
         return click.style(f"cannot be shown: its __repr__ raised {type(error).__name__}: {error}", fg="red")
 
 
-def _write(
-    state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]], file: str, made: dict[int, dict[str, Any]]
-) -> None:  # fmt: skip
+def _write(state: RunState, found: list[tuple[Task, "ArtifactView", list[str]]], file: str, made: dict[int, dict[str, Any]]) -> None:
     import pickle
     from pathlib import Path
 
