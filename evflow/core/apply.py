@@ -23,6 +23,8 @@ from evflow.errors import InternalError
 _Item = TypeVar("_Item")
 
 RETRIES_FIRST_SINCE = 5
+"""From this version of the decisions on what is tried again waits before what was never tried."""
+
 HARD_TIMEOUT_GRACE_US = 10_000_000
 """How long after the limit an attempt may still end by itself before its group is killed."""
 
