@@ -199,7 +199,7 @@ class RunHistory:
     @property
     def system_tags(self) -> frozenset[str]:
         """The tags that evflow gave; they never change."""
-        return frozenset(self.entry.summary.get("system_tags", ()))
+        return frozenset(self._begun_with("system_tags"))
 
     @property
     def user_tags(self) -> frozenset[str]:
@@ -207,7 +207,7 @@ class RunHistory:
         with self.log.lock:
             if self._tags is None or clock.monotonic_s() - self._tags_read_s >= FRESH_S:
                 changed = self.log.ask(lambda log: log.tags(self.run))
-                self.set_tags(self.entry.summary.get("tags", ()) if changed is None else changed)
+                self.set_tags(self._begun_with("tags") if changed is None else changed)
             assert self._tags is not None
             return self._tags
 
@@ -215,6 +215,11 @@ class RunHistory:
     def tags(self) -> frozenset[str]:
         """Both."""
         return self.user_tags | self.system_tags
+
+    def _begun_with(self, tags: str) -> Iterable[str]:
+        """Tags of the run's line in the index; where that is not written yet, since the run has only just begun, of its log."""
+        told: Iterable[str] | None = self.entry.summary.get(tags)
+        return self.known().header.get(tags, ()) if told is None else told
 
     def set_tags(self, tags: Iterable[str]) -> None:
         """Take note of tags that were just read or written."""

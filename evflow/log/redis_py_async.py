@@ -65,8 +65,11 @@ class AsyncRedisPyTransport:
         """See `AsyncTransport.aclose`."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            writer: Any = getattr(connection, "_writer", None)
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await connection.disconnect(nowait=True)
+            if writer is not None:  # TLS would wait for the server's farewell, and outlive its loop
+                writer.transport.abort()
 
     async def _exchange(self, commands: Sequence[Command], timeout_s: float) -> list[type_of_reply]:
         async with self._turn:

@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio.lowlevel
+import psutil
 import pytest
 
 from evflow.core.chain import links
@@ -64,6 +66,28 @@ async def test_a_log_behind_tls_is_a_log(port: int, certificate: tuple[Path, Pat
     assert [event.payload for event in client.follow(SHARD, RUN, 0, 5)] == events
     client.close()
     await log.aclose()
+
+
+async def test_a_server_that_takes_no_leave_keeps_no_connection_open(port: int, certificate: tuple[Path, Path]) -> None:
+    """TLS has a farewell, which a server that hangs does not answer."""
+
+    def connections() -> list[int]:
+        return [one.fd for one in psutil.Process().net_connections() if one.raddr and one.raddr.port == port]
+
+    log = await open_event_log(f"rediss://localhost:{port}?ssl_ca_certs={certificate[1]}")
+    assert connections()
+    [server] = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in child.net_connections())
+    ]
+    server.suspend()
+    try:
+        await log.aclose()
+        await anyio.lowlevel.checkpoint()
+        assert connections() == []
+    finally:
+        server.resume()
 
 
 def test_the_end_of_a_connection_is_seen_through_tls(port: int, certificate: tuple[Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,7 @@ from evflow.client.run import run_of
 from evflow.client.tagging import change
 from evflow.flow import current as flow_current
 from evflow.log.protocol import LogClient, RunEntry, StoredEvent
+from tests.core_run import CoreRun, node, pack, stored
 from tests.core_world import RUN, CoreWorld
 from tests.random_flows import grow
 
@@ -194,6 +196,15 @@ def test_what_is_no_namespace_is_refused(given_: Any) -> None:
 def test_a_run_is_in_the_namespaces_of_all_its_tags_and_in_the_global_one() -> None:
     read = history(Shelf([]), tags=["nightly"], system_tags=["user:ada"])
     assert [ns for ns in ("nightly", "user:ada", "user:bob", None) if read.in_namespace(ns)] == ["nightly", "user:ada", None]
+
+
+def test_a_run_whose_line_is_not_written_yet_has_the_tags_that_it_began_with() -> None:
+    """The line follows the first event, and a body may ask for its own run before."""
+    run = CoreRun(node("start", "end"), node("end"))
+    begun = replace(run.records[0], event=replace(run.records[0].event, tags=("nightly",), system_tags=("user:ada",)))
+    read = history(Shelf(stored([pack(begun)])))
+    assert (read.user_tags, read.system_tags) == ({"nightly"}, {"user:ada"})
+    assert read.in_namespace("user:ada")
 
 
 # ---------------------------------------------------------------- small things
