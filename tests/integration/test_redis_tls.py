@@ -72,7 +72,11 @@ async def test_a_server_that_takes_no_leave_keeps_no_connection_open(port: int, 
     """TLS has a farewell, which a server that hangs does not answer."""
 
     def connections() -> list[int]:
-        return [one.fd for one in psutil.Process().net_connections() if one.raddr and one.raddr.port == port]
+        return [
+            one.fd
+            for one in psutil.Process().net_connections()
+            if one.status != psutil.CONN_LISTEN and getattr(one.raddr, "port", 0) == port
+        ]
 
     log = await open_event_log(f"rediss://localhost:{port}?ssl_ca_certs={certificate[1]}")
     assert connections()

@@ -17,6 +17,7 @@ from evflow.client.namespaces import BadNamespace, get_namespace, namespace
 from evflow.client.objects import split
 from evflow.client.run import run_of
 from evflow.client.tagging import change
+from evflow.core.events import RunStarted
 from evflow.flow import current as flow_current
 from evflow.log.protocol import LogClient, RunEntry, StoredEvent
 from tests.core_run import CoreRun, node, pack, stored
@@ -201,9 +202,11 @@ def test_a_run_is_in_the_namespaces_of_all_its_tags_and_in_the_global_one() -> N
 def test_a_run_whose_line_is_not_written_yet_has_the_tags_that_it_began_with() -> None:
     """The line follows the first event, and a body may ask for its own run before."""
     run = CoreRun(node("start", "end"), node("end"))
-    begun = replace(run.records[0], event=replace(run.records[0].event, tags=("nightly",), system_tags=("user:ada",)))
-    read = history(Shelf(stored([pack(begun)])))
-    assert (read.user_tags, read.system_tags) == ({"nightly"}, {"user:ada"})
+    first = run.records[0]
+    assert isinstance(first.event, RunStarted)
+    begun = replace(first.event, tags=("nightly",), system_tags=("user:ada",))
+    read = history(Shelf(stored([pack(replace(first, event=begun))])))
+    assert (set(read.user_tags), set(read.system_tags)) == ({"nightly"}, {"user:ada"})
     assert read.in_namespace("user:ada")
 
 
