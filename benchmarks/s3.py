@@ -36,6 +36,7 @@ def moved(engine: Engine, megabytes: int) -> dict[str, float]:
         folder = Path(name)
         env = {**os.environ, **CREDENTIALS, "HOME": name, "EVFLOW_HOME": f"{name}/e", "AWS_ENDPOINT_URL_S3": server.url}
         write(folder / "content", megabytes * 1_000_000)
+        os.sync()  # or the system writes it out, at the expense of what is measured, where memory for unwritten bytes becomes scarce
         readings: dict[str, float] = {}
         peak = 0.0
         for what in (PUT, GET):

@@ -81,7 +81,7 @@ class Aws:
         self._tell("faults", faults)
 
     def asked(self) -> list[str]:
-        """The requests since this was asked last, as `PUT /bucket/key?query`."""
+        """The requests since this was asked last, as `PUT /bucket/key?query`, ` unsigned` behind it where the signature leaves the body out."""
         with urllib.request.urlopen(f"{self.url}/tests/asked", timeout=10) as answer:
             found: list[str] = json.load(answer)
         return found

@@ -1,6 +1,6 @@
 """moto's server, with what tests need beside it: objects that grow old, and answers that fail.
 
-`GET /tests/asked` answers what was asked since then. `POST /tests/age` {bucket, key, seconds} lets an object be written some time ago. `POST /tests/faults` [{…}] says what goes wrong from now on, the
+`GET /tests/asked` answers what was asked since then; "unsigned" stands behind what has a body that its signature does not hold. `POST /tests/age` {bucket, key, seconds} lets an object be written some time ago. `POST /tests/faults` [{…}] says what goes wrong from now on, the
 first fault that fits a request being used up by it:
 
     method      the request's (`GET`); any where it is left out
@@ -52,7 +52,7 @@ class Troubled:
             _told(path, given)
             start_response("200 OK", [("Content-Length", "0")])
             return []
-        fault = _fault(environ["REQUEST_METHOD"], path)
+        fault = _fault(environ["REQUEST_METHOD"], path, unsigned=environ.get("HTTP_X_AMZ_CONTENT_SHA256") == "UNSIGNED-PAYLOAD")
         if "status" in fault:
             text = f"<Error><Code>{fault.get('code', '')}</Code><Message>{fault.get('message', 'so it is')}</Message></Error>".encode()
             if environ.get("CONTENT_LENGTH"):
@@ -83,9 +83,9 @@ def _told(path: str, given: Any) -> None:
             key.last_modified -= timedelta(seconds=given["seconds"])
 
 
-def _fault(method: str, path: str) -> dict[str, Any]:
+def _fault(method: str, path: str, *, unsigned: bool) -> dict[str, Any]:
     with _lock:
-        _asked.append(f"{method} {path}")
+        _asked.append(f"{method} {path}{' unsigned' if unsigned else ''}")
         for fault in _faults:
             if fault.get("times", 1) > 0 and fault.get("method", method) == method and fault.get("path", "") in path:
                 fault["times"] = fault.get("times", 1) - 1

@@ -155,6 +155,25 @@ def test_a_large_object_is_sent_in_parts_and_what_fails_leaves_no_upload(world: 
     assert "Uploads" not in world.aws.client("s3").list_multipart_uploads(Bucket=world.bucket)
 
 
+def test_signatures_of_parts_leave_the_body_out_unless_the_profile_wants_it(
+    world: S3World, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsigned(content: bytes) -> list[bool]:
+        world.aws.asked()
+        store.put([content])
+        return ["partNumber=" in one for one in world.aws.asked() if one.endswith(" unsigned")]
+
+    assert unsigned(LARGE) == [True] * 3
+    profile = tmp_path / "config"
+    profile.write_text("[default]\ns3 =\n  payload_signing_enabled = true\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("AWS_CONFIG_FILE", str(profile))
+        patched.setattr(requests, "_session", None)
+        loop.close()
+        assert unsigned(LARGE + b"more") == []
+        loop.close()
+
+
 def test_uploads_of_dead_writers_are_swept_when_they_are_old(world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = world.aws.client("s3")
     s3.create_multipart_upload(Bucket=world.bucket, Key=world.key(bytes(32)))

@@ -36,6 +36,11 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         raise
 
 
+def start(work: Coroutine[Any, Any, object]) -> None:
+    """Begin with something of use later. Whoever needs it does it again if it fails, and is told."""
+    asyncio.run_coroutine_threadsafe(work, _running())
+
+
 def keep(of_parent: object) -> None:
     """Keep what a forked child has of its parent's loop from being collected, which would touch the parent's connections."""
     _of_parents.append(of_parent)

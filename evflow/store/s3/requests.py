@@ -80,7 +80,20 @@ async def _make(settings: S3Settings) -> _Made:
     # What is read is checked against its digest: the client's own check of the same bytes would only take time.
     options = options.merge(type(options)(response_checksum_validation="when_required"))
     context = session.client("s3", region_name=settings.region, endpoint_url=settings.endpoint, config=options)
-    return _Made(await context.__aenter__(), context)
+    client = await context.__aenter__()
+    client.meta.events.register("before-sign.s3.UploadPart", _sign_without_body)
+    return _Made(client, context)
+
+
+def _sign_without_body(request: Any, **_: object) -> None:
+    """Let the signature of a part hold its checksum, not a digest of its body, unless the profile wants `payload_signing_enabled`.
+
+    So does the client by itself over TLS, if it is the one that adds the checksum. The digest would be the third pass over each byte.
+    """
+    options = request.context["client_config"]
+    if not (options.s3 or {}).get("payload_signing_enabled"):
+        unsigned = {**(options.s3 or {}), "payload_signing_enabled": False}
+        request.context["client_config"] = options.merge(type(options)(s3=unsigned))
 
 
 async def _close() -> None:
@@ -105,6 +118,10 @@ class Bucket:
     def __init__(self, address: S3Address, settings: S3Settings) -> None:
         self.address = address
         self.settings = settings
+
+    async def prepare(self) -> None:
+        """Make the client that the first request would make."""
+        await _client(self.settings)
 
     async def call(
         self, method: str, *, key: str | None = None, body: Buffer | None = None, once: bool = False, **arguments: Any

@@ -92,6 +92,7 @@ class S3Store:
             loop.run(self._put_small(digest, data))
             self._cache.keep(digest, data)
             return digest
+        loop.start(self._bucket.prepare())
         with Draft(self._spool, durable=False) as draft:
             digest = write_digested(draft, chain(head, rest))
             loop.run(self._put_file(digest, draft))
