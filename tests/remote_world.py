@@ -32,12 +32,19 @@ async def a_service(root: Path) -> AsyncGenerator[PlainService]:
 
 @asynccontextmanager
 async def a_remote_executor(
-    url: str, context: RunContext, platform: Platform, *, live: bool = True, epoch: int = 7, owner: str = OWNER
+    url: str,
+    context: RunContext,
+    platform: Platform,
+    *,
+    live: bool = True,
+    epoch: int = 7,
+    owner: str = OWNER,
+    said: list[str] | None = None,
 ) -> AsyncGenerator[RemoteExecutor]:
     """The executor of a shard's owner."""
     link = Link(url)
     dispatch = OwnerDispatch(link, SHARD, owner, lambda: epoch, lambda _: context)
-    executor = RemoteExecutor(platform, dispatch, live=live)
+    executor = RemoteExecutor(platform, dispatch, live=live, on_notice=(said if said is not None else []).append)
     try:
         yield executor
     finally:

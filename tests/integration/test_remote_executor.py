@@ -1,7 +1,9 @@
 """The executor of platforms of containers: what it does when owners die, platforms are away and answers are lost."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -10,12 +12,15 @@ from evflow.core.codec import decode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.log.link import Link
+from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder, RunContext
-from evflow_executors.remote import executor as remote
+from evflow_executors.remote import executor as remote, owner, reports
+from evflow_executors.remote.command import ContainerSettings
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name
 from evflow_executors.remote.owner import OwnerDispatch
 from evflow_executors.remote.platform import Job, PlatformProblem
+from evflow_executors.remote.provision import container_settings
 from evflow_executors.remote.verdicts import Verdict
 from tests.contract.test_executor import FLOW, World
 from tests.fakes.container_host import PlainPlatform, PlainService
@@ -123,6 +128,98 @@ async def test_a_submit_is_repeated_until_it_is_done_and_done_once(url: str, con
         assert await world.end(name) == AttemptExited(1, 0, 0, None)
         await world.aclose()
     assert service.submitted == [name_of(name)]
+
+
+class StoreAway(StoreUnusable):
+    """What S3 says while it is away."""
+
+    is_transient = True
+
+
+@pytest.fixture
+def store_away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The store that takes orders is away for so many tries as the list's item says, once it is set."""
+    left = [0]
+
+    def settings(*arguments: Any, **options: Any) -> ContainerSettings:
+        if left[0] > 0:
+            left[0] -= 1
+            raise StoreAway("s3://bucket/evflow", "no answer")
+        return container_settings(*arguments, **options)
+
+    monkeypatch.setattr(owner, "container_settings", settings)
+    monkeypatch.setattr(remote, "STORE_AGAIN_S", 0.01)
+    return left
+
+
+async def test_a_store_that_is_away_is_waited_for_as_the_platform_is(
+    url: str, context: RunContext, service: PlainService, store_away: list[int]
+) -> None:
+    said: list[str] = []
+    store_away[0] = 3
+    async with a_remote_executor(url, context, PlainPlatform(service), said=said) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+        assert await world.end(name) == AttemptExited(1, 0, 0, None)
+        await world.aclose()
+    assert service.submitted == [name_of(name)]
+    assert said == ["plain: The store cannot use 's3://bucket/evflow': no answer. It is tried again."]
+
+
+async def test_what_waits_for_its_store_can_be_taken_back(
+    url: str, context: RunContext, service: PlainService, store_away: list[int]
+) -> None:
+    store_away[0] = 10**9
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+
+        async def take_back() -> None:
+            while store_away[0] > 10**9 - 3:  # noqa: ASYNC110 - the store has no event for it
+                await anyio.sleep(0.01)
+            await executor.cancel(name, grace_s=1)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_back)
+            assert await world.end(name) == AttemptExited(1, 0, None, None, "never-started")
+        await world.aclose()
+    assert service.submitted == []
+
+
+async def test_a_store_that_stays_away_is_given_up_and_the_attempt_never_started(
+    url: str, context: RunContext, service: PlainService, store_away: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "SUBMIT_PATIENCE_S", 0.1)
+    store_away[0] = 10**9
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        end = await world.end(await world.launch("quick"))
+        await world.aclose()
+    assert isinstance(end, AttemptExited)
+    assert end.why == "never-started: The store cannot use 's3://bucket/evflow': no answer."
+
+
+async def test_a_report_in_a_store_that_is_away_is_fetched_when_it_is_back(
+    url: str, context: RunContext, service: PlainService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = count(1)
+
+    def take(store_url: str, attempt: AttemptId) -> Sequence[bytes]:
+        if next(tries) <= 2 * owner.MOST_FAILURES:
+            raise StoreAway("s3://bucket/evflow", "no answer")
+        return taken(store_url, attempt)
+
+    taken = reports.take
+    monkeypatch.setattr(reports, "take", take)
+    monkeypatch.setattr(owner, "AGAIN_S", 0.0)
+    before = len(await reports_of(url))
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+        assert await world.end(name) == AttemptExited(1, 0, 0, None)
+        await world.aclose()
+    assert next(tries) > 2 * owner.MOST_FAILURES
+    assert len(await reports_of(url)) > before
 
 
 async def test_a_lost_answer_to_a_submit_makes_no_twin(url: str, context: RunContext, service: PlainService) -> None:

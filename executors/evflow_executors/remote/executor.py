@@ -29,6 +29,7 @@ from evflow.clock import now_us
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.errors import EvflowError
+from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
@@ -40,7 +41,9 @@ from evflow_executors.remote.records import Dispatch, Gang, Out
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, GANG_ENDED, UNFIT, Verdict, end_of
 
 SUBMIT_PATIENCE_S: Final = 900.0
-"""How long a platform may be away or throttle before an attempt counts as never started; it is made again then."""
+"""How long a platform may be away or throttle, or a store be away that a job's order goes to, before an attempt counts as never started; it is made again then."""
+STORE_AGAIN_S = 5.0
+"""After which pause such a store is tried again; a try takes its own time."""
 CANCELLED_EVERY_S: Final = 0.5
 """How often it is seen, between two tries of a submit, whether anybody still wants it."""
 CLOSE_WITHIN_S: Final = 10.0
@@ -271,13 +274,17 @@ class RemoteExecutor:
             outs: The attempts by the name of the job that they are: the nodes of a gang, else one.
         """
         jobs: dict[str, Job] = {}
+        away: dict[str, StoreUnusable] = {}
         for name, made in (await self._jobs(outs)).items():
             if isinstance(made, Job):
                 jobs[name] = made
                 for out in outs[name]:
                     out.reads = objects_read(made.command.env)
+            elif isinstance(made, StoreUnusable) and made.is_transient:
+                away[name] = made
             else:
                 await self._unfit(outs[name], made)
+        await self._wait_for_store({name: outs[name] for name in away}, away)
         deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
         while jobs:
             if not await self._dispatch.is_owner():
@@ -309,6 +316,27 @@ class RemoteExecutor:
             while jobs and (left_s := again_s - anyio.current_time()) > 0:
                 await anyio.sleep(min(left_s, CANCELLED_EVERY_S))
                 await self._drop_cancelled(jobs, outs, problems)
+
+    async def _wait_for_store(self, outs: Mapping[str, Sequence[Out]], away: Mapping[str, StoreUnusable]) -> None:
+        """Queue again what could not be made because its store is away, where it can be taken back; not what was taken back meanwhile."""
+        now_s = anyio.current_time()
+        for name, error in away.items():
+            first = outs[name][0]
+            if first.stored_by_s is None:
+                first.stored_by_s = now_s + SUBMIT_PATIENCE_S
+            if any(map(_is_cancelled, outs[name])):
+                await self._give_up(outs[name], "", may_exist=False)
+            elif now_s >= first.stored_by_s:
+                await self._give_up(outs[name], error.message, may_exist=False)
+            else:
+                self._tell(f"{self.name}: {error.message.rstrip('.')}. It is tried again.")
+                self._queued[name] = outs[name]
+        if away:
+            self._spawn(self._stir(STORE_AGAIN_S))
+
+    async def _stir(self, after_s: float) -> None:
+        await anyio.sleep(after_s)
+        self._something.set()
 
     async def _drop_cancelled(
         self, jobs: dict[str, Job], outs: Mapping[str, Sequence[Out]], problems: Mapping[str, PlatformProblem]

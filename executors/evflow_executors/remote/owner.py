@@ -14,7 +14,7 @@ from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
 from evflow.log import commands
 from evflow.log.link import Link
-from evflow.store import open_store
+from evflow.store import StoreUnusable, open_store
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool_orders import NoPackage
 from evflow_executors.remote import meeting, reports, sheets
@@ -25,6 +25,12 @@ from evflow_executors.remote.provision import container_settings, keep_framework
 
 PATIENCE_S: Final = 120.0
 """How long the log may be away; as for the writer of a shard."""
+STORE_PATIENCE_S: Final = 900.0
+"""How long a store may be away that holds what a container reported; as a platform for a submit."""
+MOST_FAILURES: Final = 10
+"""How often such a report is read where the store is there, and does not give it."""
+AGAIN_S = 0.5
+"""Half the pause before the second try; each is twice the one before, up to ten seconds."""
 LONGEST_S: Final = 5 * 86_400.0
 """How long a job may run whose step has no `@timeout`: Metaflow's DEFAULT_RUNTIME_LIMIT."""
 TIMEOUT_MARGIN_S: Final = 300.0
@@ -180,16 +186,17 @@ class OwnerDispatch:
             diagnostics.info("the address of a gang's node 0 stays in the store", attempt=str(control), why=error.message)
 
     async def _left(self, context: RunContext, attempt: AttemptId) -> Sequence[bytes]:
-        failures = 0
+        failures, deadline_s = 0, anyio.current_time() + STORE_PATIENCE_S
         while True:
             try:
                 return await anyio.to_thread.run_sync(reports.take, context.store_url, attempt)
             except EvflowError as error:
                 failures += 1
-                if failures >= 10:
+                is_away = isinstance(error, StoreUnusable) and error.is_transient and anyio.current_time() < deadline_s
+                if failures >= MOST_FAILURES and not is_away:
                     diagnostics.warning("what a container reported cannot be read", attempt=str(attempt), why=error.message)
                     return ()
-                await anyio.sleep(min(10.0, 0.5 * 2**failures))
+                await anyio.sleep(min(10.0, AGAIN_S * 2**failures))
 
     def _jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
         found: dict[str, Job | EvflowError] = {}

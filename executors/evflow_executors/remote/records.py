@@ -73,6 +73,7 @@ class Out:
         "order",
         "reads",
         "started",
+        "stored_by_s",
         "submitted",
         "tail",
         "terminating",
@@ -86,6 +87,7 @@ class Out:
         self.gang = gang
         self.asked = asyncio.Event() if gang is not None else None  # the run asked for the end of this node
         self.reads = frozenset[bytes]()  # see `platform.JobSeen`
+        self.stored_by_s: float | None = None  # how long the store may be away that its order goes to, by the loop's clock
         self.submitted = order is None
         self.started = False
         self.ending = False
