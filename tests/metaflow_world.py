@@ -9,6 +9,8 @@ from typing import Any
 from tests.real_runs import python
 
 THROUGH = ("-m", "evflow.compat.metaflow")
+AT_ONCE: dict[str, Any] = {"EVFLOW_RETRY_SCALE": "0", "METAFLOW_USER": "tester"}
+"""Variables of a user whose retries do not wait."""
 
 
 def flow(folder: Path, source: str, name: str = "flow.py") -> Path:
