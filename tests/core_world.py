@@ -17,6 +17,8 @@ from evflow_scheduler.run import OwnedRun
 from tests.random_flows import RandomFlow, choose
 
 RUN = RunId(FlowName("RandomFlow"), RunNumber(1))
+TASK_BUDGET = 300
+"""Of a run: one that loops for ever ends."""
 
 
 @dataclass
@@ -49,7 +51,7 @@ class CoreWorld:
         """Append the first turn."""
         options = {
             "max_splits": self.max_splits,
-            "task_budget": 300,
+            "task_budget": TASK_BUDGET,
             "retry_scale": 0,
             "on_failure": "pause" if self.controlled else "fail",
         }
@@ -68,6 +70,19 @@ class CoreWorld:
                 return
             self.step()
         raise AssertionError(f"not over after {limit} events: {self.run.state.status}")
+
+    @property
+    def outgrown(self) -> bool:
+        """The flow has more tasks than its budget: the run failed for that, whatever its steps did."""
+        state = self.run.state
+        return state.failing is not None and state.failing.code == "task-budget" and sum(1 for _ in state.all_tasks()) >= TASK_BUDGET
+
+    @property
+    def holds_what_failed(self) -> bool:
+        """All that failed is held; in a run that was failing itself, for its budget or its form, what failed meanwhile is not."""
+        state = self.run.state
+        failed = {task.id for task in state.all_tasks() if task.status == "failed"}
+        return state.held.keys() == failed or (state.failing is not None and state.held.keys() < failed)
 
     def step(self) -> None:
         """One thing that may happen now."""

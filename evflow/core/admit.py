@@ -214,28 +214,37 @@ def admit(slots: Slots, waiting: Iterable[Waiting], is_mine: Callable[[RunId], b
     Args:
         slots: What is taken.
         waiting: Attempts of this shard and of others.
-        is_mine: Whether a run is of this shard. What others can have is left free.
+        is_mine: Whether a run is of this shard. What others can have is left free, and so is, where several namespaces are served, what comes
+            behind that in its own.
     """
-    grants: list[Grant] = []
-    others: list[AttemptId] = []
+    served: list[tuple[Waiting, Grant, int]] = []
     turns, rest = dict(slots.turns), False
     for candidate in waiting:
         if len(slots.unused) < candidate.nodes or slots.room_for(candidate):
             rest = True
             break
         for one in (candidate,) if candidate.nodes == 1 else candidate.each():
-            slot = slots.take(one)
-            if is_mine(one.attempt.run):
-                grants.append(Grant(one.attempt, slot, _reason(slots)))
-            else:
-                others.append(one.attempt)
-    if others:
-        mine = [slots.taken[grant.attempt][1].namespace for grant in grants]
-        for attempt in others:
-            slots.free(attempt)
-        slots.turns = turns
-        for namespace in mine:
-            slots.turns[namespace] = max(slots.turns.values(), default=0) + 1
+            grant = Grant(one.attempt, slots.take(one), _reason(slots))
+            served.append((one, grant, slots.turns[one.namespace]))
+    if all(is_mine(one.attempt.run) for one, _, _ in served):
+        return Admission(tuple(grant for _, grant, _ in served), (), rest)
+    grants: list[Grant] = []
+    others: list[AttemptId] = []
+    # Whose turn it is among several namespaces may look otherwise to the one that looks next. So in none of them is anybody served before his time.
+    is_shared, left = len({one.namespace for one, _, _ in served}) > 1, set[str]()
+    for one, grant, turn in served:
+        mine = is_mine(one.attempt.run)
+        if mine and not (is_shared and one.namespace in left):
+            grants.append(grant)
+            turns[one.namespace] = turn
+            continue
+        slots.free(one.attempt)
+        left.add(one.namespace)
+        if mine:
+            rest = True
+        else:
+            others.append(one.attempt)
+    slots.turns = turns
     return Admission(tuple(grants), tuple(others), rest)
 
 
