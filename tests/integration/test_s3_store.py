@@ -11,11 +11,12 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from evflow.aws import AwsMissing
-from evflow.store import ObjectDamaged, ObjectMissing, StoreUnusable, open_store
+from evflow.store import NameTaken, ObjectDamaged, ObjectMissing, StoreUnusable, open_store
 from evflow.store.s3 import S3Store, loop, removal, requests
 from evflow.store.s3.problems import S3Unusable
 from tests.aws import Aws
@@ -72,6 +73,21 @@ def test_a_created_file_whose_answer_was_lost_is_ones_own(world: S3World, store:
     assert store.read_named("a") == b"mine"
 
 
+@pytest.mark.parametrize(
+    "repeat", [{"status": 404, "code": "NoSuchUpload"}, {"status": 412, "code": "PreconditionFailed"}], ids=["gone", "taken"]
+)
+def test_an_upload_whose_end_was_not_answered_is_ones_own(world: S3World, store: S3Store, repeat: dict[str, object]) -> None:
+    """So servers answer the repeat that are not AWS's. What is there is compared: a file of another writer is not taken for one's own."""
+    end = {"method": "POST", "path": "uploadId"}
+    world.aws.fail({**end, "lose": 1}, {**end, **repeat})
+    assert store.write_named("a", [LARGE], create_only=True) == len(LARGE)
+    assert store.read_named("a") == LARGE
+    world.aws.fail({**end, **repeat})
+    with pytest.raises((NameTaken, S3Unusable)):
+        store.write_named("a", [LARGE[::-1]])
+    assert store.read_named("a") == LARGE
+
+
 def test_a_server_that_stays_busy_is_told_with_how_often_it_was_tried(
     world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +141,25 @@ def test_a_cut_transfer_is_begun_again(world: S3World, store: S3Store, content: 
     digest = store.put([content])
     world.aws.fail({"method": "GET", "cut": 300, "times": 2})
     assert bytes(store.get(digest)) == content
+
+
+def test_a_large_object_that_is_written_again_as_it_was_can_be_read_meanwhile(
+    world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer who finds it there has S3 copy it onto itself, which gives it another ETag."""
+    digest, key = store.put([LARGE]), world.key(digest_of(LARGE))
+    s3, stream = world.aws.client("s3"), requests.Bucket.stream
+    before = s3.head_object(Bucket=world.bucket, Key=key)["ETag"]
+
+    async def late(*arguments: Any) -> None:
+        await asyncio.to_thread(
+            s3.copy_object, Bucket=world.bucket, Key=key, CopySource=f"{world.bucket}/{key}", MetadataDirective="REPLACE"
+        )
+        await stream(*arguments)
+
+    monkeypatch.setattr(requests.Bucket, "stream", late)
+    assert bytes(store.get(digest)) == LARGE
+    assert s3.head_object(Bucket=world.bucket, Key=key)["ETag"] != before
 
 
 def test_a_transfer_that_is_always_cut_is_told(world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:

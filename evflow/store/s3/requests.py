@@ -180,19 +180,20 @@ class Bucket:
 
         return await self._repeated(ask, key)
 
-    async def stream(self, key: str, start: int, end: int, etag: str, write: Callable[[bytes, int], None]) -> None:
+    async def stream(self, key: str, start: int, end: int, etag: str | None, write: Callable[[bytes, int], None]) -> None:
         """Hand the bytes of a key on as they come, each with its offset; a transfer that was cut goes on where it was.
 
         Raises:
-            S3Failed: There is no such key, or it is not what had this ETag any more.
+            S3Failed: There is no such key, or it is not what had this ETag any more, if one is given, or it ends before `start`.
             S3Unusable: It cannot be read.
         """
         at = start
+        condition = {} if etag is None else {"IfMatch": etag}
 
         async def ask(client: Any) -> None:
             nonlocal at
             answer: dict[str, Any] = await client.get_object(
-                Bucket=self.address.bucket, Key=key, Range=f"bytes={at}-{end - 1}", IfMatch=etag
+                Bucket=self.address.bucket, Key=key, Range=f"bytes={at}-{end - 1}", **condition
             )
             async with answer["Body"] as body:
                 while at < end and (chunk := await body.content.read(min(READ_BYTES, end - at))):

@@ -176,8 +176,10 @@ class S3Store:
         landing = _Landing(self._cache, None if again else self._spool)
         with landing:
             try:
-                loop.run(transfers.fetch(self._bucket, self.address.object(digest), landing))
+                loop.run(transfers.fetch(self._bucket, self.address.object(digest), landing, may_change=False))
             except S3Failed as failed:
+                if failed.answer.is_past_the_end and not again:  # another writer mends what was damaged
+                    return self._fetch(digest, again=True)
                 raise self._failed(failed, digest) from failed
             except (StoreFull, StoreUnusable) as error:
                 if again or isinstance(error, S3Unusable):

@@ -9,8 +9,10 @@ copying it in the bucket then, would need no disk, but let S3 move every byte tw
 
 import asyncio
 import base64
+import hashlib
 import os
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from evflow.store.s3.problems import S3Failed
@@ -88,8 +90,12 @@ async def send_file(
     try:
         async with asyncio.TaskGroup() as group:
             parts = [group.create_task(send(number)) for number in range(1, -(-size // length) + 1)]
-        listed = {"Parts": [part.result() for part in parts]}
-        await bucket.call("complete_multipart_upload", key=key, UploadId=upload, MultipartUpload=listed, **arguments)
+        listed = [part.result() for part in parts]
+        try:
+            await bucket.call("complete_multipart_upload", key=key, UploadId=upload, MultipartUpload={"Parts": listed}, **arguments)
+        except S3Failed:
+            if not await _is_there(bucket, key, listed):
+                raise
     except BaseException as error:
         await asyncio.shield(_abort(bucket, key, upload))
         if isinstance(error, BaseExceptionGroup):
@@ -97,6 +103,21 @@ async def send_file(
         raise
     finally:
         os.close(file)
+
+
+async def _is_there(bucket: Bucket, key: str, parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a key has what was made of these parts: an upload was ended already whose end is asked for again, the first answer being lost.
+
+    AWS answers the repeat as it did at first; others say that there is no such upload, or that the key is taken. An ETag is the digest of those of the parts,
+    where the server does not encrypt with a key of its own.
+    """
+    tags = "".join(part["ETag"].strip('"') for part in parts)
+    try:
+        whole = hashlib.md5(bytes.fromhex(tags), usedforsecurity=False).hexdigest()
+        found = await bucket.call("head_object", key=key)
+    except (ValueError, S3Failed):
+        return False
+    return bool(found["ETag"].strip('"') == f"{whole}-{len(parts)}")
 
 
 async def _abort(bucket: Bucket, key: str, upload: str) -> None:
@@ -129,7 +150,7 @@ class Landing(Protocol):
         ...
 
 
-async def fetch(bucket: Bucket, key: str, landing: Landing, connections: int = CONNECTIONS_EACH) -> Content:
+async def fetch(bucket: Bucket, key: str, landing: Landing, connections: int = CONNECTIONS_EACH, *, may_change: bool = True) -> Content:
     """Read a whole object, a large one by several connections.
 
     Each of them hands on what comes at once, so the memory that this takes does not grow with the object; few and long requests cost
@@ -140,6 +161,8 @@ async def fetch(bucket: Bucket, key: str, landing: Landing, connections: int = C
         key: Its key.
         landing: Takes what comes.
         connections: How many requests may be under way.
+        may_change: The key may be written anew with another content, whose parts do not go with those of the first. Without that it may only be written
+            anew as it was (`touch`), or be damaged, and the caller compares its digest.
 
     Raises:
         S3Failed: There is no such key, or it changed meanwhile.
@@ -158,10 +181,11 @@ async def fetch(bucket: Bucket, key: str, landing: Landing, connections: int = C
     await asyncio.to_thread(landing.complete, 0, len(first))
     length = min(SPAN_BYTES, max(PART_BYTES, -(-size // connections)))
     room = asyncio.Semaphore(connections)
+    etag: str | None = answer["ETag"] if may_change else None
 
     async def span(start: int, end: int) -> None:
         async with room:
-            await bucket.stream(key, start, end, answer["ETag"], landing.write)
+            await bucket.stream(key, start, end, etag, landing.write)
 
     spans = [(start, min(start + length, size)) for start in range(len(first), size, length)]
     tasks = [asyncio.create_task(span(*one)) for one in spans]
