@@ -54,6 +54,9 @@ class Dispatch:
     def log_of(self, attempt: AttemptId) -> str:
         return "log"
 
+    def store_of(self, attempt: AttemptId) -> str:
+        return "store"
+
     async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
         return {name: self._job(name, attempt, order.step) for name, attempt, order in orders}
 
@@ -73,7 +76,7 @@ class Dispatch:
     async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
         return True
 
-    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None: ...
+    async def carry(self, attempt: AttemptId, *, unless: str, tell: Callable[[str], None]) -> None: ...
 
     def is_ours(self, seen: JobSeen) -> bool:
         return True

@@ -1,11 +1,13 @@
 """The executor of platforms of containers: what it does when owners die, platforms are away and answers are lost."""
 
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from evflow.core.codec import decode_report
@@ -130,6 +132,18 @@ async def test_a_submit_is_repeated_until_it_is_done_and_done_once(url: str, con
     assert service.submitted == [name_of(name)]
 
 
+class Said(list[str]):
+    """What a run is told, and when there is something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.something = anyio.Event()
+
+    def append(self, text: str, /) -> None:
+        super().append(text)
+        self.something.set()
+
+
 class StoreAway(StoreUnusable):
     """What S3 says while it is away."""
 
@@ -186,6 +200,47 @@ async def test_what_waits_for_its_store_can_be_taken_back(
     assert service.submitted == []
 
 
+async def test_a_store_that_takes_long_to_be_found_away_is_asked_once_for_all_and_what_waits_for_that_can_be_taken_back(
+    url: str, context: RunContext, service: PlainService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = anyio.Event(), threading.Event()
+    tries = 0
+
+    def settings(*_: Any, **__: Any) -> ContainerSettings:
+        nonlocal tries
+        tries += 1
+        anyio.from_thread.run_sync(asked.set)
+        answer.wait(20)
+        raise StoreAway("s3://bucket/evflow", "no answer")
+
+    monkeypatch.setattr(owner, "container_settings", settings)
+    monkeypatch.setattr(remote, "STORE_AGAIN_S", 600.0)
+    said = Said()
+    async with a_remote_executor(url, context, PlainPlatform(service), said=said) as executor:
+        world = World(executor)
+        names = [await world.launch("quick", task) for task in (1, 2, 3)]
+
+        async def take_back() -> None:
+            await asked.wait()
+            names.append(await world.launch("quick", 4))
+            await anyio.wait_all_tasks_blocked()
+            await executor.cancel(names[0], grace_s=1)
+            await said.something.wait()
+            await anyio.wait_all_tasks_blocked()
+            for name in names[1:]:
+                await executor.cancel(name, grace_s=1)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_back)
+            assert await world.end(names[0]) == AttemptExited(1, 0, None, None, "never-started")
+            answer.set()
+            for name in names:
+                assert await world.end(name) == AttemptExited(name.task, 0, None, None, "never-started")
+        await world.aclose()
+    assert tries == 1
+    assert service.submitted == []
+
+
 async def test_a_store_that_stays_away_is_given_up_and_the_attempt_never_started(
     url: str, context: RunContext, service: PlainService, store_away: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +275,32 @@ async def test_a_report_in_a_store_that_is_away_is_fetched_when_it_is_back(
         await world.aclose()
     assert next(tries) > 2 * owner.MOST_FAILURES
     assert len(await reports_of(url)) > before
+
+
+async def test_who_insists_does_not_wait_for_a_report_in_a_store_that_is_away(
+    url: str, context: RunContext, service: PlainService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(store_url: str, attempt: AttemptId) -> Sequence[bytes]:
+        raise StoreAway("s3://bucket/evflow", "no answer")
+
+    monkeypatch.setattr(reports, "take", take)
+    monkeypatch.setattr(remote, "LEAVE_S", 0.0)
+    said = Said()
+    async with a_remote_executor(url, context, PlainPlatform(service), said=said) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+
+        async def insist() -> None:
+            await said.something.wait()
+            for _ in range(2):
+                await executor.cancel(name, grace_s=1)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(insist)
+            assert await world.end(name) == AttemptExited(1, 0, 0, None)
+        await world.aclose()
+    assert said[0].startswith(f"plain: the store {context.store_url} is away")
+    assert said[1:] == [f"plain: what the container of {name} reported is left in the store."]
 
 
 async def test_a_lost_answer_to_a_submit_makes_no_twin(url: str, context: RunContext, service: PlainService) -> None:

@@ -1,7 +1,7 @@
 """Gangs of the remote executor: one submit, one fate, and who is told to have failed; over a platform that does what it is told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -89,6 +89,9 @@ class Owner:
     def log_of(self, attempt: AttemptId) -> str:
         return "log"
 
+    def store_of(self, attempt: AttemptId) -> str:
+        return "store"
+
     async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
         return {name: Job(name, attempt, "work", {}, ContainerCommand((), {}, self.variables)) for name, attempt, _ in orders}
 
@@ -102,7 +105,7 @@ class Owner:
     async def is_owner(self) -> bool:
         return True
 
-    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
+    async def carry(self, attempt: AttemptId, *, unless: str, tell: Callable[[str], None]) -> None:
         pass
 
     async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:

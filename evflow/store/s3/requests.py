@@ -91,9 +91,9 @@ def _sign_without_body(request: Any, **_: object) -> None:
     So does the client by itself over TLS, if it is the one that adds the checksum. The digest would be the third pass over each byte.
     """
     options = request.context["client_config"]
-    if not (options.s3 or {}).get("payload_signing_enabled"):
-        unsigned = {**(options.s3 or {}), "payload_signing_enabled": False}
-        request.context["client_config"] = options.merge(type(options)(s3=unsigned))
+    said: dict[str, Any] = options.s3 or {}
+    if not said.get("payload_signing_enabled"):
+        request.context["client_config"] = options.merge(type(options)(s3={**said, "payload_signing_enabled": False}))
 
 
 async def _close() -> None:

@@ -18,6 +18,7 @@ all of them share the platform's rate.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from signal import SIGTERM
 from typing import Any, Final, TypeVar
 
@@ -37,7 +38,7 @@ from evflow_executors.remote.command import objects_read
 from evflow_executors.remote.keeping import Keeping
 from evflow_executors.remote.names import gang_name, job_name
 from evflow_executors.remote.platform import Job, JobSeen, Platform, PlatformProblem
-from evflow_executors.remote.records import Dispatch, Gang, Out
+from evflow_executors.remote.records import Dispatch, Gang, Out, is_away
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, GANG_ENDED, UNFIT, Verdict, end_of
 
 SUBMIT_PATIENCE_S: Final = 900.0
@@ -90,6 +91,7 @@ class RemoteExecutor:
         self._out: dict[str, Out] = {}
         self._names: dict[AttemptId, str] = {}
         self._queued: dict[str, Sequence[Out]] = {}  # by the name of the job, which is a gang's where it has several
+        self._making: dict[str, Sequence[Out]] = {}  # likewise: what their jobs are is being made, and nothing of them is submitted
         self._gangs: dict[str, Gang] = {}  # by the names of their nodes
         self._keeping = Keeping(dispatch, lambda: self._out)
         self._unsure: list[str] = []  # adopted while the platform could not be asked
@@ -143,7 +145,8 @@ class RemoteExecutor:
         if name is None:
             return
         out = self._out[name]
-        queued = self._queued.pop(name if out.gang is None else out.gang.name, None)
+        job = name if out.gang is None else out.gang.name
+        queued = self._queued.pop(job, None) or self._making.pop(job, None)
         if queued is not None:
             for one in queued:
                 await self._over(one.name, self._never_started(one.name, ""))
@@ -154,9 +157,12 @@ class RemoteExecutor:
         if is_first:
             if out.submitted:
                 out.terminating = self._do(self._terminate(name, "the run asked for it", grace_s))
-        elif not out.insisted and not out.ending:
+        elif not out.insisted:
             out.insisted = True
-            self._do(self._insist(name, out))
+            if out.carrying is not None:
+                out.carrying.deadline = anyio.current_time() + LEAVE_S
+            elif not out.ending:
+                self._do(self._insist(name, out))
 
     def watch(self) -> AsyncGenerator[Observation | OutputLine]:
         """What happens, in order for each attempt, until the executor is closed."""
@@ -191,6 +197,7 @@ class RemoteExecutor:
             return
         self._closed = True
         self._queued.clear()
+        self._making.clear()
         self._seen.lift()
         with anyio.CancelScope(shield=True):
             if self._deeds:
@@ -247,8 +254,12 @@ class RemoteExecutor:
             self._something = anyio.Event()
             await self._wait_for_company()
             while self._queued:
-                some = {name: self._queued.pop(name) for name in list(self._queued)[:most]}
-                self._do(self._submit(some))
+                by_store: dict[str, dict[str, Sequence[Out]]] = {}  # so that none waits for a store that is not its own
+                for name in list(self._queued)[:most]:
+                    some = self._making[name] = self._queued.pop(name)
+                    by_store.setdefault(self._dispatch.store_of(some[0].attempt), {})[name] = some
+                for outs in by_store.values():
+                    self._do(self._submit(outs))
             await self._something.wait()  # a launch or the end
 
     async def _wait_for_company(self) -> None:
@@ -276,15 +287,17 @@ class RemoteExecutor:
         jobs: dict[str, Job] = {}
         away: dict[str, StoreUnusable] = {}
         for name, made in (await self._jobs(outs)).items():
+            if self._making.pop(name, None) is None:  # taken back meanwhile
+                continue
             if isinstance(made, Job):
                 jobs[name] = made
                 for out in outs[name]:
                     out.reads = objects_read(made.command.env)
-            elif isinstance(made, StoreUnusable) and made.is_transient:
+            elif is_away(made):
                 away[name] = made
             else:
                 await self._unfit(outs[name], made)
-        await self._wait_for_store({name: outs[name] for name in away}, away)
+        await self._wait_for_store(outs, away)
         deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
         while jobs:
             if not await self._dispatch.is_owner():
@@ -318,15 +331,13 @@ class RemoteExecutor:
                 await self._drop_cancelled(jobs, outs, problems)
 
     async def _wait_for_store(self, outs: Mapping[str, Sequence[Out]], away: Mapping[str, StoreUnusable]) -> None:
-        """Queue again what could not be made because its store is away, where it can be taken back; not what was taken back meanwhile."""
+        """Queue again what could not be made because its store is away."""
         now_s = anyio.current_time()
         for name, error in away.items():
             first = outs[name][0]
             if first.stored_by_s is None:
                 first.stored_by_s = now_s + SUBMIT_PATIENCE_S
-            if any(map(_is_cancelled, outs[name])):
-                await self._give_up(outs[name], "", may_exist=False)
-            elif now_s >= first.stored_by_s:
+            if now_s >= first.stored_by_s:
                 await self._give_up(outs[name], error.message, may_exist=False)
             else:
                 self._tell(f"{self.name}: {error.message.rstrip('.')}. It is tried again.")
@@ -354,7 +365,8 @@ class RemoteExecutor:
         made = dict(await self._dispatch.jobs([some[0] for name, some in orders.items() if outs[name][0].gang is None]))
         for name, some in orders.items():
             if outs[name][0].gang is not None:
-                made[name] = await self._dispatch.gang(name, some)
+                away = next(filter(is_away, made.values()), None)  # then this one's is: it is the same
+                made[name] = away or await self._dispatch.gang(name, some)
         return made
 
     def _is_unseen(self, out: Out) -> bool:
@@ -434,11 +446,16 @@ class RemoteExecutor:
                 if name in found:
                     await self._see(found[name])
                 elif (out := self._out.get(name)) is not None:
-                    await self._dispatch.carry(out.attempt)
-                    await self._over(name, AttemptExited(out.attempt.task, out.attempt.attempt, None, None, "job-gone"))
+                    out.ending = True
+                    self._do(self._gone(out))
             self._unsure.clear()
             self._keeping.soon()
             return
+
+    async def _gone(self, out: Out) -> None:
+        """An adopted attempt has no job: it has ended so long ago that its platform has forgotten it, or was never submitted."""
+        await self._carry(out)
+        await self._over(out.name, AttemptExited(out.attempt.task, out.attempt.attempt, None, None, "job-gone"))
 
     # --- what is seen ----------------------------------------------------------------------------------------
 
@@ -491,9 +508,16 @@ class RemoteExecutor:
 
     async def _tell_end(self, out: Out, seen: JobSeen, verdict: Verdict) -> None:
         # A container knows that it was told to end. By whom, and that it would be again, the platform knows better.
-        await self._dispatch.carry(out.attempt, unless=CONTAINER_STOPPED if verdict.kind == "failed" else "")
+        await self._carry(out, unless=CONTAINER_STOPPED if verdict.kind == "failed" else "")
         log = await self._platform.log_tail(seen.name, TAIL_LINES) if verdict.kind == "exited" and seen.exit_code in UNFIT else ""
         await self._over(seen.name, end_of(out.attempt, verdict, seen.exit_code, log))
+
+    async def _carry(self, out: Out, unless: str = "") -> None:
+        """Bring what the container left in the store into the inbox; where the run insists on its end, a store that is away is not waited for."""
+        with anyio.CancelScope(deadline=anyio.current_time() + LEAVE_S if out.insisted else inf) as out.carrying:
+            await self._dispatch.carry(out.attempt, unless=unless, tell=lambda text: self._tell(f"{self.name}: {text}"))
+        if out.carrying.cancelled_caught:
+            self._tell(f"{self.name}: what the container of {out.attempt} reported is left in the store.")
 
     async def _show(self, name: str, attempt: AttemptId) -> None:
         """Pass on what a job prints; it is for the eyes, and in the store as well."""

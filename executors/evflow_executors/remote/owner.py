@@ -1,7 +1,10 @@
 """What the executor of a platform needs of the shard's owner: its runs' contexts, its lease, its store, its inbox."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from math import inf
 from typing import Any, Final
 
 import anyio
@@ -22,6 +25,7 @@ from evflow_executors.remote.command import MOST_ORDER_BYTES, ContainerSettings,
 from evflow_executors.remote.names import LABELS, NODES_LABEL, labels, run_prefix
 from evflow_executors.remote.platform import Job, JobSeen
 from evflow_executors.remote.provision import container_settings, keep_framework
+from evflow_executors.remote.records import is_away
 
 PATIENCE_S: Final = 120.0
 """How long the log may be away; as for the writer of a shard."""
@@ -31,6 +35,8 @@ MOST_FAILURES: Final = 10
 """How often such a report is read where the store is there, and does not give it."""
 AGAIN_S = 0.5
 """Half the pause before the second try; each is twice the one before, up to ten seconds."""
+AT_ONCE: Final = 16
+"""How many reports are fetched at once: each that waits for a store takes a thread, of which this process has 40."""
 LONGEST_S: Final = 5 * 86_400.0
 """How long a job may run whose step has no `@timeout`: Metaflow's DEFAULT_RUNTIME_LIMIT."""
 TIMEOUT_MARGIN_S: Final = 300.0
@@ -76,6 +82,9 @@ class OwnerDispatch:
         self._secrets = secrets
         self._how = how
         self._settings: dict[str, ContainerSettings] = {}
+        self._turns: dict[str, asyncio.Lock] = {}  # by store: one thread makes jobs, or waits for a store that is away
+        self._away: dict[str, tuple[float, StoreUnusable]] = {}  # by store: when it was found so, by the loop's clock
+        self._fetching = asyncio.Semaphore(AT_ONCE)
 
     @property
     def epoch(self) -> int:
@@ -94,25 +103,45 @@ class OwnerDispatch:
         """The identity of the log, for names."""
         return str(self._context(attempt.run).options.get("installation", ""))
 
+    def store_of(self, attempt: AttemptId) -> str:
+        """The URL of the store of the attempt's run."""
+        return self._context(attempt.run).store_url
+
     async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
-        """What is to be submitted, by name; the error where there cannot be such a job."""
-        return await anyio.to_thread.run_sync(self._jobs, orders)
+        """What is to be submitted, by name; the error where there cannot be such a job. All of their runs have one store."""
+        if not orders:
+            return {}
+        return await self._made(self.store_of(orders[0][1]), [name for name, _, _ in orders], partial(self._jobs, orders))
 
     async def gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Job | EvflowError:
         """A gang as it is to be submitted, with its nodes as jobs of their own; the error where there cannot be such jobs."""
-        return await anyio.to_thread.run_sync(self._gang, name, orders)
+        return (await self._made(self.store_of(orders[0][1]), [name], lambda: {name: self._gang(name, orders)}))[name]
+
+    async def _made(
+        self, store_url: str, names: Sequence[str], make: Callable[[], Mapping[str, Job | EvflowError]]
+    ) -> Mapping[str, Job | EvflowError]:
+        """What a thread makes of orders. A store that was found to be away while this waited for its turn is not asked once more: that takes long."""
+        since_s = anyio.current_time()
+        async with self._turns.setdefault(store_url, asyncio.Lock()):
+            found_s, away = self._away.get(store_url, (-inf, None))
+            if away is not None and found_s >= since_s:
+                return dict.fromkeys(names, away)
+            made = await anyio.to_thread.run_sync(make, abandon_on_cancel=True)
+            if (away := next(filter(is_away, made.values()), None)) is not None:
+                self._away[store_url] = (anyio.current_time(), away)
+            return made
 
     async def is_owner(self) -> bool:
         """Whether the shard is still this process's; nobody else has it where its lease has run out."""
         held = await self._link.repeated(commands.lease_owner(self._shard), PATIENCE_S)
         return held is None or held[0] == self._owner
 
-    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
+    async def carry(self, attempt: AttemptId, *, unless: str, tell: Callable[[str], None]) -> None:
         """Bring what the container left in the store into the inbox, but for an exit with this reason. A store or a log that is away is waited for."""
         context = self._contexts.get(attempt.run)
         if context is None:
             return  # so many runs were begun since that this one is long over
-        payloads = await self._left(context, attempt)
+        payloads = await self._left(context, attempt, tell)
         for payload in payloads:
             event, _ = decode_report(payload)
             if unless and isinstance(event, AttemptExited) and event.why == unless:
@@ -120,7 +149,7 @@ class OwnerDispatch:
             await self._link.repeated(commands.report(self._shard, attempt.run, payload), PATIENCE_S)
         if payloads:
             try:
-                await anyio.to_thread.run_sync(reports.remove, context.store_url, attempt)
+                await anyio.to_thread.run_sync(reports.remove, context.store_url, attempt, abandon_on_cancel=True)
             except EvflowError as error:  # it is in the way of nothing
                 diagnostics.info("a file of reports stays in the store", attempt=str(attempt), why=error.message)
 
@@ -181,30 +210,35 @@ class OwnerDispatch:
         if context is None:
             return
         try:
-            await anyio.to_thread.run_sync(meeting.remove, context.store_url, control)
+            await anyio.to_thread.run_sync(meeting.remove, context.store_url, control, abandon_on_cancel=True)
         except EvflowError as error:
             diagnostics.info("the address of a gang's node 0 stays in the store", attempt=str(control), why=error.message)
 
-    async def _left(self, context: RunContext, attempt: AttemptId) -> Sequence[bytes]:
+    async def _left(self, context: RunContext, attempt: AttemptId, tell: Callable[[str], None]) -> Sequence[bytes]:
         failures, deadline_s = 0, anyio.current_time() + STORE_PATIENCE_S
         while True:
             try:
-                return await anyio.to_thread.run_sync(reports.take, context.store_url, attempt)
+                async with self._fetching:
+                    return await anyio.to_thread.run_sync(reports.take, context.store_url, attempt, abandon_on_cancel=True)
             except EvflowError as error:
                 failures += 1
-                is_away = isinstance(error, StoreUnusable) and error.is_transient and anyio.current_time() < deadline_s
-                if failures >= MOST_FAILURES and not is_away:
+                waits = is_away(error) and anyio.current_time() < deadline_s
+                if waits:
+                    tell(f"the store {context.store_url} is away, or busy, and what containers reported is there. It is tried again.")
+                if failures >= MOST_FAILURES and not waits:
                     diagnostics.warning("what a container reported cannot be read", attempt=str(attempt), why=error.message)
                     return ()
                 await anyio.sleep(min(10.0, AGAIN_S * 2**failures))
 
     def _jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, Job | EvflowError]:
         found: dict[str, Job | EvflowError] = {}
+        away: EvflowError | None = None
         for name, attempt, order in orders:
             try:
-                found[name] = self._job(name, attempt, order)
+                found[name] = away or self._job(name, attempt, order)
             except EvflowError as error:
                 found[name] = error
+                away = error if is_away(error) else None  # the others would meet the same, each after its own wait
         return found
 
     def _gang(self, name: str, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Job | EvflowError:

@@ -1,11 +1,14 @@
 """What the executor of a platform keeps of attempts and gangs, and what it needs of its owner."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeGuard
+
+import anyio
 
 from evflow.core.ids import AttemptId
 from evflow.errors import EvflowError
+from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.remote.platform import Job, JobSeen
 
@@ -20,6 +23,10 @@ class Dispatch(Protocol):
 
     def log_of(self, attempt: AttemptId) -> str:
         """The identity of the log, for names."""
+        ...
+
+    def store_of(self, attempt: AttemptId) -> str:
+        """The URL of the store of the attempt's run."""
         ...
 
     async def jobs(self, orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, "Job | EvflowError"]:
@@ -46,8 +53,11 @@ class Dispatch(Protocol):
         """
         ...
 
-    async def carry(self, attempt: AttemptId, *, unless: str = "") -> None:
-        """Bring what the container left in the store into the inbox, but for an exit with this reason; nothing where it reports to the log."""
+    async def carry(self, attempt: AttemptId, *, unless: str, tell: Callable[[str], None]) -> None:
+        """Bring what the container left in the store into the inbox, but for an exit with this reason; nothing where it reports to the log.
+
+        A store that is away is waited for, of which `tell` hears.
+        """
         ...
 
     def is_ours(self, seen: JobSeen) -> bool:
@@ -66,6 +76,7 @@ class Out:
         "asked",
         "attempt",
         "cancelled",
+        "carrying",
         "ending",
         "gang",
         "insisted",
@@ -92,6 +103,7 @@ class Out:
         self.started = False
         self.ending = False
         self.insisted = False
+        self.carrying: anyio.CancelScope | None = None  # while, and after, its report is fetched
         self.terminating: asyncio.Task[None] | None = None
         self.cancelled: float | None = None
         self.tail: asyncio.Task[None] | None = None
@@ -109,3 +121,8 @@ class Gang:
         self.nodes = tuple(nodes)
         self.left: set[str] = set()
         self.telling = asyncio.Lock()
+
+
+def is_away(made: object) -> TypeGuard[StoreUnusable]:
+    """Whether what should have been made was not because its store is away, or busy."""
+    return isinstance(made, StoreUnusable) and made.is_transient
