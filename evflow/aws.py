@@ -43,7 +43,19 @@ _NOT_KNOWN: Final = (
     "InvalidAccessKeyId",
     "RequestExpired",
 )
+_PERMANENT: Final = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "NoRegionError",
+    "ProfileNotFound",
+    "ConfigParseError",
+    "ParamValidationError",
+)
 _NOT_THERE: Final = ("NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket", "404")
+
+
+NO_PROFILE: Final = "Compare AWS_PROFILE with what `aws configure list-profiles` shows."
+NO_CONFIG: Final = "Mend that file, or name another one with AWS_CONFIG_FILE."
 
 
 class AwsMissing(EnvironmentProblem):
@@ -119,8 +131,8 @@ async def client(
     """
     import anyio.to_thread
 
-    session, options = await anyio.to_thread.run_sync(prepared, service, connections)
     with explained(f"make a client of {service.upper()}"):
+        session, options = await anyio.to_thread.run_sync(prepared, service, connections)
         made = session.client(service, region_name=region, endpoint_url=endpoint, config=options, **(credentials or {}))
         opened = await made.__aenter__()
     try:
@@ -174,6 +186,8 @@ def explained(doing: str) -> Generator[None]:
     """
     try:
         yield
+    except AwsMissing:
+        raise
     except Exception as error:
         problem = problem_of(doing, error)
         if problem is None:
@@ -193,7 +207,7 @@ def problem_of(doing: str, error: Exception) -> AwsProblem | None:
         return AwsProblem(f"AWS could not {doing}: {kind}: {text}", _hint(kind), kind, transient)
     if isinstance(error, known.BotoCoreError):
         kind = type(error).__name__
-        permanent = kind in ("NoCredentialsError", "PartialCredentialsError", "NoRegionError", "ProfileNotFound", "ParamValidationError")
+        permanent = kind in _PERMANENT
         return AwsProblem(f"AWS could not be asked to {doing}: {error}", _hint(kind), kind, not permanent)
     return None
 
@@ -205,6 +219,10 @@ def _hint(kind: str) -> str:
         return "Compare the name and the region with what there is."
     if "Credentials" in kind or any(word in kind for word in _NOT_KNOWN):
         return "Credentials come from the platform: a role of the machine or the pod, AWS_PROFILE, or AWS_ACCESS_KEY_ID with its secret."
+    if kind == "ProfileNotFound":
+        return NO_PROFILE
+    if kind == "ConfigParseError":
+        return NO_CONFIG
     if "Region" in kind:
         return "Set `aws_region`, or AWS_REGION."
     return ""

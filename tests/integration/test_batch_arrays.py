@@ -115,6 +115,19 @@ async def test_a_wide_foreach_is_one_submit_and_each_member_has_an_end_of_its_ow
     assert server.calls["submitjob"] == 3
 
 
+@pytest.mark.parametrize(("config", "hint"), [("", "AWS_PROFILE"), ("[[", "AWS_CONFIG_FILE")], ids=["no profile", "no configuration"])
+async def test_what_is_wrong_with_aws_s_configuration_is_told_of_each_job(
+    config: str, hint: str, server: BatchServer, stored: StoredSheets, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "config").write_text(config)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(root / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "mistyped")
+    platform = an_owner(server, stored)
+    problems = await platform.submit(some_jobs(MARK, [1]))
+    await platform.aclose()
+    assert [(problem.transient, hint in problem.hint) for problem in problems.values()] == [(False, True)]
+
+
 async def test_a_new_owner_finds_the_members_and_ends_one_of_them_or_the_rest_at_once(
     platform: BatchPlatform, server: BatchServer, stored: StoredSheets
 ) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Final, NamedTuple
 
+from evflow.aws import NO_CONFIG, NO_PROFILE
 from evflow.store.protocol import StoreUnusable
 
 _BUSY: Final = frozenset({
@@ -31,7 +32,8 @@ _HINTS: Final[dict[str, str]] = {
     "XMinioStorageFull": "The server's disk is full: free space there, or run `evflow gc`.",
     "NoCredentialsError": f"No credentials were found. {_ASK}",
     "PartialCredentialsError": f"The credentials are not complete. {_ASK}",
-    "ProfileNotFound": "Compare AWS_PROFILE with what `aws configure list-profiles` shows.",
+    "ProfileNotFound": NO_PROFILE,
+    "ConfigParseError": NO_CONFIG,
     "EndpointConnectionError": "Compare EVFLOW_S3_ENDPOINT (or AWS_ENDPOINT_URL_S3) and the region with what there is, and see whether this machine reaches it.",
     "SSLError": "The server's certificate is not trusted here: AWS_CA_BUNDLE names the certificates to trust.",
     "Truncated": "A proxy or the network cuts transfers short. What was read was not used; try again.",
