@@ -133,6 +133,21 @@ def test_nobody_answers_is_told_with_the_setting_that_names_the_server(store: S3
     assert "EVFLOW_S3_ENDPOINT" in raised.value.hint
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "other"])
+def test_certificates_that_cannot_be_read_are_told_at_once(
+    content: str | None, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / "trusted.pem").write_text(content)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "trusted.pem"))
+    monkeypatch.setenv("EVFLOW_S3_ENDPOINT", f"https://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(requests, "RETRY_FOR_S", 0.0)
+    with pytest.raises(S3Unusable) as raised:
+        open_store(store.url).put([b"content"])
+    assert not raised.value.is_transient
+    assert "AWS_CA_BUNDLE" in raised.value.hint
+
+
 # --- transfers ---------------------------------------------------------------------------------------------
 
 

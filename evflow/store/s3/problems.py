@@ -35,7 +35,8 @@ _HINTS: Final[dict[str, str]] = {
     "ProfileNotFound": NO_PROFILE,
     "ConfigParseError": NO_CONFIG,
     "EndpointConnectionError": "Compare EVFLOW_S3_ENDPOINT (or AWS_ENDPOINT_URL_S3) and the region with what there is, and see whether this machine reaches it.",
-    "SSLError": "The server's certificate is not trusted here: AWS_CA_BUNDLE names the certificates to trust.",
+    "SSLError": "The server's certificate is not trusted here: AWS_CA_BUNDLE names the certificates to trust. A server that speaks HTTP has an endpoint with http://.",
+    "CertificatesUnreadable": "Compare AWS_CA_BUNDLE, or `ca_bundle` of the profile, with what there is: it names a file with the certificates to trust.",
     "Truncated": "A proxy or the network cuts transfers short. What was read was not used; try again.",
 }  # fmt: skip
 
