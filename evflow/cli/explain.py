@@ -57,7 +57,7 @@ def command(what: str, as_json: bool) -> None:
         whose = None if state.over else explain_owner.look(log, entry.shard)
         shared = sharing(log, entry, state)
         slots = [] if shared is None else list(said_of_slots(log, state, shared))
-        limited = list(explain_limits.waits(log, entry, state))
+        limited = list(explain_limits.Standing(log).waits(entry.shard, state, explain_limits.MOST_TASKS))
         tasks = tasks_of(state, reference)
         anew = [] if not reference.step and reference.task is None else ran_anew(log, state, tasks)
         is_whole = not reference.step and reference.task is None

@@ -75,6 +75,18 @@ def of_run(state: RunState, table: Mapping[str, int]) -> RunLimit | None:
     return RunLimit(Limit(name, table.get(name, declared["at_most"])), declared.get("when_busy", "queue"))
 
 
+def needed(state: RunState, task: Task, table: Mapping[str, int]) -> list[Limit]:
+    """What has to be held for an attempt of the task: what the run holds, then what the attempt does.
+
+    Args:
+        state: The run.
+        task: The task.
+        table: The operator's limits.
+    """
+    own = of_run(state, table)
+    return [*([] if own is None else [own.limit]), *of_attempt(state, task, table)]
+
+
 def _names(state: RunState, task: Task) -> Iterator[str]:
     """The names that only the operator limits."""
     yield f"flow:{state.flow}"

@@ -4,7 +4,7 @@ For metrics and overviews, which are asked again and again: it costs the attempt
 never its tasks. A reason that `explain` learns is counted here as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from evflow.core.graph import pool_of
@@ -25,7 +25,7 @@ PAUSE: Final = "pause"
 HELD: Final = "held"
 """Failed, and its run waits with it: `IsHeld`."""
 LIMIT: Final = "limit"
-"""Queued, and a limited name that the first one in its run needs is not to be had. Only the owner knows: a tally says `SLOT`."""
+"""Queued, and a limited name that the first one in its run needs is not to be had: who holds it is in no run's log, so whoever counts says it."""
 REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, RETRY, HELD, JOIN)
 
 
@@ -43,8 +43,13 @@ class Tally(NamedTuple):
     waiting: dict[str, int]
 
 
-def tally(state: RunState) -> Tally:
-    """Count a run's tasks that are not over."""
+def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False) -> Tally:
+    """Count a run's tasks that are not over.
+
+    Args:
+        state: The run.
+        lacks_a_name: Whether a limited name that the first one of its line needs is not to be had (`evflow.core.limits.needed`); asked where one waits.
+    """
     waiting: dict[str, int] = {}
     if not state.over:
         live = [state.tasks[number] for number in state.live]
@@ -53,7 +58,7 @@ def tally(state: RunState) -> Tally:
         if queued:
             policy = state.graph[state.tasks[next(iter(state.waiting))].step].policy
             declares = policy.cpu or policy.memory_mb or policy.gpu
-            waiting[PAUSE if state.pause is not None else RESOURCES if declares else SLOT] = queued
+            waiting[PAUSE if state.pause is not None else LIMIT if lacks_a_name() else RESOURCES if declares else SLOT] = queued
         _count(waiting, WORKER, ordered)
         _count(waiting, RETRY, sum(_still_waits(state, *timer[1:]) for timer in state.agenda.timers))
         if not state.stopping:

@@ -257,6 +257,10 @@ class RedisLogClient:
         """See `LogClient.line`."""
         return self._do(limits.line(name))
 
+    def standings(self, names: Sequence[str]) -> list[tuple[list[Holder], list[Waiter]]]:
+        """See `LogClient.standings`."""
+        return self._do(limits.standings(names)) if names else []
+
     def wake(self, shards: Sequence[str]) -> None:
         """See `LogClient.wake`."""
         if shards:

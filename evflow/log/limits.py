@@ -103,6 +103,18 @@ def line(name: str) -> Operation[list[Waiter]]:
     return Operation((("HGETALL", limit_keys(name).line),), parse)
 
 
+def standings(names: Sequence[str]) -> Operation[list[tuple[list[Holder], list[Waiter]]]]:
+    """The holders and the line of several names in one exchange, in the names' order."""
+    each = [(holders(name), line(name)) for name in names]
+    commands = tuple(command for held, waiting in each for command in (*held.commands, *waiting.commands))
+
+    def parse(replies: list[type_of_reply]) -> list[tuple[list[Holder], list[Waiter]]]:
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [(held.parse([first]), waiting.parse([second])) for (held, waiting), (first, second) in zip(each, pairs, strict=True)]
+
+    return Operation(commands, parse)
+
+
 def _ask(verb: str, name: str, most: int, shard: str, holders: Sequence[str], rank: Rank) -> Operation[tuple[Grants, list[str]]]:
     if len(holders) > MOST_HOLDERS:
         raise ValueError(f"{len(holders)} holders in one call")

@@ -470,6 +470,10 @@ class LogClient(Protocol):
         """Who waits for a limited name, one of each shard, the first one first."""
         ...
 
+    def standings(self, names: Sequence[str]) -> list[tuple[list[Holder], list[Waiter]]]:
+        """Holders and line of several limited names in one exchange, in the names' order."""
+        ...
+
     def wake(self, shards: Sequence[str]) -> None:
         """Wake the owners of shards, though nothing is reported."""
         ...

@@ -416,6 +416,10 @@ class SimulatedLogClient:
         """See `LogClient.line`."""
         return self._live().state.limited.line(name)
 
+    def standings(self, names: Sequence[str]) -> list[tuple[list[Holder], list[Waiter]]]:
+        """See `LogClient.standings`."""
+        return [(self.holders(name), self.line(name)) for name in names]
+
     def wake(self, shards: Sequence[str]) -> None:
         """See `LogClient.wake`."""
         now_us = self._live().now_us()

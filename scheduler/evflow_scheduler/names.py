@@ -218,9 +218,7 @@ class Names:
         return await self._writer.patiently(act)
 
     def _needed(self, run: OwnedRun, task: Task) -> list[Limit]:
-        own = limits.of_run(run.state, self._table)
-        needed = list(limits.of_attempt(run.state, task, self._table))
-        return needed if own is None else [own.limit, *needed]
+        return limits.needed(run.state, task, self._table)
 
     async def _acquire(self, limit: Limit, holder: str, rank: Rank) -> bool:
         ask = partial(self._log.acquire, limit.name, limit.most, self._writer.shard, [holder], rank)

@@ -776,6 +776,10 @@ async def test_no_more_hold_a_name_than_may_and_each_has_a_slot(log: EventLog, c
     assert all(abs(one.since_us - client.now_us()) < 60_000_000 for one in held)
     client.set_limit("flow:F", 3)
     assert client.limited() == ["key:a}b", "key:other"]
+    names = ["key:other", "key:a}b", "key:never"]
+    assert client.standings(names) == [(client.holders(name), client.line(name)) for name in names]
+    assert [len(held) for held, _ in client.standings(names)] == [1, 2, 0]
+    assert client.standings([]) == []
     assert await log.limited() == ({"flow:F": 3}, ["key:a}b", "key:other"])
 
 

@@ -30,6 +30,9 @@ def test_it_shows_what_a_scheduler_does_and_what_waits(site: Site, root: Path) -
         assert [(one["pid"], one["tasks"], len(one["shards"])) for one in now["schedulers"]] == [(process.pid, 1, 8)]
         [seen] = now["runs"]
         assert (seen["run"], seen["status"], seen["running"], seen["waiting"]) == (run, "running", 1, {"slot": 1, "join": 1})
+        evflow("limits", "set", "flow:Nightly", "0")
+        assert told("top")["runs"][0]["waiting"] == {"limit": 1, "join": 1}, "no slot alone would let it begin"
+        evflow("limits", "unset", "flow:Nightly")
         page = evflow("top")
         assert f"{run}  running" in page.stdout
         assert "\x1b" not in page.stdout

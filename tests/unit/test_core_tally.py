@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from evflow.core import events as ev, explain
 from evflow.core.state import RunState
-from evflow.core.tally import HELD, JOIN, PAUSE, RESOURCES, RETRY, SLOT, WORKER, Tally, tally, total
+from evflow.core.tally import HELD, JOIN, LIMIT, PAUSE, RESOURCES, RETRY, SLOT, WORKER, Tally, tally, total
 from tests.core_run import CoreRun, fan, node
 from tests.core_world import CoreWorld
 from tests.random_flows import grow
@@ -71,6 +71,15 @@ def test_a_pause_and_a_failed_task_are_waits_of_their_own() -> None:
     assert tally(run.state) == one_by_one(run.state) == Tally(0, 0, {SLOT: 2, HELD: 1, JOIN: 1})
     run.turn(ev.RunPauseRequested("a look"))
     assert tally(run.state) == one_by_one(run.state) == Tally(0, 0, {PAUSE: 2, HELD: 1, JOIN: 1})
+
+
+def test_what_waits_for_a_limited_name_is_told_by_whoever_asks_for_it_and_a_pause_comes_first() -> None:
+    run = CoreRun(*fan(node("work", "join", cpu=4.0, limits={"db": 1})))
+    run.done(1, "work", splits=3)
+    assert tally(run.state, lambda: True) == Tally(0, 0, {LIMIT: 3, JOIN: 1})
+    assert tally(run.state, lambda: False) == Tally(0, 0, {RESOURCES: 3, JOIN: 1})
+    run.turn(ev.RunPauseRequested("a look"))
+    assert tally(run.state, lambda: True) == Tally(0, 0, {PAUSE: 3, JOIN: 1})
 
 
 def test_tallies_add_up() -> None:

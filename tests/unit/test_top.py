@@ -11,7 +11,8 @@ from evflow.cli.panel import ASCII
 from evflow.cli.top.keys import after
 from evflow.cli.top.overview import ORDERS, Overview, RunRow, SchedulerRow, TickRow, Wish, chosen, failures, plain
 from evflow.cli.top.panel import lines
-from evflow.cli.top.watch import Watch
+from evflow.cli.top.watch import LOOK_EVERY_US, Watch
+from evflow.core import chain
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log.errors import LogConnectionLost
 from evflow.log.feeds import Feeds
@@ -19,7 +20,7 @@ from evflow.log.keys import shared_shard
 from evflow.log.protocol import AppendCall, RunEntry
 from evflow.testing.simulated_log import SimulatedEventLog, SimulatedLogClient
 from evflow.testing.simulated_server import SimulatedServer
-from tests.core_run import CoreRun, fan
+from tests.core_run import CoreRun, fan, node
 
 NOW_US = 1_800_000_000_000_000
 RUN = RunId(FlowName("Train"), RunNumber(3))
@@ -136,8 +137,6 @@ async def test_a_run_is_followed_from_its_feed_to_its_end() -> None:
         now_us += 100_000
         head = await owner.head(shard, RUN)
         stored = run.stored()[head.seq :]
-        from evflow.core import chain
-
         links = chain.links(chain.START, run.payloads())[head.seq :]
         await owner.append(lease, AppendCall(RUN, head, tuple(one.payload for one in stored), tuple(links)))
         feeds.changed = {(shard, str(RUN))}
@@ -155,6 +154,37 @@ async def test_a_run_is_followed_from_its_feed_to_its_end() -> None:
     assert found.live == ()
     assert [(one.run, one.status) for one in found.ended] == [("Train/3", "failed")]
     assert "failed" in found.ended[0].reason
+
+
+async def test_what_waits_for_a_limit_is_said_to_wait_for_it_for_as_long_as_another_run_holds_it() -> None:
+    now_us = NOW_US
+    server = SimulatedServer(lambda: now_us)
+    log, owner, shard = SimulatedLogClient(server), SimulatedEventLog(server), shared_shard(RUN)
+    lease = await owner.take(shard, "box:7:1:x", 60.0)
+    run = CoreRun(node("start", "end", limits={"db": 1}), node("end"))
+    run.turn()
+    head = await owner.head(shard, RUN)
+    payloads = run.payloads()
+    await owner.append(lease, AppendCall(RUN, head, tuple(payloads), tuple(chain.links(chain.START, payloads))))
+    log.index_run(RunEntry(RUN, shard, {"status": "running", "started_us": NOW_US}))
+    watch = Watch(log, cast("Feeds", Told()), "here")
+
+    def waiting() -> tuple[tuple[str, int], ...]:
+        nonlocal now_us
+        now_us += LOOK_EVERY_US
+        watch.look(0)
+        [seen] = watch.overview().live
+        return seen.waiting
+
+    assert waiting() == (("slot", 1),), "it is to be had"
+    await owner.acquire("key:db", 1, "s7", ["Load/1/1.0"])
+    assert waiting() == (("limit", 1),)
+    log.set_limit("key:db", 2)
+    assert waiting() == (("slot", 1),), "the operator lets two hold it"
+    log.set_limit("flow:TestFlow", 0)
+    assert waiting() == (("limit", 1),)
+    assert "1 limit" in "\n".join(shown(watch.overview()))
+    assert plain(watch.overview(), Wish())["runs"][0]["waiting"] == {"limit": 1}
 
 
 def test_a_server_that_is_away_leaves_what_was_known() -> None:

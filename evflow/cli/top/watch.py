@@ -1,7 +1,7 @@
 """Reads a log for `evflow top`: once what there is, then what the feeds say that has changed.
 
-Runs that go on are folded, so that what is shown of them is what the owner knows; those that are over are lines of the index. It asks
-nobody but the log: no scheduler has to be reachable.
+Runs that go on are folded, so that what is shown of them is what the owner knows; those that are over are lines of the index. Who holds the limited
+names that they wait for is asked as `evflow explain` asks it. It asks nobody but the log: no scheduler has to be reachable.
 """
 
 from collections import deque
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from evflow.archives.backlog import Backlog
+from evflow.cli.explain_limits import Standing
 from evflow.cli.top.overview import Overview, RunRow, SchedulerRow, TickRow
 from evflow.core import events as ev
 from evflow.core.apply import ImpossibleEvent, apply
@@ -26,7 +27,7 @@ from evflow.log.owners import seen_owner
 from evflow.log.protocol import LogClient, RunEntry
 
 LOOK_EVERY_US: Final = 2_000_000
-"""How often is asked for schedulers, owners, and the ends of flows' logs: all flows in one request."""
+"""How often is asked for schedulers, owners, limited names that runs wait for, and the ends of flows' logs: all names, and all flows, in one request."""
 _MEASURE_EVERY_US: Final = 10_000_000
 """How often is measured what is not archived, which schedulers do as often."""
 _NEWEST: Final = 30
@@ -45,6 +46,7 @@ class _Live:
         self.entry = entry
         self.state = RunState()
         self.readable = True
+        self.lacks_a_name = False
 
 
 class Watch:
@@ -74,6 +76,7 @@ class Watch:
         self._ended_us: deque[int] = deque()
         self._looked_us = 0
         self._now_us = 0
+        self._standing = Standing(log)
 
     def look(self, wait_s: float) -> None:
         """Take in what has changed; waits for it up to `wait_s`.
@@ -127,6 +130,15 @@ class Watch:
         self._schedulers = self._log.schedulers()
         shards = {*shared_shards(), *(one.entry.shard for one in self._live.values())}
         self._owners = {shard: seen_owner(self._log, shard) for shard in sorted(shards)}
+        self._standing = Standing(self._log)
+        lines = [one for one in self._live.values() if one.state.takes_slots]
+        self._standing.look(limit.name for one in lines for limit in self._standing.needed(one.state, 1))
+        for one in lines:
+            self._ask_for_names(one)
+
+    def _ask_for_names(self, one: _Live) -> None:
+        """Whether the first task of a run's line lacks a limited name, as of the last look around where that was asked for then."""
+        one.lacks_a_name = one.state.takes_slots and any(self._standing.waits(one.entry.shard, one.state, 1))
 
     def _load_flow(self, flow: FlowName) -> None:
         self._deployments[flow] = list(_readable(self._log.deployments(flow).values()))
@@ -159,6 +171,8 @@ class Watch:
                 self._note(entry)
         elif known.entry.shard == shard:
             self._read(known.entry)
+        if (one := self._live.get(run)) is not None:
+            self._ask_for_names(one)
 
     def _read(self, entry: RunEntry) -> None:
         """Fold what is new of a run; one that is over goes back to the index."""
@@ -217,7 +231,7 @@ class Watch:
 
 def _row(one: _Live, owner: str) -> RunRow:
     state, run = one.state, one.entry.run
-    counts = tally(state)
+    counts = tally(state, lambda: one.lacks_a_name)
     steps: dict[str, int] = {}
     for number in [*state.live, *list(state.waiting)[:_NEWEST]]:
         steps.setdefault(state.tasks[number].step, 0)

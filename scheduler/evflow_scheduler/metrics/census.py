@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from evflow.core.admit import Slots
-from evflow.core.tally import LIMIT, RESOURCES, SLOT, Tally, tally, total
+from evflow.core.tally import Tally, tally, total
 from evflow.core.values import value
 from evflow_executors.packages import PackagedExecutor
 from evflow_scheduler.reading import Seen
@@ -77,8 +77,4 @@ def census(share: int, lease_ages_s: Mapping[str, float], slots: Slots, shards: 
 
 def _tally(shard: Shard, run: OwnedRun) -> Tally:
     """A run's tally; what is queued waits for a limited name where the owner was refused one for it."""
-    found = tally(run.state)
-    queued = {SLOT, RESOURCES} & found.waiting.keys()
-    if queued and shard.lacks_a_name(run):
-        found.waiting[LIMIT] = sum(found.waiting.pop(reason) for reason in queued)
-    return found
+    return tally(run.state, lambda: shard.lacks_a_name(run))
