@@ -1,12 +1,12 @@
 """`evflow show`: a run, a step or a task, from the run's own log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from evflow import clock
-from evflow.cli import session
+from evflow.cli import explain_store, session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, meant, pathspec, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, who, write_json
@@ -14,6 +14,7 @@ from evflow.cli.picture import why
 from evflow.cli.rerun import Why, reasons
 from evflow.cli.runs import plain, styled_status
 from evflow.core.deployments import SCHEDULE
+from evflow.core.explain_store import WaitsForStore
 from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.state import Attempt, Pause, RunState, Task
@@ -44,14 +45,15 @@ def show(what: str, *, as_json: bool, flow: type | None = None) -> None:
             _requested(log, run, error, as_json=as_json)
             return
         interrupted = not state.sealed and not is_owned(log, entry.shard)
+        storeless = explain_store.waits(log, entry.shard, state)
         tags = log.tags(run)
         anew = reasons(log, state)
     tasks = tasks_of(state, reference)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)
     if as_json:
-        write_json(_plain(state, reference, tasks, shown_tags, anew, interrupted=interrupted))
+        write_json(_plain(state, reference, tasks, shown_tags, anew, storeless, interrupted=interrupted))
         return
-    for line in _lines(state, reference, tasks, shown_tags, anew, interrupted=interrupted):
+    for line in _lines(state, reference, tasks, shown_tags, anew, storeless, interrupted=interrupted):
         click.echo(line)
 
 
@@ -82,12 +84,27 @@ def status_of(state: RunState, *, interrupted: bool) -> str:
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _plain(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], anew: Why, *, interrupted: bool) -> Any:
+def _plain(
+    state: RunState,
+    reference: Reference,
+    tasks: list[Task],
+    tags: list[str],
+    anew: Why,
+    storeless: Sequence[WaitsForStore],
+    *,
+    interrupted: bool,
+) -> Any:
     if reference.task is not None:
         return plain_task(state, tasks[0], anew)
     if reference.step:
         return [plain_task(state, task, anew) for task in tasks]
-    return {**plain_run(state, tags, interrupted=interrupted), "tasks": [plain_task(state, task, anew) for task in tasks]}
+    return {
+        **plain_run(state, tags, interrupted=interrupted),
+        "waits_for_store": [
+            {"executor": wait.executor, "tasks": wait.tasks, "why": wait.why, "since": iso(wait.since_us)} for wait in storeless
+        ],
+        "tasks": [plain_task(state, task, anew) for task in tasks],
+    }
 
 
 def _plain_pause(pause: Pause | None) -> dict[str, Any] | None:
@@ -177,7 +194,16 @@ def _plain_attempt(attempt: Attempt) -> dict[str, Any]:
 # --- text -------------------------------------------------------------------------------------------------
 
 
-def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[str], anew: Why, *, interrupted: bool) -> Iterator[str]:
+def _lines(
+    state: RunState,
+    reference: Reference,
+    tasks: list[Task],
+    tags: list[str],
+    anew: Why,
+    storeless: Sequence[WaitsForStore],
+    *,
+    interrupted: bool,
+) -> Iterator[str]:
     if reference.task is not None:
         yield from _task(state, tasks[0], anew)
         return
@@ -185,7 +211,7 @@ def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[
         yield from task_lines(tasks, anew)
         return
     end_us = state.finished_us or (state.at_us if interrupted else clock.now_us())
-    yield from run_lines(state, tags, end_us=end_us, interrupted=interrupted)
+    yield from run_lines(state, tags, end_us=end_us, interrupted=interrupted, storeless=storeless)
     yield ""
     if len(tasks) <= FEW_TASKS:
         yield from task_lines(tasks, anew)
@@ -195,7 +221,9 @@ def _lines(state: RunState, reference: Reference, tasks: list[Task], tags: list[
     yield from _next(state, interrupted=interrupted)
 
 
-def run_lines(state: RunState, tags: list[str], *, end_us: int, interrupted: bool = False) -> Iterator[str]:
+def run_lines(
+    state: RunState, tags: list[str], *, end_us: int, interrupted: bool = False, storeless: Sequence[WaitsForStore] = ()
+) -> Iterator[str]:
     """A run in lines for people, without its tasks; it took until `end_us`."""
     header = state.header
     yield (
@@ -219,6 +247,7 @@ def run_lines(state: RunState, tags: list[str], *, end_us: int, interrupted: boo
         facts.append(("paused", f"by {who(state.pause.by)} at {instant(state.pause.since_us)[:19]}{why_so}"))
     if state.stuck is not None and not state.over:
         facts.append(("waits", f"since {instant(state.stuck.since_us)[:19]}: {said(state.stuck.reason)}"))
+    facts += [("store", f"waited for {explain_store.shortly(wait)}") for wait in storeless]
     ending = state.outcome or state.failing
     if ending:
         facts.append(("because", said(ending.reason)))

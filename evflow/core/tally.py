@@ -26,7 +26,9 @@ HELD: Final = "held"
 """Failed, and its run waits with it: `IsHeld`."""
 LIMIT: Final = "limit"
 """Queued, and a limited name that the first one in its run needs is not to be had: who holds it is in no run's log, so whoever counts says it."""
-REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, RETRY, HELD, JOIN)
+STORE: Final = "store"
+"""They have a slot, or have been ordered of a platform, and the store is away that has their code, or takes their order: `WaitsForStore`."""
+REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, STORE, RETRY, HELD, JOIN)
 
 
 class Tally(NamedTuple):
@@ -43,12 +45,13 @@ class Tally(NamedTuple):
     waiting: dict[str, int]
 
 
-def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False) -> Tally:
+def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False, storeless: int = 0) -> Tally:
     """Count a run's tasks that are not over.
 
     Args:
         state: The run.
         lacks_a_name: Whether a limited name that the first one of its line needs is not to be had (`evflow.core.limits.needed`); asked where one waits.
+        storeless: How many of those that would start wait for the run's store; `explain_store.of_store` knows.
     """
     waiting: dict[str, int] = {}
     if not state.over:
@@ -60,11 +63,14 @@ def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False) -> 
             declares = policy.cpu or policy.memory_mb or policy.gpu
             waiting[PAUSE if state.pause is not None else LIMIT if lacks_a_name() else RESOURCES if declares else SLOT] = queued
         _count(waiting, WORKER, ordered)
+        starting = len(live) - running - ordered
+        storeless = min(storeless, starting)
+        _count(waiting, STORE, storeless)
         _count(waiting, RETRY, sum(_still_waits(state, *timer[1:]) for timer in state.agenda.timers))
         if not state.stopping:
             _count(waiting, HELD, len(state.held))
             _count(waiting, JOIN, sum(split.count < split.size for split in state.splits.values()))
-        return Tally(running, len(live) - running - ordered, waiting)
+        return Tally(running, starting - storeless, waiting)
     return Tally(0, 0, waiting)
 
 

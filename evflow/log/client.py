@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from evflow import clock
+from evflow.core.explain_store import WaitsForStore
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import Waiter
 from evflow.log import commands, flow_commands, limits
@@ -236,6 +237,12 @@ class RedisLogClient:
         from evflow.log import sources  # one command asks for it
 
         return self._do(sources.said())
+
+    def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
+        """See `LogClient.store_waits`."""
+        from evflow.log import store_waits  # few commands ask for it
+
+        return self._do(store_waits.said(shards)) if shards else {}
 
     def limits(self) -> dict[str, int]:
         """See `LogClient.limits`."""

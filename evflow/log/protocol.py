@@ -11,6 +11,7 @@ Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simul
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from evflow.core.explain_store import WaitsForStore
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import NO_RANK, Rank, Waiter
 from evflow.errors import Conflict
@@ -448,6 +449,10 @@ class LogClient(Protocol):
 
     def sources(self) -> Mapping[str, Mapping[str, Any]]:
         """How reading of queues and buckets goes: what each scheduler that reads some said last, by its owner name."""
+        ...
+
+    def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
+        """What the owners of shards said of runs that wait for their store, by the runs' names, in one exchange; it may be old."""
         ...
 
     def limits(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 import msgpack
 
+from evflow.core.explain_store import WaitsForStore
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import NO_RANK, Rank, Waiter
 from evflow.log.commands import INBOX_BATCH, check_limits
@@ -393,6 +394,11 @@ class SimulatedLogClient:
 
     def sources(self) -> Mapping[str, Mapping[str, Any]]:
         """See `LogClient.sources`: nobody here reads any."""
+        self._live()
+        return {}
+
+    def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
+        """See `LogClient.store_waits`: nobody here waits for one."""
         self._live()
         return {}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evflow import diagnostics
 from evflow.core.graph import LOCAL, PLATFORMS, TAKES_GANGS, Graph, pool_of
 from evflow.core.ids import RunId
+from evflow.core.state import RunState
 from evflow.errors import EnvironmentProblem
 from evflow.log.writer import ShardWriter
 from evflow.worker.spec import RunContext
@@ -16,6 +17,7 @@ from evflow_scheduler.request import RunView
 
 if TYPE_CHECKING:  # a run without pools loads none of it
     from evflow.log.link import Link
+    from evflow.log.store_waits import StoreWaits
     from evflow_executors.protocol import Executor
 
 
@@ -56,6 +58,7 @@ class PoolsOf:
         self._url = url
         self._restart = restart
         self._link: Link | None = None
+        self._waits: dict[str, StoreWaits] = {}  # by shard
 
     def executor(
         self,
@@ -71,20 +74,46 @@ class PoolsOf:
         Raises:
             KeyError: There is none of this name.
         """
-        from evflow.log.link import Link
-
-        if self._link is None:
-            self._link = Link(self._url, self._restart)
+        link = self._linked()
         pool = pool_of(name)
         if pool is None:
             from evflow_executors.remote.kinds import remote_executor
 
             return remote_executor(
-                name, self._link, writer.shard, writer.owner, lambda: writer.epoch, context_of, live=live, on_notice=on_notice
+                name,
+                link,
+                writer.shard,
+                writer.owner,
+                lambda: writer.epoch,
+                context_of,
+                live=live,
+                on_notice=on_notice,
+                waits=self.store_waits(writer),
             )
         from evflow_executors.pool import PoolExecutor
 
-        return PoolExecutor(pool, self._link, writer.shard, lambda: writer.epoch, context_of, live=live)
+        return PoolExecutor(pool, link, writer.shard, lambda: writer.epoch, context_of, live=live)
+
+    def store_waits(self, writer: ShardWriter) -> "StoreWaits":
+        """Says of the runs of the writer's shard that they wait for their store; one for all that its owner does."""
+        from evflow.log.store_waits import StoreWaits
+
+        found = self._waits.get(writer.shard)
+        if found is None or found.owner != writer.owner:
+            found = self._waits[writer.shard] = StoreWaits(self._linked(), writer.shard, writer.owner)
+        return found
+
+    def storeless(self, shard: str, run: RunId, state: RunState) -> int:
+        """How many tasks of a run wait for its store, as the shard's owner said it."""
+        found = self._waits.get(shard)
+        return 0 if found is None else found.tasks(run, state)
+
+    def _linked(self) -> "Link":
+        from evflow.log.link import Link
+
+        if self._link is None:
+            self._link = Link(self._url, self._restart)
+        return self._link
 
     async def aclose(self) -> None:
         """Close the connection."""

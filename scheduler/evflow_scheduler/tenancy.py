@@ -21,11 +21,13 @@ from evflow.archives import connect
 from evflow.aws import pause_s
 from evflow.core.decide import LOGIC
 from evflow.core.events import AttemptExited, AttemptFailed, RunStarted
+from evflow.core.graph import LOCAL
 from evflow.core.ids import AttemptId, RunId
 from evflow.core.values import value
 from evflow.deployments.refusals import refuse
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.log.keys import shared_shard
+from evflow.log.store_waits import LATE_S, NO_ANSWER, UNHEARD, Waits
 from evflow.store import open_store
 from evflow.store.packages import unpacked
 from evflow.store.protocol import StoreUnusable
@@ -103,14 +105,15 @@ class Tenancies:
             if tenant is not None:
                 await tenant.hear(seen)
 
-    def begin(self, shard: str, group: TaskGroup) -> "Tenancy":
+    def begin(self, shard: str, group: TaskGroup, waits: Waits = UNHEARD) -> "Tenancy":
         """Give a shard that this process owns its share; until `Tenancy.end`.
 
         Args:
             shard: The shard.
             group: What the shard's owner waits for.
+            waits: Hears which runs wait for their store.
         """
-        tenant = self.tenants[shard] = Tenancy(self, shard, group)
+        tenant = self.tenants[shard] = Tenancy(self, shard, group, waits)
         return tenant
 
 
@@ -119,12 +122,13 @@ class Tenancy:
 
     name = "local"
 
-    def __init__(self, all_of_them: Tenancies, shard: str, group: TaskGroup) -> None:
+    def __init__(self, all_of_them: Tenancies, shard: str, group: TaskGroup, waits: Waits) -> None:
         self._executor = all_of_them.executor
         self._premises = all_of_them.premises
         self._tenants = all_of_them.tenants
         self._shard = shard
         self._group = group
+        self._waits = waits
         self._seen = Mailbox[Observation | OutputLine](_SEEN)
         self._started: dict[RunId, RunStarted] = {}
         self._ready: set[RunId] = set()
@@ -309,15 +313,29 @@ class Tenancy:
     async def _context_once_stored(self, run: RunId, started: RunStarted) -> RunContext:
         """What the run's attempts are told. A store that is away is waited for, as the log is."""
         deadline_s, failures = anyio.current_time() + STORE_PATIENCE_S, 0
-        while True:
-            try:
-                return await anyio.to_thread.run_sync(self._context, run, started)
-            except StoreUnusable as error:
-                if not error.is_transient or run not in self._started or anyio.current_time() >= deadline_s:
-                    raise
-                failures += 1
-                diagnostics.warning("a run waits for its store to begin", run=run, why=error.message)
-                await anyio.sleep(pause_s(failures))
+        first = anyio.CancelScope()
+        self._group.start_soon(self._say_if_late, run, first)
+        try:
+            while True:
+                try:
+                    return await anyio.to_thread.run_sync(self._context, run, started)
+                except StoreUnusable as error:
+                    first.cancel()
+                    if not error.is_transient or run not in self._started or anyio.current_time() >= deadline_s:
+                        raise
+                    failures += 1
+                    diagnostics.warning("a run waits for its store to begin", run=run, why=error.message)
+                    await self._waits.say(run, LOCAL, 0, error.message)  # all that have not begun: some may come meanwhile
+                    await anyio.sleep(pause_s(failures))
+        finally:
+            first.cancel()
+            await self._waits.unsay(run, LOCAL)
+
+    async def _say_if_late(self, run: RunId, first_try: anyio.CancelScope) -> None:
+        with first_try:
+            await anyio.sleep(LATE_S)
+        if not first_try.cancel_called:
+            await self._waits.say(run, LOCAL, 0, NO_ANSWER)
 
     def _context(self, run: RunId, started: RunStarted) -> RunContext:
         """What the run's attempts are told; its folders are made and its code is unpacked. Blocking."""

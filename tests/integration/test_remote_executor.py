@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anyio
@@ -14,9 +15,10 @@ from evflow.core.codec import decode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.log.link import Link
+from evflow.log.store_waits import NO_ANSWER
 from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder, RunContext
-from evflow_executors.remote import executor as remote, owner, reports
+from evflow_executors.remote import executor as remote, owner, reports, storeless
 from evflow_executors.remote.command import ContainerSettings
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name
@@ -28,7 +30,7 @@ from tests.contract.test_executor import FLOW, World
 from tests.fakes.container_host import PlainPlatform, PlainService
 from tests.pool_world import SHARD, a_pooled_context
 from tests.redis_server import DebianRedis
-from tests.remote_world import OWNER, a_remote_executor, a_service, reports_of, via
+from tests.remote_world import OWNER, a_remote_executor, a_service, reports_of, store_waits, via
 
 AWAY = PlatformProblem("The platform is away.", transient=True)
 
@@ -170,14 +172,52 @@ async def test_a_store_that_is_away_is_waited_for_as_the_platform_is(
     url: str, context: RunContext, service: PlainService, store_away: list[int]
 ) -> None:
     said: list[str] = []
-    store_away[0] = 3
+    store_away[0] = 10**9
     async with a_remote_executor(url, context, PlainPlatform(service), said=said) as executor:
         world = World(executor)
         name = await world.launch("quick")
-        assert await world.end(name) == AttemptExited(1, 0, 0, None)
+
+        async def comes_back() -> None:
+            while not (told := await store_waits(url)):  # noqa: ASYNC110 - what is said there wakes nobody
+                await anyio.sleep(0.01)
+            assert told == [(str(name.run), "plain", 1, "The store cannot use 's3://bucket/evflow': no answer.", OWNER)]
+            store_away[0] = 0
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(comes_back)
+            assert await world.end(name) == AttemptExited(1, 0, 0, None)
+        assert await store_waits(url) == []
         await world.aclose()
     assert service.submitted == [name_of(name)]
     assert said == ["plain: The store cannot use 's3://bucket/evflow': no answer. It is tried again."]
+
+
+async def test_a_store_that_does_not_answer_soon_is_said_to_be_waited_for(
+    url: str, context: RunContext, service: PlainService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Event()
+
+    def settings(*arguments: Any, **options: Any) -> ContainerSettings:
+        answers.wait(20)
+        return container_settings(*arguments, **options)
+
+    monkeypatch.setattr(owner, "container_settings", settings)
+    monkeypatch.setattr(storeless, "LATE_S", 0.0)
+    async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
+        world = World(executor)
+        name = await world.launch("quick")
+
+        async def answer() -> None:
+            while not (told := await store_waits(url)):  # noqa: ASYNC110 - what is said there wakes nobody
+                await anyio.sleep(0.01)
+            answers.set()
+            assert told == [(str(name.run), "plain", 1, NO_ANSWER, OWNER)]
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(answer)
+            assert await world.end(name) == AttemptExited(1, 0, 0, None)
+        assert await store_waits(url) == []
+        await world.aclose()
 
 
 async def test_what_waits_for_its_store_can_be_taken_back(
@@ -189,13 +229,14 @@ async def test_what_waits_for_its_store_can_be_taken_back(
         name = await world.launch("quick")
 
         async def take_back() -> None:
-            while store_away[0] > 10**9 - 3:  # noqa: ASYNC110 - the store has no event for it
+            while not await store_waits(url):  # noqa: ASYNC110 - what is said there wakes nobody
                 await anyio.sleep(0.01)
             await executor.cancel(name, grace_s=1)
 
         async with anyio.create_task_group() as group:
             group.start_soon(take_back)
             assert await world.end(name) == AttemptExited(1, 0, None, None, "never-started")
+        assert await store_waits(url) == []
         await world.aclose()
     assert service.submitted == []
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ from evflow.core import events as ev
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.log.keys import shared_shard
+from evflow.log.store_waits import NO_ANSWER, UNHEARD, Waits
 from evflow.store import open_store
 from evflow.store.packages import build
 from evflow.store.s3.problems import Answer, S3Unusable
@@ -92,10 +94,10 @@ class Machine:
         return ev.RunStarted(run.flow, run.number, LOGIC - 1, {}, b"p" * 32, {}, {}, code, "ada", "", host="laptop", store=self.store)
 
     @asynccontextmanager
-    async def tenants(self, *shards: str) -> AsyncGenerator[list[Tenancy]]:
+    async def tenants(self, *shards: str, waits: Waits = UNHEARD) -> AsyncGenerator[list[Tenancy]]:
         async with anyio.create_task_group() as group:
             group.start_soon(self.all.watch)
-            yield [self.all.begin(shard, group) for shard in shards]
+            yield [self.all.begin(shard, group, waits) for shard in shards]
             group.cancel_scope.cancel()
 
 
@@ -147,6 +149,21 @@ class Away:
             raise S3Unusable("s3://bucket/evflow/named/installations/x", Answer(kind, "it says so", self.status), 7)
 
 
+class Heard:
+    """Hears which runs wait for their store."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str, str]] = []
+        self.heard = Event()
+
+    async def say(self, run: RunId, executor: str, tasks: int, why: str) -> None:
+        self.said.append(("waits", executor, why))
+        self.heard.set()
+
+    async def unsay(self, run: RunId, executor: str) -> None:
+        self.said.append(("waits no more", executor, ""))
+
+
 def at_once(_failures: int) -> float:
     return 0.0
 
@@ -155,11 +172,30 @@ async def test_a_run_that_begins_while_its_store_is_away_waits_for_it(here: Mach
     away, run = Away(2, 503), run_of("s0")
     monkeypatch.setattr(start, "sign", away.sign)
     monkeypatch.setattr(tenancy, "pause_s", at_once)
-    async with here.tenants("s0") as [tenant]:
+    heard = Heard()
+    async with here.tenants("s0", waits=heard) as [tenant]:
         tenant.welcome(here.started(run, here.digest))
         await tenant.launch(attempt_of(run), ORDER)
         assert isinstance(await next_of(tenant), ev.AttemptStarted)
     assert away.asked == 3
+    assert [(what, executor, "it says so" in why) for what, executor, why in heard.said] == [
+        ("waits", "local", True), ("waits", "local", True), ("waits no more", "local", False),
+    ]  # fmt: skip
+
+
+async def test_a_store_that_does_not_answer_soon_is_said_to_be_waited_for(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, run = Heard(), run_of("s0")
+
+    def sign(*_: object) -> None:
+        heard.heard.wait(20)
+
+    monkeypatch.setattr(start, "sign", sign)
+    monkeypatch.setattr(tenancy, "LATE_S", 0.0)
+    async with here.tenants("s0", waits=heard) as [tenant]:
+        tenant.welcome(here.started(run, here.digest))
+        await tenant.launch(attempt_of(run), ORDER)
+        assert isinstance(await next_of(tenant), ev.AttemptStarted)
+    assert heard.said == [("waits", "local", NO_ANSWER), ("waits no more", "local", "")]
 
 
 @pytest.mark.parametrize(("status", "patience_s"), [(503, 0.0), (403, 120.0)], ids=["for-too-long", "refused"])
@@ -169,12 +205,14 @@ async def test_a_store_that_is_away_for_too_long_or_refuses_fails_the_attempt(
     away, run = Away(1_000_000, status), run_of("s0")
     monkeypatch.setattr(start, "sign", away.sign)
     monkeypatch.setattr(tenancy, "STORE_PATIENCE_S", patience_s)
-    async with here.tenants("s0") as [tenant]:
+    heard = Heard()
+    async with here.tenants("s0", waits=heard) as [tenant]:
         tenant.welcome(here.started(run, here.digest))
         await tenant.launch(attempt_of(run), ORDER)
         failed = await next_of(tenant)
     assert isinstance(failed, ev.AttemptFailed)
     assert (failed.kind, away.asked) == ("load", 1)
+    assert heard.said == [("waits no more", "local", "")]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from evflow.cli import explain_limits as limit_words, explain_owner as owner_words
+from evflow.cli import explain_limits as limit_words, explain_owner as owner_words, explain_store as store_words
 from evflow.cli.explain_plain import plain
+from evflow.core import events as ev
 from evflow.core.explain_limits import WaitsForLimit, of_limit
 from evflow.core.explain_owner import IsCarriedOut, IsDrained, IsToBeTaken, NobodyLives, NobodyMayOwn, whose
+from evflow.core.explain_store import FRESH_US, WaitsForStore, of_store
 from evflow.core.limits import Limit
 from evflow.core.line import KEPT_US, Rank, Waiter
+from tests.core_run import CoreRun, fan, node
 
 ALL = range(8)
 NOW = 50_000_000
@@ -69,6 +72,21 @@ def test_nothing_may_hold_what_the_operator_set_to_none() -> None:
     found = of_limit(Limit("flow:F", 0), [], [], ME, NOW)
     assert found is not None
     assert "the operator lets nothing hold it. `evflow limits set`" in limit_words.said("F/7", found)
+
+
+def test_a_store_is_waited_for_as_the_owner_of_now_said_it_lately_of_tasks_that_have_not_begun() -> None:
+    run = CoreRun(*fan(node("work", "join", executor="kubernetes")))
+    run.done(1, "work", splits=4)
+    said = [WaitsForStore("kubernetes", 2, "No answer.", NOW - 9, NOW, "me"), WaitsForStore("local", 0, "No answer.", NOW - 9, NOW, "me")]
+    assert of_store(run.state, said, "me", NOW) == [], "none has a slot"
+    run.grant(2, 3, 4)
+    assert of_store(run.state, said, "me", NOW) == [said[0]], "nothing is to begin on the owner's machine"
+    assert of_store(run.state, said, "another", NOW) == of_store(run.state, said, "", NOW) == []
+    assert of_store(run.state, said, "me", NOW + FRESH_US) == [], "whoever waits says it anew"
+    run.turn(*(ev.AttemptStarted(task, 0, "box", 7, run.now) for task in (2, 3)))
+    assert [one.tasks for one in of_store(run.state, said, "me", NOW)] == [1], "the others have begun"
+    assert store_words.said("F/7", said[0]).endswith(": 2 tasks cannot be ordered of Kubernetes. No answer. It is tried again.")
+    assert "the code of 1 task cannot be fetched." in store_words.said("F/7", WaitsForStore("local", 1, "No answer.", NOW, NOW, "me"))
 
 
 def test_programs_get_each_reason_with_its_fields() -> None:

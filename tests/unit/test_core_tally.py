@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from evflow.core import events as ev, explain
 from evflow.core.state import RunState
-from evflow.core.tally import HELD, JOIN, LIMIT, PAUSE, RESOURCES, RETRY, SLOT, WORKER, Tally, tally, total
+from evflow.core.tally import HELD, JOIN, LIMIT, PAUSE, RESOURCES, RETRY, SLOT, STORE, WORKER, Tally, tally, total
 from tests.core_run import CoreRun, fan, node
 from tests.core_world import CoreWorld
 from tests.random_flows import grow
@@ -80,6 +80,16 @@ def test_what_waits_for_a_limited_name_is_told_by_whoever_asks_for_it_and_a_paus
     assert tally(run.state, lambda: False) == Tally(0, 0, {RESOURCES: 3, JOIN: 1})
     run.turn(ev.RunPauseRequested("a look"))
     assert tally(run.state, lambda: True) == Tally(0, 0, {PAUSE: 3, JOIN: 1})
+
+
+def test_what_has_a_slot_and_waits_for_its_store_does_not_start() -> None:
+    run = CoreRun(*fan(node("work", "join")))
+    run.done(1, "work", splits=3)
+    run.begin(2)
+    run.grant(3, 4)
+    assert tally(run.state) == Tally(1, 2, {JOIN: 1})
+    assert tally(run.state, storeless=1) == Tally(1, 1, {STORE: 1, JOIN: 1})
+    assert tally(run.state, storeless=7) == Tally(1, 0, {STORE: 2, JOIN: 1})
 
 
 def test_tallies_add_up() -> None:

@@ -1,6 +1,6 @@
 """`evflow top`: what is shown of an overview, what keys mean, and what a watch makes of a log."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -13,6 +13,7 @@ from evflow.cli.top.overview import ORDERS, Overview, RunRow, SchedulerRow, Tick
 from evflow.cli.top.panel import lines
 from evflow.cli.top.watch import LOOK_EVERY_US, Watch
 from evflow.core import chain
+from evflow.core.explain_store import WaitsForStore
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log.errors import LogConnectionLost
 from evflow.log.feeds import Feeds
@@ -185,6 +186,32 @@ async def test_what_waits_for_a_limit_is_said_to_wait_for_it_for_as_long_as_anot
     assert waiting() == (("limit", 1),)
     assert "1 limit" in "\n".join(shown(watch.overview()))
     assert plain(watch.overview(), Wish())["runs"][0]["waiting"] == {"limit": 1}
+
+
+async def test_what_is_about_to_begin_and_waits_for_its_store_is_said_to_wait_for_it() -> None:
+    class Said(SimulatedLogClient):
+        def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
+            assert list(shards) == [shared_shard(RUN)], "runs of which nothing is to begin are not asked for"
+            return {str(RUN): [WaitsForStore("local", 0, "It is away.", NOW_US, NOW_US, by)]}
+
+    server = SimulatedServer(lambda: NOW_US)
+    log, owner, shard, by = Said(server), SimulatedEventLog(server), shared_shard(RUN), "box:7:1:x"
+    lease = await owner.take(shard, by, 60.0)
+    run = CoreRun(*fan())
+    run.grant(1)
+    head = await owner.head(shard, RUN)
+    payloads = run.payloads()
+    await owner.append(lease, AppendCall(RUN, head, tuple(payloads), tuple(chain.links(chain.START, payloads))))
+    log.index_run(RunEntry(RUN, shard, {"status": "running", "started_us": NOW_US}))
+    watch = Watch(log, cast("Feeds", Told()), "here")
+    watch.look(0)
+    [seen] = watch.overview().live
+    assert (seen.waiting, seen.running) == ((("store", 1),), 0)
+    by = "box:6:1:y"
+    watch = Watch(log, cast("Feeds", Told()), "here")
+    watch.look(0)
+    [seen] = watch.overview().live
+    assert (seen.waiting, seen.running) == ((), 1), "a former owner said it"
 
 
 def test_a_server_that_is_away_leaves_what_was_known() -> None:

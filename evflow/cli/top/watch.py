@@ -5,7 +5,7 @@ names that they wait for is asked as `evflow explain` asks it. It asks nobody bu
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from evflow.archives.backlog import Backlog
@@ -15,6 +15,7 @@ from evflow.core import events as ev
 from evflow.core.apply import ImpossibleEvent, apply
 from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.deployments import Deployment, unpacked
+from evflow.core.explain_store import WaitsForStore, of_store
 from evflow.core.ids import FlowName, RunId, Seq
 from evflow.core.state import RunState
 from evflow.core.summary import OVER
@@ -47,6 +48,7 @@ class _Live:
         self.state = RunState()
         self.readable = True
         self.lacks_a_name = False
+        self.storeless: Sequence[WaitsForStore] = ()
 
 
 class Watch:
@@ -97,7 +99,7 @@ class Watch:
         """What was taken in so far."""
         while self._ended_us and self._ended_us[0] < self._now_us - _RATE_US:
             self._ended_us.popleft()
-        live = [_row(one, self._owner_of(one.entry.shard)) for one in self._live.values()]
+        live = [_row(one, self._owners.get(one.entry.shard) or "", self._now_us) for one in self._live.values()]
         waiting = [
             _line(entry, self._owner_of(entry.shard)) for run, entry in self._lines.items() if run not in self._live and not _is_over(entry)
         ]
@@ -135,6 +137,18 @@ class Watch:
         self._standing.look(limit.name for one in lines for limit in self._standing.needed(one.state, 1))
         for one in lines:
             self._ask_for_names(one)
+        self._ask_for_stores()
+
+    def _ask_for_stores(self) -> None:
+        """What is said of runs that wait for their store, where attempts are about to begin."""
+        begin = {
+            one.entry.shard
+            for one in self._live.values()
+            if not all(one.state.tasks[number].attempt.started_us for number in one.state.live)
+        }
+        told = self._log.store_waits(sorted(begin))
+        for run, one in self._live.items():
+            one.storeless = told.get(str(run), ())
 
     def _ask_for_names(self, one: _Live) -> None:
         """Whether the first task of a run's line lacks a limited name, as of the last look around where that was asked for then."""
@@ -229,9 +243,10 @@ class Watch:
                     yield TickRow(name, at_us)
 
 
-def _row(one: _Live, owner: str) -> RunRow:
-    state, run = one.state, one.entry.run
-    counts = tally(state, lambda: one.lacks_a_name)
+def _row(one: _Live, owned_by: str, now_us: int) -> RunRow:
+    state, run, owner = one.state, one.entry.run, _process(owned_by)
+    storeless = sum(wait.tasks for wait in of_store(state, one.storeless, owned_by, now_us))
+    counts = tally(state, lambda: one.lacks_a_name, storeless)
     steps: dict[str, int] = {}
     for number in [*state.live, *list(state.waiting)[:_NEWEST]]:
         steps.setdefault(state.tasks[number].step, 0)

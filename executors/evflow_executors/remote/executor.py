@@ -30,6 +30,7 @@ from evflow.clock import now_us
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.errors import EvflowError
+from evflow.log.store_waits import UNHEARD, Waits
 from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.merged import MergedStream
@@ -39,6 +40,7 @@ from evflow_executors.remote.keeping import Keeping
 from evflow_executors.remote.names import gang_name, job_name
 from evflow_executors.remote.platform import Job, JobSeen, Platform, PlatformProblem
 from evflow_executors.remote.records import Dispatch, Gang, Out, is_away
+from evflow_executors.remote.storeless import Storeless
 from evflow_executors.remote.verdicts import CONTAINER_STOPPED, EXITED, GANG_ENDED, UNFIT, Verdict, end_of
 
 SUBMIT_PATIENCE_S: Final = 900.0
@@ -78,10 +80,17 @@ class RemoteExecutor:
         dispatch: What the owner knows.
         live: Somebody looks at what attempts print.
         on_notice: Hears why jobs wait, where that is not as usual.
+        waits: Hears which runs wait for their store.
     """
 
     def __init__(
-        self, platform: Platform, dispatch: Dispatch, *, live: bool = False, on_notice: Callable[[str], None] = diagnostics.info
+        self,
+        platform: Platform,
+        dispatch: Dispatch,
+        *,
+        live: bool = False,
+        on_notice: Callable[[str], None] = diagnostics.info,
+        waits: Waits = UNHEARD,
     ) -> None:
         self.name = platform.name
         self._platform = platform
@@ -89,6 +98,7 @@ class RemoteExecutor:
         self._live = live
         self._on_notice = on_notice
         self._out: dict[str, Out] = {}
+        self._storeless = Storeless(platform.name, waits, self._out)
         self._names: dict[AttemptId, str] = {}
         self._queued: dict[str, Sequence[Out]] = {}  # by the name of the job, which is a gang's where it has several
         self._making: dict[str, Sequence[Out]] = {}  # likewise: what their jobs are is being made, and nothing of them is submitted
@@ -286,18 +296,26 @@ class RemoteExecutor:
         """
         jobs: dict[str, Job] = {}
         away: dict[str, StoreUnusable] = {}
-        for name, made in (await self._jobs(outs)).items():
+        each = [out for some in outs.values() for out in some]
+        late = self._spawn(self._storeless.say_if_late(each))
+        try:
+            jobs_of = await self._jobs(outs)
+        finally:
+            late.cancel()
+        for name, made in jobs_of.items():
             if self._making.pop(name, None) is None:  # taken back meanwhile
                 continue
             if isinstance(made, Job):
                 jobs[name] = made
                 for out in outs[name]:
                     out.reads = objects_read(made.command.env)
+                    self._storeless.drop(out.name)
             elif is_away(made):
                 away[name] = made
             else:
                 await self._unfit(outs[name], made)
         await self._wait_for_store(outs, away)
+        await self._storeless.say(each)
         deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
         while jobs:
             if not await self._dispatch.is_owner():
@@ -342,6 +360,7 @@ class RemoteExecutor:
             else:
                 self._tell(f"{self.name}: {error.message.rstrip('.')}. It is tried again.")
                 self._queued[name] = outs[name]
+                self._storeless.add(outs[name], error.message)
         if away:
             self._spawn(self._stir(STORE_AGAIN_S))
 
@@ -544,6 +563,7 @@ class RemoteExecutor:
         out = self._out.pop(name, None)
         if out is not None:
             del self._names[out.attempt]
+            await self._storeless.end(out)
             if out.gang is not None:
                 self._part(out)
             await self._seen.put(Observation(out.attempt, event))

@@ -12,6 +12,7 @@ from evflow import diagnostics
 from evflow.core.ids import RunId
 from evflow.errors import EvflowError
 from evflow.log.link import Link
+from evflow.log.store_waits import UNHEARD, Waits
 from evflow.worker.spec import RunContext
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.owner import OwnerDispatch
@@ -56,6 +57,7 @@ def remote_executor(
     *,
     live: bool,
     on_notice: Callable[[str], None] = diagnostics.info,
+    waits: Waits = UNHEARD,
 ) -> RemoteExecutor:
     """The executor of a platform for one owner. Where the platform cannot be used from here, each launch fails, and says why.
 
@@ -68,6 +70,7 @@ def remote_executor(
         context_of: What the attempts of a run share.
         live: Somebody looks at what attempts print.
         on_notice: Hears why jobs wait.
+        waits: Hears which runs wait for their store.
 
     Raises:
         KeyError: There is no such executor.
@@ -83,7 +86,7 @@ def remote_executor(
         platform = Unusable(name, error)
     if isinstance(platform, Outspoken):
         platform.on_notice = on_notice
-    return RemoteExecutor(platform, dispatch, live=live, on_notice=on_notice)
+    return RemoteExecutor(platform, dispatch, live=live, on_notice=on_notice, waits=waits)
 
 
 class Unusable:

@@ -1,8 +1,10 @@
 """A scheduler in numbers, taken in its loop when somebody asks; a plain value, so that a thread can go on with it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from evflow.core.admit import Slots
+from evflow.core.ids import RunId
+from evflow.core.state import RunState
 from evflow.core.tally import Tally, tally, total
 from evflow.core.values import value
 from evflow_executors.packages import PackagedExecutor
@@ -42,24 +44,32 @@ class Census:
     sources: tuple[Seen, ...] = ()
 
 
-def census(share: int, lease_ages_s: Mapping[str, float], slots: Slots, shards: Collection[Shard], executor: PackagedExecutor) -> Census:
+def census(
+    share: int,
+    lease_ages_s: Mapping[str, float],
+    slots: Slots,
+    shards: Mapping[str, Shard],
+    executor: PackagedExecutor,
+    storeless: Callable[[str, RunId, RunState], int],
+) -> Census:
     """Count; it costs the runs that live, the attempts that run and the splits that are open, not tasks.
 
     Args:
         share: As in `Census`, like the next one.
         lease_ages_s: As in `Census`.
         slots: This machine's.
-        shards: Those that are owned.
+        shards: Those that are owned, by name.
         executor: Where attempts run.
+        storeless: How many tasks of a run of a shard wait for its store.
     """
-    states = [run.state for shard in shards for run in shard.runs.values()]
+    states = [run.state for shard in shards.values() for run in shard.runs.values()]
     cancelling = sum(state.cancelling is not None for state in states)
     failing = sum(state.failing is not None and state.cancelling is None for state in states)
     runs = {
         "running": len(states) - cancelling - failing,
         "cancelling": cancelling,
         "failing": failing,
-        "aside": sum(len(shard.aside) for shard in shards),
+        "aside": sum(len(shard.aside) for shard in shards.values()),
     }
     servers, warm = executor.fork_servers, executor.warm
     return Census(
@@ -68,13 +78,13 @@ def census(share: int, lease_ages_s: Mapping[str, float], slots: Slots, shards: 
         slots.capacity.slots,
         len(slots.taken),
         runs,
-        total(_tally(shard, run) for shard in shards for run in shard.runs.values()),
+        total(_tally(shard, run, storeless(name, run.id, run.state)) for name, shard in shards.items() for run in shard.runs.values()),
         warm,
         len(servers) - warm,
         tuple(servers),
     )
 
 
-def _tally(shard: Shard, run: OwnedRun) -> Tally:
+def _tally(shard: Shard, run: OwnedRun, storeless: int) -> Tally:
     """A run's tally; what is queued waits for a limited name where the owner was refused one for it."""
-    return tally(run.state, lambda: shard.lacks_a_name(run))
+    return tally(run.state, lambda: shard.lacks_a_name(run), storeless)
