@@ -267,7 +267,9 @@ def claim(pool: str, worker: str, entries: Sequence[Entry]) -> Operation[list[En
     """Claim as many orders as were read: those that are this worker's to run, which come first in the queue. It may be repeated. Raises WorkerLost."""
     keys = pool_keys(pool)
     arguments = [part for entry in entries for part in (entry.id, entry.attempt)]
-    command = invocation("pool_claim", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.ranks, keys.given), worker, *arguments)
+    command = invocation(
+        "pool_claim", (keys.queue, keys.waiting, keys.claims, keys.workers, keys.ranks, keys.given, keys.fences), worker, *arguments
+    )
 
     def parse(replies: list[type_of_reply]) -> list[Entry]:
         answer, *mine = replies[0]

@@ -13,6 +13,8 @@ _BATCH: Final = b"1000"
 _CLAIM_KEPT_US: Final = 86_400_000_000
 _ORDERS: Final = 2**40
 _HIGHEST: Final = 4_000
+_LAST: Final = b"@"
+_MOST_US: Final = 1_500_000
 
 
 class PoolScripts:
@@ -34,9 +36,9 @@ class PoolScripts:
 
     def claim(self, worker: bytes, *orders: bytes) -> list[Any]:
         """`pool_claim.lua`."""
-        if not self._lives(worker):
+        ranks, given, fences = self._rest
+        if not self._lives(worker, fences):
             return [b"dead"]
-        ranks, given = self._rest
         last = self._call("HGET", given, worker)
         if last is not None:
             first_entry, answer = msgpack.unpackb(last)
@@ -100,7 +102,7 @@ class PoolScripts:
             return [b"fenced", b"%d" % held]
         if verb == b"cancel":
             attempt, grace_ms, to = rest
-            return self._cancel(ranks, attempt, grace_ms, to)
+            return self._cancel(attempt, grace_ms, to)
         number, *orders = rest
         if held == int(epoch) and int(number) <= last:
             return [b"ok"]
@@ -112,7 +114,8 @@ class PoolScripts:
         self._call("HSET", fences, shard, b"%s %s" % (epoch, number))
         return [b"ok"]
 
-    def _cancel(self, ranks: bytes, attempt: bytes, grace_ms: bytes, to: bytes) -> list[Any]:
+    def _cancel(self, attempt: bytes, grace_ms: bytes, to: bytes) -> list[Any]:
+        fences, ranks = self._rest
         entry = self._call("HGET", self._waiting, attempt)
         if entry is not None:
             self._done(entry)
@@ -122,7 +125,7 @@ class PoolScripts:
         worker = self._claimed_by(attempt)
         if worker is None:
             return [b"unknown"]
-        if not self._lives(worker):
+        if not self._lives(worker, fences):
             self._call("HDEL", self._claims, attempt)
             return [b"lost", worker]
         self._call("XADD", to + worker, b"*", b"cancel", attempt, b"grace", grace_ms)
@@ -133,8 +136,14 @@ class PoolScripts:
     def life(self, verb: bytes, to: bytes, *rest: bytes) -> list[Any]:
         """`pool_life.lua`."""
         about, fences, given = self._rest
-        for worker in self._call("ZRANGEBYSCORE", self._workers, b"-inf", b"%d" % self._now_us):
+        reckoned_us = self._reckoned_us(fences)
+        for worker in self._call("ZRANGEBYSCORE", self._workers, b"-inf", b"%d" % reckoned_us):
             self._bury(worker, about, given, to)
+        if reckoned_us != self._now_us:
+            living = self._call("ZRANGE", self._workers, b"0", b"-1", b"WITHSCORES")
+            for worker, until_us in zip(living[::2], living[1::2], strict=True):
+                self._call("ZADD", self._workers, b"%d" % (int(until_us) + self._now_us - reckoned_us), worker)
+        self._call("HSET", fences, _LAST, b"%d" % self._now_us)
         for worker in self._readers():
             if self._call("ZSCORE", self._workers, worker) is None:
                 self._bury(worker, about, given, to)
@@ -230,8 +239,13 @@ class PoolScripts:
         with suppress(RefusedByServer):  # it is there
             self._call("XGROUP", b"CREATE", self._queue, _GROUP, b"0", b"MKSTREAM")
 
-    def _lives(self, worker: bytes) -> bool:
-        return int(self._call("ZSCORE", self._workers, worker) or b"0") > self._now_us
+    def _lives(self, worker: bytes, fences: bytes) -> bool:
+        return int(self._call("ZSCORE", self._workers, worker) or b"0") > self._reckoned_us(fences)
+
+    def _reckoned_us(self, fences: bytes) -> int:
+        """The instant by which who was not heard of counts as dead: a clock that jumps is not believed."""
+        last_us = int(self._call("HGET", fences, _LAST) or self._now_us)
+        return last_us + max(0, min(_MOST_US, self._now_us - last_us))
 
     def _claimed_by(self, attempt: bytes) -> bytes | None:
         claim: bytes | None = self._call("HGET", self._claims, attempt)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import anyio
 import pytest
@@ -84,6 +85,17 @@ class Queue:
     def die(self, worker: str) -> None:
         """Let a worker's time be over."""
         self.world.call("ZADD", pool_keys(POOL).workers, "1", worker)
+
+
+def jump(world: "RealWorld | SimulatedPoolWorld", by_us: int) -> None:
+    """Let the server's clock have jumped since the last call of a worker or an owner: all instants that it has kept lie elsewhere."""
+    keys = pool_keys(POOL)
+    last_us: Any = world.call("HGET", keys.fences, "@")
+    if last_us is not None:  # else it has just lost its memory
+        world.call("HSET", keys.fences, "@", str(int(last_us) - by_us))
+    living: Any = world.call("ZRANGE", keys.workers, "0", "-1", "WITHSCORES")
+    for worker, until_us in zip(living[::2], living[1::2], strict=True):
+        world.call("ZADD", keys.workers, str(int(until_us) - by_us), worker)
 
 
 class SimulatedPoolWorld:
@@ -312,6 +324,37 @@ async def test_a_dead_worker_neither_claims_nor_beats_any_more(queue: Queue) -> 
     with pytest.raises(WorkerLost):
         await queue.link.do(pools.beat(POOL, "a", 60.0, ABOUT))
     assert await queue.take("b") == ["Flow/1/1.0"]
+
+
+@pytest.mark.parametrize("by_us", [-3_600_000_000, 3_600_000_000])
+async def test_a_clock_that_jumps_kills_no_worker(queue: Queue, by_us: int) -> None:
+    """The claim comes behind the jump, before anybody has said that he lives."""
+    await queue.join("a", "b")
+    await queue.order(1, 2)
+    await queue.take("a", 1)
+    jump(queue.world, by_us)
+    assert await queue.take("b") == ["Flow/1/2.0"]
+    assert await queue.cancel(1) == Fate("claimed", "a")
+    assert await queue.look(1, 2) == [Fate("claimed", "a"), Fate("claimed", "b")]
+    await queue.link.do(pools.beat(POOL, "a", 60.0, ABOUT))
+    assert [worker.name for worker in (await queue.link.do(pools.picture(POOL))).workers] == ["a", "b"]
+
+
+@pytest.mark.parametrize("by_us", [-3_600_000_000, 3_600_000_000])
+async def test_a_clock_that_jumps_keeps_no_dead_worker_for_longer_than_its_patience(queue: Queue, by_us: int) -> None:
+    """While nobody was heard 1.5 s pass, whatever the clock says; so they do when nobody calls for longer."""
+    await queue.link.do(pools.join(POOL, "a", 4.0, ABOUT))
+    await queue.join("b")
+    await queue.order(1)
+    await queue.take("a", 1)
+    jump(queue.world, by_us)
+    fates = [await queue.look(1)]
+    for _ in range(3):
+        jump(queue.world, 100_000_000)
+        fates.append(await queue.look(1))
+    assert fates[0] == [Fate("claimed", "a")]
+    assert [Fate("lost", "a")] in fates
+    await queue.link.do(pools.beat(POOL, "b", 60.0, ABOUT))
 
 
 async def test_a_worker_that_says_what_it_has_keeps_no_other_claim(queue: Queue) -> None:

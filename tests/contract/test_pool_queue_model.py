@@ -1,7 +1,7 @@
 """The simulated queue of a pool against a real server's, act by act, over random programs.
 
 Owners of two epochs, three workers, and everything that they do; workers die, what they had read goes back, the server loses its
-memory. After each act both must answer the same, errors included, and hold the same. What servers invent (entries' ids, instants)
+memory, and its clock jumps. After each act both must answer the same, errors included, and hold the same. What servers invent (entries' ids, instants)
 is compared by its place in the program.
 """
 
@@ -18,7 +18,7 @@ from evflow.log.link import Link
 from evflow.log.pools import Entry
 from tests.contract.comparing import compare
 from tests.contract.log_worlds import RawServer, RealWorld, real_world
-from tests.contract.test_pool_queue import ABOUT, POOL, SHARD, SimulatedPoolWorld, attempt
+from tests.contract.test_pool_queue import ABOUT, POOL, SHARD, SimulatedPoolWorld, attempt, jump
 from tests.effort import scaled
 
 WAIT_S = 0.001
@@ -37,6 +37,7 @@ ACTS = st.one_of(
     st.tuples(st.just("release"), tasks),
     st.tuples(st.just("confirm"), workers, tasks),
     st.tuples(st.sampled_from(("join", "beat", "give_back", "leave", "die", "hear")), workers),
+    st.tuples(st.just("jump"), st.sampled_from((-100_000_000, 100_000_000))),
     st.tuples(st.sampled_from(("forget", "litter"))),
 )
 PROGRAMS = st.lists(ACTS, max_size=40)
@@ -122,6 +123,10 @@ class Program:
         keys = pool_keys(POOL)
         if worker in [one.name for one in (await self.link.do(pools.picture(POOL))).workers]:
             self.world.call("ZADD", keys.workers, "1", worker)
+        return None
+
+    async def jump(self, by_us: int) -> Any:
+        jump(self.world, by_us)
         return None
 
     async def forget(self) -> Any:

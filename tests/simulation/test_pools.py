@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.effort import seeds
-from tests.simulation.scenario import STEERED, Scenario
+from tests.simulation.scenario import STEERED, Fault, Scenario
 from tests.simulation.shrink import demand
 
 BLOCK = 25
@@ -46,3 +46,26 @@ FOUND = {
 def test_what_was_found_in_pools_does_not_come_back(what: str) -> None:
     """Seeds of the test above."""
     demand(_scenario(FOUND[what]))
+
+
+FOUND_WITH = {
+    "the server's clock jumped forth, a new owner looked, and what a living worker was about to begin was ordered again": (
+        20261128002359,
+        False,
+        (Fault(28, "clock", 0.749352336271598), Fault(45, "stall", 0.05051479593563968)),
+    ),
+    "the clock had jumped forth, a fail-over brought a claim back, and when the clock went back its dead worker lived on": (
+        20261128003970,
+        True,
+        (Fault(18, "clock", 0.9067568481665024), Fault(87, "regress", 0.43584753671616616), Fault(94, "clock", 0.1542130605890526)),
+    ),
+    "the same without the first jump": (20261128000375, False, (Fault(161, "regress", 0.878), Fault(166, "clock", 0.01))),
+}
+"""What else went wrong: a seed of the test above, whether its runs are offers, and the faults of the smallest scenario in which it did."""
+
+
+@pytest.mark.parametrize("what", FOUND_WITH)
+def test_what_was_found_in_pools_with_fewer_faults_does_not_come_back(what: str) -> None:
+    """Shrunk from seeds of the test above."""
+    seed, offered, faults = FOUND_WITH[what]
+    demand(replace(_scenario(seed), wild=False, offered=offered, steered=False, faults=faults))

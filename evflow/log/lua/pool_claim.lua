@@ -4,6 +4,7 @@
 -- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
 --       4 workers (zset: name, until when)   5 ranks (zset: attempt, its place among those that wait)
 --       6 given (hash: worker to {the first entry of its last call, the answer}, packed)
+--       7 fences (hash: '@' to the instant of the last call of `pool_life.lua`, which says how time is reckoned)
 -- ARGV: 1 worker   2.. for each order: entry, attempt
 -- Result: {'ok', for each order 1: it is this worker's to run, {entry, attempt, order}: this one is instead, or 0: none is}. The stream's order
 --         is that of arrival: an entry that was read says that there is something, and another one goes back for what it stood for.
@@ -13,12 +14,13 @@
 -- says so, and what was given instead is kept until its next call. What comes first and has no entry any more (somebody removed it from
 -- the stream) leaves the order and does not wait: its owner sees that and starts it again. Time is this server's alone.
 
-local GROUP = 'workers'
+local GROUP, MOST = 'workers', 1500000
 
 local worker = ARGV[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-if tonumber(redis.call('ZSCORE', KEYS[4], worker) or '0') <= now then
+local last = tonumber(redis.call('HGET', KEYS[7], '@') or now)
+if tonumber(redis.call('ZSCORE', KEYS[4], worker) or '0') <= last + math.max(0, math.min(MOST, now - last)) then
   return {'dead'}
 end
 local last = redis.call('HGET', KEYS[6], worker)

@@ -3,7 +3,8 @@
 --
 -- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
 --       4 workers (zset: name, until when)   5 about (hash: worker to what it says of itself)
---       6 fences (hash: shard to '<epoch> <number>')   7 given (hash: worker to what its last call claimed)
+--       6 fences (hash: shard to '<epoch> <number>'; '@' to the instant of the last call of this script)
+--       7 given (hash: worker to what its last call claimed)
 -- ARGV: 1 'join', 'beat', 'return', 'leave' or 'look'   2 how the names of the workers' own streams begin
 --       join, beat: 3 worker   4 time to live in microseconds   5 what it says of itself
 --       beat:       6 'has'    7.. the attempts that it has: claims of its for others are none (a fail-over brought them back), if it says so
@@ -14,9 +15,12 @@
 --         one (its claim is gone now), '?' neither}, or {'fenced', epoch}
 -- Atomicity: one act. Each call buries the workers that are dead: what they had read and not claimed is put into the queue again, where
 -- it wakes those who wait; their claims stay, for the owners of the attempts to look at. An owner that ended before it looked never does, so
--- whoever joins removes those that are a day old. Time is this server's alone.
+-- whoever joins removes those that are a day old. Time is this server's alone, and clocks jump: they are set, a machine sleeps, a fail-over
+-- brings another server. So between two calls no more time passes than MOST, and never less than none: who lives is heard each second, and
+-- while nobody is heard nobody can tell. What a clock did beyond that is added to the instants until which workers live, so that they are
+-- the clock's at the end of each call. `pool_claim.lua` and `pool_order.lua` reckon likewise, and change nothing.
 
-local GROUP, BATCH, CLAIM_KEPT = 'workers', 1000, 86400000000
+local GROUP, BATCH, CLAIM_KEPT, MOST = 'workers', 1000, 86400000000, 1500000
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -51,9 +55,18 @@ local function bury(worker)
   redis.call('DEL', ARGV[2] .. worker)
 end
 
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.format('%.0f', now))) do
+local last = tonumber(redis.call('HGET', KEYS[6], '@') or now)
+local reckoned = last + math.max(0, math.min(MOST, now - last))
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.format('%.0f', reckoned))) do
   bury(worker)
 end
+if reckoned ~= now then
+  local living = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+  for i = 1, #living, 2 do
+    redis.call('ZADD', KEYS[4], string.format('%.0f', living[i + 1] + now - reckoned), living[i])
+  end
+end
+redis.call('HSET', KEYS[6], '@', string.format('%.0f', now))
 
 -- The wait of a worker that is suspended, or whose connection nobody closed, goes on at the server behind its burial, and is
 -- answered with the next order: so whoever has read something and does not live is looked for, too.

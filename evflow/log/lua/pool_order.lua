@@ -2,7 +2,8 @@
 -- Order attempts of a pool, or take one back.
 --
 -- KEYS: 1 queue (stream)   2 waiting (hash: attempt to entry)   3 claims (hash: attempt to '<microseconds> <worker>')
---       4 workers (zset: name, until when)   5 fences (hash: shard to '<epoch> <number>'; '' to the number of all orders)
+--       4 workers (zset: name, until when)   5 fences (hash: shard to '<epoch> <number>'; '' to the number of all orders;
+--         '@' to the instant of the last call of `pool_life.lua`, which says how time is reckoned)
 --       6 ranks (zset: attempt, its place among those that wait)
 -- ARGV: 1 'order' or 'cancel'  2 shard  3 epoch of its owner
 --       order:  4 number of this call, rising within an epoch   5.. for each attempt: its name, its order, its priority
@@ -16,7 +17,7 @@
 -- Atomicity: an attempt is ordered once, whatever is repeated: the number of the last call is kept, since an attempt of a repeated
 -- call may be over already and so be known to nobody. Time is this server's alone.
 
-local GROUP, MESSAGES = 'workers', 10000
+local GROUP, MESSAGES, MOST = 'workers', 10000, 1500000
 -- A place is one number that a double holds exactly: 2^40 orders for each of 8,001 priorities. Those beyond are as the last one.
 local ORDERS, HIGHEST = 1099511627776, 4000
 
@@ -60,7 +61,8 @@ end
 local worker = string.match(claim, '^%d+ (.*)$')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-if tonumber(redis.call('ZSCORE', KEYS[4], worker) or '0') <= now then
+local seen = tonumber(redis.call('HGET', KEYS[5], '@') or now)
+if tonumber(redis.call('ZSCORE', KEYS[4], worker) or '0') <= seen + math.max(0, math.min(MOST, now - seen)) then
   redis.call('HDEL', KEYS[3], attempt)
   return {'lost', worker}
 end

@@ -132,8 +132,7 @@ class PoolWorld(World):
     async def _close(self) -> None:
         """I10: no order, no claim and no slot is left."""
         self._plan.clear()
-        stands_still_s = max(0, -self.skew_us) // 1_000_000  # a clock that went back: no worker's time runs out before it has caught up
-        for _ in range(EMPTY_WITHIN_S + stands_still_s):
+        for _ in range(EMPTY_WITHIN_S):
             if self._left():
                 await anyio.sleep(1.0)
         if self._left():
