@@ -89,12 +89,8 @@ class Watched:
     @property
     def primary(self) -> Server:
         """Whom the Sentinels take for the primary: the one among them that heard last of a fail-over knows, the others hear within seconds."""
-        # While a fail-over goes on, the Sentinel that leads it names the promoted one as the address before its own entry says so.
-        told = [
-            (int(_pairs(one.call("SENTINEL", "MASTER", SERVICE))["config-epoch"]), one.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE))
-            for one in self.sentinels
-        ]
-        port = max((epoch, int(address[1])) for epoch, address in told)[1]
+        told = [_pairs(one.call("SENTINEL", "MASTER", SERVICE)) for one in self.sentinels]
+        _, port = max((int(master["config-epoch"]), int(master["port"])) for master in told)
         return next(one for one in self.servers if one.port == port)
 
     @property
