@@ -46,9 +46,10 @@ async def wait_until_async(predicate: Callable[[], Awaitable[T]], description: s
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended, with all of its threads: a zombie whose other threads still end holds its sockets open."""
+    """Whether a process has ended, with all of its threads: a zombie whose other threads still end holds its sockets open; one that is just being waited for is dead."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        status = process.status()
+        return status == psutil.STATUS_DEAD or (status == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
     except psutil.NoSuchProcess:
         return True
 
