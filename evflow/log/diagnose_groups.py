@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from evflow.log.diagnose import Finding, Server
 from evflow.log.errors import LogUnavailable
-from evflow.log.sentinel import question, sentinels
+from evflow.log.sentinel import pairs, question, sentinels
 from evflow.log.transport import connect_blocking
 from evflow.log.url import Address
 from evflow.log.wire import Transport
@@ -24,7 +24,7 @@ def check_sentinels(address: Address) -> Iterator[Finding]:
             continue
         try:
             named[sentinel.shown] = b":".join(transport.call(*question(address)) or [b"nobody"]).decode()
-            told = _pairs(transport.call("SENTINEL", "MASTER", address.service))
+            told = pairs(transport.call("SENTINEL", "MASTER", address.service))
             replicas = max(replicas, int(told.get("num-slaves", "0")))
             transport.call("SENTINEL", "CKQUORUM", address.service)
         except LogUnavailable as error:
@@ -59,8 +59,3 @@ def check_servers(servers: Iterable[Transport], checks: Iterable[Callable[[Serve
 def check_cluster(address: Address, primaries: int) -> Iterator[Finding]:
     """How many primaries there are."""
     yield Finding("cluster", "ok", f"{address.shown}: {primaries} primaries have all slots")
-
-
-def _pairs(reply: list[bytes]) -> dict[str, str]:
-    words = [word.decode(errors="replace") for word in reply]
-    return dict(zip(words[::2], words[1::2], strict=False))

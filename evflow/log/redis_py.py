@@ -54,14 +54,14 @@ _WORDS: Mapping[type[Exception], str] = {
 }
 
 
-def settings_of(address: Address, socket_timeout_s: float) -> dict[str, Any]:
+def settings_of(address: Address, socket_timeout_s: float, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> dict[str, Any]:
     """What every connection is told; all that matters, explicitly."""
     settings: dict[str, Any] = {
         "db": address.db,
         "username": address.username,
         "password": address.password,
         "socket_timeout": socket_timeout_s,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_connect_timeout": connect_timeout_s,
         "retry_on_error": [],
         "decode_responses": False,
         "health_check_interval": 0,
@@ -116,22 +116,23 @@ def refused(address: Address, error: Exception) -> Exception:
 class RedisPyTransport:
     """`evflow.log.wire.Transport` over redis-py. Not for two threads at once."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, timeout_s: float | None = None) -> None:
         self.where = address.shown
         self._address = address
-        self._connection: RedisPyConnection | None = self._connected(reply_timeout_s())
+        self._connect_timeout_s = timeout_s or CONNECT_TIMEOUT_S
+        self._connection: RedisPyConnection | None = self._connected(timeout_s or reply_timeout_s())
         self._waiting: RedisPyConnection | None = None
         self._waiting_s = 0.0
 
     @classmethod
-    def connect(cls, url: str | Address) -> "RedisPyTransport":
+    def connect(cls, url: str | Address, *, timeout_s: float | None = None) -> "RedisPyTransport":
         """Connect and say who we are.
 
         Raises:
             LogUnavailable: Nobody listens, its certificate is wrong, or the server refuses us.
             LogUrlInvalid: The URL names no server.
         """
-        return cls(parse(url) if isinstance(url, str) else url)
+        return cls(parse(url) if isinstance(url, str) else url, timeout_s)
 
     @property
     def closed(self) -> bool:
@@ -186,7 +187,7 @@ class RedisPyTransport:
 
     def _connected(self, timeout_s: float) -> RedisPyConnection:
         kinds: dict[str, type[Any]] = {"unix": UnixDomainSocketConnection, "redis": Connection, "rediss": SSLConnection}
-        settings = settings_of(self._address, timeout_s)
+        settings = settings_of(self._address, timeout_s, self._connect_timeout_s)
         connection: RedisPyConnection = kinds[self._address.scheme](retry=Retry(NoBackoff(), 0), **settings)
         try:
             connection.connect()

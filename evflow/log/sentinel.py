@@ -1,13 +1,16 @@
 """A server that fails over, found by Sentinels: connected to as what it is now, and left when it is no longer that.
 
-Each connection asks the Sentinels anew, in their order, and believes an answer when the server says itself that it is the primary: a
-Sentinel that was cut off names the old one. A server that says it is a replica, or that it has lost its own, ends the connection; the
-next one goes where the Sentinels say then. No command is ever repeated here.
+Each connection asks the Sentinels anew, in their order, and believes an answer when the server says itself that it is the primary, and
+no Sentinel knows of a later one: a Sentinel that was cut off, or hears of the fail-over last, names the old one, which may be back, empty,
+and still take itself for the primary. A server that says it is a replica, or that it has lost its own, ends the connection; the next one
+goes where the Sentinels say then. No command is ever repeated here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
+from evflow.core.values import value
 from evflow.log.errors import LogFailedOver, LogPrimaryDown, LogReadOnly, LogUnavailable, LogUnreachable
 from evflow.log.transport import connect_blocking
 from evflow.log.url import Address
@@ -15,6 +18,21 @@ from evflow.log.wire import Argument, Command, Following, Transport, type_of_rep
 
 LEAVES: Final = (LogReadOnly, LogPrimaryDown, LogFailedOver)
 """Replies after which the server is not the right one any more."""
+OTHERS_S: Final = 0.5
+"""How long each Sentinel may take to say whom it takes for the primary, once one has named a server; silent ones are passed over."""
+
+
+@value
+class View:
+    """Whom a Sentinel takes for the primary.
+
+    Attributes:
+        server: The one that it names.
+        epoch: Of the fail-over that made it the primary; the higher the later, the same with all Sentinels.
+    """
+
+    server: Address
+    epoch: int
 
 
 def question(address: Address) -> Command:
@@ -28,15 +46,30 @@ def sentinels(address: Address) -> list[Address]:
     return [address.at(host, port)._replace(username=username, password=password, db=0) for host, port in address.seeds]
 
 
-def named_by(address: Address, reply: type_of_reply) -> Address:
-    """The server that a Sentinel names.
+def questions(address: Address) -> tuple[Command, Command]:
+    """What a Sentinel is asked for its `View`."""
+    return question(address), ("SENTINEL", "MASTER", address.service)
+
+
+def view_of(address: Address, replies: Sequence[type_of_reply]) -> View:
+    """A Sentinel's answers. One that does not let us know more than a name knows of no fail-over.
 
     Raises:
-        LogUnreachable: It knows no such service.
+        LogUnavailable: It knows no such service, or may not be asked.
     """
-    if not reply:
+    named, told = replies
+    if isinstance(named, Exception):
+        raise named
+    if not named:
         raise LogUnreachable(address.shown, f"a Sentinel knows no '{address.service}'")
-    return address.at(reply[0].decode(), int(reply[1]))
+    epoch = "0" if isinstance(told, Exception) else pairs(told).get("config-epoch", "0")
+    return View(address.at(named[0].decode(), int(named[1])), int(epoch))
+
+
+def pairs(reply: Sequence[bytes]) -> dict[str, str]:
+    """A reply of names and values in turn."""
+    words = [word.decode(errors="replace") for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=False))
 
 
 def check_role(where: str, reply: type_of_reply) -> None:
@@ -47,6 +80,17 @@ def check_role(where: str, reply: type_of_reply) -> None:
     """
     if reply[0] != b"master":
         raise LogPrimaryDown(where, f"the server that a Sentinel names is a {reply[0].decode(errors='replace')}.")
+
+
+def check_is_latest(where: str, view: View, others: Iterable[View]) -> None:
+    """See that no Sentinel has heard of a fail-over that the one which named the server has not; asked when the server is connected to.
+
+    Raises:
+        LogPrimaryDown: One has.
+    """
+    latest = max(others, key=lambda other: other.epoch, default=view)
+    if latest.epoch > view.epoch and latest.server != view.server:
+        raise LogPrimaryDown(where, f"it was replaced by {latest.server.shown}, of which not all Sentinels have heard.")
 
 
 def none_answers(address: Address, errors: Sequence[LogUnavailable]) -> LogUnavailable:
@@ -84,15 +128,12 @@ class SentinelTransport:
 
     @classmethod
     def _by(cls, address: Address, sentinel: Address) -> "SentinelTransport":
-        asked = connect_blocking(sentinel)
-        try:
-            server = named_by(address, asked.call(*question(address)))
-        finally:
-            asked.close()
-        transport = connect_blocking(server)
-        where = f"{server.shown} ('{address.service}')"
+        view = _asked(address, sentinel)
+        transport = connect_blocking(view.server)
+        where = f"{view.server.shown} ('{address.service}')"
         try:
             check_role(where, transport.call("ROLE"))
+            check_is_latest(where, view, _views(address))
         except LogUnavailable:
             transport.close()
             raise
@@ -140,3 +181,17 @@ class SentinelTransport:
     def close(self) -> None:
         """See `Transport.close`."""
         self._transport.close()
+
+
+def _asked(address: Address, sentinel: Address, timeout_s: float | None = None) -> View:
+    transport = connect_blocking(sentinel, timeout_s=timeout_s)
+    try:
+        return view_of(address, transport.pipeline(questions(address)))
+    finally:
+        transport.close()
+
+
+def _views(address: Address) -> Iterator[View]:
+    for sentinel in sentinels(address):
+        with suppress(LogUnavailable):
+            yield _asked(address, sentinel, OTHERS_S)

@@ -1,9 +1,23 @@
 """The asynchronous half of `evflow.log.sentinel`; the same rules."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+
+import anyio
 
 from evflow.log.errors import LogUnavailable
-from evflow.log.sentinel import LEAVES, check_role, named_by, none_answers, question, sentinels, was_in_vain
+from evflow.log.sentinel import (
+    LEAVES,
+    OTHERS_S,
+    View,
+    check_is_latest,
+    check_role,
+    none_answers,
+    questions,
+    sentinels,
+    view_of,
+    was_in_vain,
+)
 from evflow.log.transport import AsyncTransport, connect_async
 from evflow.log.url import Address
 from evflow.log.wire import Argument, Command, type_of_reply
@@ -29,15 +43,12 @@ class AsyncSentinelTransport:
 
     @classmethod
     async def _by(cls, address: Address, sentinel: Address) -> "AsyncSentinelTransport":
-        asked = await connect_async(sentinel)
-        try:
-            server = named_by(address, await _call(asked, question(address)))
-        finally:
-            await asked.aclose()
-        transport = await connect_async(server)
-        where = f"{server.shown} ('{address.service}')"
+        view = await _asked(address, sentinel)
+        transport = await connect_async(view.server)
+        where = f"{view.server.shown} ('{address.service}')"
         try:
             check_role(where, await _call(transport, ("ROLE",)))
+            check_is_latest(where, view, await _views(address))
         except BaseException:
             await transport.aclose()
             raise
@@ -76,3 +87,24 @@ async def _call(transport: AsyncTransport, command: Command) -> type_of_reply:
     if isinstance(reply, Exception):
         raise reply
     return reply
+
+
+async def _asked(address: Address, sentinel: Address) -> View:
+    transport = await connect_async(sentinel)
+    try:
+        return view_of(address, await transport.pipeline(questions(address)))
+    finally:
+        await transport.aclose()
+
+
+async def _views(address: Address) -> list[View]:
+    found: list[View] = []
+
+    async def ask(sentinel: Address) -> None:
+        with suppress(LogUnavailable), anyio.move_on_after(OTHERS_S):
+            found.append(await _asked(address, sentinel))
+
+    async with anyio.create_task_group() as group:
+        for sentinel in sentinels(address):
+            group.start_soon(ask, sentinel)
+    return found

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from evflow.log.commands import Operation, finished, repaired
 from evflow.log.url import Address
-from evflow.log.wire import Argument, Command, Transport, Wire, type_of_reply
+from evflow.log.wire import CONNECT_TIMEOUT_S, Argument, Command, Transport, Wire, type_of_reply
 
 T = TypeVar("T")
 
@@ -42,8 +42,12 @@ Connector = Callable[[Address], Transport]
 AsyncConnector = Callable[[Address], Awaitable[AsyncTransport]]
 
 
-def connect_blocking(address: Address) -> Transport:
+def connect_blocking(address: Address, *, timeout_s: float | None = None) -> Transport:
     """A blocking connection.
+
+    Args:
+        address: Where to.
+        timeout_s: How long connecting to a single server, and each of its replies, may take; None: as is set for all.
 
     Raises:
         LogUnavailable: The server cannot be reached or refuses us.
@@ -59,8 +63,8 @@ def connect_blocking(address: Address) -> Transport:
     if address.scheme == "rediss":
         from evflow.log.redis_py import RedisPyTransport  # redis-py takes 0.3 s to import
 
-        return RedisPyTransport.connect(address)
-    return Wire.connect(address)
+        return RedisPyTransport.connect(address, timeout_s=timeout_s)
+    return Wire.connect(address, connect_timeout_s=timeout_s or CONNECT_TIMEOUT_S, timeout_s=timeout_s)
 
 
 def servers_of(transport: Transport) -> Sequence[Transport]:

@@ -43,7 +43,7 @@ from evflow_executors.packages import PackagedExecutor
 from evflow_executors.places import Places
 from evflow_scheduler import archiving, offers
 from evflow_scheduler.connection import Connection
-from evflow_scheduler.drive import capacity, only_error
+from evflow_scheduler.drive import capacity, leaves, only_error
 from evflow_scheduler.faceless import Faceless
 from evflow_scheduler.pools import PoolsOf
 from evflow_scheduler.run import OwnedRun
@@ -338,8 +338,7 @@ class Daemon:
                     self._owning[shard] = scope
                     await self._own_once(shard, tenancies)
             except* (Conflict, LogUnavailable) as group:
-                error = group.exceptions[0]
-                diagnostics.warning("shard given up", shard=shard, why=str(error))
+                diagnostics.warning("shard given up", shard=shard, why=str(next(leaves(group))))
                 await self._pause(_AGAIN_AFTER_S)
                 await self._revive()
             except* Exception as group:  # noqa: BLE001 - a defect must not take the runs of other shards along; it is told

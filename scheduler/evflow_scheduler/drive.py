@@ -195,16 +195,17 @@ def only_error() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
+        errors = list(leaves(group))
         if len(errors) > 1 and not all(isinstance(error, EvflowError) for error in errors):
             raise
         raise errors[0] from None
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors that a group is made of, however deep; one that is none is itself."""
     if not isinstance(error, BaseExceptionGroup):
         yield error
         return
     parts: Sequence[BaseException] = cast("BaseExceptionGroup[BaseException]", error).exceptions
     for part in parts:
-        yield from _leaves(part)
+        yield from leaves(part)

@@ -8,6 +8,7 @@ import pytest
 from evflow.core.ids import RunId
 from evflow.log.keys import shared_shard
 from tests.e2e.test_scheduler import WITHIN_S, Site, ended, scheduler, told
+from tests.fakes.sentinel import sentinel
 from tests.integration.test_failover import holder_of
 from tests.real_runs import evflow, verified
 from tests.redis_groups import Cluster, Watched, cluster, watched
@@ -35,7 +36,13 @@ def site(root: Path) -> Site:
 
 
 def test_a_run_behind_sentinels_outlives_the_primary(group: Watched, site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVFLOW_REDIS_URL", group.url)
+    """One Sentinel, the first that is asked, never hears of the fail-over; it names the old primary, which is back, empty, and a primary for ten seconds."""
+    with sentinel(group.primary.port) as late:
+        monkeypatch.setenv("EVFLOW_REDIS_URL", group.url.replace("://", f"://127.0.0.1:{late},"))
+        _outlive_the_primary(group, site, root)
+
+
+def _outlive_the_primary(group: Watched, site: Site, root: Path) -> None:
     site.deploy("Nightly", "a")
     with scheduler(root, "--durability", "replicated"):
         first = site.ask("Nightly", times=1)

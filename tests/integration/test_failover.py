@@ -2,6 +2,8 @@
 
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import anyio
 import pytest
@@ -14,14 +16,18 @@ from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.deployments.claims import claim_again
 from evflow.log.client import RedisLogClient
 from evflow.log.durability import check
-from evflow.log.errors import DurabilityLate, LogUnavailable, NotDurable
+from evflow.log.errors import DurabilityLate, LogPrimaryDown, LogUnavailable, NotDurable
 from evflow.log.event_log import RedisEventLog
 from evflow.log.feeds import Feeds
 from evflow.log.keys import shared_shard, shared_shards
 from evflow.log.protocol import AppendCall, Head, Inbound
 from evflow.log.slots import slot_of
+from evflow.log.transport import connect_async, connect_blocking
+from evflow.log.url import parse
 from evflow.log.writer import RunNumberTaken, ShardWriter
-from tests.redis_groups import Cluster, Server, Watched, cluster, watched
+from tests.fakes.sentinel import sentinel
+from tests.ports import free_port
+from tests.redis_groups import SERVICE, Cluster, Server, Watched, cluster, server, watched
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
@@ -103,6 +109,41 @@ async def test_a_writer_goes_on_with_the_server_that_sentinels_promote(group: Wa
     client = RedisLogClient(group.url)
     assert [one.payload for one in client.read(SHARD, RUN)] == mine.written
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("views", "goes_to"),
+    [
+        ([("old", 1), ("new", 2), ("old", 1)], "new"),  # two have not heard of the fail-over
+        ([("new", 2), ("old", 1)], "new"),
+        ([("old", 1), ("old", 1)], "old"),
+        ([("old", 1), ("silent", 0)], "old"),
+        ([("silent", 0), ("old", 1), ("new", 2)], "new"),
+    ],
+)
+async def test_of_two_servers_that_take_themselves_for_the_primary_the_later_one_is_it(
+    views: list[tuple[str, int]], goes_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVFLOW_LOG_TIMEOUT", "1")
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(server()) for name in ("old", "new")} | {"silent": Server(Path(), 1, ())}
+        ports = [stack.enter_context(sentinel(servers[name].port, epoch, silent=name == "silent")) for name, epoch in views]
+        address = parse(f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/{SERVICE}")
+        blocking = await anyio.to_thread.run_sync(connect_blocking, address)
+        waiting = await connect_async(address)
+        expected = f"127.0.0.1:{servers[goes_to].port} ('{SERVICE}')"
+        assert (blocking.where, waiting.where) == (expected, expected)
+        blocking.close()
+        await waiting.aclose()
+
+
+async def test_nobody_goes_to_an_old_primary_while_the_new_one_is_out_of_reach() -> None:
+    with server() as old, sentinel(old.port, 1) as late, sentinel(free_port(), 2) as first:
+        address = parse(f"redis+sentinel://127.0.0.1:{late},127.0.0.1:{first}/{SERVICE}")
+        with pytest.raises(LogPrimaryDown, match=r"it was replaced by 127\.0\.0\.1:\d+, of which not all Sentinels have heard"):
+            await anyio.to_thread.run_sync(connect_blocking, address)
+        with pytest.raises(LogPrimaryDown, match="it was replaced by"):
+            await connect_async(address)
 
 
 async def test_what_a_fail_over_lost_is_written_again(group: Watched, owner: Callable[[str], Owner]) -> None:
