@@ -11,7 +11,7 @@ from evflow.cli.complete import of_limits
 from evflow.cli.output import duration, iso, table, write_json
 from evflow.core.limits import fault
 from evflow.errors import UsageError
-from evflow.log.keys import shared_shards
+from evflow.log.keys import is_own, shared_shards
 from evflow.log.protocol import Holder, LogClient
 
 _NEWEST = 50
@@ -134,5 +134,5 @@ def _tell(log: LogClient, name: str) -> None:
     flow = rest.partition("/")[0].partition(":")[0] if kind in ("flow", "step", "runs") else None
     flows = [found for found in log.flows() if flow is None or found == flow]
     entries = [entry for found in flows for entry in log.runs(found, _NEWEST)]
-    alone = [entry.shard for entry in entries if entry.shard.startswith("run:") and entry.summary.get("status") == "running"]
+    alone = [entry.shard for entry in entries if is_own(entry.shard) and entry.summary.get("status") == "running"]
     log.wake([*shared_shards(), *(shard for shard in alone if log.owner(shard) is not None)])

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from evflow.core.chain import LINK_BYTES
 from evflow.core.ids import FlowName, Micros, RunId
 from evflow.log.errors import AppendTooLarge, DurabilityLate, LogForeign, ScriptMissing
-from evflow.log.keys import EVENT_KEYS, INSTALLATION, SCHEDULERS, run_keys, shard_keys
+from evflow.log.keys import EVENT_KEYS, INSTALLATION, SCHEDULERS, is_own, run_keys, shard_keys
 from evflow.log.protocol import (
     MAX_APPEND_BYTES,
     MAX_APPEND_CONSUMED,
@@ -114,7 +114,8 @@ def renew(lease: Lease) -> Operation[None]:
 
 def release(lease: Lease) -> Operation[None]:
     """Give a lease back, if it is still ours."""
-    return Operation((_lease(lease.shard, "release", lease.owner, 0, lease.epoch),), nothing)
+    ends = "ends" if is_own(lease.shard) else ""
+    return Operation((_lease(lease.shard, "release", lease.owner, 0, lease.epoch, ends),), nothing)
 
 
 def check_limits(call: AppendCall) -> None:
@@ -406,9 +407,9 @@ def look_at(until_us: dict[FlowName, int]) -> Operation[None]:
 # --- parts -----------------------------------------------------------------------------------------------
 
 
-def _lease(shard: str, verb: str, owner: str, ttl_us: int, epoch: int = 0) -> Command:
+def _lease(shard: str, verb: str, owner: str, ttl_us: int, epoch: int = 0, ends: str = "") -> Command:
     keys = shard_keys(shard)
-    return invocation("lease", (keys.lease, keys.active, keys.inbox, keys.feed), verb, owner, ttl_us, epoch)
+    return invocation("lease", (keys.lease, keys.active, keys.inbox, keys.feed), verb, owner, ttl_us, epoch, ends)
 
 
 def _page(shard: str, run: RunId, after: int, limit: int) -> Command:

@@ -117,6 +117,11 @@ def own_shard(run: RunId) -> str:
     return f"run:{run.flow}:{run.number}"
 
 
+def is_own(shard: str) -> bool:
+    """Whether a shard belongs to one run, and is nobody's when that is over."""
+    return shard.startswith("run:")
+
+
 def shared_shard(run: RunId) -> str:
     """The name of the shared shard of a run that a scheduler carries out: the same on every machine, for ever."""
     return f"s{crc32(str(run).encode()) % SHARED_SHARDS}"

@@ -65,6 +65,8 @@ class SimulatedEventLog:
 
         def act() -> Lease:
             now_us = self.server.now_us()
+            if self.server.state.seems_endless(shard, owner, ttl_s, now_us, since):
+                self.server.write(lambda state: state.count_anew(shard, ttl_s, now_us))
             return self.server.write(lambda state: state.take(shard, owner, ttl_s, now_us, since))
 
         return await self._io("take", act)

@@ -38,7 +38,7 @@ class SimulatedServer:
         self.levels: set[str] = {"everysec", "fsync", "replicated"}
         self.connection = 0
         self._clock_us = clock_us or self._loop_clock_us
-        self._latest_us = self._time_us = self._read_us = START_US
+        self._latest_us = self._read_us = START_US
         self._state = State()
         self._base = State()
         self._journal: list[Callable[[State], object]] = []
@@ -102,17 +102,11 @@ class SimulatedServer:
     # --- the inside --------------------------------------------------------------------------------------
 
     def now_us(self) -> Micros:
-        """The server's clock; no two looks see the same microsecond, as none of two commands do."""
-        self._latest_us = max(self._latest_us + 1, self._clock_us())
-        return Micros(self._latest_us)
-
-    def time_us(self) -> Micros:
-        """The server's clock, which goes back where it does; `now_us`, by which leases and runs go, stands still until it has caught up."""
+        """The server's clock: no two looks see the same microsecond, as none of two commands do, but where it goes back."""
         clock_us = self._clock_us()
-        went_back = clock_us < self._read_us
-        self._read_us = clock_us
-        self._time_us = clock_us if went_back else max(self._time_us + 1, clock_us)
-        return Micros(self._time_us)
+        went_back, self._read_us = clock_us < self._read_us, clock_us
+        self._latest_us = clock_us if went_back else max(self._latest_us + 1, clock_us)
+        return Micros(self._latest_us)
 
     @property
     def state(self) -> State:

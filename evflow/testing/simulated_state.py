@@ -17,7 +17,7 @@ from evflow.core.line import Rank
 from evflow.log.archived import SEGMENT_EVENTS, Projection
 from evflow.log.commands import after
 from evflow.log.flow_commands import DeploymentMoved, FlowLogForked, FlowLogMoved, NumbersUnknown
-from evflow.log.keys import own_shard
+from evflow.log.keys import is_own, own_shard
 from evflow.log.limits import LOOK
 from evflow.log.protocol import (
     AppendCall,
@@ -140,12 +140,19 @@ class State:
         """`lease.lua`, take."""
         held = self.shard(shard).held
         if held.owner not in ("", owner) and held.expires_us > now_us and held.epoch >= since:
-            if held.expires_us - now_us > _LONGEST_LEASE_US >= ttl_s * 1e6:  # the clock went back
-                held = self.shard(shard).held = held._replace(expires_us=now_us + round(ttl_s * 1e6))
             raise LeaseHeld(shard, held.owner, (held.expires_us - now_us) / 1e6, held.epoch)
         epoch = max(held.epoch + 1, since + 1, now_us)
         self.shard(shard).held = Held(owner, epoch, now_us + round(ttl_s * 1e6))
         return Lease(shard, owner, epoch, ttl_s)
+
+    def count_anew(self, shard: str, ttl_s: float, now_us: int) -> None:
+        """`lease.lua`, take, of a lease that another one has: where the clock went back, it seems to last for hours."""
+        self.shard(shard).held = self.shard(shard).held._replace(expires_us=now_us + round(ttl_s * 1e6))
+
+    def seems_endless(self, shard: str, owner: str, ttl_s: float, now_us: int, since: int) -> bool:
+        """Whether a claimant has another one's lease counted anew."""
+        held = self.shard(shard).held
+        return held.owner not in ("", owner) and held.epoch >= since and held.expires_us - now_us > _LONGEST_LEASE_US >= ttl_s * 1e6
 
     def renew(self, lease: Lease, now_us: int) -> None:
         """`lease.lua`, renew."""
@@ -157,10 +164,10 @@ class State:
         shard = self.shard(lease.shard)
         if (shard.held.owner, shard.held.epoch) != (lease.owner, lease.epoch):
             return
-        if shard.active:
-            shard.held = Held("", lease.epoch, 0)
-        else:
-            shard.held = _NOBODY
+        shard.held = Held("", lease.epoch, 0)
+        if not shard.active:
+            if is_own(lease.shard):
+                shard.held = _NOBODY
             if not shard.inbox:
                 shard.last_entry = (0, 0)
 

@@ -127,7 +127,7 @@ def run(server: SimulatedServer, command: Command) -> type_of_reply:
     """
     name = str(command[0])
     words = [_bytes(word) for word in command[1:]]
-    now_us = server.time_us()
+    now_us = server.now_us()
     if name == "EVALSHA":
         return server.write(_script(next(known for known in NAMES if script(known).sha == command[1]), words, now_us))
     if name in _READS:

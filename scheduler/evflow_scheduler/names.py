@@ -20,6 +20,7 @@ from evflow.core.ids import AttemptId, RunId, TaskId
 from evflow.core.limits import Limit, RunLimit
 from evflow.core.line import Rank
 from evflow.core.state import RunState, Task
+from evflow.log.keys import is_own
 from evflow.log.limits import MOST_HOLDERS
 from evflow.log.protocol import EventLog, Holder
 from evflow_scheduler.run import OWNER, OwnedRun
@@ -234,7 +235,7 @@ class Names:
     async def _bury_the_dead(self, name: str) -> bool:
         """Give back what foreground runs hold that nobody runs any more: their attempts died with their owner."""
         found: list[Holder] = await self._do(partial(self._log.holders, name))
-        shards = {holder.shard for holder in found if holder.shard.startswith("run:") and holder.shard != self._writer.shard}
+        shards = {holder.shard for holder in found if is_own(holder.shard) and holder.shard != self._writer.shard}
         dead = {shard for shard in shards if await self._do(partial(self._log.owner, shard)) is None}
         gone = [holder.name for holder in found if holder.shard in dead]
         if gone:

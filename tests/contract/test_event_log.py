@@ -12,7 +12,7 @@ import pytest
 from evflow import clock
 from evflow.core import flow_events
 from evflow.core.chain import links
-from evflow.core.ids import FlowName, RunId, RunNumber, Seq
+from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import KEPT_US, Rank
 from evflow.errors import Conflict
 from evflow.log.client import RedisLogClient
@@ -169,6 +169,14 @@ async def test_each_taking_has_a_larger_epoch(log: EventLog, lease: Lease) -> No
     await log.release(again)
     rival = await log.take(SHARD, "rival", TTL_S)
     assert lease.epoch < again.epoch < rival.epoch
+
+
+async def test_epochs_of_a_shard_that_others_take_rise_while_the_server_s_clock_is_behind_them(log: EventLog) -> None:
+    """It goes back behind a shard that its owner gave up when nothing was left to do."""
+    ahead = Micros(await log.now_us() + 3_600_000_000)
+    first = await log.take("s1", "owner", TTL_S, since=ahead)
+    await log.release(first)
+    assert (await log.take("s1", "rival", TTL_S)).epoch > first.epoch
 
 
 async def test_a_lease_from_before_the_claimant_s_own_is_nobody_s(log: EventLog, lease: Lease) -> None:

@@ -9,6 +9,8 @@ import pytest
 from evflow.log import commands
 from evflow.log.keys import shard_keys
 from evflow.log.protocol import LeaseHeld
+from evflow.testing.simulated_log import SimulatedEventLog
+from evflow.testing.simulated_server import SimulatedServer
 from evflow.testing.simulated_state import State
 from tests.archive_world import ArchiveWorld, archive_world
 
@@ -42,11 +44,17 @@ def test_a_dead_owner_s_lease_lasts_no_longer_than_the_claimant_s(world: Archive
     assert after[1] <= 4.0
 
 
-def test_the_simulated_server_does_the_same() -> None:
-    state = State()
-    state.take(SHARD, "dead", 4.0, 2 * HOUR_US)
+async def test_the_simulated_server_does_the_same() -> None:
+    now_us = 2 * HOUR_US
+    server = SimulatedServer(lambda: now_us)
+    log = SimulatedEventLog(server)
+    await log.take(SHARD, "dead", 4.0)
+    now_us = HOUR_US
     with pytest.raises(LeaseHeld):
-        state.take(SHARD, "next", 4.0, HOUR_US)
-    assert state.take(SHARD, "next", 4.0, HOUR_US + 5_000_000).owner == "next"
+        await log.take(SHARD, "next", 4.0)
+    now_us += 5_000_000
+    server.regress(0)  # what it did stands in its journal
+    assert (await SimulatedEventLog(server).take(SHARD, "next", 4.0)).owner == "next"
+    state = State()
     state.announce("dead", 3_000_000, 2 * HOUR_US)
     assert state.announce("alive", 3_000_000, HOUR_US) == ["alive"]

@@ -5,6 +5,7 @@
 --       4 feed (stream)
 -- ARGV: 1 'take', 'renew', 'release' or 'bury'  2 owner  3 time to live in microseconds (take, renew)  4 epoch (renew, release),
 --       or the last one the claimant held (take; '0' for none): a lease of an earlier one came back from before, with a fail-over
+--       5 'ends' where the shard is of one run, and nobody takes it again when that is over; or '' (release)
 -- Result: {'ok', epoch} (epochs are text)      {'held', owner, microseconds left, epoch}
 -- Atomicity: every check stands before the writes. The key never expires by itself: it must outlive the lease, because the epoch in it
 -- fences whoever still believes to own the shard. Time is this server's alone. Where its clock went back, a lease seems to last for hours: one of more
@@ -44,13 +45,18 @@ if owner ~= claimant or epoch ~= ARGV[4] then
 end
 if verb == 'renew' then
   redis.call('HSET', KEYS[1], 'expires', string.format('%.0f', now + tonumber(ARGV[3])))
-elseif redis.call('EXISTS', KEYS[2]) == 0 then
-  -- Nothing left to write in this shard: leave no key behind. A later epoch is larger by the clock.
-  redis.call('DEL', KEYS[1], KEYS[4])
-  if redis.call('XLEN', KEYS[3]) == 0 then
-    redis.call('DEL', KEYS[3])
-  end
 else
   redis.call('HSET', KEYS[1], 'owner', '', 'expires', '0')
+  if redis.call('EXISTS', KEYS[2]) == 0 then
+    -- Nothing left to write in this shard: leave no key behind, but the epoch of one that others will take. The next one would be larger by
+    -- the clock, but for a clock that goes back.
+    redis.call('DEL', KEYS[4])
+    if ARGV[5] == 'ends' then
+      redis.call('DEL', KEYS[1])
+    end
+    if redis.call('XLEN', KEYS[3]) == 0 then
+      redis.call('DEL', KEYS[3])
+    end
+  end
 end
 return {'ok', epoch}
