@@ -60,6 +60,11 @@ FOUND_WITH = {
         (Fault(18, "clock", 0.9067568481665024), Fault(87, "regress", 0.43584753671616616), Fault(94, "clock", 0.1542130605890526)),
     ),
     "the same without the first jump": (20261128000375, False, (Fault(161, "regress", 0.878), Fault(166, "clock", 0.01))),
+    "the clock went back behind a shard that an owner had given up, with nothing left to do, and its epoch was given again": (
+        20261201515580,
+        True,
+        (Fault(10, "clock", 0.32454758696804964), Fault(106, "stall", 0.31607804537496975), Fault(111, "clock", 0.12004134759218255)),
+    ),
 }
 """What else went wrong: a seed of the test above, whether its runs are offers, and the faults of the smallest scenario in which it did."""
 

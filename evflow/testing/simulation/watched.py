@@ -23,20 +23,52 @@ class Violation(AssertionError):
 
 
 class WatchedServer(SimulatedServer):
-    """A server that remembers what was promised: which events are durable, and who held which epoch."""
+    """A server that remembers what was promised: which events are durable, and who held which epoch.
+
+    Attributes:
+        durable: Up to where each run's log is.
+        epochs: Who held which.
+        look: Called with what it holds after each write.
+        epochs_fell: It lost a lease, and its clock had gone back behind that lease's epoch: the next one was lower, and who was told of
+            the lost one knows nothing of its successors.
+    """
 
     def __init__(self, clock_us: Callable[[], int]) -> None:
         super().__init__(clock_us)
         self.durable: dict[RunId, int] = {}
         self.epochs: dict[int, str] = {}
         self.look: Callable[[State], None] | None = None
+        self.epochs_fell = False
+        self._lost_a_lease = False
+        self._highest = 0
 
     def write(self, act: Callable[[State], T], *, frees: bool = False) -> T:
         """See `SimulatedServer.write`; whoever looks sees the state after each."""
+        before = self.state.shard(SHARD).held.epoch
         result = super().write(act, frees=frees)
+        self._see_epoch(before, self.state.shard(SHARD).held.epoch)
         if self.look is not None:
             self.look(self.state)
         return result
+
+    def forget_lease(self, shard: str) -> None:
+        """See `SimulatedServer.forget_lease`."""
+        self._lost_a_lease = True
+        super().forget_lease(shard)
+
+    def regress(self, writes: int) -> int:
+        """See `SimulatedServer.regress`."""
+        lost = super().regress(writes)
+        self._lost_a_lease = self._lost_a_lease or lost > 0
+        return lost
+
+    def _see_epoch(self, before: int, now: int) -> None:
+        """I2: epochs rise."""
+        if now and now != before and now <= self._highest:
+            if not self._lost_a_lease:
+                raise Violation(f"I2: after epoch {self._highest} came {now}")
+            self.epochs_fell = True
+        self._highest = max(self._highest, now)
 
     def make_durable(self) -> None:
         """See `SimulatedServer.make_durable`."""
