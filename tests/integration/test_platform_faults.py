@@ -21,7 +21,7 @@ from evflow_executors.batch.definitions import BatchDefaults
 from evflow_executors.kubernetes.api import Cluster
 from evflow_executors.kubernetes.operator import Operator
 from evflow_executors.kubernetes.platform import KubernetesPlatform
-from evflow_executors.remote import executor
+from evflow_executors.remote import submitting
 from evflow_executors.remote.command import ContainerCommand
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name, labels
@@ -176,7 +176,7 @@ async def test_what_was_not_submitted_to_a_service_that_is_gone_for_good_is_take
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However far away the next try is."""
-    monkeypatch.setattr(executor, "pause_s", _for_ever)
+    monkeypatch.setattr(submitting, "pause_s", _for_ever)
     async with a_world(service) as (world, notices):
         await world.end(await world.launch("exit 0", 1))
         service.faults.away = True

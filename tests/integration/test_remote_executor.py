@@ -18,7 +18,7 @@ from evflow.log.link import Link
 from evflow.log.store_waits import NO_ANSWER
 from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder, RunContext
-from evflow_executors.remote import executor as remote, owner, reports, storeless
+from evflow_executors.remote import executor as remote, owner, reports, storeless, submitting, terminations
 from evflow_executors.remote.command import ContainerSettings
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.names import job_name
@@ -164,7 +164,7 @@ def store_away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return container_settings(*arguments, **options)
 
     monkeypatch.setattr(owner, "container_settings", settings)
-    monkeypatch.setattr(remote, "STORE_AGAIN_S", 0.01)
+    monkeypatch.setattr(submitting, "STORE_AGAIN_S", 0.01)
     return left
 
 
@@ -255,7 +255,7 @@ async def test_a_store_that_takes_long_to_be_found_away_is_asked_once_for_all_an
         raise StoreAway("s3://bucket/evflow", "no answer")
 
     monkeypatch.setattr(owner, "container_settings", settings)
-    monkeypatch.setattr(remote, "STORE_AGAIN_S", 600.0)
+    monkeypatch.setattr(submitting, "STORE_AGAIN_S", 600.0)
     said = Said()
     async with a_remote_executor(url, context, PlainPlatform(service), said=said) as executor:
         world = World(executor)
@@ -285,7 +285,7 @@ async def test_a_store_that_takes_long_to_be_found_away_is_asked_once_for_all_an
 async def test_a_store_that_stays_away_is_given_up_and_the_attempt_never_started(
     url: str, context: RunContext, service: PlainService, store_away: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "SUBMIT_PATIENCE_S", 0.1)
+    monkeypatch.setattr(submitting, "SUBMIT_PATIENCE_S", 0.1)
     store_away[0] = 10**9
     async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
         world = World(executor)
@@ -437,7 +437,7 @@ async def test_a_cancelled_attempt_that_was_not_submitted_yet_never_is(url: str,
 async def test_who_insists_does_not_wait_for_a_platform_that_is_away_and_a_job_left_behind_is_ended_later(
     url: str, context: RunContext, service: PlainService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "LEAVE_S", 0.2)
+    monkeypatch.setattr(terminations, "LEAVE_S", 0.2)
     async with a_remote_executor(url, context, PlainPlatform(service)) as executor:
         world = World(executor)
         name = await world.launch("sleeps")

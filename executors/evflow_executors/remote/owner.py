@@ -50,7 +50,7 @@ ASKED: Final = "asked"
 
 
 class OwnerDispatch:
-    """The dispatch of one owner of one shard; see `executor.Dispatch`.
+    """The dispatch of one owner of one shard; see `records.Dispatch`.
 
     Args:
         link: The log; the caller closes it.
@@ -165,7 +165,7 @@ class OwnerDispatch:
         return await anyio.to_thread.run_sync(sheets.members_if_there, store_url, digest, size, prefix)
 
     async def keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
-        """See `executor.Dispatch`."""
+        """See `records.Dispatch`."""
         return await anyio.to_thread.run_sync(self._keep, waiting)
 
     def _keep(self, waiting: Mapping[AttemptId, frozenset[bytes]]) -> bool:
