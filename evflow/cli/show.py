@@ -19,12 +19,36 @@ from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.state import Attempt, Pause, RunState, Task
 from evflow.core.tags import is_of_scheduler
+from evflow.core.values import value
 from evflow.log.owners import is_owned
 from evflow.log.protocol import LogClient
 from evflow.replay.load import RunGone, RunWaits
 
 FEW_TASKS = 20
 """A run of so few tasks is shown with all of them."""
+
+
+@value
+class Shown:
+    """What is asked for, and what is known of it.
+
+    Attributes:
+        state: The run.
+        reference: Whether all of it is meant, a step or a task.
+        tasks: The tasks that are meant.
+        tags: The run's tags by users, as they are now.
+        anew: Why tasks of a run that resumes another were run.
+        storeless: Where tasks of the run wait for its store.
+        interrupted: Nobody carries the run out, and its log is open.
+    """
+
+    state: RunState
+    reference: Reference
+    tasks: list[Task]
+    tags: list[str]
+    anew: Why
+    storeless: Sequence[WaitsForStore]
+    interrupted: bool
 
 
 @click.command("show", help="Show a run (TrainFlow/3), a step of it (…/train) or a task (…/train/7).")
@@ -48,12 +72,12 @@ def show(what: str, *, as_json: bool, flow: type | None = None) -> None:
         storeless = explain_store.waits(log, entry.shard, state)
         tags = log.tags(run)
         anew = reasons(log, state)
-    tasks = tasks_of(state, reference)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)
+    shown = Shown(state, reference, tasks_of(state, reference), shown_tags, anew, storeless, interrupted=interrupted)
     if as_json:
-        write_json(_plain(state, reference, tasks, shown_tags, anew, storeless, interrupted=interrupted))
+        write_json(_plain(shown))
         return
-    for line in _lines(state, reference, tasks, shown_tags, anew, storeless, interrupted=interrupted):
+    for line in _lines(shown):
         click.echo(line)
 
 
@@ -84,26 +108,18 @@ def status_of(state: RunState, *, interrupted: bool) -> str:
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _plain(
-    state: RunState,
-    reference: Reference,
-    tasks: list[Task],
-    tags: list[str],
-    anew: Why,
-    storeless: Sequence[WaitsForStore],
-    *,
-    interrupted: bool,
-) -> Any:
-    if reference.task is not None:
-        return plain_task(state, tasks[0], anew)
-    if reference.step:
-        return [plain_task(state, task, anew) for task in tasks]
+def _plain(shown: Shown) -> Any:
+    tasks = [plain_task(shown.state, task, shown.anew) for task in shown.tasks]
+    if shown.reference.task is not None:
+        return tasks[0]
+    if shown.reference.step:
+        return tasks
     return {
-        **plain_run(state, tags, interrupted=interrupted),
+        **plain_run(shown.state, shown.tags, interrupted=shown.interrupted),
         "waits_for_store": [
-            {"executor": wait.executor, "tasks": wait.tasks, "why": wait.why, "since": iso(wait.since_us)} for wait in storeless
+            {"executor": wait.executor, "tasks": wait.tasks, "why": wait.why, "since": iso(wait.since_us)} for wait in shown.storeless
         ],
-        "tasks": [plain_task(state, task, anew) for task in tasks],
+        "tasks": tasks,
     }
 
 
@@ -194,31 +210,23 @@ def _plain_attempt(attempt: Attempt) -> dict[str, Any]:
 # --- text -------------------------------------------------------------------------------------------------
 
 
-def _lines(
-    state: RunState,
-    reference: Reference,
-    tasks: list[Task],
-    tags: list[str],
-    anew: Why,
-    storeless: Sequence[WaitsForStore],
-    *,
-    interrupted: bool,
-) -> Iterator[str]:
-    if reference.task is not None:
-        yield from _task(state, tasks[0], anew)
+def _lines(shown: Shown) -> Iterator[str]:
+    state = shown.state
+    if shown.reference.task is not None:
+        yield from _task(state, shown.tasks[0], shown.anew)
         return
-    if reference.step:
-        yield from task_lines(tasks, anew)
+    if shown.reference.step:
+        yield from task_lines(shown.tasks, shown.anew)
         return
-    end_us = state.finished_us or (state.at_us if interrupted else clock.now_us())
-    yield from run_lines(state, tags, end_us=end_us, interrupted=interrupted, storeless=storeless)
+    end_us = state.finished_us or (state.at_us if shown.interrupted else clock.now_us())
+    yield from run_lines(state, shown.tags, end_us=end_us, interrupted=shown.interrupted, storeless=shown.storeless)
     yield ""
-    if len(tasks) <= FEW_TASKS:
-        yield from task_lines(tasks, anew)
+    if len(shown.tasks) <= FEW_TASKS:
+        yield from task_lines(shown.tasks, shown.anew)
     else:
         yield from _steps(state)
     yield from _failures(state)
-    yield from _next(state, interrupted=interrupted)
+    yield from _next(state, interrupted=shown.interrupted)
 
 
 def run_lines(
