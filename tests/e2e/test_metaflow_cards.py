@@ -2,9 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tests.metaflow_world import AT_ONCE, asked, flow, run, through
 from tests.real_runs import python
+
+
+def asked_of_cards(folder: Path, flow_name: str, expression: str, setup: str) -> Any:
+    """What an expression over the cards of a flow's first run gives; `t` is its first task."""
+    begins = f"from metaflow.cards import get_cards\nt = Run('{flow_name}/1')['start'].task\n"
+    return asked(folder, expression, begins + setup, **AT_ONCE)
 
 
 def test_a_card_is_made_and_got(folder: Path) -> None:
@@ -42,9 +49,7 @@ def test_a_card_is_made_and_got(folder: Path) -> None:
     )
     run("flow.py", "--with", "card", **AT_ONCE)
     setup = """
-from metaflow.cards import get_cards
 from metaflow.plugins.cards.exception import CardNotPresentException
-t = Run('Cards/1')['start'].task
 c = get_cards(t)
 def none():
     try:
@@ -52,12 +57,12 @@ def none():
     except CardNotPresentException as error:
         return str(error).splitlines()[0]
 """
-    found = asked(
+    found = asked_of_cards(
         folder,
+        "Cards",
         "[len(c), 'Hello' in get_cards(t, type='default')[0].get(), get_cards(t, id='a')[0].type, t.data.kind, t.data.live, none(),"
         " get_cards(t, id='plain')[0].get(), '&lt;4711&gt;' in get_cards(t, id='plain')[0].html]",
         setup,
-        **AT_ONCE,
     )
     none = "'Cards/1/start/1' has no card with id='b': none of its 3 cards fits."
     assert found == [3, True, "blank", True, [True, None], none, "<4711>", True]
@@ -110,13 +115,12 @@ def test_types_of_cards_come_from_the_flow_and_from_packages_for_metaflow(folder
         """,
     )
     run("flow.py", **AT_ONCE)
-    setup = "from metaflow.cards import get_cards\nt = Run('Types/1')['start'].task\ng = lambda **k: get_cards(t, **k)[0].get()"
-    found = asked(
+    found = asked_of_cards(
         folder,
+        "Types",
         "[g(type='shiny'), g(type='editable'), 'a key<i>letters</i> $&amp;#!!@* <i>letters</i>word' in get_cards(t, type='editable')[0].html,"
         " t.data.below]",
-        setup,
-        **AT_ONCE,
+        "g = lambda **k: get_cards(t, **k)[0].get()",
     )
     assert found == ["shiny Types/1/start/1", "a key<i>letters</i> $&#!!@* <i>letters</i>word", True, ["blank", "default", "error"]]
 
@@ -161,13 +165,13 @@ def test_a_program_gets_what_a_card_s_class_gave_and_a_reader_the_page_where_it_
         """,
     )
     run("flow.py", **AT_ONCE)
-    setup = "from metaflow.cards import get_cards\nt = Run('Plain/1')['start'].task\nc = {k.id or k.type: k for k in get_cards(t)}"
-    found = asked(
+    setup = "c = {k.id or k.type: k for k in get_cards(t)}"
+    found = asked_of_cards(
         folder,
+        "Plain",
         "[sorted(c), c['taskspec_card'].get() == t.pathspec, c['random'].get(), c['test_mock_card'].get(), c['none'].get(), c['two'].get(),"
         " '\"abc\": [\"x\"]' in c['live'].get(), '\"loss\": 3' in c['told'].get(), t.data.live]",
         setup,
-        **AT_ONCE,
     )
     evil = "<script>alert(1)</script>"
     assert found[0] == ["live", "none", "random", "taskspec_card", "test_mock_card", "told", "two"]
@@ -175,7 +179,7 @@ def test_a_program_gets_what_a_card_s_class_gave_and_a_reader_the_page_where_it_
     assert re.fullmatch(r"Plain/1/start/1 [0-9A-Z]{6}", found[2])
     assert found[3:] == [evil, "", f"{evil}$&#!!@*b", True, True, [True, {"c": {"abc": ["x"]}}, True, True]]
     # What people look at is the page, with its policy and without anybody's scripts.
-    pages = asked(folder, "[one for k in c.values() for one in (k.html, k._repr_html_(), open(k.path).read())]", setup, **AT_ONCE)
+    pages = asked_of_cards(folder, "Plain", "[one for k in c.values() for one in (k.html, k._repr_html_(), open(k.path).read())]", setup)
     assert len(pages) == 21
     assert all("Content-Security-Policy" in page and evil not in page for page in pages)
     assert not any("<script>" in page for page in pages)
