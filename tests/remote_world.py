@@ -7,9 +7,10 @@ from pathlib import Path
 import anyio
 
 from evflow import config
+from evflow.core.explain_said import WaitsForStore
 from evflow.log import commands
 from evflow.log.link import Link
-from evflow.log.store_waits import StoreWaits, said as said_of_stores
+from evflow.log.said_waits import SaidWaits, said as said_of_runs
 from evflow.worker.spec import RunContext
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.owner import OwnerDispatch
@@ -45,7 +46,7 @@ async def a_remote_executor(
     """The executor of a shard's owner."""
     link = Link(url)
     dispatch = OwnerDispatch(link, SHARD, owner, lambda: epoch, lambda _: context)
-    waits = StoreWaits(link, SHARD, owner)
+    waits = SaidWaits(link, SHARD, owner)
     executor = RemoteExecutor(platform, dispatch, live=live, on_notice=(said if said is not None else []).append, waits=waits)
     try:
         yield executor
@@ -69,10 +70,10 @@ async def store_waits(url: str) -> list[tuple[str, str, int, str, str]]:
     """What is said of runs of the shard that wait for their store: run, executor, tasks, why, and who said it."""
     link = Link(url)
     try:
-        told = await link.do(said_of_stores([SHARD]))
+        told = await link.do(said_of_runs([SHARD]))
     finally:
         await link.aclose()
-    return [(run, one.executor, one.tasks, one.why, one.by) for run, each in told.items() for one in each]
+    return [(run, one.executor, one.tasks, one.why, one.by) for run, each in told.items() for one in each if isinstance(one, WaitsForStore)]
 
 
 def via(way: str) -> None:

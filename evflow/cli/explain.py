@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from evflow import clock
-from evflow.cli import explain_limits, explain_owner, explain_store, session
+from evflow.cli import explain_limits, explain_owner, explain_said, session
 from evflow.cli.complete import of_what
 from evflow.cli.explain_plain import plain
 from evflow.cli.explain_slots import amounts, said as said_of_slots, sharing
@@ -58,7 +58,7 @@ def command(what: str, as_json: bool) -> None:
         shared = sharing(log, entry, state)
         slots = [] if shared is None else list(said_of_slots(log, state, shared))
         limited = list(explain_limits.Standing(log).waits(entry.shard, state, explain_limits.MOST_TASKS))
-        storeless = explain_store.waits(log, entry.shard, state)
+        heard = explain_said.waits(log, entry.shard, state)
         tasks = tasks_of(state, reference)
         anew = [] if not reference.step and reference.task is None else ran_anew(log, state, tasks)
         is_whole = not reference.step and reference.task is None
@@ -78,8 +78,10 @@ def command(what: str, as_json: bool) -> None:
         reasons += [plain(pathspec(state, task), reason) for reason in explain.of_task(state, task)]
     reasons += [plain(of, reason) for of, reason, _ in anew]
     reasons += [plain(name, reason) for reason in islice(explain.open_splits(state) if is_whole else (), MOST_TASKS)]
-    reasons += [plain(name, reason) for reason in (*limited, *storeless)]
-    lines += [*slots, *(explain_limits.said(name, reason) for reason in limited), *(explain_store.said(name, wait) for wait in storeless)]
+    if not is_whole:
+        heard = heard.of({task.id for task in tasks})
+    reasons += [plain(name, reason) for reason in (*limited, *heard.store, *heard.platforms)]
+    lines += [*slots, *(explain_limits.said(name, reason) for reason in limited), *explain_said.said(name, state, heard)]
     _say(what, lines, reasons, as_json=as_json)
 
 

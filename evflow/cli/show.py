@@ -1,12 +1,12 @@
 """`evflow show`: a run, a step or a task, from the run's own log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from evflow import clock
-from evflow.cli import explain_store, session
+from evflow.cli import explain_said, session
 from evflow.cli.complete import of_what
 from evflow.cli.naming import Reference, meant, pathspec, tasks_of
 from evflow.cli.output import count, duration, instant, iso, size, table, who, write_json
@@ -14,7 +14,7 @@ from evflow.cli.picture import why
 from evflow.cli.rerun import Why, reasons
 from evflow.cli.runs import plain, styled_status
 from evflow.core.deployments import SCHEDULE
-from evflow.core.explain_store import WaitsForStore
+from evflow.core.explain_said import WaitsForPlatform
 from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.state import Attempt, Pause, RunState, Task
@@ -38,7 +38,7 @@ class Shown:
         tasks: The tasks that are meant.
         tags: The run's tags by users, as they are now.
         anew: Why tasks of a run that resumes another were run.
-        storeless: Where tasks of the run wait for its store.
+        heard: What the run's owner says that it waits for.
         interrupted: Nobody carries the run out, and its log is open.
     """
 
@@ -47,7 +47,7 @@ class Shown:
     tasks: list[Task]
     tags: list[str]
     anew: Why
-    storeless: Sequence[WaitsForStore]
+    heard: explain_said.Waits
     interrupted: bool
 
 
@@ -69,11 +69,11 @@ def show(what: str, *, as_json: bool, flow: type | None = None) -> None:
             _requested(log, run, error, as_json=as_json)
             return
         interrupted = not state.sealed and not is_owned(log, entry.shard)
-        storeless = explain_store.waits(log, entry.shard, state)
+        heard = explain_said.waits(log, entry.shard, state)
         tags = log.tags(run)
         anew = reasons(log, state)
     shown_tags = list(state.header.get("tags", ()) if tags is None else tags)
-    shown = Shown(state, reference, tasks_of(state, reference), shown_tags, anew, storeless, interrupted=interrupted)
+    shown = Shown(state, reference, tasks_of(state, reference), shown_tags, anew, heard, interrupted=interrupted)
     if as_json:
         write_json(_plain(shown))
         return
@@ -117,10 +117,16 @@ def _plain(shown: Shown) -> Any:
     return {
         **plain_run(shown.state, shown.tags, interrupted=shown.interrupted),
         "waits_for_store": [
-            {"executor": wait.executor, "tasks": wait.tasks, "why": wait.why, "since": iso(wait.since_us)} for wait in shown.storeless
+            {"executor": wait.executor, "tasks": wait.tasks, "why": wait.why, "since": iso(wait.since_us)} for wait in shown.heard.store
         ],
+        "waits_for_platform": [_plain_unstarted(wait) for wait in shown.heard.platforms],
         "tasks": tasks,
     }
+
+
+def _plain_unstarted(wait: WaitsForPlatform) -> dict[str, Any]:
+    jobs = [{"task": job.task, "attempt": job.attempt, "why": job.why} for job in wait.jobs]
+    return {"executor": wait.executor, "tasks": wait.tasks, "since": iso(wait.since_us), "jobs": jobs}
 
 
 def _plain_pause(pause: Pause | None) -> dict[str, Any] | None:
@@ -219,7 +225,7 @@ def _lines(shown: Shown) -> Iterator[str]:
         yield from task_lines(shown.tasks, shown.anew)
         return
     end_us = state.finished_us or (state.at_us if shown.interrupted else clock.now_us())
-    yield from run_lines(state, shown.tags, end_us=end_us, interrupted=shown.interrupted, storeless=shown.storeless)
+    yield from run_lines(state, shown.tags, end_us=end_us, interrupted=shown.interrupted, heard=shown.heard)
     yield ""
     if len(shown.tasks) <= FEW_TASKS:
         yield from task_lines(shown.tasks, shown.anew)
@@ -230,7 +236,7 @@ def _lines(shown: Shown) -> Iterator[str]:
 
 
 def run_lines(
-    state: RunState, tags: list[str], *, end_us: int, interrupted: bool = False, storeless: Sequence[WaitsForStore] = ()
+    state: RunState, tags: list[str], *, end_us: int, interrupted: bool = False, heard: explain_said.Waits = explain_said.NOTHING
 ) -> Iterator[str]:
     """A run in lines for people, without its tasks; it took until `end_us`."""
     header = state.header
@@ -255,7 +261,8 @@ def run_lines(
         facts.append(("paused", f"by {who(state.pause.by)} at {instant(state.pause.since_us)[:19]}{why_so}"))
     if state.stuck is not None and not state.over:
         facts.append(("waits", f"since {instant(state.stuck.since_us)[:19]}: {said(state.stuck.reason)}"))
-    facts += [("store", f"waited for {explain_store.shortly(wait)}") for wait in storeless]
+    facts += [("store", f"waited for {explain_said.shortly(wait)}") for wait in heard.store]
+    facts += [(wait.executor, f"waited for {explain_said.unstarted(state, wait)}") for wait in heard.platforms]
     ending = state.outcome or state.failing
     if ending:
         facts.append(("because", said(ending.reason)))

@@ -28,7 +28,9 @@ LIMIT: Final = "limit"
 """Queued, and a limited name that the first one in its run needs is not to be had: who holds it is in no run's log, so whoever counts says it."""
 STORE: Final = "store"
 """They have a slot, or have been ordered of a platform, and the store is away that has their code, or takes their order: `WaitsForStore`."""
-REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, STORE, RETRY, HELD, JOIN)
+PLATFORM: Final = "platform"
+"""A platform has their jobs, and says why it does not start them: `WaitsForPlatform`."""
+REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, STORE, PLATFORM, RETRY, HELD, JOIN)
 
 
 class Tally(NamedTuple):
@@ -45,13 +47,14 @@ class Tally(NamedTuple):
     waiting: dict[str, int]
 
 
-def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False, storeless: int = 0) -> Tally:
+def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False, storeless: int = 0, unstarted: int = 0) -> Tally:
     """Count a run's tasks that are not over.
 
     Args:
         state: The run.
         lacks_a_name: Whether a limited name that the first one of its line needs is not to be had (`evflow.core.limits.needed`); asked where one waits.
-        storeless: How many of those that would start wait for the run's store; `explain_store.of_store` knows.
+        storeless: How many of those that would start wait for the run's store; `explain_said.of_store` knows.
+        unstarted: How many of them wait for a platform that has their jobs; `explain_said.of_platform` knows.
     """
     waiting: dict[str, int] = {}
     if not state.over:
@@ -65,12 +68,14 @@ def tally(state: RunState, lacks_a_name: Callable[[], bool] = lambda: False, sto
         _count(waiting, WORKER, ordered)
         starting = len(live) - running - ordered
         storeless = min(storeless, starting)
+        unstarted = min(unstarted, starting - storeless)
         _count(waiting, STORE, storeless)
+        _count(waiting, PLATFORM, unstarted)
         _count(waiting, RETRY, sum(_still_waits(state, *timer[1:]) for timer in state.agenda.timers))
         if not state.stopping:
             _count(waiting, HELD, len(state.held))
             _count(waiting, JOIN, sum(split.count < split.size for split in state.splits.values()))
-        return Tally(running, starting - storeless, waiting)
+        return Tally(running, starting - storeless - unstarted, waiting)
     return Tally(0, 0, waiting)
 
 

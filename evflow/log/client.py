@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from evflow import clock
-from evflow.core.explain_store import WaitsForStore
+from evflow.core.explain_said import Said
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import Waiter
 from evflow.log import commands, flow_commands, limits
@@ -238,11 +238,11 @@ class RedisLogClient:
 
         return self._do(sources.said())
 
-    def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
-        """See `LogClient.store_waits`."""
-        from evflow.log import store_waits  # few commands ask for it
+    def said_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[Said]]:
+        """See `LogClient.said_waits`."""
+        from evflow.log import said_waits  # few commands ask for it
 
-        return self._do(store_waits.said(shards)) if shards else {}
+        return self._do(said_waits.said(shards)) if shards else {}
 
     def limits(self) -> dict[str, int]:
         """See `LogClient.limits`."""

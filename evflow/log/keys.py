@@ -174,9 +174,9 @@ def pool_keys(pool: str) -> PoolKeys:
     return PoolKeys(*(f"{tag}:{name}" for name in ("queue", "waiting", "ranks", "given", "claims", "workers", "about", "fences", "to:")))
 
 
-def store_waits_key(shard: str) -> str:
-    """The hash of what a shard's owner says of runs that wait for their store: no part of the log, and gone some minutes after the last word."""
-    return f"{{evflow:{shard}}}:store-waits"
+def said_waits_key(shard: str) -> str:
+    """The hash of what a shard's owner says of waits that only its process sees: no part of the log, and gone some minutes after the last word."""
+    return f"{{evflow:{shard}}}:said-waits"
 
 
 def live_key(shard: str) -> str:

@@ -11,7 +11,7 @@ Implementations: `RedisEventLog` and `RedisLogClient` in this package, the simul
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from evflow.core.explain_store import WaitsForStore
+from evflow.core.explain_said import Said
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import NO_RANK, Rank, Waiter
 from evflow.errors import Conflict
@@ -451,8 +451,8 @@ class LogClient(Protocol):
         """How reading of queues and buckets goes: what each scheduler that reads some said last, by its owner name."""
         ...
 
-    def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
-        """What the owners of shards said of runs that wait for their store, by the runs' names, in one exchange; it may be old."""
+    def said_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[Said]]:
+        """What the owners of shards said of waits that only their processes see, by the runs' names, in one exchange; it may be old."""
         ...
 
     def limits(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 import msgpack
 
-from evflow.core.explain_store import WaitsForStore
+from evflow.core.explain_said import Said
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import NO_RANK, Rank, Waiter
 from evflow.log.commands import INBOX_BATCH, check_limits
@@ -399,8 +399,8 @@ class SimulatedLogClient:
         self._live()
         return {}
 
-    def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
-        """See `LogClient.store_waits`: nobody here waits for one."""
+    def said_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[Said]]:
+        """See `LogClient.said_waits`: nobody here says any."""
         self._live()
         return {}
 

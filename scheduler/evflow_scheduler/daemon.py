@@ -298,7 +298,7 @@ class Daemon:
         """It in numbers, for those who measure it."""
         from evflow_scheduler.metrics.census import census
 
-        counted = census(self._share, self._lease_ages_s(), self._slots, self._shards, self._executor, self._pools.storeless)
+        counted = census(self._share, self._lease_ages_s(), self._slots, self._shards, self._executor, self._pools.said)
         counted = replace(counted, unarchived_bytes=self._unarchived_bytes)
         return replace(counted, sources=self._sources.now) if self._sources is not None else counted
 
@@ -412,7 +412,7 @@ class Daemon:
 
     async def _serve(self, writer: ShardWriter, tenancies: Tenancies) -> None:
         async with anyio.create_task_group() as group:
-            tenancy = tenancies.begin(writer.shard, group, self._pools.store_waits(writer))
+            tenancy = tenancies.begin(writer.shard, group, self._pools.waits(writer))
             places = Places(tenancy, lambda name: self._pools.executor(name, writer, tenancy.context_elsewhere, live=False))
             try:
                 group.start_soon(writer.keep)

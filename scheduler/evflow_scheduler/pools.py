@@ -17,7 +17,7 @@ from evflow_scheduler.request import RunView
 
 if TYPE_CHECKING:  # a run without pools loads none of it
     from evflow.log.link import Link
-    from evflow.log.store_waits import StoreWaits
+    from evflow.log.said_waits import Counts, SaidWaits
     from evflow_executors.protocol import Executor
 
 
@@ -58,7 +58,7 @@ class PoolsOf:
         self._url = url
         self._restart = restart
         self._link: Link | None = None
-        self._waits: dict[str, StoreWaits] = {}  # by shard
+        self._waits: dict[str, SaidWaits] = {}  # by shard
 
     def executor(
         self,
@@ -88,25 +88,27 @@ class PoolsOf:
                 context_of,
                 live=live,
                 on_notice=on_notice,
-                waits=self.store_waits(writer),
+                waits=self.waits(writer),
             )
         from evflow_executors.pool import PoolExecutor
 
         return PoolExecutor(pool, link, writer.shard, lambda: writer.epoch, context_of, live=live)
 
-    def store_waits(self, writer: ShardWriter) -> "StoreWaits":
-        """Says of the runs of the writer's shard that they wait for their store; one for all that its owner does."""
-        from evflow.log.store_waits import StoreWaits
+    def waits(self, writer: ShardWriter) -> "SaidWaits":
+        """Says of the runs of the writer's shard what they wait for that only their owner sees; one for all that the owner does."""
+        from evflow.log.said_waits import SaidWaits
 
         found = self._waits.get(writer.shard)
         if found is None or found.owner != writer.owner:
-            found = self._waits[writer.shard] = StoreWaits(self._linked(), writer.shard, writer.owner)
+            found = self._waits[writer.shard] = SaidWaits(self._linked(), writer.shard, writer.owner)
         return found
 
-    def storeless(self, shard: str, run: RunId, state: RunState) -> int:
-        """How many tasks of a run wait for its store, as the shard's owner said it."""
+    def said(self, shard: str, run: RunId, state: RunState) -> "Counts":
+        """How many tasks of a run wait for what, as the shard's owner said it."""
+        from evflow.log.said_waits import Counts
+
         found = self._waits.get(shard)
-        return 0 if found is None else found.tasks(run, state)
+        return Counts() if found is None else found.counts(run, state)
 
     def _linked(self) -> "Link":
         from evflow.log.link import Link

@@ -27,7 +27,7 @@ from evflow.core.values import value
 from evflow.deployments.refusals import refuse
 from evflow.errors import EnvironmentProblem, EvflowError
 from evflow.log.keys import shared_shard
-from evflow.log.store_waits import LATE_S, NO_ANSWER, UNHEARD, Waits
+from evflow.log.said_waits import LATE_S, NO_ANSWER, UNHEARD, Waits
 from evflow.store import open_store
 from evflow.store.packages import unpacked
 from evflow.store.protocol import StoreUnusable

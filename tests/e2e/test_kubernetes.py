@@ -142,6 +142,28 @@ def test_an_image_that_cannot_be_pulled_fails_with_its_name(server: FakeKubernet
     assert "The image 'nobody/nothing' cannot be pulled" in done.stderr + done.stdout
 
 
+def test_why_a_pod_waits_is_explained_while_it_waits(server: FakeKubernetes) -> None:
+    write()
+    server.room["cpu"] = 0
+    owner = a_run("--with", "kubernetes", "--with", "retry:times=1,minutes_between_retries=0")
+    why = "No node can take the pod: 0/1 nodes are available: 1 Insufficient cpu."
+    wait_until(lambda: why in evflow("explain", "Sums/1/start").stdout, "it is explained", WITHIN_S)
+    explained = json.loads(evflow("explain", "Sums/1", "--json").stdout)
+    assert explained["explanation"][-1].endswith(f": 1 job there has not begun. start/1: {why}")
+    reason = explained["reasons"][-1]
+    assert (reason["of"], reason["reason"], reason["executor"], reason["tasks"]) == ("Sums/1", "waits-for-platform", "kubernetes", 1)
+    assert reason["jobs"] == [{"task": 1, "attempt": 0, "why": why}]
+    [shown] = json.loads(evflow("show", "Sums/1", "--json").stdout)["waits_for_platform"]
+    assert (shown["executor"], shown["tasks"], shown["jobs"]) == ("kubernetes", 1, reason["jobs"])
+    assert f"1 job there has not begun. start/1: {why}" in evflow("show", "Sums/1").stdout
+    [row] = json.loads(evflow("top", "--json").stdout)["runs"]
+    assert (row["waiting"], row["running"]) == ({"platform": 1}, 0)
+    server.room["cpu"] = 1_000
+    server.delete_pod(server.pod_of(next(iter(server.jobs()))))  # the next attempt finds room
+    assert owner.wait(WITHIN_S) == 0, Path("run.log").read_text()
+    assert json.loads(evflow("show", "Sums/1", "--json").stdout)["waits_for_platform"] == []
+
+
 def test_no_cluster_is_told_and_a_mistake_of_a_decorator_is_found_by_check(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
     write()
     done = python("sums.py", "run", "--with", "kubernetes:namespace=No_Such")

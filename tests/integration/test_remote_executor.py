@@ -16,7 +16,7 @@ from evflow.core.codec import decode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted
 from evflow.core.ids import AttemptId
 from evflow.log.link import Link
-from evflow.log.store_waits import NO_ANSWER
+from evflow.log.said_waits import NO_ANSWER
 from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.remote import executor as remote, owner, reports, storeless, submitting, terminations

@@ -16,7 +16,7 @@ from evflow.core import events as ev
 from evflow.core.decide import LOGIC
 from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.log.keys import shared_shard
-from evflow.log.store_waits import NO_ANSWER, UNHEARD, Waits
+from evflow.log.said_waits import NO_ANSWER, UNHEARD, Unheard, Waits
 from evflow.store import open_store
 from evflow.store.packages import build
 from evflow.store.s3.problems import Answer, S3Unusable
@@ -149,7 +149,7 @@ class Away:
             raise S3Unusable("s3://bucket/evflow/named/installations/x", Answer(kind, "it says so", self.status), 7)
 
 
-class Heard:
+class Heard(Unheard):
     """Hears which runs wait for their store."""
 
     def __init__(self) -> None:

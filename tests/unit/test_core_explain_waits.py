@@ -1,20 +1,24 @@
 """What `explain` reads from beside a run's log: who owns its shard, and who holds and awaits what only so many may hold."""
 
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, strategies as st
 
-from evflow.cli import explain_limits as limit_words, explain_owner as owner_words, explain_store as store_words
+from evflow.cli import explain_limits as limit_words, explain_owner as owner_words, explain_said as heard_words
 from evflow.cli.explain_plain import plain
 from evflow.core import events as ev
 from evflow.core.explain_limits import WaitsForLimit, of_limit
 from evflow.core.explain_owner import IsCarriedOut, IsDrained, IsToBeTaken, NobodyLives, NobodyMayOwn, whose
-from evflow.core.explain_store import FRESH_US, WaitsForStore, of_store
+from evflow.core.explain_said import FRESH_US, MOST_NAMED, UnstartedJob, WaitsForPlatform, WaitsForStore, of_platform, of_store
+from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.core.limits import Limit
 from evflow.core.line import KEPT_US, Rank, Waiter
+from evflow.log import said_waits
+from evflow.log.keys import said_waits_key
 from tests.core_run import CoreRun, fan, node
 
 ALL = range(8)
+RUN = RunId(FlowName("F"), RunNumber(7))
 NOW = 50_000_000
 ME = Waiter("s3", "F/7", Rank(0, 100), 0)
 
@@ -85,8 +89,44 @@ def test_a_store_is_waited_for_as_the_owner_of_now_said_it_lately_of_tasks_that_
     assert of_store(run.state, said, "me", NOW + FRESH_US) == [], "whoever waits says it anew"
     run.turn(*(ev.AttemptStarted(task, 0, "box", 7, run.now) for task in (2, 3)))
     assert [one.tasks for one in of_store(run.state, said, "me", NOW)] == [1], "the others have begun"
-    assert store_words.said("F/7", said[0]).endswith(": 2 tasks cannot be ordered of Kubernetes. No answer. It is tried again.")
-    assert "the code of 1 task cannot be fetched." in store_words.said("F/7", WaitsForStore("local", 1, "No answer.", NOW, NOW, "me"))
+    assert heard_words.shortly(said[0]).endswith(": 2 tasks cannot be ordered of Kubernetes. No answer. It is tried again.")
+    assert "the code of 1 task cannot be fetched." in heard_words.shortly(WaitsForStore("local", 1, "No answer.", NOW, NOW, "me"))
+
+
+def test_a_platform_is_waited_for_by_jobs_that_have_not_begun_each_with_what_is_said_of_it() -> None:
+    run = CoreRun(*fan(node("work", "join", executor="kubernetes")))
+    run.done(1, "work", splits=4)
+    run.grant(2, 3, 4, 5)
+    jobs = tuple(UnstartedJob(task, 0, why) for task, why in ((5, "No node."), (4, "No node."), (3, "No image."), (2, "No node.")))
+    wait = WaitsForPlatform("kubernetes", 4, jobs, NOW - 9, NOW, "me")
+    said = (wait, WaitsForStore("local", 0, "No answer.", NOW - 9, NOW, "me"))
+    assert of_platform(run.state, said, "me", NOW) == [wait]
+    assert of_platform(run.state, said, "another", NOW) == of_platform(run.state, said, "me", NOW + FRESH_US) == []
+    [line] = heard_words.said("F/7", run.state, heard_words.Waits(platforms=(wait,)))
+    assert line.startswith("F/7 waits for Kubernetes, since ")
+    assert line.endswith(": 4 jobs there have not begun. work/5, work/4, work/2: No node. work/3: No image.")
+    narrow = heard_words.Waits(platforms=(wait,)).of({3})
+    assert [(one.tasks, one.jobs) for one in narrow.platforms] == [(1, (jobs[2],))]
+    assert heard_words.Waits(platforms=(wait,)).of({1}).platforms == (), "of others nothing is known"
+    run.turn(*(ev.AttemptStarted(task, 0, "box", 7, run.now) for task in (2, 3)))
+    assert [(one.tasks, one.jobs) for one in of_platform(run.state, said, "me", NOW)] == [(2, jobs[:2])], "the others have begun"
+    many = [WaitsForPlatform("kubernetes", 900, jobs[:1], NOW - 9, NOW, "me")]
+    assert [one.tasks for one in of_platform(run.state, many, "me", NOW)] == [2], "no more than are to begin"
+    again = [WaitsForPlatform("kubernetes", 1, (UnstartedJob(4, 1, "No node."),), NOW - 9, NOW, "me")]
+    assert of_platform(run.state, again, "me", NOW) == [], "another attempt of the task is meant"
+
+
+def test_what_an_owner_says_of_many_jobs_is_bounded_and_read_back() -> None:
+    jobs = [UnstartedJob(task, 0, f"Reason {task % 30} of them. {'x' * 600}") for task in range(1, 901)]
+    said = WaitsForPlatform("kubernetes", 900, tuple(jobs), 5, 9, "me")
+    [(_, key, field, body), _] = said_waits.say("s1", RUN, said).commands
+    assert len(cast("bytes", body)) < 20_000
+    told = said_waits.said(["s1"]).parse([[str(field).encode(), body]])
+    [read] = told[str(RUN)]
+    assert isinstance(read, WaitsForPlatform)
+    assert (key, read.tasks, read.since_us, read.heard_us, read.by) == (said_waits_key("s1"), 900, 5, 9, "me")
+    assert len(read.jobs) == MOST_NAMED
+    assert read.jobs[0] == UnstartedJob(1, 0, jobs[0].why[:500])
 
 
 def test_programs_get_each_reason_with_its_fields() -> None:

@@ -13,7 +13,7 @@ from evflow.cli.top.overview import ORDERS, Overview, RunRow, SchedulerRow, Tick
 from evflow.cli.top.panel import lines
 from evflow.cli.top.watch import LOOK_EVERY_US, Watch
 from evflow.core import chain
-from evflow.core.explain_store import WaitsForStore
+from evflow.core.explain_said import WaitsForStore
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log.errors import LogConnectionLost
 from evflow.log.feeds import Feeds
@@ -190,7 +190,7 @@ async def test_what_waits_for_a_limit_is_said_to_wait_for_it_for_as_long_as_anot
 
 async def test_what_is_about_to_begin_and_waits_for_its_store_is_said_to_wait_for_it() -> None:
     class Said(SimulatedLogClient):
-        def store_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
+        def said_waits(self, shards: Sequence[str]) -> Mapping[str, Sequence[WaitsForStore]]:
             assert list(shards) == [shared_shard(RUN)], "runs of which nothing is to begin are not asked for"
             return {str(RUN): [WaitsForStore("local", 0, "It is away.", NOW_US, NOW_US, by)]}
 

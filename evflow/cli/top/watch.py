@@ -15,7 +15,7 @@ from evflow.core import events as ev
 from evflow.core.apply import ImpossibleEvent, apply
 from evflow.core.codec import UnreadableEvent, decode
 from evflow.core.deployments import Deployment, unpacked
-from evflow.core.explain_store import WaitsForStore, of_store
+from evflow.core.explain_said import Said, of_platform, of_store
 from evflow.core.ids import FlowName, RunId, Seq
 from evflow.core.state import RunState
 from evflow.core.summary import OVER
@@ -48,7 +48,7 @@ class _Live:
         self.state = RunState()
         self.readable = True
         self.lacks_a_name = False
-        self.storeless: Sequence[WaitsForStore] = ()
+        self.said: Sequence[Said] = ()
 
 
 class Watch:
@@ -137,18 +137,18 @@ class Watch:
         self._standing.look(limit.name for one in lines for limit in self._standing.needed(one.state, 1))
         for one in lines:
             self._ask_for_names(one)
-        self._ask_for_stores()
+        self._ask_for_said()
 
-    def _ask_for_stores(self) -> None:
-        """What is said of runs that wait for their store, where attempts are about to begin."""
+    def _ask_for_said(self) -> None:
+        """What owners say of their runs, where attempts are about to begin."""
         begin = {
             one.entry.shard
             for one in self._live.values()
             if not all(one.state.tasks[number].attempt.started_us for number in one.state.live)
         }
-        told = self._log.store_waits(sorted(begin))
+        told = self._log.said_waits(sorted(begin))
         for run, one in self._live.items():
-            one.storeless = told.get(str(run), ())
+            one.said = told.get(str(run), ())
 
     def _ask_for_names(self, one: _Live) -> None:
         """Whether the first task of a run's line lacks a limited name, as of the last look around where that was asked for then."""
@@ -245,8 +245,9 @@ class Watch:
 
 def _row(one: _Live, owned_by: str, now_us: int) -> RunRow:
     state, run, owner = one.state, one.entry.run, _process(owned_by)
-    storeless = sum(wait.tasks for wait in of_store(state, one.storeless, owned_by, now_us))
-    counts = tally(state, lambda: one.lacks_a_name, storeless)
+    storeless = sum(wait.tasks for wait in of_store(state, one.said, owned_by, now_us))
+    unstarted = sum(wait.tasks for wait in of_platform(state, one.said, owned_by, now_us))
+    counts = tally(state, lambda: one.lacks_a_name, storeless, unstarted)
     steps: dict[str, int] = {}
     for number in [*state.live, *list(state.waiting)[:_NEWEST]]:
         steps.setdefault(state.tasks[number].step, 0)

@@ -28,7 +28,7 @@ from evflow.aws import pause_s
 from evflow.clock import now_us
 from evflow.core.events import AttemptExited, AttemptStarted
 from evflow.core.ids import AttemptId
-from evflow.log.store_waits import UNHEARD, Waits
+from evflow.log.said_waits import UNHEARD, Waits
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation, OutputLine
@@ -64,7 +64,7 @@ class RemoteExecutor:
         dispatch: What the owner knows.
         live: Somebody looks at what attempts print.
         on_notice: Hears why jobs wait, where that is not as usual.
-        waits: Hears which runs wait for their store.
+        waits: Hears which runs wait for their store, and whose jobs do not start.
     """
 
     def __init__(
@@ -183,6 +183,7 @@ class RemoteExecutor:
             self._tasks.spawn(self._drive())
             self._tasks.spawn(self._follow())
             self._tasks.spawn(self._keeping.go_on())
+            self._tasks.spawn(self._in_flight.unstarted.go_on())
         async for seen in self._seen.take():
             yield seen
 
@@ -238,6 +239,8 @@ class RemoteExecutor:
             return
         out.submitted = True
         out.reads |= seen.reads
+        waits = seen.phase == "waiting" and not out.started and not seen.started_us
+        self._in_flight.unstarted.note(out.attempt, seen.message if waits else "")
         if seen.message and seen.message != out.told:
             out.told = seen.message
             self._notices.tell(f"{out.attempt} on {self.name}: {seen.message}")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.ids import AttemptId
-from evflow.log.store_waits import Waits
+from evflow.log.said_waits import Waits
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.merged import MergedStream
 from evflow_executors.protocol import Observation
@@ -16,6 +16,7 @@ from evflow_executors.remote.names import gang_name, job_name
 from evflow_executors.remote.records import Dispatch, Gang, Out
 from evflow_executors.remote.storeless import Storeless
 from evflow_executors.remote.tasks import Tasks
+from evflow_executors.remote.unstarted import Unstarted
 
 
 class InFlight:
@@ -26,10 +27,11 @@ class InFlight:
         dispatch: What the owner knows.
         tasks: The executor's tasks.
         seen: Where the ends are told.
-        waits: Hears which runs wait for their store.
+        waits: Hears which runs wait for their store, and whose jobs do not start.
 
     Attributes:
         storeless: Which of them wait for their store.
+        unstarted: Which of them have a job that does not start.
     """
 
     def __init__(self, executor: str, dispatch: Dispatch, tasks: Tasks, seen: MergedStream, waits: Waits) -> None:
@@ -40,6 +42,7 @@ class InFlight:
         self._names: dict[AttemptId, str] = {}
         self._gangs: dict[str, Gang] = {}  # by the names of their nodes
         self.storeless = Storeless(executor, waits, self._outs)
+        self.unstarted = Unstarted(executor, waits)
 
     @property
     def attempts(self) -> Collection[AttemptId]:
@@ -94,6 +97,7 @@ class InFlight:
         if out is not None:
             del self._names[out.attempt]
             await self.storeless.end(out)
+            self.unstarted.note(out.attempt, "")
             if out.gang is not None:
                 self._part(out.gang, name)
             await self._seen.put(Observation(out.attempt, event))

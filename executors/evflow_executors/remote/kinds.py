@@ -12,7 +12,7 @@ from evflow import diagnostics
 from evflow.core.ids import RunId
 from evflow.errors import EvflowError
 from evflow.log.link import Link
-from evflow.log.store_waits import UNHEARD, Waits
+from evflow.log.said_waits import UNHEARD, Waits
 from evflow.worker.spec import RunContext
 from evflow_executors.remote.executor import RemoteExecutor
 from evflow_executors.remote.owner import OwnerDispatch

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import anyio
 
 from evflow.core.ids import RunId
-from evflow.log.store_waits import LATE_S, NO_ANSWER, Waits
+from evflow.log.said_waits import LATE_S, NO_ANSWER, Waits
 from evflow_executors.remote.records import Out
 
 

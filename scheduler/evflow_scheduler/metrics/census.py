@@ -7,6 +7,7 @@ from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.core.tally import Tally, tally, total
 from evflow.core.values import value
+from evflow.log.said_waits import Counts
 from evflow_executors.packages import PackagedExecutor
 from evflow_scheduler.reading import Seen
 from evflow_scheduler.run import OwnedRun
@@ -50,7 +51,7 @@ def census(
     slots: Slots,
     shards: Mapping[str, Shard],
     executor: PackagedExecutor,
-    storeless: Callable[[str, RunId, RunState], int],
+    said: Callable[[str, RunId, RunState], Counts],
 ) -> Census:
     """Count; it costs the runs that live, the attempts that run and the splits that are open, not tasks.
 
@@ -60,7 +61,7 @@ def census(
         slots: This machine's.
         shards: Those that are owned, by name.
         executor: Where attempts run.
-        storeless: How many tasks of a run of a shard wait for its store.
+        said: How many tasks of a run of a shard wait for what, as their owner says.
     """
     states = [run.state for shard in shards.values() for run in shard.runs.values()]
     cancelling = sum(state.cancelling is not None for state in states)
@@ -78,13 +79,13 @@ def census(
         slots.capacity.slots,
         len(slots.taken),
         runs,
-        total(_tally(shard, run, storeless(name, run.id, run.state)) for name, shard in shards.items() for run in shard.runs.values()),
+        total(_tally(shard, run, said(name, run.id, run.state)) for name, shard in shards.items() for run in shard.runs.values()),
         warm,
         len(servers) - warm,
         tuple(servers),
     )
 
 
-def _tally(shard: Shard, run: OwnedRun, storeless: int) -> Tally:
+def _tally(shard: Shard, run: OwnedRun, said: Counts) -> Tally:
     """A run's tally; what is queued waits for a limited name where the owner was refused one for it."""
-    return tally(run.state, lambda: shard.lacks_a_name(run), storeless)
+    return tally(run.state, lambda: shard.lacks_a_name(run), said.store, said.platform)

@@ -12,7 +12,7 @@ from evflow.log.keys import shared_shard
 from evflow.log.link import Link
 from evflow.log.owners import owner_name
 from evflow.log.protocol import AppendCall, Head, RunEntry
-from evflow.log.store_waits import StoreWaits
+from evflow.log.said_waits import SaidWaits
 from tests.core_run import CoreRun, fan
 from tests.real_runs import evflow, open_log
 
@@ -36,14 +36,14 @@ async def _begin(url: str, owner: str) -> None:
     payloads = run.payloads()
     await log.append(lease, AppendCall(RUN, Head(), tuple(payloads), tuple(chain.links(chain.START, payloads))))
     await log.index_run(RunEntry(RUN, SHARD, {"status": "running", "started_us": run.now}))
-    await StoreWaits(link, SHARD, owner).say(RUN, "local", 0, WHY)
+    await SaidWaits(link, SHARD, owner).say(RUN, "local", 0, WHY)
     await link.aclose()
     await log.aclose()
 
 
 async def _take_back(url: str, owner: str) -> None:
     link = Link(url)
-    waits = StoreWaits(link, SHARD, owner)
+    waits = SaidWaits(link, SHARD, owner)
     await waits.say(RUN, "local", 0, WHY)
     await waits.unsay(RUN, "local")
     await link.aclose()

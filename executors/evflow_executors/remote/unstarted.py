@@ -1,0 +1,71 @@
+"""The jobs that a platform has and does not start, with what it says of them: whoever asks why they do not begin is told through the log's server."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from evflow.core.explain_said import UnstartedJob
+from evflow.core.ids import AttemptId, RunId
+from evflow.log.said_waits import Waits
+
+SOON_S = 1.0
+"""For so long what changes is collected: of a wide foreach without a node, thousands of jobs wait within seconds."""
+AGAIN_S: Final = 120.0
+"""After so long it is said anew that jobs still wait: what was said is not believed for ever."""
+
+
+class Unstarted:
+    """Which jobs of an executor's attempts do not start, and why.
+
+    Args:
+        executor: Its name.
+        waits: Hears of the runs.
+    """
+
+    def __init__(self, executor: str, waits: Waits) -> None:
+        self._executor = executor
+        self._waits = waits
+        self._whys: dict[RunId, dict[AttemptId, str]] = {}
+        self._changed: set[RunId] = set()
+        self._something = anyio.Event()
+
+    def note(self, attempt: AttemptId, why: str) -> None:
+        """What the platform says of an attempt's job now; an empty string: nothing, it has begun, or is over."""
+        of_run = self._whys.get(attempt.run, {})
+        if of_run.pop(attempt, "") == why:
+            if why:
+                of_run[attempt] = why
+            return
+        if why:  # behind all others: said last
+            self._whys.setdefault(attempt.run, of_run)[attempt] = why
+        elif not of_run:
+            del self._whys[attempt.run]
+        self._changed.add(attempt.run)
+        self._something.set()
+
+    async def go_on(self) -> None:
+        """Tell of runs what changes, and again of those that still wait, until it is cancelled."""
+        while True:
+            with anyio.move_on_after(AGAIN_S) as waited:
+                await self._something.wait()
+            if waited.cancelled_caught:
+                self._changed.update(self._whys)
+            else:
+                await anyio.sleep(SOON_S)
+            self._something = anyio.Event()
+            changed, self._changed = self._changed, set()
+            for run in changed:
+                await self._say(run)
+
+    async def _say(self, run: RunId) -> None:
+        jobs = self._jobs(run)
+        if jobs:
+            await self._waits.say_unstarted(run, self._executor, len(jobs), jobs)
+        else:
+            await self._waits.unsay_unstarted(run, self._executor)
+
+    def _jobs(self, run: RunId) -> Sequence[UnstartedJob]:
+        """The run's, the one that it was said of last first."""
+        whys = self._whys.get(run, {})
+        return [UnstartedJob(attempt.task, attempt.attempt, why) for attempt, why in reversed(whys.items())]
