@@ -233,6 +233,15 @@ async def test_a_new_owner_looks_for_a_gang_by_its_name() -> None:
     assert world.owner.forgotten == [NODES[0]]
 
 
+async def test_a_gang_none_of_whose_nodes_is_there_is_not_looked_for_again() -> None:
+    async with World.made() as world:
+        world.executor.know_gangs([NODES])
+        assert await world.executor.adopt(NODES) == []
+        assert world.platform.looked_for == {GANG: tuple(NAMES)}
+        assert await world.executor.adopt(NODES) == []
+        assert world.platform.looked_for == {}
+
+
 def test_the_name_of_a_gang_leaves_its_pods_room_for_their_indexes() -> None:
     for attempt in ("Crew/1/2.0", f"{'F' * 60}/123456789/123456789.99", f"Crew/{10**30}/2.0"):
         name = gang_name("log", AttemptId.parse(attempt))

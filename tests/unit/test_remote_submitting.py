@@ -1,0 +1,94 @@
+"""What becomes of attempts that are taken back, cancelled or given up while they are submitted; over a platform that does what it is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from evflow.core.events import AttemptExited
+from evflow.core.ids import AttemptId
+from evflow.worker.spec import AttemptOrder
+from evflow_executors.remote.names import job_name
+from evflow_executors.remote.platform import JobSeen, PlatformProblem
+from evflow_executors.remote.submitting import SUBMIT_PATIENCE_S
+from tests.unit.test_remote_gangs import NAMES, NODES, World
+
+pytestmark = pytest.mark.virtual_time
+ONE = AttemptId.parse("Flow/1/2.0")
+NAME = job_name("log", ONE)
+ORDER = AttemptOrder("work", 2, 0)
+
+
+class Held:
+    """A call that is not answered until it is let go on."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._call = call
+        self.begun = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def __call__(self, *arguments: Any) -> Any:
+        self.begun.set()
+        await self.goes_on.wait()
+        return await self._call(*arguments)
+
+
+async def test_what_is_taken_back_while_its_job_is_made_is_not_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World.made() as world, anyio.create_task_group() as group:
+        making = Held(world.owner.jobs)
+        monkeypatch.setattr(world.owner, "jobs", making)
+        await world.executor.launch(ONE, ORDER)
+
+        async def take_back() -> None:
+            await making.begun.wait()
+            await world.executor.cancel(ONE, grace_s=5)
+            making.goes_on.set()
+
+        group.start_soon(take_back)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, None, None, "never-started"))]
+        await anyio.sleep(1)
+        assert world.platform.submitted == []
+
+
+async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World.made() as world, anyio.create_task_group() as group:
+        submitting = Held(world.platform.submit)
+        monkeypatch.setattr(world.platform, "submit", submitting)
+        await world.executor.launch(ONE, ORDER)
+
+        async def cancel() -> None:
+            await submitting.begun.wait()
+            await world.executor.cancel(ONE, grace_s=5)
+            await anyio.sleep(1)
+            assert world.platform.terminated == []
+            submitting.goes_on.set()
+            await anyio.sleep(1)
+            assert world.platform.terminated == [NAME]
+            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+
+        group.start_soon(cancel)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
+
+
+async def test_the_nodes_of_a_gang_that_is_given_up_are_ended_because_they_may_be_there() -> None:
+    async with World.made() as world:
+        world.platform.problem = PlatformProblem("It is away.", transient=True)
+        before_s = anyio.current_time()
+        await world.launch()
+        why = "never-started: It is away."
+        assert await world.ends(3) == [(node.task, AttemptExited(node.task, 0, None, None, why)) for node in NODES]
+        assert anyio.current_time() - before_s >= SUBMIT_PATIENCE_S
+    assert world.platform.terminated == NAMES
+
+
+async def test_a_mistake_while_a_job_is_made_is_raised_where_the_executor_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def jobs(orders: Sequence[Any]) -> None:
+        raise RuntimeError("a mistake")
+
+    async with World.made() as world:
+        monkeypatch.setattr(world.owner, "jobs", jobs)
+        await world.executor.launch(ONE, ORDER)
+        with pytest.raises(RuntimeError, match="a mistake"):
+            await world.ends(1)
