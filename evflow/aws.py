@@ -8,6 +8,7 @@ botocore's own retries are off: whoever calls knows whether a repeat is right, c
 
 import random
 import re
+import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -43,6 +44,8 @@ _NOT_KNOWN: Final = (
     "InvalidAccessKeyId",
     "RequestExpired",
 )
+CERTIFICATES_UNREADABLE: Final = "CertificatesUnreadable"
+"""What is wrong where the certificates to trust cannot be read; the client says no more than that it got no answer."""
 _PERMANENT: Final = (
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -50,12 +53,16 @@ _PERMANENT: Final = (
     "ProfileNotFound",
     "ConfigParseError",
     "ParamValidationError",
+    CERTIFICATES_UNREADABLE,
 )
 _NOT_THERE: Final = ("NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket", "404")
 
 
 NO_PROFILE: Final = "Compare AWS_PROFILE with what `aws configure list-profiles` shows."
 NO_CONFIG: Final = "Mend that file, or name another one with AWS_CONFIG_FILE."
+NO_CERTIFICATES: Final = (
+    "Compare AWS_CA_BUNDLE, or `ca_bundle` of the profile, with what there is: it names a file with the certificates to trust."
+)
 
 
 class AwsMissing(EnvironmentProblem):
@@ -206,10 +213,18 @@ def problem_of(doing: str, error: Exception) -> AwsProblem | None:
         transient = status >= 500 or status == 429 or any(word in kind for word in _BUSY)
         return AwsProblem(f"AWS could not {doing}: {kind}: {text}", _hint(kind), kind, transient)
     if isinstance(error, known.BotoCoreError):
-        kind = type(error).__name__
+        kind = CERTIFICATES_UNREADABLE if lacks_certificates(error) else type(error).__name__
         permanent = kind in _PERMANENT
         return AwsProblem(f"AWS could not be asked to {doing}: {error}", _hint(kind), kind, not permanent)
     return None
+
+
+def lacks_certificates(error: Exception) -> bool:
+    """Whether an error of the client is that of a file of this machine: it reads no other than the certificates to trust when it connects."""
+    cause = getattr(error, "kwargs", {}).get("error")
+    if isinstance(cause, ssl.SSLError):
+        return cause.reason == "NO_CERTIFICATE_OR_CRL_FOUND"
+    return isinstance(cause, FileNotFoundError | IsADirectoryError | PermissionError)
 
 
 def _hint(kind: str) -> str:
@@ -223,6 +238,8 @@ def _hint(kind: str) -> str:
         return NO_PROFILE
     if kind == "ConfigParseError":
         return NO_CONFIG
+    if kind == CERTIFICATES_UNREADABLE:
+        return NO_CERTIFICATES
     if "Region" in kind:
         return "Set `aws_region`, or AWS_REGION."
     return ""

@@ -10,7 +10,8 @@ import anyio.to_thread
 import pytest
 
 from evflow.core.ids import AttemptId, RunId
-from evflow.store import Store, StoreFull, open_store
+from evflow.errors import EvflowError
+from evflow.store import Store, StoreFull, StoreUnusable, open_store
 from evflow_executors.batch import api
 from evflow_executors.batch.api import BatchPlatform
 from evflow_executors.batch.definitions import BatchDefaults
@@ -33,12 +34,12 @@ class StoredSheets:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.full = False
+        self.refusal: EvflowError | None = None
 
     async def write_sheet(self, run: RunId, members: Sequence[str], own: Sequence[Mapping[str, str]]) -> bytes:
         assert run == RUN
-        if self.full:
-            raise StoreFull("there", "no room")
+        if self.refusal is not None:
+            raise self.refusal
         return await anyio.to_thread.run_sync(sheets.write, self.store, members, own)
 
     async def sheet_members(self, prefix: str, digest: bytes, size: int) -> Sequence[str] | None:
@@ -128,6 +129,22 @@ async def test_what_is_wrong_with_aws_s_configuration_is_told_of_each_job(
     assert [(problem.transient, hint in problem.hint) for problem in problems.values()] == [(False, True)]
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "other"])
+async def test_certificates_that_cannot_be_read_are_told_of_each_job(
+    content: str | None, server: BatchServer, stored: StoredSheets, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in CREDENTIALS.items():
+        monkeypatch.setenv(name, text)
+    if content is not None:
+        (root / "trusted.pem").write_text(content)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(root / "trusted.pem"))
+    endpoint = server.url.replace("http://", "https://")
+    platform = BatchPlatform(BatchDefaults("image", "queue"), rate=1_000, region=REGION, endpoint=endpoint, sheets=stored)
+    problems = await platform.submit(some_jobs(MARK, [1]))
+    await platform.aclose()
+    assert [(problem.transient, "AWS_CA_BUNDLE" in problem.hint) for problem in problems.values()] == [(False, True)]
+
+
 async def test_a_new_owner_finds_the_members_and_ends_one_of_them_or_the_rest_at_once(
     platform: BatchPlatform, server: BatchServer, stored: StoredSheets
 ) -> None:
@@ -208,12 +225,25 @@ async def test_members_of_a_run_that_nobody_knows_are_one_job_that_can_be_ended(
     await other.aclose()
 
 
-async def test_a_store_without_room_is_waited_for(platform: BatchPlatform, server: BatchServer, stored: StoredSheets) -> None:
-    stored.full = True
+def _away() -> StoreUnusable:
+    away = StoreUnusable("there", "no answer")
+    away.is_transient = True
+    return away
+
+
+@pytest.mark.parametrize(
+    ("refusal", "waits"),
+    [(StoreFull("there", "no room"), True), (_away(), True), (StoreUnusable("there", "not allowed"), False)],
+    ids=["full", "away", "not allowed"],
+)
+async def test_a_store_without_room_or_away_is_waited_for_and_one_that_refuses_is_not(
+    platform: BatchPlatform, server: BatchServer, stored: StoredSheets, refusal: EvflowError, *, waits: bool
+) -> None:
+    stored.refusal = refusal
     problems = await platform.submit(some_jobs(STAY))
-    assert {(problem.transient, "is full" in problem.message) for problem in problems.values()} == {(True, True)}
+    assert {(problem.transient, problem.message) for problem in problems.values()} == {(waits, refusal.message)}
     assert server.calls["submitjob"] == 0
-    stored.full = False
+    stored.refusal = None
     assert await platform.submit(some_jobs(STAY)) == {}
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from evflow.aws import NO_CONFIG, NO_PROFILE
+from evflow.aws import CERTIFICATES_UNREADABLE, NO_CERTIFICATES, NO_CONFIG, NO_PROFILE
 from evflow.store.protocol import StoreUnusable
 
 _BUSY: Final = frozenset({
@@ -36,7 +36,7 @@ _HINTS: Final[dict[str, str]] = {
     "ConfigParseError": NO_CONFIG,
     "EndpointConnectionError": "Compare EVFLOW_S3_ENDPOINT (or AWS_ENDPOINT_URL_S3) and the region with what there is, and see whether this machine reaches it.",
     "SSLError": "The server's certificate is not trusted here: AWS_CA_BUNDLE names the certificates to trust. A server that speaks HTTP has an endpoint with http://.",
-    "CertificatesUnreadable": "Compare AWS_CA_BUNDLE, or `ca_bundle` of the profile, with what there is: it names a file with the certificates to trust.",
+    CERTIFICATES_UNREADABLE: NO_CERTIFICATES,
     "Truncated": "A proxy or the network cuts transfers short. What was read was not used; try again.",
 }  # fmt: skip
 

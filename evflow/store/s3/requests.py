@@ -7,7 +7,6 @@ what was tried is counted once and told.
 import asyncio
 import io
 import os
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from importlib import import_module
 from typing import Any, Final, NamedTuple, TypeVar
@@ -257,17 +256,10 @@ def answer_of(error: Exception) -> Answer | None:
         return Answer("SSLError", str(error))
     if isinstance(error, known.EndpointConnectionError | known.ConnectTimeoutError | known.ProxyConnectionError):
         return Answer("EndpointConnectionError", str(error))
-    if isinstance(error, known.HTTPClientError) and _is_of_certificates(getattr(error, "kwargs", {}).get("error")):
-        return Answer("CertificatesUnreadable", str(error))
+    if isinstance(error, known.HTTPClientError) and aws.lacks_certificates(error):
+        return Answer(aws.CERTIFICATES_UNREADABLE, str(error))
     if isinstance(error, known.HTTPClientError | aiohttp.ClientError | TimeoutError | ConnectionError):
         return Answer("Lost", str(error) or type(error).__name__)
     if isinstance(error, known.BotoCoreError):
         return Answer(type(error).__name__, str(error))
     return None
-
-
-def _is_of_certificates(cause: object) -> bool:
-    """Whether a file of this machine was at fault: the client reads no other than the certificates to trust when it connects."""
-    if isinstance(cause, ssl.SSLError):
-        return cause.reason == "NO_CERTIFICATE_OR_CRL_FOUND"
-    return isinstance(cause, FileNotFoundError | IsADirectoryError | PermissionError)

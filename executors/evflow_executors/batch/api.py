@@ -20,6 +20,7 @@ import anyio
 
 from evflow import aws, diagnostics
 from evflow.errors import EvflowError
+from evflow.store import StoreFull
 from evflow_executors.batch.arrays import (
     Array,
     PlannedArray,
@@ -37,6 +38,7 @@ from evflow_executors.batch.reasons import ENDED, OURS, seen_of
 from evflow_executors.batch.registered import Registered, kind_of
 from evflow_executors.remote.platform import NO_GANGS, Job, JobSeen, LogText, PlatformProblem, Sheets
 from evflow_executors.remote.rate import CallRate
+from evflow_executors.remote.records import is_away
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_EVERY_S_A_JOB: Final = 0.005
@@ -324,8 +326,10 @@ class BatchPlatform:
             digest = await self._sheets.write_sheet(
                 jobs[0].attempt.run, [tail_of(job.name) for job in jobs], [job.command.own for job in jobs]
             )
-        except EvflowError as error:  # a store that is full or away is waited for, as the platform is
+        except StoreFull as error:  # is waited for, as one is that is away, and as the platform is
             raise PlatformProblem(error.message, error.hint, transient=True) from error
+        except EvflowError as error:
+            raise PlatformProblem(error.message, error.hint, transient=is_away(error)) from error
         await self._submit_array(PlannedArray(array_name(prefix, digest), prefix, digest, tuple(jobs)), queue, definition)
 
     async def _submit_array(self, planned: PlannedArray, queue: str, definition: str) -> None:
