@@ -33,6 +33,7 @@ from evflow.log.errors import LogUnavailable
 from evflow.log.wire import reply_timeout_s
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code
+from evflow.store.patience import hold_results
 from evflow.worker import descriptors, leftovers, locks, report, stdio
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, set_handler
 from evflow.worker.rehearsal import rehearse
@@ -229,6 +230,7 @@ class AttemptRunner:
         finally:
             descriptors.make_room()
         progress.stage = "artifact"
+        hold_results()
         with user_view():  # pickle looks classes up by their modules' names
             code = Code(os.path.basename(context.flow_file), context.package)  # noqa: PTH119
             ended, outcome = report.kept(flow, order, ready.store, done, started_us, code=code, resumed=context.origin is not None)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from evflow.aws import AwsMissing
-from evflow.store import NameTaken, ObjectDamaged, ObjectMissing, StoreUnusable, open_store
+from evflow.store import NameTaken, ObjectDamaged, ObjectMissing, StoreUnusable, open_store, patience
 from evflow.store.s3 import S3Store, loop, removal, requests
 from evflow.store.s3.problems import S3Unusable
 from tests.aws import Aws
@@ -131,6 +131,19 @@ def test_nobody_answers_is_told_with_the_setting_that_names_the_server(store: S3
     with pytest.raises(StoreUnusable) as raised:
         open_store(store.url).put([b"content"])
     assert "EVFLOW_S3_ENDPOINT" in raised.value.hint
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["a command", "holds results"])
+def test_who_holds_results_tries_a_server_that_nobody_reaches_as_long_as_one_that_is_busy(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch, *, holds: bool
+) -> None:
+    monkeypatch.setattr(patience, "_holds_results", holds)
+    monkeypatch.setattr(requests, "UNREACHABLE_FOR_S", 0.0)
+    monkeypatch.setattr(requests, "RETRY_FOR_S", 1.0)
+    monkeypatch.setenv("EVFLOW_S3_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(StoreUnusable) as raised:
+        open_store(store.url).put([b"content"])
+    assert ("tries" in raised.value.message) == holds, raised.value.message
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "other"])

@@ -45,6 +45,31 @@ async def test_a_linear_flow_runs_step_by_step(root: Path, method: str) -> None:
         assert end.succeeded.started_us <= end.succeeded.ended_us
 
 
+async def test_what_was_computed_is_not_given_up_at_once_where_the_store_is_away(root: Path) -> None:
+    steps = """
+    from evflow.store.patience import holds_results
+
+    class Asks:
+        def __reduce__(self):
+            print("kept", holds_results())
+            return Asks, ()
+
+    class MyFlow(FlowSpec):
+        @step
+        def start(self):
+            print("computed", holds_results())
+            self.asks = Asks()
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+    """
+    async with an_attempt_world(root, steps) as world:
+        start = await world.run("start", 1)
+        assert start.stdout.splitlines() == ["computed False", "kept True"]
+
+
 async def test_foreach_and_join(root: Path) -> None:
     steps = """
     class MyFlow(FlowSpec):

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from evflow import aws
 from evflow.clock import monotonic_s
+from evflow.store.patience import holds_results
 from evflow.store.protocol import Buffer
 from evflow.store.s3 import loop
 from evflow.store.s3.address import S3Address
@@ -26,7 +27,7 @@ CONNECTIONS: Final = 32
 RETRY_FOR_S: Final = 90.0
 """A throttled or restarting server is asked for so long: longer than S3 takes to split a busy prefix."""
 UNREACHABLE_FOR_S: Final = 8.0
-"""Where nobody answers at all, somebody waits for a word: it is a wrong address more often than a server that restarts."""
+"""Where nobody answers at all, somebody waits for a word: it is a wrong address more often than a server that restarts. But see `evflow.store.patience`."""
 PAUSE_SCALE = 0.2
 """Of `evflow.aws.pause_s`: S3 recovers sooner than the services that it was made for."""
 READ_BYTES: Final = 256 << 10
@@ -230,7 +231,7 @@ class Bucket:
                     raise
                 if answer.is_missing or answer.is_taken or answer.is_past_the_end:
                     raise S3Failed(answer) from error
-                limit_s = UNREACHABLE_FOR_S if answer.is_unreachable else RETRY_FOR_S
+                limit_s = UNREACHABLE_FOR_S if answer.is_unreachable and not holds_results() else RETRY_FOR_S
                 pause_s = aws.pause_s(tries) * PAUSE_SCALE
                 if not answer.is_transient or monotonic_s() - began_s + pause_s > limit_s:
                     raise S3Unusable(where, answer, tries, method=method, root=self.address.url) from error

@@ -30,6 +30,7 @@ import anyio
 import anyio.to_thread
 
 from evflow import config
+from evflow.aws import pause_s
 from evflow.clock import now_us
 from evflow.core.codec import encode_report
 from evflow.core.events import AttemptExited, AttemptFailed, AttemptStarted, EnvironmentReady
@@ -39,6 +40,7 @@ from evflow.log import commands
 from evflow.log.errors import LogUnavailable
 from evflow.log.link import Link
 from evflow.store import StoreFull, StoreUnusable, open_store
+from evflow.store.patience import hold_results
 from evflow.worker.report import place_of
 from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.packages import PackagedExecutor
@@ -102,13 +104,29 @@ class _Reports:
             return ()
 
     async def finish(self, folder: Path | None) -> None:
-        """Write what was kept, and what the attempt itself left, into the store."""
+        """Write what was kept, and what the attempt itself left, into the store; one that is away is waited for, as the log is.
+
+        Raises:
+            StoreUnusable, StoreFull: It does not take it.
+        """
         if self._link is not None:
             return
         own = Path(place_of(str(folder), self._attempt.task, self._attempt.attempt)) if folder is not None else None
         if own is not None and await anyio.Path(own).exists():
             self._kept.append(await anyio.Path(own).read_bytes())
-        await anyio.to_thread.run_sync(reports.leave, self._context.store_url, self._attempt, self._kept)
+        hold_results()
+        deadline_s, failures = anyio.current_time() + REPORT_WITHIN_S, 0
+        while True:
+            try:
+                await anyio.to_thread.run_sync(reports.leave, self._context.store_url, self._attempt, self._kept)
+            except StoreUnusable as error:
+                if not error.is_transient or anyio.current_time() >= deadline_s:
+                    raise
+                failures += 1
+                _note(f"the report waits for the store: {error.message}")
+                await anyio.sleep(pause_s(failures))
+            else:
+                return
 
 
 async def run(variables: Mapping[str, str]) -> int:
