@@ -23,6 +23,11 @@ def refusal(*, transient: bool) -> StoreUnusable:
     return error
 
 
+def no_pause(failures: int) -> float:
+    assert failures
+    return 0.0
+
+
 async def test_a_report_waits_for_a_store_that_is_away_and_not_for_one_that_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = [refusal(transient=True), refusal(transient=True)]
     left: list[bytes] = []
@@ -35,7 +40,7 @@ async def test_a_report_waits_for_a_store_that_is_away_and_not_for_one_that_refu
 
     monkeypatch.setattr(patience, "_holds_results", False)
     monkeypatch.setattr("evflow_executors.remote.reports.leave", leave)
-    monkeypatch.setattr(container, "pause_s", lambda failures: 0.0)
+    monkeypatch.setattr(container, "pause_s", no_pause)
     told = container._Reports(ATTEMPT, CONTEXT, None)
     exited = AttemptExited(ATTEMPT.task, ATTEMPT.attempt, 3, None)
     await told.say(exited)
