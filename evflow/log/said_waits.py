@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import msgpack
 
 from evflow import clock, diagnostics
-from evflow.core.explain_said import MOST_NAMED, Said, UnstartedJob, WaitsForPlatform, WaitsForStore, of_platform, of_store
+from evflow.core.explain_said import Said, UnstartedJob, WaitsForPlatform, WaitsForStore, of_platform, of_store
 from evflow.core.ids import RunId
 from evflow.core.state import RunState
 from evflow.log.commands import Operation
@@ -70,7 +70,7 @@ def _packed(jobs: Sequence[UnstartedJob]) -> tuple[list[str], list[tuple[int, in
     whys = list(dict.fromkeys(job.why[:_MOST_WHY_CHARS] for job in jobs))[:_MOST_WHYS]
     places = {why: place for place, why in enumerate(whys)}
     named = [(job.task, job.attempt, place) for job in jobs if (place := places.get(job.why[:_MOST_WHY_CHARS])) is not None]
-    return whys, named[:MOST_NAMED]
+    return whys, named
 
 
 def _unpacked(whys: Sequence[str], named: Sequence[tuple[int, int, int]]) -> tuple[UnstartedJob, ...]:
@@ -174,10 +174,9 @@ class SaidWaits:
             run: The run.
             executor: The platform.
             tasks: How many jobs.
-            jobs: Those of which it said why last, the latest one first; the first `MOST_NAMED` are told.
+            jobs: Those of which it said why last, the latest one first; at most `MOST_NAMED`.
         """
-        named = tuple(jobs[:MOST_NAMED])
-        await self._say(run, WaitsForPlatform(executor, tasks, named, *self._times(run, WaitsForPlatform, executor), self.owner))
+        await self._say(run, WaitsForPlatform(executor, tasks, tuple(jobs), *self._times(run, WaitsForPlatform, executor), self.owner))
 
     async def unsay_unstarted(self, run: RunId, executor: str) -> None:
         """All jobs of the run have begun there, or are over; nothing is asked of the log where nothing was said."""

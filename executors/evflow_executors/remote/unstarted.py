@@ -1,11 +1,11 @@
 """The jobs that a platform has and does not start, with what it says of them: whoever asks why they do not begin is told through the log's server."""
 
-from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import anyio
 
-from evflow.core.explain_said import UnstartedJob
+from evflow.core.explain_said import MOST_NAMED, UnstartedJob
 from evflow.core.ids import AttemptId, RunId
 from evflow.log.said_waits import Waits
 
@@ -59,13 +59,9 @@ class Unstarted:
                 await self._say(run)
 
     async def _say(self, run: RunId) -> None:
-        jobs = self._jobs(run)
-        if jobs:
-            await self._waits.say_unstarted(run, self._executor, len(jobs), jobs)
+        whys = self._whys.get(run)
+        if whys:
+            latest = [UnstartedJob(attempt.task, attempt.attempt, why) for attempt, why in islice(reversed(whys.items()), MOST_NAMED)]
+            await self._waits.say_unstarted(run, self._executor, len(whys), latest)
         else:
             await self._waits.unsay_unstarted(run, self._executor)
-
-    def _jobs(self, run: RunId) -> Sequence[UnstartedJob]:
-        """The run's, the one that it was said of last first."""
-        whys = self._whys.get(run, {})
-        return [UnstartedJob(attempt.task, attempt.attempt, why) for attempt, why in reversed(whys.items())]
