@@ -71,3 +71,20 @@ async def _told() -> None:
         await anyio.sleep(SOON_S * 2 + AGAIN_S)
         assert heard.take() == [(OTHER, 0, ())], "of runs that are over nothing is said again"
         group.cancel_scope.cancel()
+
+
+def test_what_waits_is_said_again_also_while_something_of_other_runs_changes() -> None:
+    in_virtual_time(_told_beside_others)
+
+
+async def _told_beside_others() -> None:
+    heard = Heard()
+    unstarted = Unstarted("kubernetes", heard)
+    async with anyio.create_task_group() as group:
+        group.start_soon(unstarted.go_on)
+        unstarted.note(attempt(1), "No node.")
+        for moment in range(10):
+            unstarted.note(attempt(1, OTHER), f"No node, {moment} times.")
+            await anyio.sleep(AGAIN_S / 2 - 10)
+        assert [run for run, _, _ in heard.take()].count(RUN) == 1 + 10 * (AGAIN_S / 2 - 10) // AGAIN_S
+        group.cancel_scope.cancel()

@@ -46,13 +46,14 @@ class Unstarted:
 
     async def go_on(self) -> None:
         """Tell of runs what changes, and again of those that still wait, until it is cancelled."""
+        again_s = anyio.current_time() + AGAIN_S
         while True:
-            with anyio.move_on_after(AGAIN_S) as waited:
+            with anyio.CancelScope(deadline=again_s):
                 await self._something.wait()
-            if waited.cancelled_caught:
-                self._changed.update(self._whys)
-            else:
                 await anyio.sleep(SOON_S)
+            if anyio.current_time() >= again_s:  # also of runs of which nothing changes while others do
+                self._changed.update(self._whys)
+                again_s = anyio.current_time() + AGAIN_S
             self._something = anyio.Event()
             changed, self._changed = self._changed, set()
             for run in changed:
