@@ -4,7 +4,7 @@ It stands in a hash of the shard, for those who ask why nothing begins. It is no
 that loses it loses nothing. What an owner said that is gone, or has said nothing for long, nobody believes (`evflow.core.explain_said`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgpack
@@ -44,6 +44,12 @@ def say(shard: str, run: RunId, wait: Said) -> Operation[None]:
 def unsay(shard: str, run: RunId, wait: Said) -> Operation[None]:
     """Take that back."""
     return Operation((("HDEL", said_waits_key(shard), _field(run, wait)),), lambda _: None)
+
+
+def say_only(shard: str, waits: Iterable[tuple[RunId, Said]]) -> Operation[None]:
+    """Say this, and take back all else that was said of the shard's runs."""
+    forget: Command = ("DEL", said_waits_key(shard))
+    return Operation((forget, *(command for run, wait in waits for command in say(shard, run, wait).commands)), lambda _: None)
 
 
 def said(shards: Sequence[str]) -> Operation[Mapping[str, Sequence[Said]]]:
@@ -135,7 +141,8 @@ UNHEARD: Final = Unheard()
 class SaidWaits:
     """Says for a shard's owner what its runs wait for that only its process sees.
 
-    A log that is away is told nothing; what waits on is said again.
+    A log that is away is told nothing; what waits on is said again. The first word takes back what former owners have left there, and the first one behind a
+    word that was lost what was to be taken back with it: it would stay for as long as anything of the shard waits.
 
     Args:
         link: The log; the caller closes it.
@@ -151,6 +158,7 @@ class SaidWaits:
         self._shard = shard
         self.owner = owner
         self._said: dict[RunId, dict[tuple[type[Said], str], Said]] = {}
+        self._is_all = False  # what this owner says is all that the log has
 
     async def say(self, run: RunId, executor: str, tasks: int, why: str) -> None:
         """A try of the run's store has failed.
@@ -208,7 +216,14 @@ class SaidWaits:
             await self._do(unsay(self._shard, run, wait))
 
     async def _do(self, operation: Operation[None]) -> None:
+        if not self._is_all:
+            self._is_all = True
+            operation = say_only(self._shard, [(run, wait) for run, waits in self._said.items() for wait in waits.values()])
         try:
             await self._link.do(operation)
         except LogUnavailable as error:
+            self._is_all = False
             diagnostics.debug("nobody is told what a run waits for, or that it no longer does", shard=self._shard, why=str(error))
+        except BaseException:  # cancelled: who knows what the log has heard
+            self._is_all = False
+            raise
