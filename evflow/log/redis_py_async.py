@@ -9,10 +9,10 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from evflow.log.errors import LogConnectionLost
+from evflow.log.errors import LogConnectionLost, LogTimeout
 from evflow.log.redis_py import RedisPyConnection, broken, is_reply, refused, reply_error, settings_of
 from evflow.log.url import Address, parse
-from evflow.log.wire import Argument, Command, packed, reply_timeout_s, type_of_reply
+from evflow.log.wire import CONNECT_TIMEOUT_S, Argument, Command, packed, reply_timeout_s, type_of_reply
 
 _CLOSE_S = 1.0
 
@@ -38,12 +38,20 @@ class AsyncRedisPyTransport:
         # Each exchange has a deadline of its own: see `_exchange`.
         settings = settings_of(address, 0) | {"socket_timeout": None}
         connection: RedisPyConnection = kinds[address.scheme](retry=Retry(NoBackoff(), 0), **settings)
+        transport, timeout_s = cls(connection, address.shown), reply_timeout_s()
         try:
-            await connection.connect()
+            with anyio.fail_after(CONNECT_TIMEOUT_S + timeout_s):
+                await connection.connect()
+        except TimeoutError as error:  # connecting has one of its own: there is a connection, and no answer to who we are
+            await transport.aclose()
+            raise LogTimeout(address.shown, "AUTH", timeout_s) from error
         except (exceptions.RedisError, OSError) as error:
             await connection.disconnect(nowait=True)
             raise refused(address, error) from error
-        return cls(connection, address.shown)
+        except BaseException:  # cancelled: a Sentinel that is silent is passed over
+            await transport.aclose()
+            raise
+        return transport
 
     @property
     def closed(self) -> bool:

@@ -98,7 +98,12 @@ class AsyncWire:
         wire = cls(sock, address.shown, timeout_s=timeout_s)
         hello = introduction(address)
         if hello:
-            for reply in await wire.pipeline(hello):
+            try:
+                replies = await wire.pipeline(hello)
+            except BaseException:  # cancelled: a Sentinel that is silent is passed over
+                await wire.aclose()
+                raise
+            for reply in replies:
                 if isinstance(reply, Exception):
                     await wire.aclose()
                     raise reply
