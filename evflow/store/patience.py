@@ -8,9 +8,15 @@ _holds_results = False
 
 
 def hold_results() -> None:
-    """This process has something that it would take long to make again; from now on it is as patient with a server that is away as with one that is busy."""
+    """This process has something that it would take long to make again; it is as patient with a server that is away as with one that is busy."""
     global _holds_results
     _holds_results = True
+
+
+def hold_nothing() -> None:
+    """It is kept, or lost, and the process goes on to something else."""
+    global _holds_results
+    _holds_results = False
 
 
 def holds_results() -> bool:

@@ -33,7 +33,7 @@ from evflow.log.errors import LogUnavailable
 from evflow.log.wire import reply_timeout_s
 from evflow.store import ObjectStore, open_store
 from evflow.store.artifacts import ArtifactView, Code
-from evflow.store.patience import hold_results
+from evflow.store.patience import hold_nothing, hold_results
 from evflow.worker import descriptors, leftovers, locks, report, stdio
 from evflow.worker.forks import EXIT_TWIN, EXIT_UNREPORTED, set_handler
 from evflow.worker.rehearsal import rehearse
@@ -118,6 +118,7 @@ class AttemptRunner:
 
     def rest(self) -> None:
         """The process goes on to another attempt, whose end it reports by the same connection."""
+        hold_nothing()
         for client in self._clients.values():
             client.rest()
 

@@ -148,6 +148,13 @@ class MyFlow(FlowSpec):
         self.next(self.end)
 
     @step
+    def computes(self):
+        from evflow.store.patience import holds_results
+
+        print("pid", os.getpid(), holds_results())
+        self.next(self.end)
+
+    @step
     def closes_everything(self):
         print("pid", os.getpid(), flush=True)
         os.closerange(3, 1000)
@@ -199,6 +206,13 @@ async def test_one_process_runs_attempts_one_after_the_other(root: Path, method:
         second = await served(world, "looks", 2)
         assert first == second != await served(world, "start", 3, reuse=0), "a step that does not ask for it gets a new process"
         assert artifacts_of(world, 2)["kept"] == ["1"], "what a module keeps is there for the next attempt"
+
+
+async def test_while_it_computes_it_has_nothing_yet_that_a_store_which_is_away_would_be_waited_for(root: Path) -> None:
+    async with an_attempt_world(root, BODIES) as world:
+        ends = [await world.run("computes", task, reuse=10) for task in (1, 2)]
+        first, second = (ended.stdout.split() for ended in ends)
+        assert first == second == ["pid", first[1], "False"]
 
 
 async def test_each_attempt_has_its_own_output_and_its_own_lock(root: Path) -> None:
