@@ -18,6 +18,7 @@ from tests.unit.test_remote_gangs import NAMES, NODES, World
 pytestmark = pytest.mark.virtual_time
 ONE = AttemptId.parse("Flow/1/2.0")
 NAME = job_name("log", ONE)
+ONE_MORE = AttemptId.parse("Flow/1/3.0")
 ORDER = AttemptOrder("work", 2, 0)
 
 
@@ -70,6 +71,74 @@ async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_there
 
         group.start_soon(cancel)
         assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
+
+
+async def test_what_is_cancelled_twice_while_it_is_submitted_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What insists finds no job to end yet."""
+    async with World.made() as world, anyio.create_task_group() as group:
+        submitting = Held(world.platform.submit)
+        monkeypatch.setattr(world.platform, "submit", submitting)
+        await world.executor.launch(ONE, ORDER)
+
+        async def cancel() -> None:
+            await submitting.begun.wait()
+            await world.executor.cancel(ONE, grace_s=5)
+            await world.executor.cancel(ONE, grace_s=0)
+            await anyio.sleep(1)
+            world.platform.terminated.clear()
+            submitting.goes_on.set()
+            await anyio.sleep(1)
+            assert world.platform.terminated == [NAME]
+            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+
+        group.start_soon(cancel)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
+
+
+async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_seen_and_the_answer_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with World.made() as world, anyio.create_task_group() as group:
+        submitting = Held(world.platform.submit)
+        monkeypatch.setattr(world.platform, "submit", submitting)
+        world.platform.problem = PlatformProblem("No answer.", transient=True)
+        await world.executor.launch(ONE, ORDER)
+
+        async def cancel() -> None:
+            await submitting.begun.wait()
+            await world.executor.cancel(ONE, grace_s=5)
+            world.platform.says.put_nowait(JobSeen(NAME, "waiting"))
+            await anyio.sleep(1)
+            submitting.goes_on.set()
+            await anyio.sleep(1)
+            assert world.platform.terminated == [NAME]
+            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+
+        group.start_soon(cancel)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_is_cancelled_before_it_is_handed_to_the_platform_is_not_submitted(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is asked whose the shard is, and takes its time."""
+    async with World.made() as world, anyio.create_task_group() as group:
+        asking = Held(world.owner.is_owner)
+        monkeypatch.setattr(world.owner, "is_owner", asking)
+        await world.launch()
+        await world.executor.launch(ONE_MORE, ORDER)
+
+        async def cancel() -> None:
+            await asking.begun.wait()
+            for _ in range(times):
+                await world.executor.cancel(NODES[1], grace_s=5)
+            asking.goes_on.set()
+
+        group.start_soon(cancel)
+        with anyio.fail_after(60):
+            ended = await world.ends(3)
+        assert ended == [(node.task, AttemptExited(node.task, 0, None, None, "never-started")) for node in NODES]
+        await anyio.sleep(1)
+        assert [job.name for job in world.platform.submitted] == [job_name("log", ONE_MORE)]
 
 
 async def test_the_nodes_of_a_gang_that_is_given_up_are_ended_because_they_may_be_there() -> None:

@@ -237,7 +237,7 @@ class RemoteExecutor:
             return
         if out.ending:
             return
-        out.submitted = True
+        self._submitting.is_there(out)
         out.reads |= seen.reads
         waits = seen.phase == "waiting" and not out.started and not seen.started_us
         self._in_flight.unstarted.note(out.attempt, seen.message if waits else "")

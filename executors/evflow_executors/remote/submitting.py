@@ -88,6 +88,16 @@ class Submitting:
             await self._in_flight.never_started(one.name)
         return True
 
+    def is_there(self, out: Out) -> None:
+        """The platform has an attempt's job: it has said so, or shows it. What was cancelled meanwhile is ended now."""
+        if out.submitted:
+            return
+        out.submitted = True
+        if out.insisted:
+            self._terminations.insist(out)  # once more: there was nothing to end yet
+        elif out.cancelled is not None:
+            self._terminations.ask(out, out.cancelled)
+
     def stop(self) -> None:
         """Submit nothing that was not handed to the platform yet. Its attempts are in flight still: whoever owns their shard next launches them."""
         self._queued.clear()
@@ -187,11 +197,15 @@ class Submitting:
     async def _hand_in(self, jobs: dict[str, Job], outs: Mapping[str, Sequence[Out]]) -> None:
         """Submit until each is there, was refused, is not wanted any more, or has been tried for too long."""
         deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
+        problems: Mapping[str, PlatformProblem] = {}
         while jobs:
             if not await self._dispatch.is_owner():
                 diagnostics.warning(
                     "jobs are not submitted: another process owns their shard", platform=self._platform.name, jobs=len(jobs)
                 )
+                return
+            await self._drop_cancelled(jobs, outs, problems)  # meanwhile: the log may have taken its time
+            if not jobs:
                 return
             problems = await self._platform.submit(list(jobs.values()))
             for name in [name for name in jobs if name not in problems]:
@@ -222,11 +236,9 @@ class Submitting:
 
     def _submitted(self, name: str) -> None:
         out = self._in_flight.outs.get(name)
-        if out is None:
-            return
-        out.submitted, out.order = True, None
-        if out.cancelled is not None and not out.insisted:
-            self._terminations.ask(out, out.cancelled)
+        if out is not None:
+            out.order = None
+            self.is_there(out)
 
     def _is_unseen(self, out: Out) -> bool:
         return out.name in self._in_flight.outs and not out.submitted
@@ -236,9 +248,10 @@ class Submitting:
     ) -> None:
         """Take out what is not to be submitted any more: what was cancelled and cannot be there, and what is over or was seen meanwhile."""
         for name in list(jobs):
-            if not any(map(self._is_unseen, outs[name])):
+            problem = problems.get(name)  # None before the first try
+            if problem is not None and not any(map(self._is_unseen, outs[name])):
                 del jobs[name]
-            elif any(map(_is_cancelled, outs[name])) and not _may_exist(problems[name]):
+            elif any(map(_is_cancelled, outs[name])) and (problem is None or not _may_exist(problem)):
                 del jobs[name]
                 await self._give_up(outs[name], "", may_exist=False)
 
