@@ -57,7 +57,7 @@ class RedisEventLog:
         self._commands: AsyncTransport | None = None
         self._waiting: AsyncTransport | None = None
         self._offset_us = 0
-        self._latest_us = 0
+        self._clock = clock.Onward()
         self._wrote = False
         self._policy = ""
         self._barrier = BARRIER
@@ -127,9 +127,8 @@ class RedisEventLog:
         return self.clock_us()
 
     def clock_us(self) -> Micros:
-        """The server's clock as of the last connection: this machine's, moved by the difference; never backwards."""
-        self._latest_us = max(self._latest_us, clock.now_us() + self._offset_us)
-        return Micros(self._latest_us)
+        """The server's clock as of the last connection: this machine's, moved by the difference; never backwards, see `evflow.clock.Onward`."""
+        return Micros(self._clock.read(clock.now_us() + self._offset_us, clock.monotonic_us()))
 
     async def index_run(self, entry: RunEntry) -> None:
         """See `EventLog.index_run`."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 import msgpack
 
+from evflow import clock
 from evflow.core.explain_said import Said
 from evflow.core.ids import FlowName, Micros, RunId, RunNumber, Seq
 from evflow.core.line import NO_RANK, Rank, Waiter
@@ -43,7 +44,7 @@ from evflow.log.protocol import (
     StoredEvent,
 )
 from evflow.testing.faults import Faults, NoFaults
-from evflow.testing.simulated_server import SimulatedServer
+from evflow.testing.simulated_server import SimulatedServer, loop_us
 from evflow.testing.simulated_state import FlowState, entry_id
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class SimulatedEventLog:
         self.faults: Faults = faults or NoFaults()
         self.generation = 0
         self._connection = -1
-        self._latest_us = 0
+        self._clock = clock.Onward()
 
     async def take(self, shard: str, owner: str, ttl_s: float, since: int = 0) -> Lease:
         """See `EventLog.take`."""
@@ -123,8 +124,7 @@ class SimulatedEventLog:
 
     def clock_us(self) -> Micros:
         """See `EventLog.clock_us`."""
-        self._latest_us = max(self._latest_us, self.server.now_us())
-        return Micros(self._latest_us)
+        return Micros(self._clock.read(self.server.now_us(), loop_us()))
 
     async def acquire(self, name: str, most: int, shard: str, holders: Sequence[str], rank: Rank = NO_RANK) -> Grants:
         """See `EventLog.acquire`."""

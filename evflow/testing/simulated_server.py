@@ -37,7 +37,7 @@ class SimulatedServer:
         self.down = False
         self.levels: set[str] = {"everysec", "fsync", "replicated"}
         self.connection = 0
-        self._clock_us = clock_us or self._loop_clock_us
+        self._clock_us = clock_us or (lambda: START_US + loop_us())
         self._latest_us = self._read_us = START_US
         self._state = State()
         self._base = State()
@@ -145,8 +145,10 @@ class SimulatedServer:
         # No deadline here: `_waited`, the one caller, has one.
         await self._arrival.wait()
 
-    def _loop_clock_us(self) -> int:
-        try:
-            return START_US + round(asyncio.get_running_loop().time() * 1e6)
-        except RuntimeError:
-            return START_US
+
+def loop_us() -> int:
+    """The running event loop's clock, in microseconds; 0 where none runs."""
+    try:
+        return round(asyncio.get_running_loop().time() * 1e6)
+    except RuntimeError:
+        return 0
