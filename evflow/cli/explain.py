@@ -18,6 +18,7 @@ from evflow.cli.picture import why
 from evflow.cli.rerun import ran_anew
 from evflow.core import explain
 from evflow.core.explain_owner import IsCarriedOut, NobodyLives, Whose
+from evflow.core.graph import PLATFORMS
 from evflow.core.ids import RunId
 from evflow.core.reasons import said
 from evflow.core.state import RunState, Task
@@ -213,6 +214,8 @@ def of_reason(state: RunState, reason: explain.Reason, now_us: int) -> str:
     match reason:
         case explain.WaitsForSlot():
             return _slot(reason, now_us, shared=is_of_scheduler(state.header))
+        case explain.Starts("launched", since_us, executor) if executor in PLATFORMS:
+            return f"was ordered of {PLATFORMS[executor]} {duration(now_us - since_us)} ago, and has not begun."
         case explain.Starts(status, since_us):
             return f"is about to start ({status} {duration(now_us - since_us)} ago)."
         case explain.WaitsForWorker(pool, _, since_us):

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from evflow.core.gangs import lead_of, nodes_of
-from evflow.core.graph import Policy, pool_of
+from evflow.core.graph import LOCAL, Policy, pool_of
 from evflow.core.state import Attempt, RunState, Split, Task
 from evflow.core.values import value
 
@@ -170,10 +170,11 @@ class WaitsForSlot:
 
 @value
 class Starts:
-    """Its process is about to exist; `status` says how far it has come."""
+    """Its process, or its container, is about to exist; `status` says how far it has come, and `executor` where that is to be."""
 
     status: str
     since_us: int
+    executor: str = LOCAL
 
 
 @value
@@ -399,7 +400,7 @@ def of_task(state: RunState, task: Task) -> Iterator[Reason]:
         yield WaitsForWorker(pool, task.attempt.number, task.attempt.launched_us)
     else:
         since = task.attempt.launched_us or task.attempt.queued_us if task.attempts else task.created_us
-        yield Starts(task.status, since)
+        yield Starts(task.status, since, task.attempt.executor if task.attempts else LOCAL)
 
 
 def of_split(state: RunState, split: Split) -> WaitsForMembers:

@@ -149,6 +149,7 @@ def test_why_a_pod_waits_is_explained_while_it_waits(server: FakeKubernetes) -> 
     why = "No node can take the pod: 0/1 nodes are available: 1 Insufficient cpu."
     wait_until(lambda: why in evflow("explain", "Sums/1/start").stdout, "it is explained", WITHIN_S)
     explained = json.loads(evflow("explain", "Sums/1", "--json").stdout)
+    assert explained["explanation"][0].startswith("Sums/1/start/1 was ordered of Kubernetes ")
     assert explained["explanation"][-1].endswith(f": 1 job there has not begun. start/1: {why}")
     reason = explained["reasons"][-1]
     assert (reason["of"], reason["reason"], reason["executor"], reason["tasks"]) == ("Sums/1", "waits-for-platform", "kubernetes", 1)
