@@ -48,11 +48,16 @@ class PoolInvalid(UsageError):
 
 
 class PoolFenced(Conflict):
-    """The shard has a newer owner, who has spoken to this pool already."""
+    """The shard has a newer owner, who has spoken to this pool already.
+
+    Attributes:
+        epoch: That owner's.
+    """
 
     code = "pool-fenced"
 
     def __init__(self, pool: str, shard: str, epoch: int) -> None:
+        self.epoch = epoch
         super().__init__(
             f"The pool '{pool}' takes orders of the shard '{shard}' from its newer owner only (epoch {epoch}): this process stops."
         )

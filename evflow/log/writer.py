@@ -172,8 +172,12 @@ class ShardWriter:
 
     # --- the lease ---------------------------------------------------------------------------------------
 
-    async def take(self, wait_s: float = 0.0) -> Lease:
+    async def take(self, wait_s: float = 0.0, since: int = 0) -> Lease:
         """Become the shard's owner, waiting up to `wait_s` for a former owner's lease to end.
+
+        Args:
+            wait_s: That long, in seconds.
+            since: The latest epoch of the shard that is known; the new one is behind it, also where the server has forgotten that one.
 
         Raises:
             LeaseHeld: It has a living owner.
@@ -182,7 +186,7 @@ class ShardWriter:
         deadline_s = _now_s() + wait_s
         while True:
             try:
-                self._lease = await self.patiently(partial(self.log.take, self.shard, self.owner, self._ttl_s))
+                self._lease = await self.patiently(partial(self.log.take, self.shard, self.owner, self._ttl_s, since))
             except LeaseHeld as held:
                 left_s = deadline_s - _now_s()
                 if left_s <= 0:

@@ -36,6 +36,7 @@ from evflow.log import open_event_log
 from evflow.log.errors import LogUnavailable
 from evflow.log.keys import shared_shards
 from evflow.log.owners import host_of, owner_name
+from evflow.log.pools import PoolFenced
 from evflow.log.protocol import Durability, LeaseHeld
 from evflow.log.shard_sets import announced, may_own
 from evflow.log.writer import ShardWriter
@@ -172,6 +173,7 @@ class Daemon:
         self._mine: set[str] = set()  # owned, or about to be
         self._share = 0
         self._owning: dict[str, CancelScope] = {}
+        self._since: dict[str, int] = {}  # by shard, an epoch that a pool knows of
         self._rivals = False  # schedulers on other machines live, as far as we last heard
         self._living = 0  # schedulers, as far as we last heard
         self._heard_s = 0.0
@@ -338,7 +340,10 @@ class Daemon:
                     self._owning[shard] = scope
                     await self._own_once(shard, tenancies)
             except* (Conflict, LogUnavailable) as group:
-                diagnostics.warning("shard given up", shard=shard, why=str(next(leaves(group))))
+                error = next(leaves(group))
+                diagnostics.warning("shard given up", shard=shard, why=str(error))
+                if isinstance(error, PoolFenced):  # of a newer owner, or one that the server has forgotten while its clock went back
+                    self._since[shard] = max(self._since.get(shard, 0), error.epoch)
                 await self._pause(_AGAIN_AFTER_S)
                 await self._revive()
             except* Exception as group:  # noqa: BLE001 - a defect must not take the runs of other shards along; it is told
@@ -398,7 +403,7 @@ class Daemon:
                 self._mine.add(writer.shard)
                 taken = False
                 try:
-                    await writer.take()
+                    await writer.take(since=self._since.get(writer.shard, 0))
                     taken = True
                 except LeaseHeld:
                     pass  # asked again below

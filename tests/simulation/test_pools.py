@@ -39,6 +39,7 @@ FOUND = {
     "a worker that drained waited for ever for a claim that was refused": 289,
     "a worker was to end an attempt that its executor was just being told of, and it ran on": 20261127000586,
     "the clock went back under an owner, stood still a moment before a timer, and the owner looked again and again": 20261129003734,
+    "the server forgot a lease, its clock went back, and the pool refused each further owner for a former one": 20261130000419,
     "an owner that slept ordered an old launch under a lease that it had just taken anew, of a run that was over": 210,
 }
 

@@ -7,8 +7,9 @@ After each write to the queue it is looked at (`_look`), and when the runs are o
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,14 +24,14 @@ from evflow.log.keys import pool_keys
 from evflow.log.link import Link
 from evflow.log.pools import GROUP
 from evflow.log.writer import ShardWriter
-from evflow.testing.faults import Crash
+from evflow.testing.faults import Crash, Faults
 from evflow.testing.simulated_state import State
 from evflow.testing.simulated_transport import URL, connector
 from evflow.testing.simulation.machine import Hold, Machine
 from evflow.testing.simulation.scenario import Crew, Fault, Report
 from evflow.testing.simulation.watched import SHARD, Violation
 from evflow.testing.simulation.world import Process, World, first_of
-from evflow.worker.spec import RunContext
+from evflow.worker.spec import AttemptOrder, RunContext
 from evflow_executors.pool import PoolExecutor
 from evflow_executors.pool_worker import MARGIN_S, PoolWorker, WorkerJob
 from evflow_executors.protocol import Executor, Observation
@@ -85,7 +86,29 @@ class Line:
 
 
 class Bench(Hold):
-    """What runs a worker's attempts: `evflow_executors.pool_worker.Workshop`."""
+    """What runs a worker's attempts: `evflow_executors.pool_worker.Workshop`.
+
+    Args:
+        machine: As for `Hold`, like the next ones.
+        faults: The same.
+        on_effect: The same.
+        on_begin: Told of a launch that begins, which may take its time.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        faults: Faults,
+        on_effect: Callable[[str, AttemptId], None],
+        on_begin: Callable[[AttemptId], None],
+    ) -> None:
+        super().__init__(machine, faults, on_effect)
+        self._on_begin = on_begin
+
+    async def launch(self, attempt: AttemptId, order: AttemptOrder) -> None:
+        """See `Executor.launch`."""
+        self._on_begin(attempt)
+        await super().launch(attempt, order)
 
     def see(self, observation: Observation) -> None:
         """An attempt that has ended may be launched again: a fail-over that lost its claim and its report brings its order back."""
@@ -197,7 +220,9 @@ class PoolWorld(World):
             return await self._deliver(attempt, report)
 
         member.machine = Machine(self.group, self._conduct, deliver, self._clock_us, outlives=False, books=self.machine.books)
-        bench = Bench(member.machine, member, lambda act, attempt: self._on_launch(member, act, attempt))
+        bench = Bench(
+            member.machine, member, lambda act, attempt: self._on_launch(member, act, attempt), partial(self._see_suspended, member)
+        )
         link = Link(URL, connector=connector(self.server, Line(member)))
         job = WorkerJob(POOL, self.crew.slots, member.name, Path("/"), self.crew.patience_s)
         member.worker = SimulatedWorker(job, bench, link)
@@ -264,10 +289,18 @@ class PoolWorld(World):
             await member.worker.stop()
 
     def _stall(self, member: Member, amount: float) -> None:
-        length_s = 3 * self.crew.patience_s * amount
-        member.stalled_until_s = anyio.current_time() + length_s
-        if length_s > self.crew.patience_s - MARGIN_S - 1.5:  # its attempts go on, and others begin: a known flaw
+        member.stalled_until_s = anyio.current_time() + 3 * self.crew.patience_s * amount
+        if self._sleeps_long(member):
             self.excused |= _tasks_on(member)
+
+    def _see_suspended(self, member: Member, attempt: AttemptId) -> None:
+        """A worker was suspended when it had been given a claim, and before it heard of that."""
+        if self._sleeps_long(member):
+            self.excused.add((attempt.run, attempt.task))
+
+    def _sleeps_long(self, member: Member) -> bool:
+        """Whether a worker is suspended for so long that it counts as dead: its attempts go on, and others begin, which is a known flaw."""
+        return member.stalled_until_s - anyio.current_time() > self.crew.patience_s - MARGIN_S - 1.5
 
     def _fill_up(self, seconds: float) -> None:
         self.server.refusal = LogOutOfMemory("simulation", "OOM command not allowed when used memory > 'maxmemory'.")

@@ -22,6 +22,7 @@ from evflow.core.ids import AttemptId, FlowName, RunId, RunNumber, TaskId
 from evflow.core.state import RunState, Task
 from evflow.errors import Conflict
 from evflow.log.errors import LogConnectionLost, LogTimeout, LogUnavailable
+from evflow.log.pools import PoolFenced
 from evflow.log.protocol import StoredEvent
 from evflow.log.writer import LEASE_S, LogLostTooMuch, ShardWriter
 from evflow.testing.faults import Crash
@@ -105,6 +106,7 @@ class World:
         self.skew_us = 0
         self.excused: set[tuple[RunId, TaskId]] = set()  # tasks that may run beside a twin, by a flaw that is known
         self._told_the_dead: list[dict[RunId, int]] = []  # up to which event of each run the server said to have it
+        self._since = 0  # the latest epoch that a pool refused an owner for
         self._told: dict[RunId, int] | None = None  # likewise, to the owner of now, who may be suspended until another one has the shard
         self._plan: dict[int, list[Fault]] = {}
         for fault in self.scenario.faults:
@@ -205,6 +207,8 @@ class World:
 
     def _note_end(self, process: Process, error: BaseException) -> None:
         self.trace.append(f"owner {process.number} ends: {error!r}")
+        if isinstance(error, PoolFenced):
+            self._since = max(self._since, error.epoch)
         self.beyond_repair = self.beyond_repair or isinstance(error, LogLostTooMuch | RunVanished)
 
     def _see_what_is_lost_for_good(self) -> None:
@@ -217,7 +221,7 @@ class World:
         log = process.log = WatchedLog(self.server, process)
         writer = ShardWriter(log, SHARD, process.name)
         try:
-            await writer.take(wait_s=2 * LEASE_S)
+            await writer.take(wait_s=2 * LEASE_S, since=self._since)
             if self._told is not None:  # whoever had the shard may still be there, suspended: what it does from now on is refused
                 self._told_the_dead.append(dict(self._told))
                 self._see_what_is_lost_for_good()
