@@ -5,16 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from evflow.log.keys import pool_keys, shared_shards
+from evflow.log.transport import connect_blocking
+from evflow.log.url import parse
 from tests.e2e.test_scheduler import Site, ended, scheduler, state_of, told
-from tests.real_runs import evflow, python, verified
+from tests.real_runs import evflow, open_log, python, verified
 from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
@@ -108,6 +112,22 @@ def test_a_killed_scheduler_s_tasks_in_pools_go_on_and_run_once(site: Site, root
             site.go()
             assert ended(run) == "succeeded"
     assert [len(site.began(run, number)) for number in range(3)] == [1, 1, 1]
+    assert verified(run)["problems"] == []
+
+
+def test_a_scheduler_goes_on_behind_an_epoch_that_only_the_pool_still_knows(site: Site, root: Path, evflow_home: Path) -> None:
+    """As where a server loses its leases while its clock goes back by an hour."""
+    deploy(site)
+    later_us = time.time_ns() // 1_000 + 3_600_000_000
+    with scheduler(root), worker(root), open_log(evflow_home) as log:
+        with closing(connect_blocking(parse(log.url))) as transport:
+            for shard in shared_shards():
+                transport.call("HSET", pool_keys("gpu").fences, shard, f"{later_us} 0")
+        site.go()
+        run = site.ask("Nightly", folder=site.said, times=2)
+        assert ended(run) == "succeeded"
+    assert "takes orders of the shard" in (root / "scheduler.log").read_text()
+    assert [len(site.began(run, number)) for number in (0, 1)] == [1, 1]
     assert verified(run)["problems"] == []
 
 
