@@ -340,10 +340,11 @@ class Daemon:
                     self._owning[shard] = scope
                     await self._own_once(shard, tenancies)
             except* (Conflict, LogUnavailable) as group:
-                error = next(leaves(group))
-                diagnostics.warning("shard given up", shard=shard, why=str(error))
-                if isinstance(error, PoolFenced):  # of a newer owner, or one that the server has forgotten while its clock went back
-                    self._since[shard] = max(self._since.get(shard, 0), error.epoch)
+                errors = list(leaves(group))
+                diagnostics.warning("shard given up", shard=shard, why=str(errors[0]))
+                # Of a newer owner, or of one that the server has forgotten while its clock went back.
+                told = [error.epoch for error in errors if isinstance(error, PoolFenced)]
+                self._since[shard] = max([self._since.get(shard, 0), *told])
                 await self._pause(_AGAIN_AFTER_S)
                 await self._revive()
             except* Exception as group:  # noqa: BLE001 - a defect must not take the runs of other shards along; it is told

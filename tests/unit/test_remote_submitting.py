@@ -36,6 +36,21 @@ class Held:
         return await self._call(*arguments)
 
 
+def held_submit(world: World, monkeypatch: pytest.MonkeyPatch) -> Held:
+    """The platform's `submit`, which is not answered until it is let go on."""
+    submitting = Held(world.platform.submit)
+    monkeypatch.setattr(world.platform, "submit", submitting)
+    return submitting
+
+
+async def answered_and_ended(world: World, submitting: Held) -> None:
+    """Let it go on, and see that the platform is told to end the job, once; it does."""
+    submitting.goes_on.set()
+    await anyio.sleep(1)
+    assert world.platform.terminated == [NAME]
+    world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+
+
 async def test_what_is_taken_back_while_its_job_is_made_is_not_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with World.made() as world, anyio.create_task_group() as group:
         making = Held(world.owner.jobs)
@@ -55,8 +70,7 @@ async def test_what_is_taken_back_while_its_job_is_made_is_not_submitted(monkeyp
 
 async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     async with World.made() as world, anyio.create_task_group() as group:
-        submitting = Held(world.platform.submit)
-        monkeypatch.setattr(world.platform, "submit", submitting)
+        submitting = held_submit(world, monkeypatch)
         await world.executor.launch(ONE, ORDER)
 
         async def cancel() -> None:
@@ -64,10 +78,7 @@ async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_there
             await world.executor.cancel(ONE, grace_s=5)
             await anyio.sleep(1)
             assert world.platform.terminated == []
-            submitting.goes_on.set()
-            await anyio.sleep(1)
-            assert world.platform.terminated == [NAME]
-            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+            await answered_and_ended(world, submitting)
 
         group.start_soon(cancel)
         assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
@@ -76,8 +87,7 @@ async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_there
 async def test_what_is_cancelled_twice_while_it_is_submitted_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """What insists finds no job to end yet."""
     async with World.made() as world, anyio.create_task_group() as group:
-        submitting = Held(world.platform.submit)
-        monkeypatch.setattr(world.platform, "submit", submitting)
+        submitting = held_submit(world, monkeypatch)
         await world.executor.launch(ONE, ORDER)
 
         async def cancel() -> None:
@@ -86,10 +96,7 @@ async def test_what_is_cancelled_twice_while_it_is_submitted_is_ended_when_it_is
             await world.executor.cancel(ONE, grace_s=0)
             await anyio.sleep(1)
             world.platform.terminated.clear()
-            submitting.goes_on.set()
-            await anyio.sleep(1)
-            assert world.platform.terminated == [NAME]
-            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+            await answered_and_ended(world, submitting)
 
         group.start_soon(cancel)
         assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
@@ -99,8 +106,7 @@ async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_seen_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with World.made() as world, anyio.create_task_group() as group:
-        submitting = Held(world.platform.submit)
-        monkeypatch.setattr(world.platform, "submit", submitting)
+        submitting = held_submit(world, monkeypatch)
         world.platform.problem = PlatformProblem("No answer.", transient=True)
         await world.executor.launch(ONE, ORDER)
 
@@ -109,10 +115,7 @@ async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_seen_
             await world.executor.cancel(ONE, grace_s=5)
             world.platform.says.put_nowait(JobSeen(NAME, "waiting"))
             await anyio.sleep(1)
-            submitting.goes_on.set()
-            await anyio.sleep(1)
-            assert world.platform.terminated == [NAME]
-            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=143))
+            await answered_and_ended(world, submitting)
 
         group.start_soon(cancel)
         assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
