@@ -1,12 +1,12 @@
 """Exit hooks of real runs: in a terminal and of a scheduler, also where whoever runs them is killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -85,6 +85,16 @@ def hooked(root: Path) -> list[str]:
     return noted.read_text().splitlines() if noted.exists() else []
 
 
+def killed(owner: "subprocess.Popen[Any]") -> None:
+    """SIGKILL for whoever runs hooks; what it has started follows it in a moment, and is waited for."""
+    left = [process for process in psutil.Process(owner.pid).children(recursive=True) if process.name() != "redis-server"]
+    assert left
+    owner.kill()
+    owner.wait()
+    _, alive = psutil.wait_procs(left, WITHIN_S)
+    assert not alive
+
+
 def named(run: str, *names: str) -> list[str]:
     done = evflow("events", run)
     return [line for line in done.stdout.splitlines() if any(name in line for name in names)]
@@ -125,10 +135,7 @@ def held(root: Path, file: Path) -> "subprocess.Popen[bytes]":
 
 def test_a_hook_whose_owner_is_killed_runs_again_when_the_run_is_continued(root: Path, file: Path) -> None:
     process = held(root, file)
-    left = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    psutil.wait_procs(left, 5)  # they follow it in a moment, but for the server
+    killed(process)
     (root / "hold").unlink()
     done = evflow("continue", "Hooked/1")
     assert done.returncode == 0, done.stderr
@@ -145,8 +152,7 @@ def test_hooks_of_a_flow_that_cannot_be_loaded_any_more_are_over(root: Path, fil
     assert evflow("run", "Hooked").returncode == 0
     with scheduler(root) as first:
         wait_until(lambda: bool(hooked(root)), "the first hook runs", WITHIN_S)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+        killed(first)
     monkeypatch.setenv("BROKEN", "1")
     with scheduler(root):
         wait_until(lambda: bool(named("Hooked/1", "RunSealed")), "the run is sealed", WITHIN_S)
@@ -176,8 +182,7 @@ def test_cancelling_a_run_that_is_over_ends_its_hooks_and_says_what_becomes_of_t
     assert verified("Hooked/1")["exit"] == 0
     (root / "hooked").unlink()
     process = held(root, file)
-    process.kill()
-    process.wait()
+    killed(process)
     assert json.loads(evflow("cancel", "Hooked/2", "--json").stdout)["exit_hooks"] == "left"
     assert "`evflow continue Hooked/2` runs them again." in evflow("cancel", "Hooked/2").stderr
     (root / "hold").unlink()
@@ -200,8 +205,7 @@ def test_a_scheduler_runs_them_and_the_next_one_where_it_is_killed(root: Path, f
     assert evflow("run", "Hooked").returncode == 0
     with scheduler(root) as first:
         wait_until(lambda: bool(hooked(root)), "the first hook runs", WITHIN_S)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+        killed(first)
     (root / "hold").unlink()
     with scheduler(root):
         wait_until(lambda: bool(named("Hooked/1", "RunSealed")), "the run is sealed", WITHIN_S)
