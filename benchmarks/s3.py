@@ -1,18 +1,21 @@
 """A gigabyte to and from S3, by evflow and by the command line of AWS: ``python -m benchmarks.s3``; a part of the suite `cloud`.
 
 moto's server on this machine stands for S3. Each round moves another content, through a server and from a folder of its own, and evflow's copy of it on this
-machine is dropped before it is read back. Measured is a process that does nothing else, its time and its peak of resident memory. evflow's begins a second time
+machine is dropped before it is read back. What the server holds lies in the machine's memory where there is room: S3's disks are not the disk from which a
+content comes and on which evflow keeps a copy, and one disk for all three is slower the more is written. Measured is a process that does nothing else, its time and its peak of resident memory. evflow's begins a second time
 when the client is imported: the process of a step is a fork of one that has done that. A command has no such beginning.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.engines import Engine, installed
@@ -21,6 +24,7 @@ from tests.aws import CREDENTIALS, serving
 REPOSITORY = Path(__file__).parent.parent
 AWSCLI = "awscli==1.42.61"
 MEGABYTES = 1_000
+MEMORY = Path("/dev/shm")
 PUT, GET = "put", "get"
 
 
@@ -31,7 +35,10 @@ def aws_cli(folder: Path) -> Engine:
 
 def moved(engine: Engine, megabytes: int) -> dict[str, float]:
     """Seconds of a put and of a get, and the peak of memory in MB."""
-    with tempfile.TemporaryDirectory(prefix="ev-s3-") as name, serving(Path(name)) as server:
+    with ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ev-s3-"))
+        contents = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ev-s3-", dir=held_in(megabytes))))
+        server = stack.enter_context(serving(Path(name), contents=contents))
         server.bucket("benchmark")
         folder = Path(name)
         env = {**os.environ, **CREDENTIALS, "HOME": name, "EVFLOW_HOME": f"{name}/e", "AWS_ENDPOINT_URL_S3": server.url}
@@ -46,6 +53,15 @@ def moved(engine: Engine, megabytes: int) -> dict[str, float]:
         if (folder / "back").exists():
             assert (folder / "back").stat().st_size == megabytes * 1_000_000
         return {**readings, "memory": peak}
+
+
+def held_in(megabytes: int) -> Path | None:
+    """The folder in memory for what the server holds: a content's parts, what they are joined to, and half as much to spare; None where it has no room."""
+    try:
+        room = shutil.disk_usage(MEMORY).free
+    except OSError:
+        return None
+    return MEMORY if room >= 2.5 * megabytes * 1_000_000 else None
 
 
 def command(engine: Engine, what: str, folder: Path) -> list[str]:

@@ -79,7 +79,8 @@ CLOUD_NOTES = """\
 * Submits a second are those between the first and the last. Arrays are one call each, so their rate is tasks by the time from the request of the run
   until the last one is submitted.
 * The CPU time is that of the scheduler's process alone, with all that the run costs it, divided by the tasks.
-* moto's server on this machine stands for S3, a new one for each measurement. The content is random, so nothing makes it smaller. Steps run in forks of a process that
+* moto's server on this machine stands for S3, a new one for each measurement; what it holds lies in the machine's memory, if there is room, as S3's disks are not this machine's.
+  The content is on the disk, and evflow writes the copy there that it keeps. It is random, so nothing makes it smaller. Steps run in forks of a process that
   has imported the client; so the first two rows begin behind the import for evflow, and with the start of the command for the other. The memory is the peak of the process. Bytes are checked against their digest when they come back.
 """
 

@@ -1,6 +1,7 @@
 """S3 and SQS for tests: moto as a process of its own (`tests.moto_server`), and plain requests to it through boto3."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -92,13 +93,14 @@ class Aws:
 
 
 @contextmanager
-def serving(folder: Path, port: int = 0) -> Generator[Aws]:
-    """A server for the block, on a port of its own or a given one."""
+def serving(folder: Path, port: int = 0, contents: Path | None = None) -> Generator[Aws]:
+    """A server for the block, on a port of its own or a given one; what it holds is in its memory and, where large, below `contents`."""
     aws = Aws(port or free_port())
     with (folder / "moto.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.moto_server", str(aws.port)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=REPOSITORY,
+            env=os.environ if contents is None else {**os.environ, "TMPDIR": str(contents)},
         )  # fmt: skip
     try:
         wait_until(lambda: _answers(aws) or process.poll() is not None, "moto answers", 60.0)
