@@ -39,7 +39,7 @@ class WaitsForStore:
 
 @value
 class UnstartedJob:
-    """A job that its platform has, and does not start.
+    """A job that its platform has and does not start, or does not take.
 
     Attributes:
         task: The task.
@@ -54,7 +54,7 @@ class UnstartedJob:
 
 @value
 class WaitsForPlatform:
-    """Jobs of a run that their platform has and does not start, for reasons that it says: no node has room, an image is not there yet, a quota is used up.
+    """Jobs of a run that their platform does not start, or not take, for reasons that it says: no node has room, an image is not there yet, a quota is used up.
 
     Attributes:
         executor: The platform.

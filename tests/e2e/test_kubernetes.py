@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_scheduler import told
 from tests.fakes.kubernetes_api import FakeKubernetes, fake_kubernetes
+from tests.fakes.kubernetes_cluster import Status
 from tests.kubernetes_world import IMAGE, REAL, use_the_cluster
 from tests.real_runs import evflow, python, verified
 from tests.sums_flow import WITHIN_S, a_run, fields, write
@@ -163,6 +165,24 @@ def test_why_a_pod_waits_is_explained_while_it_waits(server: FakeKubernetes) -> 
     server.delete_pod(server.pod_of(next(iter(server.jobs()))))  # the next attempt finds room
     assert owner.wait(WITHIN_S) == 0, Path("run.log").read_text()
     assert json.loads(evflow("show", "Sums/1", "--json").stdout)["waits_for_platform"] == []
+
+
+def test_why_a_job_is_not_made_is_explained_while_a_quota_is_used_up(server: FakeKubernetes) -> None:
+    write()
+
+    def is_full(point: str, name: str) -> None:
+        if point == "before":
+            raise Status(403, "Forbidden", f'jobs.batch "{name}" is forbidden: exceeded quota: small, limited: count/jobs.batch=2')
+
+    server.faults.on_create = is_full
+    owner = a_run("--with", "kubernetes")
+    wait_until(lambda: "exceeded quota: small" in evflow("explain", "Sums/1/start").stdout, "it is explained", WITHIN_S)
+    assert "start/1: It is not submitted yet: Kubernetes refused POST " in evflow("explain", "Sums/1").stdout
+    [row] = told("top")["runs"]
+    assert (row["waiting"], row["running"]) == ({"platform": 1}, 0)
+    server.faults.on_create = None
+    assert owner.wait(WITHIN_S) == 0, Path("run.log").read_text()
+    assert len(server.jobs()) == len(fields("Sums/1", "AttemptSucceeded"))
 
 
 def test_no_cluster_is_told_and_a_mistake_of_a_decorator_is_found_by_check(server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> None:

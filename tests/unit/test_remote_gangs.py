@@ -11,6 +11,7 @@ import pytest
 from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.ids import AttemptId
 from evflow.errors import EvflowError
+from evflow.log.said_waits import UNHEARD, Waits
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.protocol import GangExecutor, Observation
 from evflow_executors.remote.command import ContainerCommand
@@ -122,9 +123,9 @@ class Owner:
 class World:
     """An executor, and the ends that it tells, in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits = UNHEARD) -> None:
         self.platform, self.owner = Told(), Owner()
-        self.executor = RemoteExecutor(self.platform, self.owner)
+        self.executor = RemoteExecutor(self.platform, self.owner, waits=waits)
         self._watch = self.executor.watch()
 
     async def launch(self) -> None:
@@ -141,8 +142,8 @@ class World:
 
     @staticmethod
     @asynccontextmanager
-    async def made() -> "AsyncGenerator[World]":
-        world = World()
+    async def made(waits: Waits = UNHEARD) -> "AsyncGenerator[World]":
+        world = World(waits)
         try:
             yield world
         finally:

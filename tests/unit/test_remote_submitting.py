@@ -1,24 +1,29 @@
 """What becomes of attempts that are taken back, cancelled or given up while they are submitted; over a platform that does what it is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 import pytest
 
-from evflow.core.events import AttemptExited
-from evflow.core.ids import AttemptId
+from evflow.core.events import AttemptExited, AttemptFailed
+from evflow.core.explain_said import UnstartedJob
+from evflow.core.ids import AttemptId, RunId
+from evflow.errors import EvflowError
+from evflow.log.said_waits import Unheard
+from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.remote.names import job_name
 from evflow_executors.remote.platform import JobSeen, PlatformProblem
-from evflow_executors.remote.submitting import SUBMIT_PATIENCE_S
+from evflow_executors.remote.submitting import LATE_S, NOT_YET, SUBMIT_PATIENCE_S
 from tests.unit.test_remote_gangs import NAMES, NODES, World
 
 pytestmark = pytest.mark.virtual_time
 ONE = AttemptId.parse("Flow/1/2.0")
 NAME = job_name("log", ONE)
 ONE_MORE = AttemptId.parse("Flow/1/3.0")
+OTHER = AttemptId.parse("Flow/2/4.0")
 ORDER = AttemptOrder("work", 2, 0)
 
 
@@ -153,6 +158,75 @@ async def test_the_nodes_of_a_gang_that_is_given_up_are_ended_because_they_may_b
         assert await world.ends(3) == [(node.task, AttemptExited(node.task, 0, None, None, why)) for node in NODES]
         assert anyio.current_time() - before_s >= SUBMIT_PATIENCE_S
     assert world.platform.terminated == NAMES
+
+
+class Hearing(Unheard):
+    """Hears of jobs that do not begin, and lets whoever takes back that a store is waited for wait."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[int, Sequence[UnstartedJob]]] = []
+        self.unsaying = Held(super().unsay)
+
+    async def unsay(self, run: RunId, executor: str) -> None:
+        if run == OTHER.run:
+            await self.unsaying(run, executor)
+
+    async def say_unstarted(self, run: RunId, executor: str, tasks: int, jobs: Sequence[UnstartedJob]) -> None:
+        self.said.append((tasks, jobs))
+
+    async def unsay_unstarted(self, run: RunId, executor: str) -> None:
+        self.said.append((0, ()))
+
+
+async def test_why_a_platform_does_not_take_a_job_is_said_until_it_does() -> None:
+    heard = Hearing()
+    async with World.made(heard) as world, anyio.create_task_group() as group:
+        world.platform.problem = PlatformProblem("A quota is used up.", transient=True)
+        await world.executor.launch(ONE, ORDER)
+
+        async def look() -> None:
+            await anyio.sleep(LATE_S / 2)
+            assert heard.said == [], "a refusal or two are nothing to speak of"
+            await anyio.sleep(LATE_S * 4)
+            assert heard.said == [(1, [UnstartedJob(2, 0, f"{NOT_YET} A quota is used up.")])]
+            world.platform.problem = None
+            await anyio.sleep(120)
+            assert heard.said[1:] == [(0, ())]
+            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=0))
+
+        group.start_soon(look)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, 0, None))]
+
+
+class Away(StoreUnusable):
+    is_transient = True
+
+
+async def test_what_waits_for_its_store_is_taken_back_while_another_attempt_of_its_round_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, away = Hearing(), Away("s3://bucket", "it is busy")
+    rounds = 0
+
+    async def jobs(orders: Sequence[tuple[str, AttemptId, AttemptOrder]]) -> Mapping[str, EvflowError]:
+        nonlocal rounds
+        rounds += 1
+        return {name: away if rounds == 1 or attempt == ONE else PlatformProblem("No such image.") for name, attempt, _ in orders}
+
+    async with World.made(heard) as world, anyio.create_task_group() as group:
+        monkeypatch.setattr(world.owner, "jobs", jobs)
+        await world.executor.launch(ONE, ORDER)
+        await world.executor.launch(OTHER, ORDER)
+
+        async def cancel() -> None:
+            await heard.unsaying.begun.wait()
+            await world.executor.cancel(ONE, grace_s=5)
+            heard.unsaying.goes_on.set()
+
+        group.start_soon(cancel)
+        with anyio.fail_after(60):
+            assert await world.ends(2) == [
+                (2, AttemptExited(2, 0, None, None, "never-started")),
+                (4, AttemptFailed(4, 0, "container", "platform-problem", "No such image.")),
+            ]
 
 
 async def test_a_mistake_while_a_job_is_made_is_raised_where_the_executor_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ MOST_IN_ARRAYS: Final = 10_000
 COMPANY_S: Final = 0.25
 """How long the launches of a wide foreach, which come in rounds, wait for those of the next round where a platform takes many as one."""
 LONGEST_COMPANY_S: Final = 5.0
+LATE_S: Final = 5.0
+"""After which time of refusals it is said why an attempt is not submitted yet: a call that is throttled mostly passes with the next try."""
+NOT_YET: Final = "It is not submitted yet:"
 _TEXT_CHARS: Final = 2_000
 
 
@@ -93,6 +96,7 @@ class Submitting:
         if out.submitted:
             return
         out.submitted = True
+        self._in_flight.unstarted.note(out.attempt, "")
         if out.insisted:
             self._terminations.insist(out)  # once more: there was nothing to end yet
         elif out.cancelled is not None:
@@ -148,6 +152,9 @@ class Submitting:
         finally:
             late.cancel()
         for name, made in jobs_of.items():
+            if is_away(made):
+                away[name] = made
+                continue
             if self._making.pop(name, None) is None:  # taken back meanwhile
                 continue
             if isinstance(made, Job):
@@ -155,8 +162,6 @@ class Submitting:
                 for out in outs[name]:
                     out.reads = objects_read(made.command.env)
                     self._in_flight.storeless.drop(out.name)
-            elif is_away(made):
-                away[name] = made
             else:
                 await self._unfit(outs[name], made)
         await self._wait_for_store(outs, away)
@@ -176,6 +181,8 @@ class Submitting:
         """Queue again what could not be made because its store is away."""
         now_s = anyio.current_time()
         for name, error in away.items():
+            if self._making.pop(name, None) is None:  # taken back meanwhile
+                continue
             first = outs[name][0]
             if first.stored_by_s is None:
                 first.stored_by_s = now_s + SUBMIT_PATIENCE_S
@@ -196,7 +203,7 @@ class Submitting:
 
     async def _hand_in(self, jobs: dict[str, Job], outs: Mapping[str, Sequence[Out]]) -> None:
         """Submit until each is there, was refused, is not wanted any more, or has been tried for too long."""
-        deadline_s, failures = anyio.current_time() + SUBMIT_PATIENCE_S, 0
+        began_s, failures = anyio.current_time(), 0
         problems: Mapping[str, PlatformProblem] = {}
         while jobs:
             if not await self._dispatch.is_owner():
@@ -224,15 +231,23 @@ class Submitting:
                 return
             failures = 1 if len(jobs) < len(problems) else failures + 1
             worst = max(problems.values(), key=lambda problem: problem.retry_after_s)
-            if anyio.current_time() >= deadline_s:
+            if anyio.current_time() >= began_s + SUBMIT_PATIENCE_S:
                 for name in jobs:
                     await self._give_up(outs[name], worst.message, may_exist=True)
                 return
             self._tell_of(worst)
+            if anyio.current_time() >= began_s + LATE_S:
+                self._say_why(problems, outs)
             again_s = anyio.current_time() + max(worst.retry_after_s, pause_s(failures))
             while jobs and (left_s := again_s - anyio.current_time()) > 0:
                 await anyio.sleep(min(left_s, CANCELLED_EVERY_S))
                 await self._drop_cancelled(jobs, outs, problems)
+
+    def _say_why(self, problems: Mapping[str, PlatformProblem], outs: Mapping[str, Sequence[Out]]) -> None:
+        """Let those who ask why these attempts do not begin know what the platform answers."""
+        for name, problem in problems.items():
+            for out in filter(self._is_unseen, outs[name]):
+                self._in_flight.unstarted.note(out.attempt, f"{NOT_YET} {problem.message}")
 
     def _submitted(self, name: str) -> None:
         out = self._in_flight.outs.get(name)
