@@ -140,6 +140,7 @@ async def client(
 
     with explained(f"make a client of {service.upper()}"):
         session, options = await anyio.to_thread.run_sync(prepared, service, connections)
+        check_profile(session)
         made = session.client(service, region_name=region, endpoint_url=endpoint, config=options, **(credentials or {}))
         opened = await made.__aenter__()
     try:
@@ -182,6 +183,19 @@ def prepared(service: str, connections: int = 8) -> tuple[Any, Any]:
             user_agent_extra="evflow",
         )
         return session, options
+
+
+def check_profile(session: Any) -> None:
+    """See that what the profile says of `s3` are settings of it: the client takes that for granted, and fails as if it had a defect.
+
+    Raises:
+        BotoCoreError: It is not, or the profile cannot be read.
+    """
+    core = session._session  # noqa: SLF001 - the session that boto's wraps
+    said = core.get_scoped_config().get("s3")
+    if said is not None and not isinstance(said, Mapping):
+        path = core.get_config_variable("config_file")
+        raise import_module("botocore.exceptions").ConfigParseError(path=f"{path} (the settings of `s3` stand in lines below it, indented)")
 
 
 @contextmanager

@@ -237,6 +237,21 @@ def test_signatures_of_parts_leave_the_body_out_unless_the_profile_wants_it(
         loop.close()
 
 
+def test_a_profile_whose_settings_of_s3_are_none_is_told_with_the_file(
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "config"
+    profile.write_text("[default]\ns3 = 3\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("AWS_CONFIG_FILE", str(profile))
+        patched.setattr(requests, "_session", None)
+        loop.close()
+        with pytest.raises(StoreUnusable, match="settings of `s3` stand in lines below") as told:
+            store.put([b"content"])
+        loop.close()
+    assert (str(profile) in told.value.message, "AWS_CONFIG_FILE" in told.value.hint) == (True, True)
+
+
 def test_uploads_of_dead_writers_are_swept_when_they_are_old(world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = world.aws.client("s3")
     s3.create_multipart_upload(Bucket=world.bucket, Key=world.key(bytes(32)))

@@ -78,6 +78,7 @@ async def _make(settings: S3Settings) -> _Made:
     await asyncio.to_thread(preload)
     assert _session is not None
     session, options = _session
+    aws.check_profile(session)
     # What is read is checked against its digest: the client's own check of the same bytes would only take time.
     options = options.merge(type(options)(response_checksum_validation="when_required"))
     context = session.client("s3", region_name=settings.region, endpoint_url=settings.endpoint, config=options)
