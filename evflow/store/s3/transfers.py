@@ -94,7 +94,7 @@ async def send_file(
         try:
             await bucket.call("complete_multipart_upload", key=key, UploadId=upload, MultipartUpload={"Parts": listed}, **arguments)
         except S3Failed:
-            if not await _is_there(bucket, key, listed):
+            if not await _is_there(bucket, key, size, listed):
                 raise
     except BaseException as error:
         await asyncio.shield(_abort(bucket, key, upload))
@@ -105,19 +105,36 @@ async def send_file(
         os.close(file)
 
 
-async def _is_there(bucket: Bucket, key: str, parts: Sequence[Mapping[str, Any]]) -> bool:
+async def _is_there(bucket: Bucket, key: str, size: int, parts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a key has what was made of these parts: an upload was ended already whose end is asked for again, the first answer being lost.
 
-    AWS answers the repeat as it did at first; others say that there is no such upload, or that the key is taken. An ETag is the digest of those of the parts,
-    where the server does not encrypt with a key of its own.
+    AWS answers the repeat as it did at first; others say that there is no such upload, or that the key is taken. A server that keeps no checksums has an ETag
+    to compare; of what it encrypts with a key of its own that is the digest of nothing that is known here.
     """
-    tags = "".join(part["ETag"].strip('"') for part in parts)
     try:
-        whole = hashlib.md5(bytes.fromhex(tags), usedforsecurity=False).hexdigest()
-        found = await bucket.call("head_object", key=key)
-    except (ValueError, S3Failed):
+        found = await bucket.call("head_object", key=key, ChecksumMode="ENABLED")
+    except S3Failed:
         return False
-    return bool(found["ETag"].strip('"') == f"{whole}-{len(parts)}")
+    is_same = found["ETag"].strip('"') == _etag(parts) or str(found.get("ChecksumCRC32", "")).partition("-")[0] == _checksum(parts)
+    return is_same and found["ContentLength"] == size
+
+
+def _etag(parts: Sequence[Mapping[str, Any]]) -> str:
+    """The ETag of what is joined of parts: the MD5 of theirs, where those are digests."""
+    try:
+        tags = bytes.fromhex("".join(part["ETag"].strip('"') for part in parts))
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(tags, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _checksum(parts: Sequence[Mapping[str, Any]]) -> str:
+    """The CRC-32 that S3 gives to it, without the number of parts: that of theirs ("composite")."""
+    return _crc32(b"".join(base64.b64decode(part["ChecksumCRC32"]) for part in parts))
+
+
+def _crc32(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
 async def _abort(bucket: Bucket, key: str, upload: str) -> None:
@@ -131,7 +148,7 @@ def _part(file: int, offset: int, length: int) -> tuple[bytes, str]:
     data = os.pread(file, length, offset)
     if len(data) != length:
         raise OSError(f"it ends after {offset + len(data)} bytes: somebody cut it while it was sent")
-    return data, base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    return data, _crc32(data)
 
 
 class Landing(Protocol):
