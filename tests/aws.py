@@ -39,7 +39,7 @@ class Aws:
 
     def reset(self) -> None:
         """Forget every bucket and queue."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=60).close()
 
     def queue(self, name: str, **attributes: str) -> str:
         """A new queue; its URL."""
@@ -83,13 +83,13 @@ class Aws:
 
     def asked(self) -> list[str]:
         """The requests since this was asked last, as `PUT /bucket/key?query`, ` unsigned` behind it where the signature leaves the body out."""
-        with urllib.request.urlopen(f"{self.url}/tests/asked", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/tests/asked", timeout=60) as answer:
             found: list[str] = json.load(answer)
         return found
 
     def _tell(self, what: str, told: object) -> None:
         request = urllib.request.Request(f"{self.url}/tests/{what}", json.dumps(told).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
 
 @contextmanager

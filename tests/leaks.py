@@ -20,8 +20,8 @@ from tests.waiting import wait_until
 # Processes started by a test carry its folder in their environment, and so do their children, in whichever session.
 TEST_ROOT_VARIABLE = "EVFLOW_TEST_ROOT"
 # An embedded server that was told to stop writes its last append-only file first.
-PATIENCE_S = 10.0
-FD_PATIENCE_S = 0.5
+PATIENCE_S = 60.0
+FD_PATIENCE_S = 10.0
 FD_FOLDER = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112 - evaluated at import, before Path is patched by anything
 ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 # Opened once by a library for the life of the process.

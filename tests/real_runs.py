@@ -18,7 +18,7 @@ from evflow.log.keys import own_shard, run_keys
 from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent
 from evflow.log.wire import Wire
 
-WITHIN_S = 100.0
+WITHIN_S = 200.0
 
 
 def python(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:

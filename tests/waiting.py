@@ -11,9 +11,11 @@ T = TypeVar("T")
 
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.05
+WITHIN_S = 60.0
+"""Says nothing of speed: a machine that is busy, and stands still for seconds, is waited for. Only what never comes costs that much."""
 
 
-def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 20.0) -> T:
+def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = WITHIN_S) -> T:
     """Ask `predicate` until it answers something true, and return that.
 
     Raises:
@@ -31,7 +33,7 @@ def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-async def wait_until_async(predicate: Callable[[], Awaitable[T]], description: str, timeout_s: float = 20.0) -> T:
+async def wait_until_async(predicate: Callable[[], Awaitable[T]], description: str, timeout_s: float = WITHIN_S) -> T:
     """Do the same with an async predicate, on the clock of the running loop."""
     deadline = anyio.current_time() + timeout_s
     pause_s = FIRST_PAUSE_S

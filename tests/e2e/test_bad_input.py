@@ -209,7 +209,7 @@ def test_wrong_words_behind_evflow_are_wrong_usage(arguments: list[str]) -> None
 
 def in_shell(command: str) -> subprocess.CompletedProcess[str]:
     line = command.replace("python", sys.executable, 1)
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.usefixtures("folder")
@@ -588,7 +588,7 @@ def answering(reply_to: "dict[bytes, bytes]", otherwise: bytes) -> Generator[str
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
 
 def bulk(text: bytes) -> bytes:

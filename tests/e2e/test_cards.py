@@ -177,14 +177,14 @@ def test_a_card_is_opened_in_a_browser_and_served(root: Path) -> None:
         assert serving.stderr is not None
         address = re.search(r"http://localhost:\d+/", serving.stderr.readline())
         assert address is not None
-        with urllib.request.urlopen(address[0], timeout=30) as answer:
+        with urllib.request.urlopen(address[0], timeout=60) as answer:
             listed = answer.read().decode()
         cards = re.findall(r'href="(/card/[^"]+)"', listed)
         assert len(cards) == 3
-        with urllib.request.urlopen(address[0] + cards[-1].lstrip("/"), timeout=30) as answer:
+        with urllib.request.urlopen(address[0] + cards[-1].lstrip("/"), timeout=60) as answer:
             assert "<h1>hello</h1>" in answer.read().decode()
         serving.send_signal(signal.SIGINT)
-        assert serving.wait(30) == 0
+        assert serving.wait(60) == 0
     finally:
         serving.kill()
         serving.wait()

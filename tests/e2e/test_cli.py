@@ -80,7 +80,7 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         stdin=subprocess.DEVNULL,
         check=False,
     )
@@ -537,7 +537,7 @@ def test_events_are_followed_until_the_seal() -> None:
         wait_until(lambda: evflow("show", "Sums/1").returncode == 0, "the run has its first event")
         lines = evflow("events", "1", "--follow", "--json").stdout.splitlines()
     finally:
-        runs.wait(30)
+        runs.wait(60)
     assert [json.loads(text)["seq"] for text in lines] == list(range(1, len(lines) + 1))
     assert json.loads(lines[-1])["type"] == "RunSealed"
 
@@ -551,7 +551,7 @@ def test_a_run_is_cancelled_from_outside() -> None:
         wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
         done = evflow("cancel", "1", "--reason", "enough")
         assert done.returncode == 0, done.stderr
-        assert runs.wait(30) == 1
+        assert runs.wait(60) == 1
     finally:
         runs.kill()
         runs.wait()
@@ -743,6 +743,11 @@ def test_a_continued_run_that_fails_names_the_flows_file_to_resume_it_with(folde
     assert done.returncode == 1
     assert "python sums.py resume --origin-run-id 1" in done.stderr
     again = subprocess.run(
-        [sys.executable, "-m", "evflow.cli", "continue", "Sums/1"], cwd=evflow_home, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "evflow.cli", "continue", "Sums/1"],
+        cwd=evflow_home,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert f"`python {folder / 'sums.py'} resume --origin-run-id 1`" in again.stderr

@@ -108,7 +108,7 @@ def client() -> Iterator[None]:
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL)
 
 
 def run_flow(*arguments: str) -> None:
@@ -121,7 +121,7 @@ def asked(script: str) -> object:
     """What an expression gives in a fresh process that has nothing of the flow's."""
     Path("elsewhere").mkdir(exist_ok=True)
     code = f"import json\nfrom evflow import *\nfrom evflow import Flow, Run, Step, Task, namespace\nnamespace(None)\n{script}"
-    ran = subprocess.run([sys.executable, "-c", code], cwd="elsewhere", capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", code], cwd="elsewhere", capture_output=True, text=True, timeout=200)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 
@@ -180,7 +180,7 @@ def test_a_live_run_is_watched_from_another_process() -> None:
             assert run.data.answer == 42
         finally:
             Path("go").touch()
-            running.wait(30)
+            running.wait(60)
 
 
 @pytest.mark.parametrize("where", ["in the step", "in a script"])

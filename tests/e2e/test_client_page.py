@@ -18,7 +18,7 @@ def test_the_page_on_the_client_shows_what_happens() -> None:
     flow = re.search(r"```python\n(# flow\.py\n.*?)```", text, re.DOTALL)
     assert flow is not None
     Path("flow.py").write_text(flow[1])
-    ran = subprocess.run([sys.executable, "flow.py", "run", "--tag", "nightly"], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "flow.py", "run", "--tag", "nightly"], capture_output=True, text=True, timeout=200)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     try:
         examples = doctest.DocTestParser().get_doctest(text.replace("```", ""), {}, PAGE.name, str(PAGE), 0)

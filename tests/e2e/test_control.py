@@ -106,7 +106,7 @@ def test_what_failed_is_held_tried_again_and_the_run_succeeds() -> None:
         assert json.loads(evflow("runs", "--status", "paused", "--json").stdout)[0]["run"] == "Waits/1"
         Path("mended").touch()
         assert "Waits/1/work/3 is tried again (attempt 1)." in did("retry", "Waits/1")
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert Path("began.1").read_text() == "xx"
     [asked] = [event for event in events() if event["type"] == "TaskRetryRequested"]
     assert asked["principal"] == "user:ada"
@@ -118,7 +118,7 @@ def test_a_skipped_task_is_marked_everywhere_and_passes_on_what_it_had_got() -> 
     with running("--on-failure", "pause") as process:
         is_status("paused")
         assert "Waits/1/work/3 is skipped: the run goes on to join." in did("skip", "Waits/1/work/3", "--reason", "known")
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert "skipped by ada" in evflow("show", "Waits/1").stdout
     assert shown("Waits/1/work/3")["skipped_by"] == "user:ada"
     assert "ada wants it skipped (known)" in evflow("replay", "Waits/1").stdout
@@ -143,7 +143,7 @@ def test_a_paused_run_starts_nothing_and_ctrl_c_cancels_it() -> None:
         assert "waits for the end of the pause" in evflow("explain", "Waits/1/join").stdout
         assert "cannot be paused: it is paused already, by ada." in refused("pause", "Waits/1")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     assert shown()["status"] == "cancelled"
     assert "TaskLaunched" not in kinds()[kinds().index("RunPauseRequested") :]
     assert "the run is over: it was cancelled" in refused("resume-run", "Waits/1")
@@ -180,7 +180,7 @@ def test_what_cannot_be_is_said_before_anything_is_reported() -> None:
         assert "A run is named with its number: Waits/1." in refused("pause", "Waits")
         assert len(events()) == before
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
     assert "resume --origin-run-id 1" in refused("retry", "Waits/1")
 
 
@@ -191,7 +191,7 @@ def test_a_number_below_zero_is_a_number_and_no_option() -> None:
         did("set-priority", "Waits/1", "-5", "--json")
         assert shown()["priority"] == -5
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
     assert json.loads(evflow("limits", "set", "flow:Waits", "2", "--json").stdout) == {
         "limit": "flow:Waits",
         "operator": 2,

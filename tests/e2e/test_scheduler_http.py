@@ -37,7 +37,7 @@ def address(root: Path) -> str:
 def get(root: Path, path: str) -> tuple[int, str]:
     """Status and body of an answer."""
     try:
-        with urllib.request.urlopen(f"http://{address(root)}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address(root)}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
