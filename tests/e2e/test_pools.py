@@ -23,7 +23,10 @@ from tests.redis_server import DebianRedis
 from tests.waiting import wait_until
 
 WITHIN_S = 60.0
-PATIENCE_S = "2"
+PATIENCE_S = "60"
+"""Of a worker. One that does not get to say that it lives, on a busy machine or one that stands still for seconds, is not taken for dead."""
+SHORT_S = "2"
+"""Of one that is to be taken for dead. It may be so before its time comes, too, and what it ran begins again: what such a test counts, it counts from then."""
 
 
 @pytest.fixture
@@ -162,14 +165,15 @@ def test_a_drained_scheduler_does_not_wait_for_tasks_in_pools(site: Site, root: 
 
 def test_the_tasks_of_a_killed_worker_are_run_by_another_and_do_not_count_as_retries(site: Site, root: Path) -> None:
     deploy(site)
-    with scheduler(root), worker(root, name="w1") as one:
+    with scheduler(root), worker(root, name="w1", patience=SHORT_S) as one:
         run = site.ask("Nightly", folder=site.said, times=1)
-        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
         one.kill()
         one.wait()
-        wait_until(lambda: not psutil.pid_exists(body), "its attempts die with it", WITHIN_S)
+        wait_until(lambda: not any(map(psutil.pid_exists, site.began(run, 0))), "its attempts die with it", WITHIN_S)
+        before = len(site.began(run, 0))
         with worker(root, name="w2"):
-            wait_until(lambda: len(site.began(run, 0)) == 2, "another one runs it", WITHIN_S)
+            wait_until(lambda: len(site.began(run, 0)) > before, "another one runs it", WITHIN_S)
             site.go()
             assert ended(run) == "succeeded"
     assert "its worker died: w1:" in evflow("replay", run).stdout
@@ -177,18 +181,19 @@ def test_the_tasks_of_a_killed_worker_are_run_by_another_and_do_not_count_as_ret
 
 def test_a_suspended_worker_ends_its_attempts_when_it_wakes_up_and_works_again(site: Site, root: Path) -> None:
     deploy(site)
-    with scheduler(root), worker(root, name="w1") as one:
+    with scheduler(root), worker(root, name="w1", patience=SHORT_S) as one:
         run = site.ask("Nightly", folder=site.said, times=1)
-        [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+        wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
         one.send_signal(signal.SIGSTOP)
+        bodies = site.began(run, 0)
         with worker(root, name="w2"):
-            wait_until(lambda: len(site.began(run, 0)) == 2, "another one runs it", WITHIN_S)
+            wait_until(lambda: len(site.began(run, 0)) > len(bodies), "another one runs it", WITHIN_S)
             one.send_signal(signal.SIGCONT)
-            wait_until(lambda: not psutil.pid_exists(body), "the first one's attempt is ended", WITHIN_S)
+            wait_until(lambda: not any(map(psutil.pid_exists, bodies)), "the first one's attempt is ended", WITHIN_S)
             site.go()
             assert ended(run) == "succeeded"
             wait_until(lambda: len(workers()) == 2, "it joined anew", WITHIN_S)
-    assert len(site.began(run, 0)) == 2
+    assert len(site.began(run, 0)) == len(bodies) + 1
     assert verified(run)["problems"] == []
 
 
@@ -197,7 +202,7 @@ def test_a_task_that_kills_its_workers_is_quarantined(site: Site, root: Path) ->
     with scheduler(root):
         run = site.ask("Nightly", times=1)
         for number in range(4):
-            with worker(root, name=f"w{number}") as victim:
+            with worker(root, name=f"w{number}", patience=SHORT_S) as victim:
                 assert victim.wait(WITHIN_S) == -signal.SIGKILL
         assert ended(run) == "failed"
     reason = state_of(run)["reason"]
@@ -324,12 +329,13 @@ def test_a_worker_that_is_cut_off_ends_its_attempts_before_others_start_them(
     with DebianRedis.started() as server:
         monkeypatch.setenv("EVFLOW_REDIS_URL", server.url)
         deploy(site)
-        with scheduler(root), worker(root):
+        with scheduler(root), worker(root, patience=SHORT_S):
             run = site.ask("Nightly", folder=site.said, times=1)
-            [body] = wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
+            wait_until(lambda: site.began(run, 0), "the body runs", WITHIN_S)
             with server.out_of_reach():
-                wait_until(lambda: not psutil.pid_exists(body), "the attempt is ended", WITHIN_S)
-            wait_until(lambda: len(site.began(run, 0)) == 2, "it is started again", WITHIN_S)
+                wait_until(lambda: not any(map(psutil.pid_exists, site.began(run, 0))), "the attempt is ended", WITHIN_S)
+                before = len(site.began(run, 0))
+            wait_until(lambda: len(site.began(run, 0)) > before, "it is started again", WITHIN_S)
             site.go()
             assert ended(run) == "succeeded"
 
