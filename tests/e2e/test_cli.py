@@ -545,7 +545,7 @@ def test_events_are_followed_until_the_seal() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_run_is_cancelled_from_outside() -> None:
     runs = subprocess.Popen(
-        [sys.executable, "sums.py", "--quiet", "run", "--wait", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "sums.py", "--quiet", "run", "--wait", "300"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
@@ -625,13 +625,21 @@ def terminal(*arguments: str, columns: int = 80, rows: int = 24, **variables: st
         os.close(ours)
 
 
+def tasks_wait_for(file: str) -> None:
+    """Let the tasks of the foreach go on for as long as there is no such file."""
+    source = FLOW.replace("time.sleep(self.wait)", f"while not os.path.exists({str(Path(file).absolute())!r}): time.sleep(0.01)")
+    Path("sums.py").write_text(source.replace("import sys, time", "import os, sys, time"))
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_terminal_shows_a_panel_and_ends_without_it() -> None:
-    with terminal("sums.py", "run", "--wait", "1") as run:
+    tasks_wait_for("go")
+    with terminal("sums.py", "run") as run:
+        wait_until(lambda: run.reads("0/3  3 running"), "the panel shows that all three run")
+        Path("go").touch()
         output = run.finish()
         assert run.process.returncode == 0
     assert "Sums/1  running" in click_free(output)
-    assert "0/3  3 running" in click_free(output)
     last = output.rpartition("\x1b[J")[2]
     assert "Run \x1b[1mSums/1\x1b[0m" in last
     assert "running  " not in click_free(last)
@@ -639,7 +647,7 @@ def test_a_terminal_shows_a_panel_and_ends_without_it() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_dumb_terminal_gets_plain_lines() -> None:
-    with terminal("sums.py", "run", "--wait", "0.6", TERM="dumb") as run:
+    with terminal("sums.py", "run", TERM="dumb") as run:
         output = run.finish()
     assert "\x1b" not in output
     assert re.search(r"\[1/start/1 \(pid \d+\)\] making", output)
@@ -647,15 +655,17 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_no_color_means_a_panel_without_colors() -> None:
-    with terminal("sums.py", "run", "--wait", "0.8", NO_COLOR="1") as run:
+    tasks_wait_for("go")
+    with terminal("sums.py", "run", NO_COLOR="1") as run:
+        wait_until(lambda: run.reads("running  double/"), "the panel shows a task that runs")
+        Path("go").touch()
         output = run.finish()
-    assert "running" in output
     assert not re.search(r"\x1b\[[0-9;]*m", output)
 
 
 @pytest.mark.usefixtures("folder")
 def test_ctrl_c_cancels_the_run_and_says_so() -> None:
-    with terminal("sums.py", "run", "--wait", "30") as run:
+    with terminal("sums.py", "run", "--wait", "300") as run:
         wait_until(lambda: run.reads("running  double/2"), "the panel shows a running task")
         run.press_ctrl_c()
         output = click_free(run.finish())
@@ -710,16 +720,14 @@ def test_lists_of_a_fresh_machine_are_empty_and_no_error() -> None:
 
 def kill_while_tasks_run(*options: str) -> None:
     """Start a run and kill its process while the tasks of its foreach run; they go on to their ends when it is continued."""
-    killed = Path.cwd() / "killed"
-    source = FLOW.replace("time.sleep(self.wait)", f"while not os.path.exists({str(killed)!r}): time.sleep(0.01)")
-    Path("sums.py").write_text(source.replace("import sys, time", "import os, sys, time"))
+    tasks_wait_for("killed")
     runs = subprocess.Popen([sys.executable, "sums.py", "--quiet", "run", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: '"running"' in evflow("show", "Sums/1/double", "--json").stdout, "a task runs")
     finally:
         runs.kill()
         runs.wait()
-    killed.touch()
+    Path("killed").touch()
 
 
 @pytest.mark.usefixtures("folder")
