@@ -14,7 +14,7 @@ from evflow.core.chain import LINK_BYTES, links
 from evflow.core.ids import FlowName, RunId, RunNumber
 from evflow.log import connect
 from evflow.log.embedded import EmbeddedServer
-from evflow.log.keys import own_shard, run_keys
+from evflow.log.keys import own_shard, run_keys, shard_keys
 from evflow.log.protocol import Head, LogClient, RunEntry, StoredEvent
 from evflow.log.wire import Wire
 
@@ -56,6 +56,20 @@ class OpenLog:
     def head(self, run: RunId) -> Head:
         """Where its log ends."""
         return self.client.head(own_shard(run), run)
+
+    @contextmanager
+    def lease_kept(self, run: RunId) -> Generator[None]:
+        """Let the lease of an owner that is stopped last for the block, however long that takes here; behind it, it ends when it would have ended."""
+        key = shard_keys(own_shard(run)).lease
+        wire = Wire.connect(self.url)
+        try:
+            owner, ends = wire.call("HMGET", key, "owner", "expires")
+            wire.call("HSET", key, "expires", self.client.now_us() + 250_000_000)
+            yield
+            if wire.call("HGET", key, "owner") == owner:
+                wire.call("HSET", key, "expires", ends)
+        finally:
+            wire.close()
 
     def forge(self, run: RunId, events: Sequence[StoredEvent], head: Head) -> None:
         """Write a stream behind the back of evflow, under a run's name that is not taken."""

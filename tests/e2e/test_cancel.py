@@ -21,8 +21,8 @@ from evflow.core.state import RunState
 from evflow.log.protocol import LeaseHeld, RunEntry
 from evflow_scheduler.cancel import end_ownerless
 from tests.e2e.test_cli import evflow
-from tests.real_runs import open_log
-from tests.waiting import wait_until
+from tests.real_runs import open_log, run_id
+from tests.waiting import gone, wait_until
 
 FLOW = """
 import os, time
@@ -63,12 +63,18 @@ def running() -> Generator["subprocess.Popen[bytes]"]:
     Path("waits.py").write_text(textwrap.dedent(FLOW))
     process = subprocess.Popen([sys.executable, "waits.py", "--quiet", "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: all(Path(f"pid.{item}").exists() for item in (1, 2)), "two members are at work")
+        wait_until(lambda: all(map(pid_of, (1, 2))), "two members are at work")
         wait_until(lambda: task("Waits/1/work/2")["status"] == "succeeded", "one member is done")
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def pid_of(item: int) -> int:
+    """The process of a member's body; 0 before it has said so."""
+    file = Path(f"pid.{item}")
+    return int(file.read_text() or 0) if file.exists() else 0
 
 
 def task(name: str) -> dict[str, Any]:
@@ -81,7 +87,15 @@ def events() -> list[dict[str, Any]]:
 
 
 def the_bodies_are_gone() -> bool:
-    return not any(psutil.pid_exists(int(Path(f"pid.{item}").read_text())) for item in (1, 2))
+    return not any(map(lives, (1, 2)))
+
+
+def lives(item: int) -> bool:
+    """Whether a member's body does; that of an owner that was killed is a dead process until its new parent has heard of its end."""
+    try:
+        return not gone(psutil.Process(pid_of(item)))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def verified() -> bool:
@@ -121,7 +135,7 @@ def test_a_run_that_lives_is_ended_by_its_owner_and_cancel_waits_for_that() -> N
 def test_by_force_what_runs_is_killed_at_once_and_asked_once() -> None:
     with running() as process:
         for item in (1, 2):
-            psutil.Process(int(Path(f"pid.{item}").read_text())).suspend()  # deaf to SIGTERM
+            psutil.Process(pid_of(item)).suspend()  # deaf to SIGTERM
         assert evflow("cancel", "Waits/1", "--force", "--reason", "enough").returncode == 0
         assert process.wait(60) == 1
     assert the_bodies_are_gone()
@@ -130,10 +144,11 @@ def test_by_force_what_runs_is_killed_at_once_and_asked_once() -> None:
     assert [(end["task"], end["reason"]) for end in ends] == [(3, "killed"), (4, "killed")]
 
 
-def test_without_waiting_cancel_only_asks() -> None:
-    with running() as process:
+def test_without_waiting_cancel_only_asks(evflow_home: Path) -> None:
+    with running() as process, open_log(evflow_home) as log:
         process.send_signal(signal.SIGSTOP)
-        done = evflow("cancel", "Waits/1", "--no-wait", "--reason", "enough", "--json")
+        with log.lease_kept(run_id("Waits")):
+            done = evflow("cancel", "Waits/1", "--no-wait", "--reason", "enough", "--json")
         assert json.loads(done.stdout) == {"run": "Waits/1", "status": "running", "over": False, "was_over": False}
         process.send_signal(signal.SIGCONT)
         assert process.wait(60) == 1
@@ -158,7 +173,7 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_command_itself() -> None
 def test_what_a_dead_owners_attempts_left_running_is_ended_too() -> None:
     with running() as process:
         children = psutil.Process(process.pid).children(recursive=True)
-        stopped = [child for child in children if child.pid in {int(Path(f"pid.{item}").read_text()) for item in (1, 2)}]
+        stopped = [child for child in children if child.pid in {pid_of(1), pid_of(2)}]
         for child in stopped:
             child.suspend()
         process.kill()
@@ -168,18 +183,19 @@ def test_what_a_dead_owners_attempts_left_running_is_ended_too() -> None:
     the_log_tells_one_cancellation_by_me()
 
 
-def test_an_owner_that_dies_while_cancel_waits_for_it_is_stood_in_for() -> None:
-    with running() as process:
+def test_an_owner_that_dies_while_cancel_waits_for_it_is_stood_in_for(evflow_home: Path) -> None:
+    with running() as process, open_log(evflow_home) as log:
         process.send_signal(signal.SIGSTOP)
-        asks = subprocess.Popen([sys.executable, "-m", "evflow.cli", "cancel", "Waits/1", "--reason", "enough"], stderr=subprocess.PIPE)
-        try:
-            wait_until(waiting_reports, "the request is made")
-            process.kill()
-            process.wait()
-            _, told = asks.communicate(timeout=60)
-        finally:
-            asks.kill()
-            asks.wait()
+        with log.lease_kept(run_id("Waits")):
+            asks = subprocess.Popen([sys.executable, "-m", "evflow.cli", "cancel", "Waits/1", "--reason", "enough"], stderr=subprocess.PIPE)
+            try:
+                wait_until(waiting_reports, "the request is made")
+                process.kill()
+                process.wait()
+                _, told = asks.communicate(timeout=60)
+            finally:
+                asks.kill()
+                asks.wait()
     assert asks.returncode == 0, told
     assert b"Waits/1 cancelled at" in told
     the_log_tells_one_cancellation_by_me()
