@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-WITHIN_S = 120.0
+WITHIN_S = 200.0
 
 
 class Member:

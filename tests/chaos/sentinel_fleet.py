@@ -144,7 +144,9 @@ class SentinelFleet(Fleet):
 
     def kill_server(self) -> None:
         """See the base; where it takes long, the Sentinels promote the replica meanwhile."""
-        self.may_have_twins |= self.claimed()
+        self.settle()
+        self.server.call("CLIENT", "PAUSE", _LONG_MS, "WRITE")  # as in `fail_over`: the replica may not have had the last claims
+        self.may_have_twins |= super().claimed()
         self.server.kill()
         time.sleep(self.random.uniform(0, 1.5))
         self.server.start()
