@@ -1,6 +1,8 @@
 """Attempts in environments, as the executor runs them: one build, one fork server, ends that are seen once."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,12 +90,23 @@ async def test_an_environment_is_kept_while_its_fork_server_lives(root: Path, lo
     assert await anyio.to_thread.run_sync(cache.prune, [lock.name]) == ([lock.name], [])
 
 
-async def test_an_attempt_that_is_cancelled_while_its_environment_is_built_has_ended_once(root: Path, lock: Lock) -> None:
+@pytest.fixture
+def held_up(lock: Lock, evflow_home: Path) -> Iterator[ExitStack]:
+    """Nobody builds the environment until it is closed: who is to, waits."""
+    with ExitStack() as stack:
+        assert stack.enter_context(Cache(evflow_home).alone_or_not(lock.name))
+        yield stack
+
+
+async def test_an_attempt_that_is_cancelled_while_its_environment_is_built_has_ended_once(
+    root: Path, lock: Lock, held_up: ExitStack
+) -> None:
     """The others go on waiting for it."""
     async with a_packaged_world() as world:
         one, other = await launch(world, await a_run(root, lock), 1, 2)
         await world.executor.cancel(one, grace_s=1.0)
         assert await world.end(one) == AttemptExited(1, 0, None, None, "never-started")
+        held_up.close()
         assert await world.end(other) == AttemptExited(2, 0, 0, None)
         assert world.ends(one) == 1
 

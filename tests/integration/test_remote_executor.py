@@ -33,6 +33,7 @@ from tests.pool_world import SHARD, a_pooled_context
 from tests.redis_server import DebianRedis
 from tests.remote_world import OWNER, a_remote_executor, a_service, reports_of, store_waits, via
 
+WITHIN_S = 60.0
 AWAY = PlatformProblem("The platform is away.", transient=True)
 
 
@@ -177,6 +178,7 @@ def store_away(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(owner, "container_settings", settings)
     monkeypatch.setattr(submitting, "STORE_AGAIN_S", 0.01)
+    monkeypatch.setattr(storeless, "LATE_S", 3_600.0)  # what it says is to be heard, not that it is slow
     return left
 
 
@@ -205,7 +207,7 @@ async def test_a_store_that_does_not_answer_soon_is_said_to_be_waited_for(
     answers = Event()
 
     def settings(*arguments: Any, **options: Any) -> ContainerSettings:
-        answers.wait(20)
+        answers.wait(WITHIN_S)
         return container_settings(*arguments, **options)
 
     monkeypatch.setattr(owner, "container_settings", settings)
@@ -248,7 +250,7 @@ async def test_a_store_that_takes_long_to_be_found_away_is_asked_once_for_all_an
         nonlocal tries
         tries += 1
         anyio.from_thread.run_sync(asked.set)
-        answer.wait(20)
+        answer.wait(WITHIN_S)
         raise StoreAway
 
     monkeypatch.setattr(owner, "container_settings", settings)
@@ -421,7 +423,7 @@ async def test_who_insists_does_not_wait_for_a_platform_that_is_away_and_a_job_l
         await world.executor.cancel(name, grace_s=0)
         assert await world.end(name) == AttemptExited(1, 0, None, None, "left-behind")
         service.faults.away = False
-        with anyio.fail_after(30):
+        with anyio.fail_after(WITHIN_S):
             while service.jobs[name_of(name)].phase != "ended":
                 await service.change()
 
@@ -457,7 +459,7 @@ async def test_a_job_that_ends_after_its_run_was_forgotten_is_told_all_the_same(
 async def _ended(service: PlainService, name: str) -> None:
     import anyio
 
-    with anyio.fail_after(60):
+    with anyio.fail_after(WITHIN_S):
         while name not in service.jobs or service.jobs[name].phase != "ended":  # noqa: ASYNC110 - the service has no event for it
             await anyio.sleep(0.02)
 

@@ -114,7 +114,7 @@ class MyFlow(FlowSpec):
     @step
     def starts_a_thread(self):
         print("pid", os.getpid())
-        threading.Thread(target=time.sleep, args=(0.05,)).start()
+        threading.Thread(target=threading.main_thread().join).start()  # it goes on for as long as the program, however slow that is
         self.next(self.end)
 
     @step

@@ -31,6 +31,7 @@ from evflow_scheduler.tenancy import Premises, Tenancies, Tenancy
 pytestmark = pytest.mark.anyio
 
 LONG_S = 3_600.0
+WITHIN_S = 60.0
 
 
 class Executor(SimulatedExecutor):
@@ -108,7 +109,7 @@ def here(root: Path) -> Machine:
 
 async def next_of(tenant: Tenancy) -> ev.Event:
     """The next thing that the tenant's shard sees."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(WITHIN_S):
         async for seen in tenant.watch():
             assert isinstance(seen, Observation)
             return seen.event
@@ -172,6 +173,7 @@ async def test_a_run_that_begins_while_its_store_is_away_waits_for_it(here: Mach
     away, run = Away(2, 503), run_of("s0")
     monkeypatch.setattr(start, "sign", away.sign)
     monkeypatch.setattr(tenancy, "pause_s", at_once)
+    monkeypatch.setattr(tenancy, "LATE_S", LONG_S)
     heard = Heard()
     async with here.tenants("s0", waits=heard) as [tenant]:
         tenant.welcome(here.started(run, here.digest))
@@ -187,7 +189,7 @@ async def test_a_store_that_does_not_answer_soon_is_said_to_be_waited_for(here: 
     heard, run = Heard(), run_of("s0")
 
     def sign(*_: object) -> None:
-        heard.heard.wait(20)
+        heard.heard.wait(WITHIN_S)
 
     monkeypatch.setattr(start, "sign", sign)
     monkeypatch.setattr(tenancy, "LATE_S", 0.0)
@@ -205,6 +207,7 @@ async def test_a_store_that_is_away_for_too_long_or_refuses_fails_the_attempt(
     away, run = Away(1_000_000, status), run_of("s0")
     monkeypatch.setattr(start, "sign", away.sign)
     monkeypatch.setattr(tenancy, "STORE_PATIENCE_S", patience_s)
+    monkeypatch.setattr(tenancy, "LATE_S", LONG_S)
     heard = Heard()
     async with here.tenants("s0", waits=heard) as [tenant]:
         tenant.welcome(here.started(run, here.digest))
@@ -270,7 +273,7 @@ async def test_a_run_whose_code_cannot_be_had_fails_and_says_why(here: Machine, 
 
 
 async def prepared(here: Machine, run: RunId) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(WITHIN_S):
         while run not in here.executor.contexts:
             await anyio.lowlevel.checkpoint()
 
@@ -320,7 +323,7 @@ async def test_an_expected_run_that_is_over_before_its_first_launch_is_forgotten
         tenant.dismiss(one)
         await prepared(here, two)
         tenant.dismiss(two)
-        with anyio.fail_after(5):
+        with anyio.fail_after(WITHIN_S):
             while here.executor.contexts:
                 await anyio.lowlevel.checkpoint()
 
@@ -345,13 +348,19 @@ async def test_a_run_whose_shard_is_lost_while_it_is_got_ready_is_forgotten(here
     assert not here.executor.contexts
 
 
-async def test_an_attempt_that_is_cancelled_while_its_code_is_fetched_never_starts(here: Machine) -> None:
-    run = run_of("s0")
+async def test_an_attempt_that_is_cancelled_while_its_code_is_fetched_never_starts(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, cancelled = run_of("s0"), Event()
+
+    def sign(*_: object) -> None:
+        cancelled.wait(WITHIN_S)
+
+    monkeypatch.setattr(start, "sign", sign)
     async with here.tenants("s0") as [tenant]:
         tenant.welcome(here.started(run, here.digest))
         await tenant.launch(attempt_of(run, 1), ORDER)
         await tenant.launch(attempt_of(run, 2), ORDER)
         await tenant.cancel(attempt_of(run, 1), grace_s=0)
+        cancelled.set()
         exited = await next_of(tenant)
         assert isinstance(exited, ev.AttemptExited)
         assert (exited.task, exited.why) == (1, "never-started")
@@ -366,7 +375,7 @@ async def test_a_shard_that_is_lost_leaves_nothing_running_and_its_neighbour_alo
             host.welcome(here.started(run, here.digest))
             await host.launch(attempt_of(run), ORDER)
             assert isinstance(await next_of(host), ev.AttemptStarted)
-        with anyio.fail_after(5):
+        with anyio.fail_after(WITHIN_S):
             await tenant.end()
         assert here.machine.running == {attempt_of(other)}
         assert list(here.executor.contexts) == [other]
@@ -391,7 +400,7 @@ async def test_a_lost_shard_that_is_told_more_than_it_takes_holds_up_nobody(here
         for _ in range(1_100):
             group.start_soon(tenant.hear, seen)
         await anyio.lowlevel.checkpoint()
-        with anyio.fail_after(5):
+        with anyio.fail_after(WITHIN_S):
             await tenant.end()
             await tenant.hear(seen)
 
@@ -403,6 +412,6 @@ async def test_a_run_that_is_over_is_forgotten(here: Machine) -> None:
         await tenant.launch(attempt_of(run), ORDER)
         await next_of(tenant)
         tenant.dismiss(run)
-        with anyio.fail_after(5):
+        with anyio.fail_after(WITHIN_S):
             while here.executor.contexts:
                 await anyio.lowlevel.checkpoint()
