@@ -58,7 +58,7 @@ class Ring(FlowSpec):
         address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         if place.node_index == 0:
             with socket.create_server(address) as server:
-                server.settimeout(30)
+                server.settimeout(100)
                 peers = [server.accept()[0] for _ in range(place.num_nodes - 1)]
             for peer in peers:
                 peer.sendall(b"go")
@@ -67,10 +67,10 @@ class Ring(FlowSpec):
                     if not peer.recv(2):
                         raise ConnectionError("a peer is gone")
             return len(peers)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 100
         while True:
             try:
-                peer = socket.create_connection(address, timeout=30)
+                peer = socket.create_connection(address, timeout=100)
                 break
             except ConnectionRefusedError:
                 if time.monotonic() > until:
@@ -80,7 +80,7 @@ class Ring(FlowSpec):
         if place.node_index == self.killed and current.retry_count == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.killed > 0 and current.retry_count == 0:
-            time.sleep(30)
+            time.sleep(100)
         return int(os.environ["WORLD_SIZE"]) - 1
 
     @step
@@ -270,12 +270,12 @@ def test_an_explanation_says_how_many_slots_a_gang_waits_for(tmp_path: Path) -> 
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: len(pids(said)) == 3, "the first gang is at work", WITHIN_S)
-            explained = evflow("explain", "Ring/1").stdout
+            waits = "waits for 3 slots of 'local' at once, with its gang, 1 is free"
+            wait_until(lambda: waits in evflow("explain", "Ring/1").stdout, "the other gang waits", WITHIN_S)
             reasons = json.loads(evflow("explain", "Ring/1", "--json").stdout)["reasons"]
         finally:
             (said / "go").touch()
             process.wait(WITHIN_S)
-    assert "waits for 3 slots of 'local' at once, with its gang, 1 is free" in explained
     assert {one["nodes"] for one in reasons if one["reason"] == "waits-for-slot"} == {3}
 
 
@@ -297,5 +297,6 @@ def test_two_schedulers_and_the_death_of_one_and_every_gang_was_together(root: P
         victim.wait()
         (said / "go").touch()
         assert [(ended(run), state_of(run)["reason"]) for run in runs] == [("succeeded", None)] * 4
-        assert [one for one in json.loads(evflow("limits", "--json").stdout) if one["held"]] == []
+        # What a process held is given back when that is seen to have ended, which may be behind its run's end.
+        wait_until(lambda: not any(one["held"] for one in json.loads(evflow("limits", "--json").stdout)), "nothing is held", WITHIN_S)
     assert [problem for run in runs for problem in verified(run)["problems"]] == []

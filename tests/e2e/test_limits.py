@@ -22,10 +22,16 @@ class Warehouse(FlowSpec):
     @step
     def start(self):
         with open(os.path.join(self.folder, f"{current.run_id}.{os.getpid()}"), "w", buffering=1) as file:
-            for _ in range(8):
+            turns = 8
+            while turns > 0 or self.is_the_first():  # which waits for another one, however late that comes
                 file.write(f"{time.monotonic_ns()}\\n")
                 time.sleep(0.02)
+                turns -= 1
+            file.write(f"{time.monotonic_ns()}\\n")
         self.next(self.end)
+
+    def is_the_first(self):
+        return sum(each.stat().st_size > 0 for each in os.scandir(self.folder)) < 2
 
     @step
     def end(self):
@@ -70,5 +76,6 @@ def test_three_schedulers_and_the_death_of_one_never_exceed_a_limit(root: Path) 
         found = spans(said)
         assert len(found) >= RUNS
         assert at_once(found) == 2
-        assert [one for one in json.loads(evflow("limits", "--json").stdout) if one["held"]] == []
+        # What a process held is given back when that is seen to have ended, which may be behind its run's end.
+        wait_until(lambda: not any(one["held"] for one in json.loads(evflow("limits", "--json").stdout)), "nothing is held", WITHIN_S)
     assert [problem for run in runs[::8] for problem in verified(run)["problems"]] == []
