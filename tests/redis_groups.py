@@ -15,7 +15,12 @@ from tests.ports import free_port
 from tests.waiting import wait_until
 
 SERVICE = "main"
-_DOWN_AFTER_MS = 500
+_FAIL_OVER_AFTER_MS = 1_500
+"""A server that says nothing for so long has failed: as short as tests can wait for it, and longer than one that is only busy takes."""
+_DISTRUST_MS = 2_000
+"""For so long a Sentinel that stood still replaces nobody. It is half a minute else, in which a replica becomes too old to be promoted."""
+_NEVER_MS = 60_000
+"""Where no server is to be replaced, none is because the machine stood still."""
 
 
 @dataclass
@@ -114,31 +119,33 @@ class Watched:
 
 
 @contextmanager
-def watched() -> Generator[Watched]:
-    """A primary, a replica, three Sentinels."""
+def watched(*, fails_over: bool = True) -> Generator[Watched]:
+    """A primary, a replica, three Sentinels, which may replace it."""
     with ExitStack() as stack:
         first = stack.enter_context(server())
         second = stack.enter_context(server("--replicaof", "127.0.0.1", str(first.port)))
         ports = [free_port() for _ in range(3)]
-        sentinels = [stack.enter_context(_sentinel(port, ports, first.port, second.port)) for port in ports]
+        down_after_ms = _FAIL_OVER_AFTER_MS if fails_over else _NEVER_MS
+        sentinels = [stack.enter_context(_sentinel(port, ports, first.port, second.port, down_after_ms)) for port in ports]
         found = Watched([first, second], sentinels)
         found.settle()
         yield found
 
 
 @contextmanager
-def _sentinel(port: int, ports: list[int], primary: int, replica: int) -> Generator[Server]:
+def _sentinel(port: int, ports: list[int], primary: int, replica: int, down_after_ms: int) -> Generator[Server]:
     """One of several that know each other and the replica from the start: else it takes them up to ten seconds to hear of all."""
     folder = Path(tempfile.mkdtemp(prefix="ev-group-", dir="/tmp"))
     others = (f"sentinel known-sentinel {SERVICE} 127.0.0.1 {other} {other:040x}\n" for other in ports if other != port)
     (folder / "sentinel.conf").write_text(
         f"port {port}\ndir {folder}\nsentinel myid {port:040x}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
-        f"sentinel down-after-milliseconds {SERVICE} {_DOWN_AFTER_MS}\nsentinel failover-timeout {SERVICE} 3000\n"
+        f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}\nsentinel failover-timeout {SERVICE} 3000\n"
         f"sentinel known-replica {SERVICE} 127.0.0.1 {replica}\n{''.join(others)}"
     )
     one = Server(folder, port, (str(folder / "sentinel.conf"), "--sentinel"))
     try:
         one.start()
+        one.call("SENTINEL", "DEBUG", "TILT-PERIOD", _DISTRUST_MS)
         yield one
     finally:
         one.kill()
@@ -168,7 +175,8 @@ class Cluster:
 def cluster(*, replicas: bool = False) -> Generator[Cluster]:
     """Three primaries on loopback, which have all slots."""
     with ExitStack() as stack:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf")
+        failed_after_ms = _FAIL_OVER_AFTER_MS if replicas else _NEVER_MS
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(failed_after_ms), "--cluster-config-file", "nodes.conf")
         servers = [stack.enter_context(_node(options)) for _ in range(6 if replicas else 3)]
         places = [f"127.0.0.1:{one.port}" for one in servers]
         made = ["redis-cli", "--cluster", "create", *places, "--cluster-yes", *(["--cluster-replicas", "1"] if replicas else [])]
