@@ -16,7 +16,7 @@ from evflow.environments.pypi import interpreter
 from tests.e2e.test_pools import worker
 from tests.e2e.test_scheduler import ended, scheduler
 from tests.packages import HERE, conda_channel, only, own_packages_for, wheel
-from tests.real_runs import evflow, python, verified
+from tests.real_runs import WITHIN_S, evflow, python, verified
 from tests.waiting import wait_until
 
 FLOW = """
@@ -116,7 +116,7 @@ def test_runs_of_several_processes_build_an_environment_once(root: Path, index: 
     folder = write(root)
     variables = {**os.environ, **only(index)}
     begun = [subprocess.Popen([sys.executable, "flow.py", "run"], cwd=folder, env=variables, stdout=subprocess.DEVNULL) for _ in range(3)]
-    assert [process.wait(100) for process in begun] == [0, 0, 0]
+    assert [process.wait(2 * WITHIN_S) for process in begun] == [0, 0, 0]
     assert Counter(one["how"] for run in (1, 2, 3) for one in told(f"EnvFlow/{run}", "EnvironmentReady")) == {"built": 1, "reused": 2}
 
 
@@ -301,9 +301,9 @@ def test_a_run_that_is_cancelled_while_an_environment_is_built_ends_at_once(root
     folder = write(root)
     variables = {**os.environ, **only(index), "PYTHONPATH": str(tool)}
     process = subprocess.Popen([sys.executable, "flow.py", "run"], cwd=folder, env=variables, start_new_session=True)
-    wait_until((tool / "begun").exists, "the environment is being built")
+    wait_until((tool / "begun").exists, "the environment is being built", WITHIN_S)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 1
+    assert process.wait(WITHIN_S) == 1
     assert not list((evflow_home / "environments").glob("*/ready.json"))
     assert python("flow.py", "run", cwd=folder, **only(index)).returncode == 0
 

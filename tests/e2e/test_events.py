@@ -165,7 +165,7 @@ def post(root: Path, path: str, body: bytes, token: str) -> int:
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k1"}
     request = urllib.request.Request(f"http://{address(root)}{path}", body, headers, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -40,8 +40,10 @@ def broken():
     raise ValueError("hook is broken")
 
 def slow():
-    note("slow")
-    time.sleep(60)
+    try:
+        time.sleep(60)
+    finally:
+        note("slow")  # now, where no time runs out
 
 def died(run):
     note(f"died {run.successful} {run['start'].task.exception is not None}")

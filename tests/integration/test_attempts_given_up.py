@@ -27,7 +27,7 @@ def test_an_attempt_that_was_ended_before_it_took_its_lock_does_not_start(tmp_pa
     lock_file = tmp_path / "locks"
     assert leftovers.end_attempt(str(lock_file), ATTEMPT) == 0
     late = attempt(lock_file)
-    out, err = late.communicate(timeout=20)
+    out, err = late.communicate(timeout=60)
     assert out == ""
     assert "AttemptGivenUp" in err
 
@@ -37,7 +37,7 @@ def test_another_attempt_of_the_task_starts(tmp_path: Path) -> None:
     lock_file = tmp_path / "locks"
     leftovers.end_attempt(str(lock_file), AttemptId.parse("LateFlow/1/7.1"))
     other = attempt(lock_file)
-    out, _ = other.communicate("", timeout=20)
+    out, _ = other.communicate("", timeout=60)
     assert out == "started\n"
 
 
@@ -86,12 +86,12 @@ def test_an_owner_in_the_middle_of_giving_an_attempt_up_is_not_taken_for_the_att
     assert slow.stdout.readline() == "stopped\n"
     assert locks.holder(str(lock_file), 7, 0) is None
     with attempt(lock_file) as late:
-        out, err = late.communicate(timeout=20)
+        out, err = late.communicate(timeout=60)
     assert (out, "AttemptRuns" in err) == ("", True)
     assert leftovers.end_attempt(str(lock_file), ATTEMPT) == 0
     assert slow.poll() is None
-    slow.communicate("\n", timeout=20)
+    slow.communicate("\n", timeout=60)
     assert slow.returncode == 0
     with attempt(lock_file) as later:
-        _, err = later.communicate(timeout=20)
+        _, err = later.communicate(timeout=60)
     assert "AttemptGivenUp" in err

@@ -89,7 +89,7 @@ async def test_a_job_is_ended_with_its_pod_in_the_grace(server: FakeKubernetes, 
         await watched.platform.submit([job])
         async with aclosing(watched.platform.logs(job.name)) as lines:
             assert (await anext(lines)).text == "ready"
-        await watched.platform.terminate(job.name, "the run asked for it", 5)
+        await watched.platform.terminate(job.name, "the run asked for it", 60)
         end = await watched.ended(job.name)
         assert (end.exit_code, end.verdict.kind) == (7, "exited")
         assert server.jobs() == {}

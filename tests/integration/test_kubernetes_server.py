@@ -86,7 +86,7 @@ async def test_a_job_is_ended_by_sigterm_within_its_grace(kubeconfig: Path) -> N
         await watched.platform.submit([job])
         async with aclosing(watched.platform.logs(job.name)) as lines:
             assert (await anext(lines)).text == "ready"
-        await watched.platform.terminate(job.name, "the run asked for it", 10)
+        await watched.platform.terminate(job.name, "the run asked for it", 60)
         end = await watched.ended(job.name)
         assert end.verdict.kind == "exited"
         assert end.exit_code in (7, None)  # a kubelet of 1.20 has removed the container before it looks
