@@ -14,7 +14,7 @@ from evflow.worker.spec import AttemptOrder, RunContext
 
 Body = Callable[[], int | None]
 RUN = "Flow/1"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def a_context(root: Path, **fields: Any) -> RunContext:

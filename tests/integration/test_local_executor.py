@@ -102,7 +102,7 @@ async def test_fork_servers_that_always_die_are_given_up(root: Path) -> None:
         for attempt in range(MAX_FRUITLESS_STARTS):
             assert (await world.end(await world.launch("quick", 1, attempt))).why == FORK_SERVER_DIED
         await world.launch("quick", 1, MAX_FRUITLESS_STARTS)
-        with anyio.fail_after(30), pytest.raises(ForkServerBroken):
+        with anyio.fail_after(60), pytest.raises(ForkServerBroken):
             await anext(world._watch)
     finally:
         await world.aclose()

@@ -19,7 +19,7 @@ from evflow.worker.spec import AttemptOrder
 from evflow_executors.local import FORK_SERVER_DIED, ForkServerBroken, RunUnknown
 from evflow_executors.packages import STOP_WITHIN_S, idle_sizes_bytes
 from tests.integration.test_local_executor import gone
-from tests.packaged_world import PackagedWorld, a_flow, a_packaged_world, run_of
+from tests.packaged_world import PATIENCE_S, PackagedWorld, a_flow, a_packaged_world, run_of
 from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.may_block("the tests look at processes")
@@ -148,7 +148,7 @@ async def test_launching_into_a_flow_that_still_loads_waits_for_nothing(root: Pa
         context = a_flow(root, "slow", "pass", head=head)
         await world.executor.prepare(context)
         names = [AttemptId(run_of(context), TaskId(task), 0) for task in range(1, 21)]
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             for name in names:
                 await world.executor.launch(name, AttemptOrder("start", name.task, 0, crash="x" * 500_000))
         assert world.executor.running == set(names)

@@ -172,8 +172,10 @@ class TestFinish:
             """
             from pathlib import Path
             from benchmarks.processes import finish
-            finished = finish(["sh", "-c", "setsid sleep 0.5 & exit 0"], cwd=Path("."), env={}, output=Path("output"))
-            assert finished.command_s < 0.4 < 0.5 <= finished.all_s, finished
+            orphan = 'while kill -0 $0 2>/dev/null; do sleep 0.01; done; touch ended'  # it begins to end when its parent is gone
+            finished = finish(["sh", "-c", f"setsid sh -c '{orphan}' $$ & exit 0"], cwd=Path("."), env={}, output=Path("output"))
+            assert Path("ended").exists()
+            assert finished.command_s < finished.all_s, finished
             """,
             tmp_path,
         )

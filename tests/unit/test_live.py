@@ -305,7 +305,7 @@ class StuckTerminal(Terminal):
 
     def write(self, text: str) -> int:
         self.asked.set()
-        assert self.going.wait(30)
+        assert self.going.wait(60)
         return super().write(text)
 
 
@@ -313,7 +313,7 @@ def test_a_terminal_that_does_not_read_stops_nobody_and_lines_are_left_out_in_th
     stream = StuckTerminal()
     screen = Screen(stream, live=False, colored=False)
     screen.write("first")
-    assert stream.asked.wait(30)
+    assert stream.asked.wait(60)
     for _ in range(5):
         screen.write("x" * (MAX_PENDING // 2))
     stream.going.set()

@@ -51,7 +51,7 @@ def port() -> Iterator[int]:
 
 
 def get(port: int, path: str, host: str = "localhost") -> tuple[int, str, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path, headers={"Host": f"{host}:{port}"})
         answer = connection.getresponse()
@@ -82,7 +82,7 @@ def test_the_server_answers_no_name_that_was_turned_to_this_machine(port: int) -
 
 def test_who_asks_for_the_head_alone_gets_it_alone(port: int) -> None:
     for path, status in (("/", b"200"), ("/card/1%3A0", b"200"), ("/card/2%3A0", b"404")):
-        with create_connection(("127.0.0.1", port), timeout=10) as request, request.makefile("rb") as answer:
+        with create_connection(("127.0.0.1", port), timeout=60) as request, request.makefile("rb") as answer:
             request.sendall(f"HEAD {path} HTTP/1.0\r\nHost: localhost:{port}\r\n\r\n".encode())
             head, _, content = answer.read().partition(b"\r\n\r\n")
         assert head.split()[1] == status
