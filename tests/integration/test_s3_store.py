@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -230,8 +231,28 @@ def test_a_large_object_is_sent_in_parts_and_what_fails_leaves_no_upload(world: 
     assert "Uploads" not in world.aws.client("s3").list_multipart_uploads(Bucket=world.bucket)
 
 
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AbstractContextManager[Path]]:
+    """Within a block the client is made anew, with these lines of a profile; the file that they are in."""
+
+    @contextmanager
+    def with_lines(text: str) -> Generator[Path]:
+        file = tmp_path / "config"
+        file.write_text(f"[default]\n{text}\n")
+        with monkeypatch.context() as patched:
+            patched.setenv("AWS_CONFIG_FILE", str(file))
+            patched.setattr(requests, "_session", None)
+            loop.close()
+            try:
+                yield file
+            finally:
+                loop.close()
+
+    return with_lines
+
+
 def test_signatures_of_parts_leave_the_body_out_unless_the_profile_wants_it(
-    world: S3World, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: S3World, store: S3Store, profile: Callable[[str], AbstractContextManager[Path]]
 ) -> None:
     def unsigned(content: bytes) -> list[bool]:
         world.aws.asked()
@@ -239,29 +260,16 @@ def test_signatures_of_parts_leave_the_body_out_unless_the_profile_wants_it(
         return ["partNumber=" in one for one in world.aws.asked() if one.endswith(" unsigned")]
 
     assert unsigned(LARGE) == [True] * 3
-    profile = tmp_path / "config"
-    profile.write_text("[default]\ns3 =\n  payload_signing_enabled = true\n")
-    with monkeypatch.context() as patched:
-        patched.setenv("AWS_CONFIG_FILE", str(profile))
-        patched.setattr(requests, "_session", None)
-        loop.close()
+    with profile("s3 =\n  payload_signing_enabled = true"):
         assert unsigned(LARGE + b"more") == []
-        loop.close()
 
 
 def test_a_profile_whose_settings_of_s3_are_none_is_told_with_the_file(
-    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: S3Store, profile: Callable[[str], AbstractContextManager[Path]]
 ) -> None:
-    profile = tmp_path / "config"
-    profile.write_text("[default]\ns3 = 3\n")
-    with monkeypatch.context() as patched:
-        patched.setenv("AWS_CONFIG_FILE", str(profile))
-        patched.setattr(requests, "_session", None)
-        loop.close()
-        with pytest.raises(StoreUnusable, match="settings of `s3` stand in lines below") as told:
-            store.put([b"content"])
-        loop.close()
-    assert (str(profile) in told.value.message, "AWS_CONFIG_FILE" in told.value.hint) == (True, True)
+    with profile("s3 = 3") as file, pytest.raises(StoreUnusable, match="settings of `s3` stand in lines below") as told:
+        store.put([b"content"])
+    assert (str(file) in told.value.message, "AWS_CONFIG_FILE" in told.value.hint) == (True, True)
 
 
 def test_uploads_of_dead_writers_are_swept_when_they_are_old(world: S3World, store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
