@@ -157,15 +157,21 @@ async def test_a_service_that_is_away_for_a_minute_is_waited_for_and_nothing_is_
         await anyio.sleep(MINUTE_S / 2)
         await anyio.to_thread.run_sync((root / "go").write_text, "\n")  # it ends while nobody can see that
         await anyio.sleep_until(gone_s + MINUTE_S)
-        assert service.asked() - asked < MINUTE_S * RATE / 10, "what is away is not asked for each job again"
+        await heard(notices, "It is tried again.")  # on a busy machine the minute is over sooner
+        await heard(notices, "AWS Batch is waited for", "does not answer")
+        assert service.asked() - asked < (anyio.current_time() - gone_s) * RATE / 10, "what is away is not asked for each job again"
         assert service.made() == [job_name("log", before)]
         service.faults.away = False
         assert (await world.end(before)).exit_code == 4
         ends = [await world.end(attempt) for attempt in during]
         assert [end.exit_code for end in ends] == [5] * len(during), ends
     assert service.made() == sorted(job_name("log", attempt) for attempt in [before, *during])
-    assert any(notice.endswith("It is tried again.") for notice in notices), notices
-    assert [notice for notice in notices if "AWS Batch is waited for" in notice or "does not answer" in notice], notices
+
+
+async def heard(notices: Sequence[str], *texts: str) -> None:
+    """Wait until people are told something that one of these texts is in."""
+    while not any(text in notice for text in texts for notice in notices):  # noqa: ASYNC110 - a list has no event
+        await anyio.sleep(1)
 
 
 def _for_ever(failures: int) -> float:
@@ -182,8 +188,7 @@ async def test_what_was_not_submitted_to_a_service_that_is_gone_for_good_is_take
         service.faults.away = True
         service.go()
         attempts = [await world.launch("exit 5", task) for task in range(2, 40)]
-        while not any(notice.endswith("It is tried again.") for notice in notices):  # noqa: ASYNC110 - a list has no event
-            await anyio.sleep(1)
+        await heard(notices, "It is tried again.")
         attempts = attempts[-3:]  # of the first ones answers may have been lost
         for attempt in attempts:
             await world.executor.cancel(attempt, grace_s=5)
@@ -199,10 +204,10 @@ async def test_a_service_that_throttles_for_a_minute_is_asked_ever_less_and_all_
         service.faults.throttled = 10**6
         if isinstance(service.server, FakeKubernetes):
             service.server.faults.retry_after_s = 5
-        asked = service.asked()
+        asked, since_s = service.asked(), anyio.current_time()
         attempts = [await world.launch("exit 0", task) for task in range(2, 60)]
         await anyio.sleep(MINUTE_S)
-        assert service.asked() - asked < MINUTE_S * RATE / 10, "a tenth of what is allowed"
+        assert service.asked() - asked < (anyio.current_time() - since_s) * RATE / 10, "a tenth of what is allowed"
         assert len(service.made()) == 1
         service.faults.throttled = 0
         for attempt in attempts:
