@@ -114,14 +114,14 @@ async def test_a_submit_that_was_not_done_says_whether_aws_batch_may_have_heard_
         pytest.skip("the faults are moto's")
     nobody = BatchPlatform(BatchDefaults(IMAGE, queue), rate=1_000, region=REGION, endpoint=f"http://127.0.0.1:{free_port()}")
     unheard = (await nobody.submit([a_job(endpoint, 1)]))[a_job(endpoint, 1).name]
-    assert (unheard.transient, unheard.throttled) == (True, True)
+    assert (unheard.transient, unheard.undone) == (True, True)
     await nobody.aclose()
     moto.fail({"path": "/submitjob", "status": 500})
     maybe = (await platform.submit([a_job(endpoint, 2)]))[a_job(endpoint, 2).name]
-    assert (maybe.transient, maybe.throttled) == (True, False)
+    assert (maybe.transient, maybe.undone) == (True, False)
     moto.fail({"path": "/listjobs", "status": 500})
     still = (await platform.submit([a_job(endpoint, 2)]))[a_job(endpoint, 2).name]
-    assert (still.transient, still.throttled) == (True, False)
+    assert (still.transient, still.undone) == (True, False)
 
 
 @pytest.mark.may_block("botocore reads its models")

@@ -20,7 +20,7 @@ from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import GANG_ENDED
 from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
-from tests.fakes.kubernetes_cluster import stamp
+from tests.fakes.kubernetes_cluster import Status, stamp
 from tests.kubernetes_world import a_gang, a_job, a_platform
 from tests.waiting import wait_until
 
@@ -346,12 +346,34 @@ async def test_a_server_that_throttles_is_told_as_throttling_and_asked_for_no_mo
         server.faults.throttled, server.faults.retry_after_s = 40, 1
         problems = await watched.platform.submit(jobs)
         assert problems
-        assert all(problem.throttled for problem in problems.values())
+        assert all(problem.undone for problem in problems.values())
         assert max(problem.retry_after_s for problem in problems.values()) == 1
         assert server.requests.count("create jobs") < len(jobs)
         server.faults.throttled = 0
         assert await watched.platform.submit([job for job in jobs if job.name in problems]) == {}
         assert len(server.jobs()) == len(jobs)
+
+
+async def test_a_job_that_a_quota_refuses_is_not_there_unless_an_answer_was_lost_before(server: FakeKubernetes, kubeconfig: Path) -> None:
+    one, two = a_job("true", 1), a_job("true", 2)
+
+    def cut(point: str, name: str) -> None:
+        if name == one.name:
+            raise ConnectionAbortedError
+
+    def is_full(point: str, name: str) -> None:
+        raise Status(403, "Forbidden", f'jobs.batch "{name}" is forbidden: exceeded quota: small')
+
+    async with a_platform(kubeconfig) as watched:
+        server.faults.on_create = cut
+        problems = await watched.platform.submit([one])
+        assert (problems[one.name].transient, problems[one.name].undone) == (True, False)
+        server.faults.on_create = is_full
+        problems = await watched.platform.submit([one, two])
+        assert [(problems[job.name].transient, problems[job.name].undone) for job in (one, two)] == [(True, False), (True, True)]
+        assert all("exceeded quota" in problem.message for problem in problems.values()), "each is asked for"
+        server.faults.on_create = None
+        assert await watched.platform.submit([one, two]) == {}
 
 
 async def test_what_the_server_refuses_is_told_and_no_repeat_is_asked_for(server: FakeKubernetes, kubeconfig: Path) -> None:

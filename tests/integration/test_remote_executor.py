@@ -137,7 +137,7 @@ async def test_a_platform_that_is_away_at_a_take_over_loses_nothing(url: str, co
 
 
 async def test_a_submit_is_repeated_until_it_is_done_and_done_once(url: str, context: RunContext, service: PlainService) -> None:
-    service.faults.submits = [PlatformProblem("Too many calls.", throttled=True, retry_after_s=0.01), AWAY, AWAY]
+    service.faults.submits = [PlatformProblem("Too many calls.", transient=True, undone=True, retry_after_s=0.01), AWAY, AWAY]
     async with a_world(url, context, service) as world:
         name = await world.launch("quick")
         assert await world.end(name) == AttemptExited(1, 0, 0, None)

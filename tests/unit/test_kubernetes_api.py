@@ -84,4 +84,4 @@ async def test_a_call_that_could_not_be_sent_has_done_nothing_and_says_so(tmp_pa
             await api.greet()
     finally:
         await api.aclose()
-    assert (raised.value.transient, raised.value.throttled) == (True, True)
+    assert (raised.value.transient, raised.value.undone) == (True, True)

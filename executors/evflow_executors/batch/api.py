@@ -367,11 +367,11 @@ class BatchPlatform:
             array.left.add(name)
 
     def _not_submitted(self, name: str, problem: PlatformProblem) -> PlatformProblem:
-        """A transient problem of a job: "throttled" where it was certainly not submitted, so that whoever cancels it need not wait for AWS."""
+        """A transient problem of a job: "undone" where it was certainly not submitted, so that whoever cancels it need not wait for AWS."""
         if not problem.transient:
             return problem
         is_sure = name not in self._unsure and name not in self._unsure_arrays
-        return PlatformProblem(problem.message, problem.hint, transient=True, throttled=is_sure, retry_after_s=problem.retry_after_s)
+        return PlatformProblem(problem.message, problem.hint, transient=True, undone=is_sure, retry_after_s=problem.retry_after_s)
 
     # --- looking ----------------------------------------------------------------------------------------------
 

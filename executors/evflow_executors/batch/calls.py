@@ -102,7 +102,7 @@ def problem_of(error: EvflowError) -> PlatformProblem:
         return error
     transient = isinstance(error, aws.AwsProblem) and error.transient
     throttled = isinstance(error, aws.AwsProblem) and is_throttle(error)
-    return PlatformProblem(error.message, error.hint, transient=transient, throttled=throttled)
+    return PlatformProblem(error.message, error.hint, transient=transient or throttled, undone=throttled)
 
 
 def is_throttle(error: aws.AwsProblem) -> bool:

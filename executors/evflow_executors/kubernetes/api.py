@@ -75,11 +75,14 @@ class CallRefused(PlatformProblem):
 
     code = "kubernetes-refused"
 
-    def __init__(
-        self, status: int, message: str, hint: str = "", *, transient: bool = False, throttled: bool = False, retry_after_s: float = 0.0
-    ) -> None:
-        super().__init__(message, hint, transient=transient, throttled=throttled, retry_after_s=retry_after_s)
+    def __init__(self, status: int, message: str, hint: str = "", *, transient: bool = False, retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint, transient=transient, undone=status < 500, retry_after_s=retry_after_s)
         self.status = status
+
+    @property
+    def is_throttle(self) -> bool:
+        """It asks for fewer calls."""
+        return self.status == 429
 
 
 @value
@@ -295,9 +298,7 @@ class KubernetesApi:
                 "Give the account the rights that docs/kubernetes.md lists." if _QUOTA not in message else "It waits for room in the quota."
             )
             return CallRefused(status, text, hint, transient=_QUOTA in message)
-        if status == 429:
-            return CallRefused(status, text, throttled=True, retry_after_s=retry_after_s)
-        return CallRefused(status, text, transient=status >= 500 or status == 408, retry_after_s=retry_after_s)
+        return CallRefused(status, text, transient=status >= 500 or status in {408, 429}, retry_after_s=retry_after_s)
 
 
 def path_of(*, namespace: str, kind: str, name: str = "", sub: str = "") -> str:
@@ -398,7 +399,7 @@ def _version_in(said: Mapping[str, Any]) -> tuple[int, int]:
 def _unanswered(host: str, error: BaseException) -> PlatformProblem:
     why = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     unsent = isinstance(error, import_module("aiohttp").ClientConnectorError)  # so it has done nothing
-    return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True, throttled=unsent)
+    return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True, undone=unsent)
 
 
 def _cut(response: Any) -> None:

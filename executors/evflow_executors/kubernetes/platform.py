@@ -93,6 +93,7 @@ class KubernetesPlatform:
     async def submit(self, jobs: Sequence[Job]) -> Mapping[str, PlatformProblem]:
         """Make Jobs; one whose name is there already is left as it is."""
         problems: dict[str, PlatformProblem] = {}
+        trouble: PlatformProblem | None = None
         try:
             await self._ready()
         except PlatformProblem as error:
@@ -102,21 +103,23 @@ class KubernetesPlatform:
         at_once = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
         async def one(job: Job) -> None:
+            nonlocal trouble
             async with at_once:
-                trouble = next((problem for problem in problems.values() if _is_of_all(problem)), None)
-                if trouble is not None:  # that this one was not asked for is what "throttled" says
+                if trouble is not None:
                     text = (
-                        "Kubernetes asked for fewer calls." if isinstance(trouble, CallRefused) and trouble.throttled else trouble.message
+                        "Kubernetes asked for fewer calls." if isinstance(trouble, CallRefused) and trouble.is_throttle else trouble.message
                     )
-                    problems[job.name] = PlatformProblem(text, transient=True, throttled=job.name not in self._unsure)
+                    problems[job.name] = PlatformProblem(text, transient=True, undone=job.name not in self._unsure)
                     return
                 try:
                     await (self._submit_gang(job) if job.nodes else self._submit(job))
                     self._unsure.discard(job.name)
                 except PlatformProblem as error:
-                    problems[job.name] = error
-                    if _may_be_done(error):
+                    if _is_of_all(error):
+                        trouble = error
+                    if error.transient and not error.undone:
                         self._unsure.add(job.name)
+                    problems[job.name] = self._not_submitted(job.name, error)
                 except EvflowError as error:
                     problems[job.name] = PlatformProblem(error.message, error.hint)
 
@@ -126,8 +129,14 @@ class KubernetesPlatform:
         async with anyio.create_task_group() as group:
             for job in jobs[probes:]:
                 group.start_soon(one, job)
-        self._in_trouble = any(map(_is_of_all, problems.values()))
+        self._in_trouble = trouble is not None
         return problems
+
+    def _not_submitted(self, name: str, problem: PlatformProblem) -> PlatformProblem:
+        """A problem of a job: a refusal says nothing of a submit before it that was not answered."""
+        if not problem.transient or not problem.undone or name not in self._unsure:
+            return problem
+        return PlatformProblem(problem.message, problem.hint, transient=True, retry_after_s=problem.retry_after_s)
 
     async def find(
         self, names: Sequence[str], asked: Sequence[Mapping[str, Any]], gangs: Mapping[str, Sequence[str]] = NO_GANGS
@@ -248,7 +257,7 @@ class KubernetesPlatform:
                 for name in there:
                     self._know(name, self._namespace_of(job.asked)).ending = True
                     self._away(self._known[name])
-            elif there and error.throttled:  # some are there, so it is not as if nothing had been done
+            elif there and error.undone:  # some are there, so it is not as if nothing had been done
                 raise PlatformProblem(error.message, error.hint, transient=True, retry_after_s=error.retry_after_s) from error
             raise
 
@@ -583,11 +592,6 @@ class KubernetesPlatform:
         return task
 
 
-def _may_be_done(problem: PlatformProblem) -> bool:
-    """Whether a call may have been carried out all the same: there was no answer, or one of a server in trouble."""
-    return problem.transient and not problem.throttled and (not isinstance(problem, CallRefused) or problem.status >= 500)
-
-
 def _is_of_all(problem: PlatformProblem) -> bool:
     """Whether the next call meets the same: the server is away or throttles. What it refuses, a full quota say, is one Job's alone."""
-    return problem.throttled or (problem.transient and (not isinstance(problem, CallRefused) or problem.status >= 500))
+    return problem.transient and (not isinstance(problem, CallRefused) or problem.is_throttle or problem.status >= 500)

@@ -24,18 +24,16 @@ class PlatformProblem(EnvironmentProblem):
 
     Attributes:
         transient: A repeat may help, without anybody changing anything.
-        throttled: It asked for fewer calls, was not asked at all, or not reached: nothing was done.
+        undone: Nothing was done: it refused, as where it asks for fewer calls, was not asked at all, or not reached.
         retry_after_s: For how long it asked for none, in seconds; 0 where it said nothing.
     """
 
     code = "platform-problem"
 
-    def __init__(
-        self, message: str, hint: str = "", *, transient: bool = False, throttled: bool = False, retry_after_s: float = 0.0
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", *, transient: bool = False, undone: bool = False, retry_after_s: float = 0.0) -> None:
         super().__init__(message, hint)
-        self.transient = transient or throttled
-        self.throttled = throttled
+        self.transient = transient
+        self.undone = undone
         self.retry_after_s = retry_after_s
 
 

@@ -247,7 +247,9 @@ class Submitting:
         """Let those who ask why these attempts do not begin know what the platform answers."""
         for name, problem in problems.items():
             for out in filter(self._is_unseen, outs[name]):
-                self._in_flight.unstarted.note(out.attempt, f"{NOT_YET} {problem.message}")
+                # Without its own name: what is said alike of many is told once.
+                why = problem.message.replace(f' "{name}"', "").replace(f" of {out.attempt}", "")
+                self._in_flight.unstarted.note(out.attempt, f"{NOT_YET} {why}")
 
     def _submitted(self, name: str) -> None:
         out = self._in_flight.outs.get(name)
@@ -295,5 +297,5 @@ def _is_cancelled(out: Out) -> bool:
 
 
 def _may_exist(problem: PlatformProblem) -> bool:
-    """Whether a job may be there though its submit was not answered; a call that was throttled, or not sent, has done nothing."""
-    return not problem.throttled
+    """Whether a job may be there though its submit was not answered; a call that was refused, or not sent, has done nothing."""
+    return not problem.undone
