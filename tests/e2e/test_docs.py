@@ -16,9 +16,9 @@ An HTML comment right above a block changes that:
     <!-- exit code: N -->                            of the block's first command
     <!-- file: NAME -->                              a file of the folder; if an example has the name, it must be a part of it
     <!-- file: NAME, with "OLD" as "NEW" -->         that file is edited before the block
-    <!-- goes on: RUN -->                            the command goes on in another terminal, in which RUN is running
+    <!-- goes on: NAME, … -->                        the command goes on in another terminal, in which each of these, a run or a task, is running
     <!-- when: RUN is STATUS -->                     a command waits for that moment
-    <!-- killed when: TASK succeeded -->             the same, and the command is killed at that moment
+    <!-- killed when: STEP: N succeeded, M under way -->   the command is killed as soon as the run's log says so of its tasks
 """
 
 import json
@@ -43,7 +43,9 @@ import pytest
 from evflow.cli.app import app
 from evflow.config import SETTINGS
 from evflow.flow.config_values import FILES_VARIABLE, VALUES_VARIABLE
+from evflow.replay.refold import refold
 from tests.conftest import REPOSITORY
+from tests.real_runs import OpenLog, open_log, run_id
 from tests.waiting import wait_until
 
 BIN = Path(sys.executable).parent
@@ -54,7 +56,7 @@ LINKING = [*PAGES, *sorted((REPOSITORY / "docs" / "decisions").glob("*.md")), *s
 PYTHON_RUN_ELSEWHERE = {"flows.md": "tests/unit/test_flow_docs.py", "client.md": "tests/e2e/test_client_page.py"}
 WRITTEN_BY_A_COMMAND = {"benchmarks.md"}
 """Pages that may be linked to before they were made for the first time."""
-COMMAND_S = 60.0
+COMMAND_S = 200.0
 
 
 @dataclass(frozen=True)
@@ -149,15 +151,16 @@ class Reader:
             done = self.run(["make", "--dry-run", *shlex.split(command, comments=True)[1:]], REPOSITORY)
             assert done.returncode == 0, f"{block}: {command}\n{done.stdout}"
             return
-        if (run := block.says("goes on")) is not None:
+        if (names := block.says("goes on")) is not None:
             self.begin(command)
-            wait_until(lambda: any(sign in self.answer("explain", run) for sign in ("has been running", "waits with")), f"{run} runs")
+            for name in names.split(", "):
+                wait_until(partial(self.goes_on, name), f"{name} runs")
             return
         if (moment := block.says("killed when")) is not None:
-            task, status = moment.split()
             process = self.begin(command)
-            wait_until(lambda: f"{task} {status}" in self.answer("explain", task), moment)
-            process.kill()
+            with open_log(Path(os.environ["EVFLOW_HOME"])) as log:  # a command would answer when the moment is over
+                wait_until(partial(self.has_come, log, moment), moment)
+                process.kill()
             assert process.wait(COMMAND_S) == -signal.SIGKILL
             return
         if (moment := block.says("when")) is not None:
@@ -177,6 +180,19 @@ class Reader:
     def neutral(self, text: str) -> str:
         text = text.replace(str(self.folder), "/home/ada").replace(os.environ["EVFLOW_HOME"], "/home/ada/.evflow")
         return re.sub(rf"\b{re.escape(os.uname().nodename)}\b", "laptop", text)
+
+    def goes_on(self, name: str) -> bool:
+        """Whether a run, or a task, is running or waits for its reader."""
+        said = self.answer("explain", name)
+        return "has been running" in said or "waits with" in said
+
+    def has_come(self, log: OpenLog, moment: str) -> bool:
+        """Whether a run's log says that so many tasks of a step have succeeded, and so many are under way."""
+        found = re.fullmatch(r"(\w+)/(\d+)/(\w+): (\d+) succeeded, (\d+) under way", moment)
+        assert found is not None, moment
+        state = refold(log.events(run_id(found[1], int(found[2]))))
+        counts = Counter(task.status for task in state.all_tasks() if task.step == found[3])
+        return (counts["succeeded"], counts["launched"] + counts["running"]) == (int(found[4]), int(found[5]))
 
     def is_so(self, run: str, status: str) -> bool:
         """Whether a run's log says so, and the index of runs, which is written a moment later."""
