@@ -35,6 +35,7 @@ from tests.ports import free_port
 from tests.waiting import wait_until
 
 UNITS = REPOSITORY / "ops" / "systemd"
+_ALL_SHARDS = "8 of 8 shards"
 BEGUN = {"evflow-scheduler": '"event":"shard taken"', "evflow-worker": "worker begins"}
 
 
@@ -92,6 +93,8 @@ class Operator(Reader):
                 if words[1] in ("start", "restart"):
                     self.start(unit)
         else:
+            if words[:3] == ["evflow", "scheduler", "status"] and _ALL_SHARDS in " ".join(output or ()):
+                wait_until(lambda: _ALL_SHARDS in self.answer("scheduler", "status"), "the scheduler owns its shards, one after the other")
             super().type(block, command, output, expected=expected)
 
     def run(self, command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:

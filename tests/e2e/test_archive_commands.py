@@ -164,11 +164,14 @@ def test_a_log_that_has_no_runs_has_nothing_to_archive() -> None:
 
 def test_a_scheduler_archives_what_ends_in_the_foreground_too(flow: Path, evflow_home: Path) -> None:
     ran(flow)
-    with subprocess.Popen(
-        [sys.executable, "-m", "evflow.cli", "scheduler", "--hot-for", "0", "--log-level", "debug"],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as scheduler:
+    with (
+        (flow.parent / "said").open("wb") as said,  # a pipe that nobody reads would be full before long, and the scheduler wait
+        subprocess.Popen(
+            [sys.executable, "-m", "evflow.cli", "scheduler", "--hot-for", "0", "--log-level", "debug"],
+            stdin=subprocess.DEVNULL,
+            stderr=said,
+        ) as scheduler,
+    ):
         try:
             with open_log(evflow_home) as log:
                 wire = Wire.connect(log.url)
@@ -177,7 +180,7 @@ def test_a_scheduler_archives_what_ends_in_the_foreground_too(flow: Path, evflow
                 wire.close()
         finally:
             scheduler.terminate()
-            scheduler.communicate(timeout=60)
+            scheduler.wait(60)
     assert verified("Kept/1")["ok"]
 
 

@@ -205,6 +205,7 @@ def test_sigterm_lets_what_runs_end_and_the_next_scheduler_goes_on(site: Site, r
         run = site.ask("Nightly", folder=site.said)
         wait_until(lambda: site.began(run, 0) and site.began(run, 1), "both bodies run", WITHIN_S)
         first.send_signal(signal.SIGTERM)
+        wait_until(lambda: "drains" in (root / "scheduler.log").read_text(), "it drains", WITHIN_S)
         waiting = site.ask("Nightly", times=1)
         site.go()
         assert first.wait(WITHIN_S) == 0
