@@ -19,6 +19,12 @@ if os.environ.get("CHAOS_SLOW_DISK"):
 
     os.fsync = cast("Any", _slow)
 
+# What does not listen is killed by a second signal, however long that takes to come, and not for its time being up.
+if os.environ.get("CHAOS_LONG_GRACE"):
+    from evflow_scheduler import shard
+
+    shard.CANCEL_GRACE_S = 250.0
+
 
 class PatientFlow(FlowSpec):
     """A foreach of tasks that take long."""

@@ -66,8 +66,9 @@ def test_ctrl_c_in_a_terminal_cancels_the_run_once(chaos: Chaos) -> None:
     cancelled_once(chaos)
 
 
-def test_ctrl_c_twice_kills_what_does_not_listen(chaos: Chaos) -> None:
+def test_ctrl_c_twice_kills_what_does_not_listen(chaos: Chaos, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bodies ignore SIGTERM."""
+    monkeypatch.setenv("CHAOS_LONG_GRACE", "1")
     with Terminal([*COMMAND, "--deaf", "True"], chaos.folder) as terminal:
         until(lambda: terminal.screen() and waits(chaos), "the bodies run")
         terminal.press(CTRL_C)

@@ -209,7 +209,8 @@ def test_ctrl_c_once_more_kills_what_still_runs(root: Path) -> None:
     text = textwrap.dedent(FLOW).replace(
         "time.sleep(self.wait_s)", "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('row 9', flush=True); time.sleep(60)"
     )
-    (root / "deaf.py").write_text(text.replace("import os, time", "import os, signal, time"))
+    patient = "import os, signal, time\nfrom evflow_scheduler import shard\nshard.CANCEL_GRACE_S = 250.0  # a second Ctrl-C kills, whenever it comes"
+    (root / "deaf.py").write_text(text.replace("import os, time", patient))
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import evflow; evflow.Runner('deaf.py').run()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
         assert process.stdout is not None
