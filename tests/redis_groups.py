@@ -17,8 +17,8 @@ from tests.waiting import wait_until
 SERVICE = "main"
 _FAIL_OVER_AFTER_MS = 1_500
 """A server that says nothing for so long has failed: as short as tests can wait for it, and longer than one that is only busy takes."""
-_DISTRUST_MS = 2_000
-"""For so long a Sentinel that stood still replaces nobody. It is half a minute else, in which a replica becomes too old to be promoted."""
+SHORT_DISTRUST = ("SENTINEL", "DEBUG", "TILT-PERIOD", 2_000)
+"""Tells a Sentinel that stood still for how long it is to replace nobody, in milliseconds: half a minute else, in which a replica becomes too old to be promoted."""
 _NEVER_MS = 60_000
 """Where no server is to be replaced, none is because the machine stood still."""
 
@@ -145,7 +145,7 @@ def _sentinel(port: int, ports: list[int], primary: int, replica: int, down_afte
     one = Server(folder, port, (str(folder / "sentinel.conf"), "--sentinel"))
     try:
         one.start()
-        one.call("SENTINEL", "DEBUG", "TILT-PERIOD", _DISTRUST_MS)
+        one.call(*SHORT_DISTRUST)
         yield one
     finally:
         one.kill()

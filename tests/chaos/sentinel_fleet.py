@@ -15,6 +15,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.members import Worker
 from tests.chaos.proxy import Proxy
 from tests.chaos.tcp_server import TcpServer
+from tests.redis_groups import SHORT_DISTRUST
 from tests.waiting import wait_until
 
 SERVICE = "main"
@@ -47,6 +48,7 @@ class Sentinel(TcpServer):
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         wait_until(self.answers, "the Sentinel answers")
+        self.call(*SHORT_DISTRUST)
 
     def primary(self) -> int:
         """The port of the server that it takes for the primary."""

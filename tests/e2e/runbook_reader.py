@@ -35,7 +35,7 @@ from tests.ports import free_port
 from tests.waiting import wait_until
 
 UNITS = REPOSITORY / "ops" / "systemd"
-_ALL_SHARDS = "8 of 8 shards"
+_ALL_SHARDS, _NO_OWNER = "8 of 8 shards", "waits for a scheduler"
 BEGUN = {"evflow-scheduler": '"event":"shard taken"', "evflow-worker": "worker begins"}
 
 
@@ -95,6 +95,8 @@ class Operator(Reader):
         else:
             if words[:3] == ["evflow", "scheduler", "status"] and _ALL_SHARDS in " ".join(output or ()):
                 wait_until(lambda: _ALL_SHARDS in self.answer("scheduler", "status"), "the scheduler owns its shards, one after the other")
+            if words[:2] == ["evflow", "explain"] and _NO_OWNER not in " ".join(output or ()):
+                wait_until(lambda: _NO_OWNER not in self.answer(*words[1:]), "the scheduler has taken again what a stall took from it")
             super().type(block, command, output, expected=expected)
 
     def run(self, command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
