@@ -62,6 +62,12 @@ def add(home: Path, sku: str) -> None:
         wire.call("XADD", "orders", "*", "sku", sku, "count", "3")
 
 
+def arrive(folder: Path, name: str) -> None:
+    """A file that is there whole at once: one that grows in half a second's time comes twice."""
+    (folder / f"{name}.tmp").write_text("1")
+    (folder / f"{name}.tmp").rename(folder / name)
+
+
 def said(run: str) -> str:
     assert ended(run) == "succeeded"
     return evflow("logs", f"{run}/start").stdout
@@ -81,9 +87,8 @@ def read_from(home: Path, place: str) -> bool:
 
 
 def seen() -> list[dict[str, Any]]:
-    """How reading goes, as the only scheduler says."""
-    [only] = json.loads(evflow("scheduler", "status", "--json").stdout)["schedulers"]
-    return list(only["sources"])
+    """How reading goes, as the schedulers say that are seen to live."""
+    return [one for found in json.loads(evflow("scheduler", "status", "--json").stdout)["schedulers"] for one in found["sources"]]
 
 
 def test_entries_and_files_are_events_once_whoever_reads_them(root: Path, evflow_home: Path, incoming: Path) -> None:
@@ -95,7 +100,7 @@ def test_entries_and_files_are_events_once_whoever_reads_them(root: Path, evflow
         add(evflow_home, "A-1")
         (incoming / ".hidden.csv").write_text("no")
         (incoming / "half.csv.tmp").write_text("no")
-        (incoming / "one.csv").write_text("1")
+        arrive(incoming, "one.csv")
         assert "what A-1" in said(until_there_are("Orders", 1)[-1])
         assert "what one.csv" in said(until_there_are("Files", 1)[-1])
         places = {"orders", str(incoming)}
@@ -134,5 +139,5 @@ def test_a_source_that_cannot_be_read_is_told_and_hinders_nothing(
     with scheduler(root):
         wait_until(lambda: "a source of events cannot be read" in (root / "scheduler.log").read_text(), "it is told", WITHIN_S)
         wait_until(lambda: read_from(evflow_home, "incoming"), "the other one is read", WITHIN_S)
-        (incoming / "one.csv").write_text("1")
+        arrive(incoming, "one.csv")
         assert "what one.csv" in said(until_there_are("Files", 1)[-1])

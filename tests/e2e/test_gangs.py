@@ -292,7 +292,8 @@ def test_two_schedulers_and_the_death_of_one_and_every_gang_was_together(root: P
             asked = list(pool.map(partial(told, "run", "Ring", "--param"), [f"folder={said}"] * 4))
         runs = [str(one["run"]) for one in asked]
         wait_until(lambda: len(pids(said)) >= 3, "a gang is at work", WITHIN_S)
-        victim = next(one for one in (first, second) if owned_by(one.pid))
+        victim = wait_until(lambda: next((one for one in (first, second) if owned_by(one.pid)), None), "one is seen to live", WITHIN_S)
+        assert victim is not None
         victim.kill()
         victim.wait()
         (said / "go").touch()

@@ -69,7 +69,10 @@ def test_three_schedulers_and_the_death_of_one_never_exceed_a_limit(root: Path) 
             asked = list(pool.map(partial(told, "run", "Warehouse", "--param"), [f"folder={said}"] * RUNS))
         runs = [str(one["run"]) for one in asked]
         wait_until(lambda: len(spans(said)) >= 6, "bodies are at work", WITHIN_S)
-        victim = next(one for one in (first, second, third) if owned_by(one.pid))
+        victim = wait_until(
+            lambda: next((one for one in (first, second, third) if owned_by(one.pid)), None), "one is seen to live", WITHIN_S
+        )
+        assert victim is not None
         victim.kill()
         victim.wait()
         assert [ended(run) for run in runs] == ["succeeded"] * RUNS
