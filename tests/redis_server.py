@@ -89,7 +89,7 @@ class DebianRedis:
         """Send one command on a connection of its own and answer the reply."""
         reader = hiredis.Reader()
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(60)
             connection.connect(str(self.socket_path))
             # hiredis's own annotation allows one word only.
             connection.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
