@@ -153,10 +153,11 @@ class BatchServer:
         self._server.server_close()
         for thread in self._threads:
             thread.join()
-        for job in self.jobs.values():
-            if job.process is not None and job.process.poll() is None:
-                _signal(job, signal.SIGKILL)
-                job.process.wait()
+        with self._lock:  # who is being answered yet starts nothing behind this
+            for job in self.jobs.values():
+                if job.process is not None and job.process.poll() is None:
+                    _signal(job, signal.SIGKILL)
+                    job.process.wait()
 
     def of_name(self, name: str) -> list[Job]:
         with self._lock:
@@ -190,7 +191,7 @@ class BatchServer:
             call = target.rpartition(".")[2].lower() or path.rpartition("/")[2]
             self.calls[call] += 1
             self.call_times.append(time.monotonic())
-            if self.faults.away:
+            if self.faults.away or self._closing.is_set():
                 raise Refused("InternalError", "away", 503)
             if self.faults.throttled:
                 self.faults.throttled -= 1
