@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 SERVICE = "main"
 _FAIL_OVER_AFTER_MS = 1_500
 """A server that says nothing for so long has failed: as short as tests can wait for it, and longer than one that is only busy takes."""
-SHORT_DISTRUST = ("SENTINEL", "DEBUG", "TILT-PERIOD", 2_000)
+SHORT_DISTRUST = ("SENTINEL", "DEBUG", "TILT-PERIOD", "2000")
 """Tells a Sentinel that stood still for how long it is to replace nobody, in milliseconds: half a minute else, in which a replica becomes too old to be promoted."""
 _NEVER_MS = 60_000
 """Where no server is to be replaced, none is because the machine stood still."""
