@@ -30,6 +30,7 @@ from tests.waiting import wait_until
 
 SHARD = "run:Flow:1"
 RUN = RunId(FlowName("Flow"), RunNumber(1))
+TTL_S = 60.0
 
 
 class World(Protocol):
