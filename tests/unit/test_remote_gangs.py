@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from evflow.core.events import AttemptExited, AttemptFailed
@@ -153,12 +154,17 @@ class World:
 
 
 async def test_a_gang_is_one_submit_and_a_second_launch_changes_nothing() -> None:
-    async with World.made() as world:
+    async with World.made() as world, anyio.create_task_group() as group:
         assert isinstance(world.executor, GangExecutor)
         await world.launch()
         await world.launch()
-        for index in range(3):
-            world.platform.end(index, 0)
+
+        async def end() -> None:
+            await anyio.sleep(1)
+            for index in range(3):
+                world.platform.end(index, 0)
+
+        group.start_soon(end)
         assert await world.ends(3) == [(node.task, AttemptExited(node.task, 0, 0, None)) for node in NODES]
         ((name, nodes),) = [(job.name, [node.name for node in job.nodes]) for job in world.platform.submitted]
         assert (name, nodes) == (GANG, NAMES)

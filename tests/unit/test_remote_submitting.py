@@ -107,6 +107,35 @@ async def test_what_is_cancelled_twice_while_it_is_submitted_is_ended_when_it_is
         assert await world.ends(1) == [(2, AttemptExited(2, 0, None, 15))]
 
 
+@pytest.mark.parametrize("problem", [None, PlatformProblem("No answer.", transient=True)])
+async def test_what_is_cancelled_twice_while_it_is_submitted_is_ended_although_it_was_said_to_be_gone(
+    problem: PlatformProblem | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes says so of a job that it has not heard of."""
+    async with World.made() as world, anyio.create_task_group() as group:
+        submitting = held_submit(world, monkeypatch)
+        world.platform.problem = problem
+        await world.executor.launch(ONE, ORDER)
+
+        async def cancel() -> None:
+            await submitting.begun.wait()
+            await world.executor.cancel(ONE, grace_s=5)
+            await world.executor.cancel(ONE, grace_s=0)
+            world.platform.says.put_nowait(JobSeen(NAME, "ended"))
+
+        group.start_soon(cancel)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, None, None, "job-gone"))]
+        world.platform.terminated.clear()
+
+        async def terminate(name: str, why: str, grace_s: float) -> None:
+            await anyio.sleep(1)  # so it is not over when the submit is
+            world.platform.terminated.append(name)
+
+        monkeypatch.setattr(world.platform, "terminate", terminate)
+        asyncio.get_running_loop().call_later(1, submitting.goes_on.set)  # while it is closed
+    assert world.platform.terminated == [NAME]
+
+
 async def test_what_is_cancelled_while_it_is_submitted_is_ended_when_it_is_seen_and_the_answer_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,6 +187,74 @@ async def test_the_nodes_of_a_gang_that_is_given_up_are_ended_because_they_may_b
         assert await world.ends(3) == [(node.task, AttemptExited(node.task, 0, None, None, why)) for node in NODES]
         assert anyio.current_time() - before_s >= SUBMIT_PATIENCE_S
     assert world.platform.terminated == NAMES
+
+
+async def test_what_may_be_there_is_ended_when_its_repeat_is_refused_for_good() -> None:
+    async with World.made() as world, anyio.create_task_group() as group:
+        world.platform.problem = PlatformProblem("No answer.", transient=True)
+        await world.executor.launch(ONE, ORDER)
+
+        async def refuse() -> None:
+            await anyio.sleep(LATE_S)
+            assert world.platform.terminated == []
+            world.platform.problem = PlatformProblem("You may not.", undone=True)
+            await world.executor.launch(ONE_MORE, ORDER)
+
+        group.start_soon(refuse)
+        assert await world.ends(2) == [(task, AttemptFailed(task, 0, "container", "platform-problem", "You may not.")) for task in (3, 2)]
+    assert world.platform.terminated == [NAME]
+
+
+@pytest.mark.parametrize("undone", [False, True])
+async def test_a_job_that_is_given_up_is_ended_if_it_may_be_there(undone: bool) -> None:
+    async with World.made() as world:
+        world.platform.problem = PlatformProblem("Later.", transient=True, undone=undone)
+        await world.executor.launch(ONE, ORDER)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, None, None, "never-started: Later."))]
+    assert world.platform.terminated == ([] if undone else [NAME])
+
+
+async def test_nodes_of_a_cancelled_gang_are_not_submitted_again_when_one_of_them_was_there() -> None:
+    """As where each node is a job, and not all were taken."""
+    async with World.made() as world, anyio.create_task_group() as group:
+        world.platform.problem = PlatformProblem("One is there, and then the quota is full.", transient=True)
+        await world.launch()
+
+        async def cancel() -> None:
+            await anyio.sleep(LATE_S)
+            world.platform.says.put_nowait(JobSeen(NAMES[0], "running"))
+            await anyio.sleep(LATE_S)
+            for node in NODES:
+                await world.executor.cancel(node, grace_s=5)
+            submitted = len(world.platform.submitted)
+            world.platform.end(0, 143)
+            await anyio.sleep(120)
+            assert len(world.platform.submitted) == submitted
+
+        group.start_soon(cancel)
+        assert sorted(await world.ends(3)) == [
+            (2, AttemptExited(2, 0, None, 15)),
+            *((node.task, AttemptExited(node.task, 0, None, None, "never-started")) for node in NODES[1:]),
+        ]
+    assert sorted(world.platform.terminated) == sorted(NAMES)
+
+
+async def test_what_is_over_before_its_first_try_is_not_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A former owner submitted it, and its job is seen while this one still makes it."""
+    async with World.made() as world, anyio.create_task_group() as group:
+        making = Held(world.owner.jobs)
+        monkeypatch.setattr(world.owner, "jobs", making)
+        await world.executor.launch(ONE, ORDER)
+
+        async def see() -> None:
+            await making.begun.wait()
+            world.platform.says.put_nowait(JobSeen(NAME, "ended", exit_code=0))
+
+        group.start_soon(see)
+        assert await world.ends(1) == [(2, AttemptExited(2, 0, 0, None))]
+        making.goes_on.set()
+        await anyio.sleep(1)
+        assert world.platform.submitted == []
 
 
 class Hearing(Unheard):

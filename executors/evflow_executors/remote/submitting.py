@@ -205,6 +205,7 @@ class Submitting:
         """Submit until each is there, was refused, is not wanted any more, or has been tried for too long."""
         began_s, failures = anyio.current_time(), 0
         problems: Mapping[str, PlatformProblem] = {}
+        unsure: set[str] = set()  # whose submit was not answered
         while jobs:
             if not await self._dispatch.is_owner():
                 diagnostics.warning(
@@ -215,6 +216,10 @@ class Submitting:
             if not jobs:
                 return
             problems = await self._platform.submit(list(jobs.values()))
+            unsure.update(name for name, problem in problems.items() if problem.transient and _may_exist(problem))
+            for name in jobs:  # the run insisted meanwhile, and was told of an end: there was nothing to end yet
+                if name not in problems or name in unsure:
+                    self._end_strays([out for out in outs[name] if out.insisted and self._is_over(out)], "its run was cancelled")
             for name in [name for name in jobs if name not in problems]:
                 del jobs[name]
                 for out in outs[name]:
@@ -226,6 +231,8 @@ class Submitting:
                 if not problem.transient:
                     del jobs[name]
                     await self._unfit(outs[name], problem)
+                    if name in unsure:
+                        self._end_strays(outs[name], "it was refused when it was submitted again")
             await self._drop_cancelled(jobs, outs, problems)
             if not jobs:
                 return
@@ -233,7 +240,7 @@ class Submitting:
             worst = max(problems.values(), key=lambda problem: problem.retry_after_s)
             if anyio.current_time() >= began_s + SUBMIT_PATIENCE_S:
                 for name in jobs:
-                    await self._give_up(outs[name], worst.message, may_exist=True)
+                    await self._give_up(outs[name], problems[name].message, may_exist=_may_exist(problems[name]))
                 return
             self._tell_of(worst)
             if anyio.current_time() >= began_s + LATE_S:
@@ -257,8 +264,11 @@ class Submitting:
             out.order = None
             self.is_there(out)
 
+    def _is_over(self, out: Out) -> bool:
+        return out.name not in self._in_flight.outs
+
     def _is_unseen(self, out: Out) -> bool:
-        return out.name in self._in_flight.outs and not out.submitted
+        return not out.submitted and not self._is_over(out)
 
     async def _drop_cancelled(
         self, jobs: dict[str, Job], outs: Mapping[str, Sequence[Out]], problems: Mapping[str, PlatformProblem]
@@ -266,11 +276,15 @@ class Submitting:
         """Take out what is not to be submitted any more: what was cancelled and cannot be there, and what is over or was seen meanwhile."""
         for name in list(jobs):
             problem = problems.get(name)  # None before the first try
-            if problem is not None and not any(map(self._is_unseen, outs[name])):
+            unseen = list(filter(self._is_unseen, outs[name]))
+            if not unseen:
                 del jobs[name]
-            elif any(map(_is_cancelled, outs[name])) and (problem is None or not _may_exist(problem)):
-                del jobs[name]
-                await self._give_up(outs[name], "", may_exist=False)
+            elif any(map(_is_cancelled, outs[name])):
+                may_exist = problem is not None and _may_exist(problem)
+                # Where some nodes of a gang are there, which are jobs then, to ask for all once more would make those anew that have ended.
+                if not may_exist or len(unseen) < len(outs[name]):
+                    del jobs[name]
+                    await self._give_up(unseen, "", may_exist=may_exist)
 
     # --- what is not submitted -----------------------------------------------------------------------------
 
@@ -281,12 +295,16 @@ class Submitting:
             await self._in_flight.over(out.name, AttemptFailed(out.attempt.task, out.attempt.attempt, "container", error.code, text))
 
     async def _give_up(self, outs: Sequence[Out], why: str, *, may_exist: bool) -> None:
-        """These attempts count as never started; nodes of a gang that are there all the same are ended."""
+        """These attempts count as never started; what is there of them all the same is ended."""
         for out in outs:
             if out.name in self._in_flight.outs:
                 await self._in_flight.never_started(out.name, why)
-                if may_exist and out.gang is not None:
-                    self._terminations.end_stray(out.name, "its gang was given up")
+                if may_exist:
+                    self._end_strays([out], "it was given up")
+
+    def _end_strays(self, outs: Sequence[Out], why: str) -> None:
+        for out in outs:
+            self._terminations.end_stray(out.name, why)
 
     def _tell_of(self, error: EvflowError) -> None:
         self._notices.tell(f"{self._platform.name}: {error.message.rstrip('.')}. It is tried again.")

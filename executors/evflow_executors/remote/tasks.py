@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
+
 
 class Tasks:
     """What an executor does at once.
@@ -29,9 +31,10 @@ class Tasks:
         return self._begin(work, self._deeds)
 
     async def aclose(self, within_s: float) -> None:
-        """Wait so long for what was asked for, then cancel all tasks, and wait as long for that."""
-        if self._deeds:
-            await asyncio.wait(self._deeds, timeout=within_s)
+        """Wait so long for what was asked for, and for what follows from it, then cancel all tasks, and wait as long for that."""
+        deadline_s = anyio.current_time() + within_s
+        while self._deeds and (left_s := deadline_s - anyio.current_time()) > 0:
+            await asyncio.wait(self._deeds, timeout=left_s)
         tasks = [*self._spawned, *self._deeds]
         for task in tasks:
             task.cancel()
