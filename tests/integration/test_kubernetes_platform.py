@@ -376,6 +376,58 @@ async def test_a_job_that_a_quota_refuses_is_not_there_unless_an_answer_was_lost
         assert await watched.platform.submit([one, two]) == {}
 
 
+async def test_a_job_that_was_made_without_an_answer_can_be_ended_where_it_is_though_its_repeat_is_refused(
+    server: FakeKubernetes, kubeconfig: Path
+) -> None:
+    job, gang = a_job("sleep 60", namespace="flows"), a_gang(FOR_EVER, namespace="flows")
+    async with a_platform(kubeconfig) as watched:
+        server.faults.lost_answers = 2
+        assert all(problem.transient for problem in (await watched.platform.submit([job, gang])).values())
+        server.faults.forbidden.add("create jobs")
+        refused = await watched.platform.submit([job, gang])
+        assert [problem.transient for problem in refused.values()] == [False, False]
+        for name in (job.name, *(node.name for node in gang.nodes)):
+            await watched.platform.terminate(name, "test", 1)
+        assert server.jobs() == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        (409, "Conflict", 'Operation cannot be fulfilled on resourcequotas "small": the object has been modified'),
+        (403, "Forbidden", 'jobs.batch "a" is forbidden: status unknown for quota: small, resources: count/jobs.batch'),
+    ],
+    ids=["that many take of at once", "that is new"],
+)
+async def test_a_quota_that_cannot_tell_now_is_asked_again(
+    code: int, reason: str, message: str, server: FakeKubernetes, kubeconfig: Path
+) -> None:
+    job = a_job("sleep 60")
+
+    def is_taken_of(point: str, name: str) -> None:
+        raise Status(code, reason, message)
+
+    async with a_platform(kubeconfig) as watched:
+        server.faults.on_create = is_taken_of
+        problem = (await watched.platform.submit([job]))[job.name]
+        assert (problem.transient, problem.undone) == (True, True)
+        server.faults.on_create = None
+        assert await watched.platform.submit([job]) == {}
+        assert list(server.jobs()) == [job.name]
+
+
+async def test_a_job_whose_end_was_asked_for_is_not_made_any_more(server: FakeKubernetes, kubeconfig: Path) -> None:
+    one, two, gang = a_job("sleep 60", 1), a_job("sleep 60", 7), a_gang(FOR_EVER)
+    async with a_platform(kubeconfig) as watched:
+        for name in (one.name, *(node.name for node in gang.nodes)):
+            await watched.platform.terminate(name, "the run insists", 0)
+        problems = await watched.platform.submit([one, two, gang])
+        assert {name: (problem.transient, problem.undone) for name, problem in problems.items()} == dict.fromkeys(
+            (one.name, gang.name), (True, True)
+        )
+        assert list(server.jobs()) == [two.name]
+
+
 async def test_what_the_server_refuses_is_told_and_no_repeat_is_asked_for(server: FakeKubernetes, kubeconfig: Path) -> None:
     async with a_platform(kubeconfig) as watched:
         server.faults.forbidden.add("create jobs")

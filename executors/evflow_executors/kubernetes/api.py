@@ -40,7 +40,8 @@ _MOST_CONNECTIONS: Final = 64
 _TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 _READ_BYTES: Final = 2**21
 """A thing may have 1.5 MB, and a line of a watch has one whole."""
-_QUOTA: Final = "exceeded quota"
+_QUOTA: Final = ("exceeded quota", "status unknown for quota")
+"""Why a quota refuses for now: it is full, or so new that what is used of it is not counted yet."""
 
 
 class KubernetesMissing(EnvironmentProblem):
@@ -278,9 +279,10 @@ class KubernetesApi:
     def _refusal(
         self, method: str, path: str, status: int, data: bytes, headers: Mapping[str, str], *, repeat: bool = False
     ) -> CallRefused:
+        reason = ""
         try:
             said: dict[str, Any] = from_json(data)
-            message = str(said.get("message") or said)
+            message, reason = str(said.get("message") or said), str(said.get("reason"))
         except (ValueError, AttributeError):
             message = data.decode(errors="replace")[:300].strip() or "without a reason"
         retry_after_s = float(headers["Retry-After"]) if re.fullmatch(r"\d{1,4}", headers.get("Retry-After", "")) else 0.0
@@ -294,11 +296,12 @@ class KubernetesApi:
             )
         if status == 403:
             # A full quota is told as forbidden; there will be room when other Jobs are over.
-            hint = (
-                "Give the account the rights that docs/kubernetes.md lists." if _QUOTA not in message else "It waits for room in the quota."
-            )
-            return CallRefused(status, text, hint, transient=_QUOTA in message)
-        return CallRefused(status, text, transient=status >= 500 or status in {408, 429}, retry_after_s=retry_after_s)
+            by_quota = any(why in message for why in _QUOTA)
+            hint = "It waits for room in the quota." if by_quota else "Give the account the rights that docs/kubernetes.md lists."
+            return CallRefused(status, text, hint, transient=by_quota)
+        # Of a thing that was changed meanwhile: where a Job is made, the quota of which others take. One that is there already is told with another reason.
+        is_conflict = status == 409 and reason == "Conflict"
+        return CallRefused(status, text, transient=status >= 500 or status in {408, 429} or is_conflict, retry_after_s=retry_after_s)
 
 
 def path_of(*, namespace: str, kind: str, name: str = "", sub: str = "") -> str:

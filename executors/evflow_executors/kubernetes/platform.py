@@ -111,6 +111,10 @@ class KubernetesPlatform:
                     )
                     problems[job.name] = PlatformProblem(text, transient=True, undone=job.name not in self._unsure)
                     return
+                if all(name in self._known and self._known[name].ending for name in _names(job)):
+                    text = f"The end of {job.attempt} was asked for."
+                    problems[job.name] = PlatformProblem(text, transient=True, undone=job.name not in self._unsure)
+                    return
                 try:
                     await (self._submit_gang(job) if job.nodes else self._submit(job))
                     self._unsure.discard(job.name)
@@ -119,6 +123,8 @@ class KubernetesPlatform:
                         trouble = error
                     if error.transient and not error.undone:
                         self._unsure.add(job.name)
+                    if not error.transient and job.name not in self._unsure:
+                        self._forget(job)
                     problems[job.name] = self._not_submitted(job.name, error)
                 except EvflowError as error:
                     problems[job.name] = PlatformProblem(error.message, error.hint)
@@ -228,15 +234,18 @@ class KubernetesPlatform:
         try:
             await self._api.call("POST", path_of(namespace=namespace, kind="jobs"), {"fieldValidation": "Strict"}, manifest, unread=True)
         except CallRefused as error:
-            if error.status != 409:
-                if not error.transient:
-                    for name in (job.name,) if gang is None else gang.nodes:
-                        self._known.pop(name, None)
-                    self._gangs.pop(job.name, None)
+            if error.status != 409 or error.transient:
                 raise
         for known in made:
             known.is_made = True
             known.since = known.asked_at = anyio.current_time()
+
+    def _forget(self, job: Job) -> None:
+        """There is no such Job, and will be none; nodes that are there as Jobs of their own are being ended."""
+        self._gangs.pop(job.name, None)
+        for name in _names(job):
+            if name in self._known and not self._known[name].ending:
+                del self._known[name]
 
     async def _submit_gang(self, job: Job) -> None:
         """As one Job; else as one for each node, of which a refusal leaves none."""
@@ -590,6 +599,11 @@ class KubernetesPlatform:
 
         task.add_done_callback(done)
         return task
+
+
+def _names(job: Job) -> Sequence[str]:
+    """Under which it is seen and ended."""
+    return [node.name for node in job.nodes] or [job.name]
 
 
 def _is_of_all(problem: PlatformProblem) -> bool:
