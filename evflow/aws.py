@@ -140,7 +140,8 @@ async def client(
 
     with explained(f"make a client of {service.upper()}"):
         session, options = await anyio.to_thread.run_sync(prepared, service, connections)
-        check_profile(session)
+        if service == "s3":
+            check_profile(session)
         made = session.client(service, region_name=region, endpoint_url=endpoint, config=options, **(credentials or {}))
         opened = await made.__aenter__()
     try:
@@ -186,7 +187,7 @@ def prepared(service: str, connections: int = 8) -> tuple[Any, Any]:
 
 
 def check_profile(session: Any) -> None:
-    """See that what the profile says of `s3` are settings of it: the client takes that for granted, and fails as if it had a defect.
+    """See that what the profile says of `s3` are settings of it: a client of S3 takes that for granted, and fails as if it had a defect.
 
     Raises:
         BotoCoreError: It is not, or the profile cannot be read.

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from evflow.aws import AwsMissing
+from evflow.aws import AwsMissing, client
 from evflow.store import NameTaken, ObjectDamaged, ObjectMissing, StoreUnusable, open_store, patience
 from evflow.store.s3 import S3Store, loop, removal, requests, transfers
 from evflow.store.s3.problems import S3Unusable
@@ -267,8 +267,14 @@ def test_signatures_of_parts_leave_the_body_out_unless_the_profile_wants_it(
 def test_a_profile_whose_settings_of_s3_are_none_is_told_with_the_file(
     store: S3Store, profile: Callable[[str], AbstractContextManager[Path]]
 ) -> None:
-    with profile("s3 = 3") as file, pytest.raises(StoreUnusable, match="settings of `s3` stand in lines below") as told:
-        store.put([b"content"])
+    async def another_service() -> bool:
+        async with client("batch", region="eu-west-1"):
+            return True
+
+    with profile("s3 = 3") as file:
+        with pytest.raises(StoreUnusable, match="settings of `s3` stand in lines below") as told:
+            store.put([b"content"])
+        assert asyncio.run(another_service()), "it has nothing to do with that"
     assert (str(file) in told.value.message, "AWS_CONFIG_FILE" in told.value.hint) == (True, True)
 
 
