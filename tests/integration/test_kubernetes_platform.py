@@ -323,6 +323,16 @@ async def test_a_server_that_is_away_is_waited_for_which_is_said_once(
         assert re.match(r"The Kubernetes API server at \S+ does not answer: .*\. It is waited for", notice)
 
 
+async def test_nothing_is_done_before_a_server_has_answered_at_all(server: FakeKubernetes, kubeconfig: Path) -> None:
+    job = a_job("true")
+    async with a_platform(kubeconfig) as watched:
+        server.faults.away = True
+        problem = (await watched.platform.submit([job]))[job.name]
+        assert (problem.transient, problem.undone) == (True, True)
+        server.faults.away = False
+        assert await watched.platform.submit([job]) == {}
+
+
 async def test_a_right_that_is_missing_for_the_watch_is_told_with_what_to_do(
     server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,14 @@
 """How an API server is reached, and what is kept of its answers."""
 
 import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from evflow_executors.kubernetes import api as api_of_kubernetes
 from evflow_executors.kubernetes.answers import lean
 from evflow_executors.kubernetes.api import Cluster, KubernetesApi, NoCluster, _proxy_of, from_json, to_json
 from evflow_executors.kubernetes.manifest import CONTAINER
@@ -67,14 +71,32 @@ async def test_a_kubeconfig_that_is_none_is_told_as_one(tmp_path: Path, text: st
         await KubernetesApi.connect(Cluster(str(tmp_path / "kubeconfig")), CallRate(1_000))
 
 
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port at which nobody takes a connection: as many as may wait do."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.may_block("kubernetes-asyncio reads its configuration's files in the loop")
-async def test_a_call_that_could_not_be_sent_has_done_nothing_and_says_so(tmp_path: Path) -> None:
+async def test_a_call_that_could_not_be_sent_has_done_nothing_and_says_so(
+    listens: bool, tmp_path: Path, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So a run that is cancelled while nobody listens there waits for no answer."""
     pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
+    monkeypatch.setattr(api_of_kubernetes, "CONNECT_S", 0.3)
     config = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{free_port()}"}}],
+        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{silent if listens else free_port()}"}}],
         "users": [{"name": "u", "user": {}}],
     }
     (tmp_path / "kubeconfig").write_text(json.dumps(config))

@@ -401,7 +401,9 @@ def _version_in(said: Mapping[str, Any]) -> tuple[int, int]:
 
 def _unanswered(host: str, error: BaseException) -> PlatformProblem:
     why = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    unsent = isinstance(error, import_module("aiohttp").ClientConnectorError)  # so it has done nothing
+    aiohttp: Any = import_module("aiohttp")
+    late: type[Exception] = getattr(aiohttp, "ConnectionTimeoutError", aiohttp.ClientConnectorError)  # since 3.10
+    unsent = isinstance(error, (aiohttp.ClientConnectorError, late))  # so it has done nothing
     return PlatformProblem(f"The Kubernetes API server at {host} does not answer: {why.rstrip('.')}.", transient=True, undone=unsent)
 
 

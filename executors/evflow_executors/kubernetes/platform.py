@@ -97,6 +97,7 @@ class KubernetesPlatform:
         try:
             await self._ready()
         except PlatformProblem as error:
+            error.undone = True  # nothing was ever asked for
             return {job.name: error for job in jobs}
         if jobs:
             self._select(jobs[0].labels)
