@@ -191,6 +191,28 @@ async def test_an_array_whose_answer_was_lost_is_found_and_one_that_never_came_i
     assert sorted(len(job.members) for job in server.jobs.values() if job.members) == [3, 5, 5]
 
 
+async def test_members_of_an_array_whose_answer_was_lost_can_be_ended(platform: BatchPlatform, server: BatchServer) -> None:
+    jobs = some_jobs(STAY)
+    server.faults.lost = 1
+    assert all(not problem.undone for problem in (await platform.submit(jobs)).values())
+    async with anyio.create_task_group() as group:
+        for job in jobs:
+            group.start_soon(platform.terminate, job.name, "it was given up", 0)
+    assert server.calls["terminatejob"] == 1
+    assert len(await the_ends(platform, 5)) == 5
+
+
+async def test_a_submit_that_aws_refuses_for_now_names_no_attempt(platform: BatchPlatform, server: BatchServer) -> None:
+    """It is told of others, too, which are not tried."""
+    assert await platform.submit(some_jobs(STAY, [9])) == {}  # so there is a definition
+    server.faults.throttled = 1_000
+    jobs = some_jobs(STAY, [1, 2])
+    problems = await platform.submit(jobs)
+    server.faults.throttled = 0
+    assert problems.keys() == {job.name for job in jobs}
+    assert all(str(job.attempt) not in problem.message for job in jobs for problem in problems.values())
+
+
 async def test_of_two_arrays_of_one_name_the_first_counts_and_the_other_is_ended(
     platform: BatchPlatform, server: BatchServer, stored: StoredSheets, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,14 +278,14 @@ class Hearing(Unheard):
 async def test_why_a_platform_does_not_take_a_job_is_said_until_it_does() -> None:
     heard = Hearing()
     async with World.made(heard) as world, anyio.create_task_group() as group:
-        world.platform.problem = PlatformProblem(f'The job of {ONE} is not made: "{NAME}" is one too many.', transient=True)
+        world.platform.problem = PlatformProblem(f'A job is not made: "{NAME}" is one too many.', transient=True)
         await world.executor.launch(ONE, ORDER)
 
         async def look() -> None:
             await anyio.sleep(LATE_S / 2)
             assert heard.said == [], "a refusal or two are nothing to speak of"
             await anyio.sleep(LATE_S * 4)
-            assert heard.said == [(1, [UnstartedJob(2, 0, f"{NOT_YET} The job is not made: is one too many.")])]
+            assert heard.said == [(1, [UnstartedJob(2, 0, f"{NOT_YET} A job is not made: is one too many.")])]
             world.platform.problem = None
             await anyio.sleep(120)
             assert heard.said[1:] == [(0, ())]

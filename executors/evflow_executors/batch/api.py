@@ -106,6 +106,7 @@ class BatchPlatform:
         self._telling = 0
         self._unsure: set[str] = set()  # whose submit was not answered
         self._unsure_arrays: dict[str, PlannedArray] = {}  # likewise, by the names of their members
+        self._finding = asyncio.Lock()
         self._prefixes: set[str] = set()
         self._sweep_at_s: list[float] = []
         self._something = asyncio.Event()
@@ -203,9 +204,13 @@ class BatchPlatform:
     async def terminate(self, name: str, why: str, grace_s: float) -> None:
         """See `Platform.terminate`; the grace is that of AWS Batch, 30 s."""
         del grace_s
-        job_id = self._ids.get(name)
-        array = self._arrays.get(str(job_id).partition(":")[0])
         try:
+            if (planned := self._unsure_arrays.get(name)) is not None:
+                async with self._finding:  # all of its members are found by the first one
+                    if name in self._unsure_arrays:
+                        await self._is_there(planned)
+            job_id = self._ids.get(name)
+            array = self._arrays.get(str(job_id).partition(":")[0])
             if job_id is not None and array is not None:
                 await self._end_member(array, name, job_id, why)
             else:
@@ -311,7 +316,7 @@ class BatchPlatform:
             self._sweep_soon()  # the list may lag: were there two, the other one is seen then
         given = submit_of(job, queue, definition, self._defaults)
         try:
-            answer = await self._calls.batch("submit_job", f"submit the job of {job.attempt}", **given)
+            answer = await self._calls.batch("submit_job", "submit a job", **given)
         except BaseException as error:
             if _may_be_done(error):
                 self._unsure.add(job.name)
@@ -335,18 +340,12 @@ class BatchPlatform:
     async def _submit_array(self, planned: PlannedArray, queue: str, definition: str) -> None:
         """Submit an array, or, where it may be there, look for it first. An array that was not answered is only ever repeated as it was."""
         if planned.jobs[0].name in self._unsure_arrays:
-            with self._telling_members():
-                await self._list(planned.name, set(planned.names))
-                there = next((array.id for array in self._arrays.values() if array.name == planned.name), None)
-                if there is not None:
-                    self._answered(planned, there)
-                    return
+            if await self._is_there(planned):
+                return
             self._sweep_soon()
-        first = planned.jobs[0]
         given = submit_of_array(planned, queue, definition, self._defaults)
-        doing = f"submit an array of {len(planned.jobs)} attempts of step {first.step} of {first.attempt.run}"
         try:
-            answer = await self._calls.batch("submit_job", doing, **given)
+            answer = await self._calls.batch("submit_job", f"submit an array of {len(planned.jobs)} jobs", **given)
         except BaseException as error:
             if _may_be_done(error):
                 self._unsure_arrays.update(dict.fromkeys(planned.names, planned))
@@ -354,6 +353,15 @@ class BatchPlatform:
         job_id = str(answer["jobId"])
         self._arrays[job_id] = Array(job_id, planned.name, planned.names, given["tags"])
         self._answered(planned, job_id)
+
+    async def _is_there(self, planned: PlannedArray) -> bool:
+        """Look for an array whose submit was not answered; its members are looked at from now on."""
+        with self._telling_members():
+            await self._list(planned.name, set(planned.names))
+            there = next((array.id for array in self._arrays.values() if array.name == planned.name), None)
+            if there is not None:
+                self._answered(planned, there)
+        return there is not None
 
     def _answered(self, planned: PlannedArray, job_id: str) -> None:
         for name, member_id in self._arrays[job_id].ids().items():

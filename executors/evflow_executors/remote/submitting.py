@@ -254,8 +254,7 @@ class Submitting:
         """Let those who ask why these attempts do not begin know what the platform answers."""
         for name, problem in problems.items():
             for out in filter(self._is_unseen, outs[name]):
-                # Without its own name: what is said alike of many is told once.
-                why = problem.message.replace(f' "{name}"', "").replace(f" of {out.attempt}", "")
+                why = problem.message.replace(f' "{name}"', "")  # what is said alike of many is told once
                 self._in_flight.unstarted.note(out.attempt, f"{NOT_YET} {why}")
 
     def _submitted(self, name: str) -> None:
