@@ -29,7 +29,7 @@ LIMIT: Final = "limit"
 STORE: Final = "store"
 """They have a slot, or have been ordered of a platform, and the store is away that has their code, or takes their order: `WaitsForStore`."""
 PLATFORM: Final = "platform"
-"""A platform has their jobs, and says why it does not start them: `WaitsForPlatform`."""
+"""A platform says why it does not start their jobs, or does not take them: `WaitsForPlatform`."""
 REASONS: Final = (SLOT, RESOURCES, LIMIT, PAUSE, WORKER, STORE, PLATFORM, RETRY, HELD, JOIN)
 
 

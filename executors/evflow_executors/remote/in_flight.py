@@ -31,7 +31,7 @@ class InFlight:
 
     Attributes:
         storeless: Which of them wait for their store.
-        unstarted: Which of them have a job that does not start.
+        unstarted: Which of them have a job that does not start, or that is not taken.
     """
 
     def __init__(self, executor: str, dispatch: Dispatch, tasks: Tasks, seen: MergedStream, waits: Waits) -> None:

@@ -1,4 +1,4 @@
-"""The jobs that a platform has and does not start, with what it says of them: whoever asks why they do not begin is told through the log's server."""
+"""The jobs that a platform does not start, or not take, with what it says of them: whoever asks why they do not begin is told through the log's server."""
 
 from itertools import islice
 from typing import Final
