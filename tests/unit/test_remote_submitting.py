@@ -275,6 +275,24 @@ class Hearing(Unheard):
         self.said.append((0, ()))
 
 
+async def test_why_a_platform_does_not_take_a_gang_is_said_of_each_node_alike() -> None:
+    heard = Hearing()
+    async with World.made(heard) as world, anyio.create_task_group() as group:
+        world.platform.problem = PlatformProblem(f'jobs.batch "{NAMES[1]}" is one too many.', transient=True, undone=True)
+        await world.launch()
+
+        async def look() -> None:
+            await anyio.sleep(LATE_S * 4)
+            ((tasks, jobs),) = heard.said
+            assert (tasks, {job.why for job in jobs}) == (3, {f"{NOT_YET} jobs.batch is one too many."})
+            await world.executor.cancel(NODES[0], grace_s=5)
+            await anyio.sleep(LATE_S)
+            assert heard.said[1:] == [(0, ())]
+
+        group.start_soon(look)
+        assert len(await world.ends(3)) == 3
+
+
 async def test_why_a_platform_does_not_take_a_job_is_said_until_it_does() -> None:
     heard = Hearing()
     async with World.made(heard) as world, anyio.create_task_group() as group:

@@ -253,8 +253,10 @@ class Submitting:
     def _say_why(self, problems: Mapping[str, PlatformProblem], outs: Mapping[str, Sequence[Out]]) -> None:
         """Let those who ask why these attempts do not begin know what the platform answers."""
         for name, problem in problems.items():
+            why = problem.message
+            for own in {name, *(out.name for out in outs[name])}:
+                why = why.replace(f' "{own}"', "")  # what is said alike of many is told once
             for out in filter(self._is_unseen, outs[name]):
-                why = problem.message.replace(f' "{name}"', "")  # what is said alike of many is told once
                 self._in_flight.unstarted.note(out.attempt, f"{NOT_YET} {why}")
 
     def _submitted(self, name: str) -> None:
