@@ -26,6 +26,7 @@ REAL = os.environ.get("EVFLOW_TEST_KUBECONFIG", "")
 REPOSITORY = Path(__file__).parents[1]
 _logs = [0]
 IMAGE = os.environ.get("EVFLOW_TEST_IMAGE", "python:local")
+FOR_EVER = "trap 'exit 143' TERM; while :; do sleep 0.05; done"
 HOST_NETWORK = {"spec": {"hostNetwork": True}}
 """A test bed may have no network of pods; the address of every server is loopback then."""
 

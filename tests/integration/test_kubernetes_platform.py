@@ -20,8 +20,8 @@ from evflow_executors.remote.rate import CallRate
 from evflow_executors.remote.verdicts import GANG_ENDED
 from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, rights
-from tests.fakes.kubernetes_cluster import Status, stamp
-from tests.kubernetes_world import a_gang, a_job, a_platform
+from tests.fakes.kubernetes_cluster import stamp
+from tests.kubernetes_world import FOR_EVER, a_gang, a_job, a_platform
 from tests.waiting import wait_until
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra 'kubernetes' is not installed")
@@ -323,16 +323,6 @@ async def test_a_server_that_is_away_is_waited_for_which_is_said_once(
         assert re.match(r"The Kubernetes API server at \S+ does not answer: .*\. It is waited for", notice)
 
 
-async def test_nothing_is_done_before_a_server_has_answered_at_all(server: FakeKubernetes, kubeconfig: Path) -> None:
-    job = a_job("true")
-    async with a_platform(kubeconfig) as watched:
-        server.faults.away = True
-        problem = (await watched.platform.submit([job]))[job.name]
-        assert (problem.transient, problem.undone) == (True, True)
-        server.faults.away = False
-        assert await watched.platform.submit([job]) == {}
-
-
 async def test_a_right_that_is_missing_for_the_watch_is_told_with_what_to_do(
     server: FakeKubernetes, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,115 +335,6 @@ async def test_a_right_that_is_missing_for_the_watch_is_told_with_what_to_do(
         assert "docs/kubernetes.md" in watched.notices[0]
         server.faults.forbidden.clear()
         await watched.ended(a_job("true").name)
-
-
-async def test_a_server_that_throttles_is_told_as_throttling_and_asked_for_no_more(server: FakeKubernetes, kubeconfig: Path) -> None:
-    jobs = [a_job("true", task) for task in range(100)]
-    server.faults.runs = False
-    async with a_platform(kubeconfig) as watched:
-        await watched.platform.find([], [])
-        server.requests.clear()
-        server.faults.throttled, server.faults.retry_after_s = 40, 1
-        problems = await watched.platform.submit(jobs)
-        assert problems
-        assert all(problem.undone for problem in problems.values())
-        assert max(problem.retry_after_s for problem in problems.values()) == 1
-        assert server.requests.count("create jobs") < len(jobs)
-        server.faults.throttled = 0
-        assert await watched.platform.submit([job for job in jobs if job.name in problems]) == {}
-        assert len(server.jobs()) == len(jobs)
-
-
-async def test_a_job_that_a_quota_refuses_is_not_there_unless_an_answer_was_lost_before(server: FakeKubernetes, kubeconfig: Path) -> None:
-    one, two = a_job("true", 1), a_job("true", 2)
-
-    def cut(point: str, name: str) -> None:
-        if name == one.name:
-            raise ConnectionAbortedError
-
-    def is_full(point: str, name: str) -> None:
-        raise Status(403, "Forbidden", f'jobs.batch "{name}" is forbidden: exceeded quota: small')
-
-    async with a_platform(kubeconfig) as watched:
-        server.faults.on_create = cut
-        problems = await watched.platform.submit([one])
-        assert (problems[one.name].transient, problems[one.name].undone) == (True, False)
-        server.faults.on_create = is_full
-        problems = await watched.platform.submit([one, two])
-        assert [(problems[job.name].transient, problems[job.name].undone) for job in (one, two)] == [(True, False), (True, True)]
-        assert all("exceeded quota" in problem.message for problem in problems.values()), "each is asked for"
-        server.faults.on_create = None
-        assert await watched.platform.submit([one, two]) == {}
-
-
-async def test_a_job_that_was_made_without_an_answer_can_be_ended_where_it_is_though_its_repeat_is_refused(
-    server: FakeKubernetes, kubeconfig: Path
-) -> None:
-    job, gang = a_job("sleep 60", namespace="flows"), a_gang(FOR_EVER, namespace="flows")
-    async with a_platform(kubeconfig) as watched:
-        server.faults.lost_answers = 2
-        assert all(problem.transient for problem in (await watched.platform.submit([job, gang])).values())
-        server.faults.forbidden.add("create jobs")
-        refused = await watched.platform.submit([job, gang])
-        assert [problem.transient for problem in refused.values()] == [False, False]
-        for name in (job.name, *(node.name for node in gang.nodes)):
-            await watched.platform.terminate(name, "test", 1)
-        assert server.jobs() == {}
-
-
-@pytest.mark.parametrize(
-    ("code", "reason", "message"),
-    [
-        (409, "Conflict", 'Operation cannot be fulfilled on resourcequotas "small": the object has been modified'),
-        (403, "Forbidden", 'jobs.batch "a" is forbidden: status unknown for quota: small, resources: count/jobs.batch'),
-    ],
-    ids=["that many take of at once", "that is new"],
-)
-async def test_a_quota_that_cannot_tell_now_is_asked_again(
-    code: int, reason: str, message: str, server: FakeKubernetes, kubeconfig: Path
-) -> None:
-    job = a_job("sleep 60")
-
-    def is_taken_of(point: str, name: str) -> None:
-        raise Status(code, reason, message)
-
-    async with a_platform(kubeconfig) as watched:
-        server.faults.on_create = is_taken_of
-        problem = (await watched.platform.submit([job]))[job.name]
-        assert (problem.transient, problem.undone) == (True, True)
-        server.faults.on_create = None
-        assert await watched.platform.submit([job]) == {}
-        assert list(server.jobs()) == [job.name]
-
-
-async def test_a_job_whose_end_was_asked_for_is_not_made_any_more(server: FakeKubernetes, kubeconfig: Path) -> None:
-    one, two, gang = a_job("sleep 60", 1), a_job("sleep 60", 7), a_gang(FOR_EVER)
-    async with a_platform(kubeconfig) as watched:
-        for name in (one.name, *(node.name for node in gang.nodes)):
-            await watched.platform.terminate(name, "the run insists", 0)
-        problems = await watched.platform.submit([one, two, gang])
-        assert {name: (problem.transient, problem.undone) for name, problem in problems.items()} == dict.fromkeys(
-            (one.name, gang.name), (True, True)
-        )
-        assert list(server.jobs()) == [two.name]
-
-
-async def test_what_the_server_refuses_is_told_and_no_repeat_is_asked_for(server: FakeKubernetes, kubeconfig: Path) -> None:
-    async with a_platform(kubeconfig) as watched:
-        server.faults.forbidden.add("create jobs")
-        forbidden = (await watched.platform.submit([a_job("true")]))[a_job("true").name]
-        assert not forbidden.transient
-        assert "cannot create resource" in forbidden.message
-        assert "docs/kubernetes.md" in forbidden.hint
-        server.faults.forbidden.clear()
-        nowhere = (await watched.platform.submit([a_job("true", namespace="nowhere")]))[a_job("true").name]
-        assert 'namespaces "nowhere" not found' in nowhere.message
-        unfit = (await watched.platform.submit([a_job("true", labels={"a": "b c"})]))[a_job("true").name]
-        assert "Step 'train' cannot run on Kubernetes" in unfit.message
-        odd = {"spec": {"hostNetwrok": True}}
-        typo = (await watched.platform.submit([a_job("true", pod_template=odd)]))[a_job("true").name]
-        assert 'unknown field "spec.template.spec.hostNetwrok"' in typo.message
-        assert server.jobs() == {}
 
 
 def with_token(kubeconfig: Path, old: str, new: str) -> None:
@@ -553,9 +434,6 @@ async def test_jobs_of_other_logs_are_not_seen(kubeconfig: Path) -> None:
         assert not others.of(ours.name)
 
 
-FOR_EVER = "trap 'exit 143' TERM; while :; do sleep 0.05; done"
-
-
 async def test_a_gang_whose_answer_was_lost_is_repeated_without_a_twin_and_its_failure_is_found_as_it_was(
     server: FakeKubernetes, kubeconfig: Path
 ) -> None:
@@ -597,22 +475,3 @@ async def test_the_pod_of_a_node_that_is_done_may_go_and_the_others_go_on(server
         server.evict(server.pod_of(gang.name, 1))
         assert [seen.verdict.code for seen in watched.told if seen.phase == "ended"] == [""]
         assert (await watched.ended(other)).verdict.code == "evicted"
-
-
-async def test_of_a_gang_whose_nodes_are_jobs_none_is_left_where_one_is_refused(root: Path) -> None:
-    with fake_kubernetes(root / "cluster", (1, 20)) as server:
-        made: list[str] = []
-
-        def refuse_the_next(at: str, name: str) -> None:
-            if at == "after":
-                made.append(name)
-                server.faults.forbidden.add("create jobs")
-
-        server.faults.on_create = refuse_the_next
-        gang = a_gang(FOR_EVER)
-        async with a_platform(server.kubeconfig(root / "kubeconfig")) as watched:
-            problem = (await watched.platform.submit([gang]))[gang.name]
-            assert (made, problem.transient) == ([gang.nodes[0].name], False)
-            await watched.ended(made[0])
-            assert any("no Indexed Jobs" in notice for notice in watched.notices)
-        assert server.jobs() == {}

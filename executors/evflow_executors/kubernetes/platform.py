@@ -85,7 +85,7 @@ class KubernetesPlatform:
         self._hands = asyncio.Semaphore(_HANDS)
         self._begun = False
         self._told_of_gangs = False
-        self._unsure: set[str] = set()  # whose submit was not answered
+        self._unsure: dict[str, None] = {}  # whose submit was not answered, the latest behind
         self._in_trouble = False  # the next submit begins with one call, which tells whether that is over
 
     # --- what the executor asks for ----------------------------------------------------------------------------
@@ -118,18 +118,22 @@ class KubernetesPlatform:
                     return
                 try:
                     await (self._submit_gang(job) if job.nodes else self._submit(job))
-                    self._unsure.discard(job.name)
+                    self._unsure.pop(job.name, None)
                 except PlatformProblem as error:
                     if _is_of_all(error):
                         trouble = error
                     if error.transient and not error.undone:
-                        self._unsure.add(job.name)
+                        self._unsure.pop(job.name, None)
+                        self._unsure[job.name] = None
                     if not error.transient and job.name not in self._unsure:
                         self._forget(job)
                     problems[job.name] = self._not_submitted(job.name, error)
                 except EvflowError as error:
                     problems[job.name] = PlatformProblem(error.message, error.hint)
 
+        # Those at which the server failed last come last: it may be for what they are, and the others are not asked for then.
+        failed = {name: number for number, name in enumerate(self._unsure)}
+        jobs = sorted(jobs, key=lambda job: failed.get(job.name, -1))
         probes = 1 if self._in_trouble else 0
         for job in jobs[:probes]:
             await one(job)
