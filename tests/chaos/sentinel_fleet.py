@@ -151,8 +151,10 @@ class SentinelFleet(Fleet):
         self.may_have_twins |= super().claimed()
         self.server.kill()
         time.sleep(self.random.uniform(0, 1.5))
+        back_us = now_us()
         self.server.start()
         self.settle()
+        self.torn.append((back_us, now_us()))  # as one that slept
 
     def lose_replies(self) -> None:
         """See the base."""
