@@ -2,8 +2,8 @@
 
 moto's server on this machine stands for S3. Each round moves another content, through a server and from a folder of its own, and evflow's copy of it on this
 machine is dropped before it is read back. What the server holds lies in the machine's memory where there is room: S3's disks are not the disk from which a
-content comes and on which evflow keeps a copy, and one disk for all three is slower the more is written. Measured is a process that does nothing else, its time and its peak of resident memory. evflow's begins a second time
-when the client is imported: the process of a step is a fork of one that has done that. A command has no such beginning.
+content comes and on which evflow keeps a copy, and one disk for all three is slower the more is written. Measured is a process that does nothing else, its
+time and its peak of resident memory. evflow's begins a second time when the client is imported: the process of a step is a fork of one that has done that. A command has no such beginning.
 """
 
 import argparse

@@ -26,7 +26,8 @@ _PLATFORM: Final = "platform"
 _KEPT_S: Final = 600
 """For longer than anybody believes it."""
 LATE_S: Final = 5.0
-"""After which time of the first try it is said that there is no answer yet: a store that is busy is asked for a minute and a half before it counts as away."""
+"""After which time of tries it is said what is waited for: a store that is busy is asked for a minute and a half before it counts as away, and a platform that
+throttles mostly takes a job with the next try."""
 NO_ANSWER: Final = "There is no answer yet: the store is slow, busy or away."
 _MOST_WHY_CHARS: Final = 500
 _MOST_WHYS: Final = 20

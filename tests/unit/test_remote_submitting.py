@@ -11,12 +11,12 @@ from evflow.core.events import AttemptExited, AttemptFailed
 from evflow.core.explain_said import UnstartedJob
 from evflow.core.ids import AttemptId, RunId
 from evflow.errors import EvflowError
-from evflow.log.said_waits import Unheard
+from evflow.log.said_waits import LATE_S, Unheard
 from evflow.store import StoreUnusable
 from evflow.worker.spec import AttemptOrder
 from evflow_executors.remote.names import job_name
 from evflow_executors.remote.platform import JobSeen, PlatformProblem
-from evflow_executors.remote.submitting import LATE_S, NOT_YET, SUBMIT_PATIENCE_S
+from evflow_executors.remote.submitting import NOT_YET, SUBMIT_PATIENCE_S
 from tests.unit.test_remote_gangs import NAMES, NODES, World
 
 pytestmark = pytest.mark.virtual_time

@@ -18,6 +18,7 @@ from evflow import diagnostics
 from evflow.aws import pause_s
 from evflow.core.events import AttemptFailed
 from evflow.errors import EvflowError
+from evflow.log.said_waits import LATE_S
 from evflow.store import StoreUnusable
 from evflow_executors.remote.command import objects_read
 from evflow_executors.remote.in_flight import InFlight
@@ -40,8 +41,6 @@ MOST_IN_ARRAYS: Final = 10_000
 COMPANY_S: Final = 0.25
 """How long the launches of a wide foreach, which come in rounds, wait for those of the next round where a platform takes many as one."""
 LONGEST_COMPANY_S: Final = 5.0
-LATE_S: Final = 5.0
-"""After which time of refusals it is said why an attempt is not submitted yet: a call that is throttled mostly passes with the next try."""
 NOT_YET: Final = "It is not submitted yet:"
 _TEXT_CHARS: Final = 2_000
 
